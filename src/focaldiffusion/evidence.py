@@ -1,0 +1,57 @@
+"""Evidence: what defocus alone says about depth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from focaldiffusion.errors import check_shape
+from focaldiffusion.stack import Axis
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A posterior over depth hypotheses at each pixel, and the first all-in-focus image.
+
+    It absorbs the number of frames, their focus settings and the lens: whatever consumes it
+    need not know them.
+
+    Attributes:
+        axis: what the hypotheses measure.
+        hypotheses: (K,) ascending: inverse depth [dpt], position [m] or order in [0, 1].
+        posterior: (K, H, W), sums to one over K; flat where defocus says nothing.
+        all_in_focus: (3, H, W) linear RGB, the first estimate that the sweep made.
+        never_sharp: (H, W) bool, True where no frame is in focus.
+    """
+
+    axis: Axis
+    hypotheses: Tensor
+    posterior: Tensor
+    all_in_focus: Tensor
+    never_sharp: Tensor
+
+    def __post_init__(self) -> None:
+        (count,) = self.hypotheses.shape
+        check_shape("Evidence.posterior", self.posterior, (count, "H", "W"))
+        height, width = self.posterior.shape[-2:]
+        check_shape("Evidence.all_in_focus", self.all_in_focus, (3, height, width))
+        check_shape("Evidence.never_sharp", self.never_sharp, (height, width))
+
+    @property
+    def mean(self) -> Tensor:
+        """(H, W) posterior mean, in the unit of `axis`."""
+        return (self.posterior * self.hypotheses[:, None, None]).sum(0)
+
+    @property
+    def std(self) -> Tensor:
+        """(H, W) posterior standard deviation, in the unit of `axis`."""
+        offset = self.hypotheses[:, None, None] - self.mean
+        return (self.posterior * offset**2).sum(0).sqrt()
+
+    @property
+    def entropy(self) -> Tensor:
+        """(H, W) entropy of the posterior over log K: 0 is certain, 1 is flat."""
+        log_posterior = self.posterior.clamp_min(1e-12).log()
+        return -(self.posterior * log_posterior).sum(0) / math.log(len(self.hypotheses))

@@ -1,0 +1,31 @@
+"""Shared fixtures and the one tolerance table."""
+
+from __future__ import annotations
+
+import os
+
+# Two OpenMP threads on a busy two-core machine spin-wait and run ten times slower; this must be
+# set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+TOLERANCE = {
+    torch.float64: {"rtol": 1e-9, "atol": 1e-10},
+    torch.float32: {"rtol": 1e-4, "atol": 1e-5},
+    torch.bfloat16: {"rtol": 2e-2, "atol": 1e-2},
+}
+"""The tolerance of a comparison, by the dtype of the less exact side."""
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real focal stacks and path-traced truth; the test skips where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"evaluation data not found at {SHARED_DATA}")
+    return SHARED_DATA
