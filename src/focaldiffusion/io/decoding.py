@@ -1,0 +1,108 @@
+"""What every image decoder here shares: a header, scaling to [0, 1], orientation, named errors."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from focaldiffusion.errors import InputError
+
+DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What the image libraries raise on broken files."""
+
+EXIF_PREFIX = b"Exif\x00\x00"
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of its image before it is decoded.
+
+    Attributes:
+        stored_size: (height, width) [px] as stored, before `orientation`.
+        bit_depth: 8 or 16, the depth that outputs keep.
+        is_grey: True for one channel.
+        orientation: EXIF orientation, 1 to 8, still to be applied; 1 is upright.
+    """
+
+    stored_size: tuple[int, int]
+    bit_depth: int
+    is_grey: bool
+    orientation: int = 1
+
+    def size(self, orientation: int | None = None) -> tuple[int, int]:
+        """(height, width) [px] once the orientation, its own by default, is applied."""
+        height, width = self.stored_size
+        turned = (self.orientation if orientation is None else orientation) >= 5
+        return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn what an image library raises inside the block into an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file.") from None
+    except DECODER_ERRORS as error:
+        # Some libraries repeat the path, which the sentence starts with already.
+        reason = str(error).replace(str(path), "the file").strip().rstrip(".") or "broken"
+        if isinstance(error, UnidentifiedImageError):
+            reason = "its content is of no known image format"
+        raise InputError(
+            f"{path}: cannot be read as an image ({reason}). "
+            "Export the frame again, or leave it out."
+        ) from error
+
+
+def unit_rgb(array: NDArray[Any], full_scale: int) -> NDArray[np.float32]:
+    """Unsigned integers to float32 RGB in [0, 1]: value / full_scale, alpha dropped.
+
+    Args:
+        array: (H, W) or (H, W, C) with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        full_scale: the integer of white, 2^bits - 1.
+
+    Returns:
+        (H, W, 3); grey becomes three equal channels.
+    """
+    if array.ndim == 2:
+        array = array[..., None]
+    array = array[..., :3] if array.shape[2] >= 3 else array[..., :1]
+    values = array.astype(np.float32) / np.float32(full_scale)
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
+def upright(array: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
+    """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an (H, W, C) array."""
+    if orientation in (5, 6, 7, 8):
+        array = array.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def valid_orientation(value: object) -> int:
+    """An EXIF orientation, or 1 (upright) for what the tag should not hold."""
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -1,0 +1,125 @@
+"""Depth in files: float32 .npy, where unknown is NaN, and 16-bit millimetre PNG, where it is 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from focaldiffusion.errors import InputError, check_shape
+
+MAX_DEPTH_MM = 65535
+_MIN_SPAN_M = 0.05
+_MIN_DEPTH_M = 1.0
+
+
+def write_npy(path: Path, values: Tensor) -> None:
+    """Write depth, height or relative depth as float32.
+
+    Args:
+        path: the file to make.
+        values: (H, W), NaN where unknown.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    check_shape("values", values, ("H", "W"))
+    with path.open("wb") as file:
+        np.save(file, values.detach().cpu().numpy().astype(np.float32), allow_pickle=False)
+
+
+def read_npy(path: Path) -> Tensor:
+    """Read what `write_npy` wrote.
+
+    Returns:
+        (H, W) float32, NaN where unknown.
+
+    Raises:
+        InputError: no such file, or not a two-dimensional array of real numbers.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as a .npy file ({error}).") from error
+    if not (isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "fiu"):
+        got = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else "npz"
+        raise InputError(f"{path}: {got}; expected one float array of shape (height, width).")
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def why_not_millimetres(depth_m: Tensor) -> str | None:
+    """The reason why 16-bit millimetres would misstate a depth map, or None when they suit it.
+
+    They hold 1 mm to 65.535 m in steps of 1 mm. A scene that is both nearer than 1 m (median) and
+    shallower than 50 steps (1 % to 99 % quantile), such as macro, would come out as terraces.
+
+    Args:
+        depth_m: (H, W) metres, NaN where unknown.
+    """
+    known = depth_m[~depth_m.isnan()].double()
+    if known.numel() == 0:
+        return None
+    nearest, farthest = known.min().item(), known.max().item()
+    # Halves round to even: to 65536 here, to 0 below.
+    if farthest * 1000 >= MAX_DEPTH_MM + 0.5:
+        return (
+            f"the depth reaches {farthest:.4g} m, and 16-bit millimetres end at "
+            f"{MAX_DEPTH_MM / 1000} m"
+        )
+    if nearest * 1000 <= 0.5:
+        return f"the depth comes as near as {nearest * 1000:.2g} mm, which rounds to 0, unknown"
+    sample = known[:: max(1, known.numel() // 1_000_000)]
+    low, middle, high = sample.quantile(sample.new_tensor([0.01, 0.5, 0.99])).tolist()
+    if middle < _MIN_DEPTH_M and high - low < _MIN_SPAN_M:
+        return (
+            f"the depth spans {(high - low) * 1000:.3g} mm (1 % to 99 %), too little for steps "
+            "of 1 mm"
+        )
+    return None
+
+
+def write_depth_mm(path: Path, depth_m: Tensor) -> None:
+    """Write metric depth as a 16-bit grey PNG in millimetres, 0 where unknown.
+
+    Args:
+        path: the file to make.
+        depth_m: (H, W) metres, > 0, NaN where unknown.
+
+    Raises:
+        InputError: the range does not fit, see `why_not_millimetres`; nothing is written.
+        OSError: the file cannot be written.
+    """
+    from PIL import Image
+
+    check_shape("depth_m", depth_m, ("H", "W"))
+    if reason := why_not_millimetres(depth_m):
+        raise InputError(f"{path}: not written: {reason}. Use the float32 .npy file.")
+    millimetres = (depth_m.detach().cpu().double() * 1000).round().nan_to_num(nan=0.0)
+    Image.fromarray(millimetres.numpy().astype(np.uint16)).save(path, format="PNG")
+
+
+def read_depth_mm(path: Path) -> Tensor:
+    """Read a 16-bit millimetre PNG.
+
+    Returns:
+        (H, W) float32 metres, NaN where the file has 0.
+
+    Raises:
+        InputError: no such file, or not a 16-bit single-channel image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            mode, millimetres = image.mode, np.asarray(image)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an image ({error}).") from error
+    if not mode.startswith("I;16"):
+        raise InputError(
+            f"{path}: a Pillow {mode} image; expected 16-bit grey millimetres. "
+            "An 8-bit or coloured depth picture holds no metres."
+        )
+    depth_m = torch.from_numpy(millimetres.astype(np.float32) / 1000)
+    return depth_m.masked_fill(depth_m == 0, torch.nan)

@@ -1,0 +1,350 @@
+"""Lens data and focus distances from EXIF, XMP and maker notes.
+
+Millimetres end here: a LensRecord is in metres. What a tag is worth is decided here as well; a
+value that cannot be trusted is left out, with the reason in words.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+from focaldiffusion.io.decoding import DECODER_ERRORS, EXIF_PREFIX
+from focaldiffusion.io.ifd import Buffer, byte_order, first_ifd, read_ifd
+from focaldiffusion.io.images import is_raw, is_tiff, open_pillow
+from focaldiffusion.io.makernotes import FocusReading, interval, read_maker_focus
+
+FULL_FRAME_DIAGONAL_MM = 43.2666
+"""Diagonal of 36 mm x 24 mm, which 35 mm-equivalent focal lengths refer to (CIPA DCG-001)."""
+
+_SENSOR_PLANE_MAKERS = ("canon", "nikon")
+_DECODABLE_MAKERS = ("nikon", "canon", "apple", "olympus", "om digital")
+_UNTRUSTED_MAKERS = ("sony", "panasonic", "fujifilm")
+_PITCH_DISAGREEMENT = 0.15
+"""FocalLengthIn35mmFilm is a whole number and rounds by up to 10 % on short lenses."""
+
+_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+"""FocalPlaneResolutionUnit: inch, cm (EXIF 2.3), mm, µm (seen in TIFF/EP)."""
+
+_Tags = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LensRecord:
+    """What one file says of its lens; None where it says nothing that can be trusted.
+
+    Attributes:
+        make: camera maker.
+        model: camera model.
+        focal_length_m: focal length [m].
+        f_number: focal length / aperture diameter.
+        pixel_pitch_m: metres of sensor per pixel of this image, at its present size.
+        focus: the focus distance.
+        tags: for each value that is set, the tags it comes from.
+        reasons: for each value that is None, why.
+    """
+
+    make: str = ""
+    model: str = ""
+    focal_length_m: float | None = None
+    f_number: float | None = None
+    pixel_pitch_m: float | None = None
+    focus: FocusReading | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[LensRecord]:
+    """Read what the frames of a stack say of their lens.
+
+    ExifTool is asked, once for all frames, only where this module's own reading finds no focus
+    distance, and only when PyExifTool and the program are installed.
+
+    Args:
+        paths: image files.
+        image_size: (height, width) of every frame as it is now [px]; resized images have another
+            pixel pitch than the camera recorded.
+
+    Returns:
+        One record a file. A file without EXIF, or with a broken block, has an empty one.
+    """
+    own = [_own_tags(path) for path in paths]
+    focus = [_own_focus(tags) for tags in own]
+    # RAW that is not built like TIFF hides its EXIF from this module.
+    wanting = [
+        index
+        for index, path in enumerate(paths)
+        if focus[index] is None and (_has_decodable_note(own[index]) or is_raw(path))
+    ]
+    if wanting and _exiftool_installed():
+        answers = _exiftool_tags([paths[index] for index in wanting])
+        for index, answer in zip(wanting, answers, strict=True):
+            own[index] = {**answer, **own[index]}
+            focus[index] = _exiftool_focus(own[index]) or _own_focus(own[index])
+    return [
+        _lens_record(tags, reading, image_size) for tags, reading in zip(own, focus, strict=True)
+    ]
+
+
+def _lens_record(
+    tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]
+) -> LensRecord:
+    """Interpret the tags of one file."""
+    make = str(tags.get("Make", ""))
+    origins, reasons = {}, {}
+    focal_length_mm = _positive(tags.get("FocalLength"))
+    f_number = _positive(tags.get("FNumber"))
+    for name, value, tag in (
+        ("focal_length_m", focal_length_mm, "FocalLength"),
+        ("f_number", f_number, "FNumber"),
+    ):
+        if value is None:
+            reasons[name] = f"EXIF has no {tag}"
+        else:
+            origins[name] = tag
+    pitch_m, pitch_text = _pixel_pitch_m(tags, image_size)
+    (reasons if pitch_m is None else origins)["pixel_pitch_m"] = pitch_text
+    if focus is None:
+        reasons["focus"] = _why_no_focus(tags)
+    else:
+        origins["focus"] = focus.tag
+    if not make and not origins:
+        reasons = dict.fromkeys(reasons, "no EXIF of a camera")
+    return LensRecord(
+        make=make,
+        model=str(tags.get("Model", "")),
+        focal_length_m=None if focal_length_mm is None else focal_length_mm / 1000,
+        f_number=f_number,
+        pixel_pitch_m=pitch_m,
+        focus=focus,
+        tags=origins,
+        reasons=reasons,
+    )
+
+
+def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | None, str]:
+    """The pixel pitch at the present size [m] and its tags, or None and the reason.
+
+    Two ways: the focal plane resolution, and the 35 mm-equivalent focal length f35, by the
+    diagonal: pitch = 43.2666 mm (f / f35) / diagonal_px.
+    """
+    recorded = [_positive(tags.get(name)) for name in ("PixelXDimension", "PixelYDimension")]
+    long_px, short_px = max(image_size), min(image_size)
+    recorded_long_px: float = long_px
+    if recorded[0] and recorded[1]:
+        recorded_long_px = max(recorded[0], recorded[1])
+        aspect = recorded_long_px / min(recorded[0], recorded[1])
+        if abs(aspect / (long_px / short_px) - 1) > 0.01:
+            return None, (
+                f"the image was cropped: EXIF says {recorded[0]:.0f} x {recorded[1]:.0f} pixels, "
+                f"the frames have {image_size[1]} x {image_size[0]}"
+            )
+    focal_mm = _positive(tags.get("FocalLength"))
+    focal_35_mm = _positive(tags.get("FocalLengthIn35mmFilm"))
+    unit_mm = _UNIT_MM.get(tags.get("FocalPlaneResolutionUnit", 2))
+    per_unit = _positive(tags.get("FocalPlaneXResolution"))
+
+    from_diagonal_mm = None
+    if focal_mm and focal_35_mm:
+        crop_factor = focal_35_mm / focal_mm
+        from_diagonal_mm = FULL_FRAME_DIAGONAL_MM / crop_factor / math.hypot(*image_size)
+    from_plane_mm = None
+    if per_unit and unit_mm:
+        from_plane_mm = unit_mm / per_unit * recorded_long_px / long_px
+
+    if from_plane_mm and from_diagonal_mm:
+        if abs(math.log(from_plane_mm / from_diagonal_mm)) > _PITCH_DISAGREEMENT:
+            return None, (
+                f"EXIF contradicts itself: FocalPlaneXResolution gives {from_plane_mm * 1000:.3g} "
+                f"µm, FocalLengthIn35mmFilm {from_diagonal_mm * 1000:.3g} µm"
+            )
+        return from_plane_mm / 1000, "FocalPlaneXResolution"
+    if from_plane_mm:
+        return from_plane_mm / 1000, "FocalPlaneXResolution"
+    if from_diagonal_mm:
+        return from_diagonal_mm / 1000, "FocalLength and FocalLengthIn35mmFilm"
+    return None, "EXIF has neither FocalPlaneXResolution nor FocalLengthIn35mmFilm"
+
+
+def _own_tags(path: Path) -> _Tags:
+    """The tags wanted here as the file holds them, with XMP; empty where that is broken."""
+    try:
+        if is_raw(path) or is_tiff(path):
+            with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+                return _tiff_tags(mapped)
+        with open_pillow(path) as image:
+            block = image.info.get("exif", b"")
+            xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", b"")
+        tags: _Tags = {"xmp": xmp.encode() if isinstance(xmp, str) else xmp}
+        return tags | (_tiff_tags(block.removeprefix(EXIF_PREFIX)) if block else {})
+    except DECODER_ERRORS:
+        return {}
+
+
+def _tiff_tags(tiff: Buffer) -> _Tags:
+    """The tags wanted here of an EXIF block, or of a file built like TIFF."""
+    main = first_ifd(tiff)
+    tags: _Tags = {
+        name: main[tag].text() for tag, name in ((0x010F, "Make"), (0x0110, "Model")) if tag in main
+    }
+    if _XMP in main:
+        tags["xmp"] = main[_XMP].data
+    if _EXIF_IFD not in main:
+        return tags
+    photo = read_ifd(tiff, int(main[_EXIF_IFD].numbers()[0]), byte_order(tiff[:2]))
+    for tag, name in _STANDARD_TAGS.items():
+        if tag in photo:
+            for numerator, denominator in photo[tag].rationals()[:1]:
+                unlimited = numerator == 0xFFFFFFFF
+                tags[name] = math.inf if unlimited else numerator / (denominator or math.nan)
+            for number in photo[tag].numbers()[:1]:
+                tags[name] = number
+    if _MAKER_NOTE in photo:
+        tags["maker note"] = True
+        # A broken maker note leaves the standard tags readable.
+        with suppress(*DECODER_ERRORS):
+            tags["maker focus"] = read_maker_focus(tiff, photo[_MAKER_NOTE], tags.get("Make", ""))
+    return tags
+
+
+_XMP, _EXIF_IFD, _MAKER_NOTE = 0x02BC, 0x8769, 0x927C
+_STANDARD_TAGS = {
+    0x829D: "FNumber",
+    0x9206: "SubjectDistance",
+    0x920A: "FocalLength",
+    0xA002: "PixelXDimension",
+    0xA003: "PixelYDimension",
+    0xA20E: "FocalPlaneXResolution",
+    0xA210: "FocalPlaneResolutionUnit",
+    0xA405: "FocalLengthIn35mmFilm",
+}
+
+
+def _own_focus(tags: _Tags) -> FocusReading | None:
+    """The focus distance from maker note, SubjectDistance or Adobe's XMP, in this order."""
+    if reading := tags.get("maker focus"):
+        return reading
+    if reading := _point(tags.get("SubjectDistance"), tags, "EXIF SubjectDistance"):
+        return reading
+    adobe = re.search(
+        rb"aux:ApproximateFocusDistance(?:\s*=\s*[\"']|>)(\d+)/(\d+)", tags.get("xmp", b"")
+    )
+    if adobe is None or int(adobe[2]) == 0:
+        return None
+    return _point(int(adobe[1]) / int(adobe[2]), tags, "XMP aux:ApproximateFocusDistance")
+
+
+def _exiftool_focus(tags: _Tags) -> FocusReading | None:
+    """The focus distance from maker notes as ExifTool prints them."""
+    nikon_m = _printed_m(tags.get("Nikon:FocusDistance"))
+    if nikon_m is not None and nikon_m > 0.01:  # code 0, where nothing was recorded
+        # The code is logarithmic, 40 steps a decade: half a step either side.
+        half_step = 10 ** (1 / 80)
+        return interval(nikon_m / half_step, nikon_m * half_step, "sensor", "Nikon FocusDistance")
+    upper_m = _printed_m(tags.get("Canon:FocusDistanceUpper"))
+    lower_m = _printed_m(tags.get("Canon:FocusDistanceLower"))
+    if upper_m is not None and lower_m is not None:
+        return interval(
+            upper_m, lower_m, "sensor", "Canon FocusDistanceUpper and FocusDistanceLower"
+        )
+    ends = str(tags.get("Apple:FocusDistanceRange", "")).split()
+    if len(ends) == 2:
+        return interval(float(ends[0]), float(ends[1]), "lens", "Apple FocusDistanceRange")
+    olympus_m = _printed_m(tags.get("Olympus:FocusDistance"))
+    if olympus_m is not None:
+        return interval(olympus_m, olympus_m, "lens", "Olympus FocusDistance")
+    return None
+
+
+_EXIFTOOL_STANDARD = {
+    "IFD0:Make": "Make",
+    "IFD0:Model": "Model",
+    "ExifIFD:FNumber": "FNumber",
+    "ExifIFD:SubjectDistance": "SubjectDistance",
+    "ExifIFD:FocalLength": "FocalLength",
+    "ExifIFD:ExifImageWidth": "PixelXDimension",
+    "ExifIFD:ExifImageHeight": "PixelYDimension",
+    "ExifIFD:FocalPlaneXResolution": "FocalPlaneXResolution",
+    "ExifIFD:FocalPlaneResolutionUnit": "FocalPlaneResolutionUnit",
+    "ExifIFD:FocalLengthIn35mmFormat": "FocalLengthIn35mmFilm",
+}
+_EXIFTOOL_MAKER = (
+    "Nikon:FocusDistance",
+    "Canon:FocusDistanceUpper",
+    "Canon:FocusDistanceLower",
+    "Olympus:FocusDistance",
+)
+
+
+def _exiftool_tags(paths: Sequence[Path]) -> list[_Tags]:
+    """The tags wanted here of each file, through PyExifTool."""
+    import exiftool
+
+    # A trailing # asks for the number; distances are asked for as printed, which says "inf"
+    # where each maker has a code of its own.
+    arguments = ["-G1", *(f"-{name}#" for name in _EXIFTOOL_STANDARD)]
+    arguments += ["-Apple:FocusDistanceRange#", *(f"-{name}" for name in _EXIFTOOL_MAKER)]
+    with exiftool.ExifToolHelper(common_args=[], check_execute=False) as tool:
+        answers = tool.execute_json(*arguments, *(str(path.resolve()) for path in paths))
+    return [
+        {_EXIFTOOL_STANDARD.get(name, name): value for name, value in answer.items()}
+        for answer in answers
+    ]
+
+
+def _exiftool_installed() -> bool:
+    """Whether both PyExifTool and the program it drives are there."""
+    return find_spec("exiftool") is not None and shutil.which("exiftool") is not None
+
+
+def _has_decodable_note(tags: _Tags) -> bool:
+    """Whether a file has a maker note in which ExifTool may find a focus distance."""
+    return "maker note" in tags and tags.get("Make", "").lower().startswith(_DECODABLE_MAKERS)
+
+
+def _why_no_focus(tags: _Tags) -> str:
+    """Why a file has no focus distance, in words."""
+    make = tags.get("Make") or "camera"
+    if make.lower().startswith(_UNTRUSTED_MAKERS):
+        return f"{make} records no focus distance that can be trusted"
+    if _has_decodable_note(tags) and not _exiftool_installed():
+        return (
+            f"the maker note of this {make} may hold a focus distance, but needs ExifTool (install "
+            "the program, Debian package libimage-exiftool-perl, and "
+            "pip install 'focaldiffusion[raw]')"
+        )
+    return f"the EXIF of this {make} has no focus distance"
+
+
+def _point(value: Any, tags: _Tags, tag: str) -> FocusReading | None:
+    """A reading from one number [m]; None when it is absent or not positive."""
+    distance_m = value if value == math.inf else _positive(value)
+    if distance_m is None:
+        return None
+    from_sensor = str(tags.get("Make", "")).lower().startswith(_SENSOR_PLANE_MAKERS)
+    return interval(distance_m, distance_m, "sensor" if from_sensor else "lens", tag)
+
+
+def _printed_m(text: Any) -> float | None:
+    """Metres from ExifTool's `0.54 m` or `inf`; None for anything else."""
+    match = re.fullmatch(r"([\d.]+) m|(inf)", str(text), re.IGNORECASE)
+    if match is None:
+        return None
+    return math.inf if match[2] else float(match[1])
+
+
+def _positive(value: Any) -> float | None:
+    """A finite positive number, or None for what EXIF writes when it does not know."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None

@@ -1,0 +1,322 @@
+"""Opening a focal stack: a folder, a list of files, or one multi-page TIFF.
+
+A mistake in the input is found here, once, before anything is computed; only pixels that do not
+decode are found later, when the frame is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.exif import read_exif
+from focaldiffusion.io.images import (
+    IMAGE_SUFFIXES,
+    ImageMetadata,
+    is_tiff,
+    natural_key,
+    probe_image,
+    read_image,
+    read_metadata,
+)
+from focaldiffusion.io.known import (
+    Focus,
+    Known,
+    Lens,
+    given_focus,
+    recorded_focus,
+    resolve_lens,
+)
+from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
+from focaldiffusion.io.tiff import TiffStack, probe_tiff, read_tiff
+from focaldiffusion.optics import Camera
+from focaldiffusion.stack import FrameSource
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedStack:
+    """A focal stack on disk, checked, with all that is known of its lens and focus.
+
+    Attributes:
+        name: for output folders and messages.
+        frames: the native frames, read one at a time.
+        files: the file of each frame; one multi-page TIFF repeats.
+        lens: what is known of the lens; `camera_for` makes the camera.
+        focus_distances_m: lens to plane of sharp focus of each frame [m], None when unknown.
+        focus_positions_m: stage position of each frame [m], None when unknown.
+        focus_uncertainty_dpt: half-width of each focus distance's interval [dpt]; None where the
+            distances were written by a person, or are unknown.
+        origins: where each known value is from, and, starting with "unknown", why `camera` or
+            `focus_distances_m` is not known.
+    """
+
+    name: str
+    frames: FrameSource
+    files: tuple[Path, ...]
+    lens: Lens = field(default_factory=Lens)
+    focus_distances_m: tuple[float, ...] | None = None
+    focus_positions_m: tuple[float, ...] | None = None
+    focus_uncertainty_dpt: tuple[float, ...] | None = None
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frames.names)
+
+    def camera_for(self, reference_index: int = 0) -> Camera | None:
+        """The camera at native size, at the focus of the frame whose scale the stack takes.
+
+        None unless focal length and aperture are both known. Where the focus distance is not, the
+        lens counts as focused at infinity.
+        """
+        return self.lens.camera(self.frames.size, self._focus_m(reference_index))
+
+    def focal_length_px_for(self, reference_index: int = 0) -> float | None:
+        """Focal length in pixels, also where the aperture is unknown: enough for a point cloud."""
+        return self.lens.in_pixels(self.frames.size, self._focus_m(reference_index))
+
+    def metadata_for(self, reference_index: int = 0) -> ImageMetadata:
+        """ICC profile and EXIF of the reference frame, for the output."""
+        return read_metadata(self.files[reference_index])
+
+    def _focus_m(self, index: int) -> float:
+        return math.inf if self.focus_distances_m is None else self.focus_distances_m[index]
+
+
+def open_stack(
+    source: str | Path | Sequence[str | Path], known: Known | None = None
+) -> OpenedStack:
+    """Open a focal stack and check it.
+
+    One orientation, that of the first frame's EXIF, is applied to all frames: a camera that
+    looks straight down writes it at random, and frames turned differently would not align.
+
+    Args:
+        source: a folder of frames (in natural order, or as its `stack.json` lists them), one
+            multi-page TIFF, or the files of the frames in order.
+        known: values that override those of `stack.json` and EXIF.
+
+    Raises:
+        InputError: one sentence that says what is wrong, where, and what to do.
+    """
+    known = known or Known()
+    found = _find(source)
+    frames, step = _open_frames(found)
+    files = found.files if len(found.files) > 1 else found.files * len(frames.names)
+    sidecar, sidecar_path = found.sidecar, found.sidecar_path
+
+    focus = given_focus(known, sidecar, sidecar_path, len(files))
+    if focus is None and step is not None and step.step_m is not None:
+        positions_m = tuple(index * step.step_m for index in range(len(files)))
+        focus = Focus(positions_m=positions_m, name="focus_positions_m", origin=step.step_tag)
+    elif focus is None and step is not None:
+        focus = Focus(origin="unknown: no z step (OME PhysicalSizeZ or ImageJ spacing)")
+    lens, origins = resolve_lens(known, sidecar, (), (), frames.size)
+    if focus is None or lens.missing():
+        records = read_exif(found.files, frames.size)
+        names = [path.name for path in found.files]
+        lens, origins = resolve_lens(known, sidecar, records, names, frames.size)
+        focus = focus or recorded_focus(records, names, lens.focal_length_m)
+    origins[focus.name] = focus.origin
+    opened = OpenedStack(
+        name=found.name,
+        frames=frames,
+        files=files,
+        lens=lens,
+        focus_distances_m=focus.distances_m,
+        focus_positions_m=focus.positions_m,
+        focus_uncertainty_dpt=focus.uncertainty_dpt,
+        origins=origins,
+    )
+    if focus.distances_m is not None:
+        try:
+            opened.focal_length_px_for(focus.distances_m.index(min(focus.distances_m)))
+        except InputError as error:
+            raise InputError(f"{focus.name} ({focus.origin}): {error}") from None
+    return opened
+
+
+@dataclass
+class _FileFrames:
+    """A FrameSource of one file a frame."""
+
+    files: tuple[Path, ...]
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    bit_depth: int
+    is_grey: bool
+    orientation: int
+
+    def read(self, index: int) -> NDArray[np.float32]:
+        """Frame `index`, as FrameSource says."""
+        return read_image(self.files[index], orientation=self.orientation)
+
+
+@dataclass
+class _TiffFrames:
+    """A FrameSource of the pages of one TIFF."""
+
+    file: Path
+    pages: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    bit_depth: int
+    is_grey: bool
+
+    def read(self, index: int) -> NDArray[np.float32]:
+        """Frame `index`, as FrameSource says."""
+        return read_tiff(self.file, self.pages[index])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The files of a stack, and what is written beside them in their order."""
+
+    name: str
+    files: tuple[Path, ...]
+    sidecar: Sidecar | None = None
+    sidecar_path: Path | None = None
+
+
+def _find(source: str | Path | Sequence[str | Path]) -> _Found:
+    """Find the files of a stack and its `stack.json`."""
+    if not isinstance(source, (str, Path)):
+        return _find_listed(tuple(Path(one) for one in source))
+    path = Path(source)
+    if path.is_dir():
+        sidecar_path = path / SIDECAR_NAME
+        sidecar = read_sidecar(sidecar_path) if sidecar_path.exists() else None
+        files = _files_of(path, sidecar)
+        # A path such as "." has no name of its own.
+        return _Found(path.resolve().name, files, sidecar, sidecar_path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder.")
+    if not is_tiff(path):
+        raise InputError(
+            f"{path}: one file, but not a multi-page TIFF. Give the folder that holds the frames."
+        )
+    sidecar_path = path.parent / SIDECAR_NAME
+    sidecar = read_sidecar(sidecar_path) if sidecar_path.exists() else None
+    if sidecar is not None and sidecar.files is not None and sidecar.files != [path.name]:
+        sidecar = None  # it describes another stack of the same folder
+    return _Found(_stem(path), (path,), sidecar, sidecar_path)
+
+
+def _find_listed(files: tuple[Path, ...]) -> _Found:
+    """Files in the order given; a `stack.json` beside them is matched by file name."""
+    if len(files) == 1:
+        return _find(files[0])
+    if not files:
+        raise InputError("no files given; expected the frames of a stack.")
+    resolved = [path.resolve() for path in files]
+    for path, target in zip(files, resolved, strict=True):
+        if resolved.count(target) > 1:
+            raise InputError(f"{path}: listed more than once. List each frame once.")
+    folder = files[0].parent
+    name = folder.resolve().name
+    sidecar_path = folder / SIDECAR_NAME
+    if not sidecar_path.exists() or any(path.parent != folder for path in files):
+        return _Found(name, files)
+    sidecar = read_sidecar(sidecar_path)
+    if sidecar.focus is None:
+        return _Found(name, files, sidecar, sidecar_path)
+    described = [path.name for path in _files_of(folder, sidecar)]
+    # Counted before any is left out, so that a list of the wrong length is not cut to fit.
+    given_focus(Known(), sidecar, sidecar_path, len(described))
+    key, values = sidecar.focus
+    by_name = dict(zip(described, values, strict=True))
+    for path in files:
+        if path.name not in by_name:
+            raise InputError(
+                f"{path}: not among the files whose focus {sidecar_path} gives. Add it there, or "
+                "leave it out."
+            )
+    chosen = [by_name[path.name] for path in files]
+    return _Found(name, files, sidecar.model_copy(update={key: chosen}), sidecar_path)
+
+
+def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
+    """The frames of a folder: as `stack.json` lists them, else its images in natural order."""
+    if sidecar is not None and sidecar.files is not None:
+        for name in sidecar.files:
+            if sidecar.files.count(name) > 1:
+                raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r} more than once.")
+            if not (folder / name).is_file():
+                raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r}, which is absent.")
+        return tuple(folder / name for name in sidecar.files)
+    files = sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and not path.name.startswith(".")
+            and path.is_file()
+        ),
+        key=lambda path: (natural_key(path.name), path.name),  # img1 and img01 are equal keys
+    )
+    if not files:
+        raise InputError(
+            f"{folder}: no images. Expected the frames of a stack, as JPEG, PNG, TIFF, HEIC or "
+            "camera RAW."
+        )
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        other = by_stem.setdefault(path.stem.casefold(), path)
+        if other.suffix.lower() != path.suffix.lower():
+            raise InputError(
+                f"{folder}: holds {other.name} and {path.name}, the same frame twice. Move one "
+                f"kind away, or list the frames under files in {SIDECAR_NAME}."
+            )
+    return tuple(files)
+
+
+def _open_frames(found: _Found) -> tuple[FrameSource, TiffStack | None]:
+    """Check the headers of all frames and make their source; the TIFF's layout when it is one."""
+    files = found.files
+    if len(files) == 1 and is_tiff(files[0]):
+        tiff = probe_tiff(files[0])
+        _check_count(found, len(tiff.pages))
+        names = tuple(f"{files[0].name} page {index + 1}" for index in range(len(tiff.pages)))
+        header = tiff.header
+        return _TiffFrames(
+            files[0], tiff.pages, names, header.size(), header.bit_depth, header.is_grey
+        ), tiff
+    _check_count(found, len(files))
+    headers = [probe_image(path) for path in files]
+    orientation = headers[0].orientation
+    size = headers[0].size(orientation)
+    for path, header in zip(files, headers, strict=True):
+        height, width = header.size(orientation)
+        if (height, width) != size:
+            raise InputError(
+                f"{path}: {width}x{height}, but the first frame, {files[0].name}, is "
+                f"{size[1]}x{size[0]}. All frames need one size; crop them, or leave this one out."
+            )
+    return _FileFrames(
+        files=files,
+        names=tuple(path.name for path in files),
+        size=size,
+        bit_depth=max(header.bit_depth for header in headers),
+        is_grey=all(header.is_grey for header in headers),
+        orientation=orientation,
+    ), None
+
+
+def _check_count(found: _Found, frame_count: int) -> None:
+    """Refuse a stack of one frame."""
+    if frame_count < 2:
+        raise InputError(
+            f"{found.files[0]}: the only frame; a focal stack needs at least 2, focused at "
+            "different distances. For the depth of a single photograph use a monocular model, "
+            "such as Depth Pro."
+        )
+
+
+def _stem(path: Path) -> str:
+    """The file name without its suffix, also without the `.ome` of `.ome.tif`."""
+    return path.stem.removesuffix(".ome")

@@ -1,0 +1,95 @@
+"""Files that appear together, complete, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from focaldiffusion.errors import InputError
+
+
+@contextmanager
+def file_errors_named(directory: Path) -> Iterator[None]:
+    """Turn what the file system refuses, inside the block, into one sentence for the user.
+
+    Raises:
+        InputError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"{directory}: the disk is full; nothing was written. "
+                "Free some space, or choose an output on another disk."
+            ) from error
+        raise InputError(
+            f"{directory}: cannot write results ({error.strerror or error}). "
+            "Choose a folder that you may write to."
+        ) from error
+
+
+@contextmanager
+def staging(directory: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A hidden folder to write files into; they reach `directory` only if the block completes.
+
+    It lies beside `directory`, or inside where that exists. After any exception, Ctrl-C included,
+    everything is as it was before. In a folder that exists, earlier files of these names are
+    replaced, or removed where the new set has none, and others are kept.
+
+    Args:
+        directory: the folder to make or fill.
+        names: the files that may be written, at most; the last one is removed first and comes
+            last, so that it marks a complete set even where power fails half way.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    directory = directory.absolute()
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    # Inside a folder that exists, because that may be a mount point: renaming needs one disk.
+    home = directory.parent if missing else directory
+    partial = home / f".{directory.name}.partial-{os.getpid()}"
+    # In containers process ids repeat: what a killed run left behind is nobody's any more.
+    shutil.rmtree(partial, ignore_errors=True)
+    complete = False
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if missing:
+            partial.rename(directory)
+        else:
+            _replace(directory, partial, names)
+        complete = True
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not complete:
+            for path in missing:
+                with suppress(OSError):
+                    path.rmdir()
+
+
+def _replace(directory: Path, partial: Path, names: Sequence[str]) -> None:
+    """Put the new files in place of the earlier ones; put those back if that fails half way."""
+    earlier = partial / ".earlier"
+    earlier.mkdir()
+    begun: list[str] = []
+    try:
+        for name in reversed(names):
+            if (directory / name).exists():
+                (directory / name).rename(earlier / name)
+        for name in names:
+            if (partial / name).exists():
+                begun.append(name)
+                (partial / name).rename(directory / name)
+    except BaseException:
+        for name in begun:
+            if not (partial / name).exists():
+                (directory / name).rename(partial / name)
+        for path in earlier.iterdir():
+            path.rename(directory / path.name)
+        raise

@@ -1,0 +1,248 @@
+"""TIFF: single images, and multi-page z-stacks with their step (OME-XML, ImageJ)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.decoding import (
+    ImageHeader,
+    decoding,
+    unit_rgb,
+    upright,
+    valid_orientation,
+)
+
+# What is wrong with a file is said once, by the error: keep tifffile's log off standard error.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+_ORIENTATION_TAG, _ICC_TAG = 0x0112, 0x8773
+_FRAME_AXES = "ZIQ"
+"""Axes that may count frames: z, and the unnamed ones of plain multi-page files."""
+
+_KINDS = {"f": "float", "i": "signed", "u": "unsigned", "c": "complex", "b": "bilevel"}
+"""What messages call numpy's kinds of pixels."""
+
+_METRES = {
+    "m": 1.0,
+    "mm": 1e-3,
+    "millimeter": 1e-3,
+    "µm": 1e-6,  # micro sign
+    "μm": 1e-6,  # Greek mu
+    "\\u00b5m": 1e-6,  # as ImageJ escapes it
+    "um": 1e-6,
+    "micron": 1e-6,
+    "microns": 1e-6,
+    "micrometer": 1e-6,
+    "nm": 1e-9,
+    "nanometer": 1e-9,
+}
+
+
+@dataclass(frozen=True)
+class TiffStack:
+    """Where the frames of a TIFF are.
+
+    Attributes:
+        header: of every frame.
+        pages: for each frame, the pages of the first series that make it: one, or three when red,
+            green and blue are pages of their own.
+        step_m: distance between frames [m], None when the file does not say.
+        step_tag: where the step comes from.
+    """
+
+    header: ImageHeader
+    pages: tuple[tuple[int, ...], ...]
+    step_m: float | None = None
+    step_tag: str = ""
+
+
+def probe_tiff(path: Path) -> TiffStack:
+    """Find the frames of a TIFF without decoding them.
+
+    Raises:
+        InputError: not a TIFF, not 8 or 16-bit grey or RGB, or axes other than z and colour.
+    """
+    with _opened(path) as (tif, series):
+        page_axes = series.keyframe.axes
+        leading = series.axes[: len(series.axes) - len(page_axes)]
+        if not series.axes.endswith(page_axes) or not set(page_axes) <= set("YXS"):
+            raise InputError(
+                f"{path}: axes {series.axes} are stored in blocks; save one page for each plane."
+            )
+        pages = _frame_pages(path, leading, series.shape[: len(leading)])
+        if series.is_truncated:
+            raise InputError(
+                f"{path}: lists only its first page, as ImageJ writes above 4 GB. "
+                "Save it as an image sequence (Fiji: File > Save As > Image Sequence)."
+            )
+        header = _page_header(path, series.keyframe, channels=len(pages[0]))
+        step_m, step_tag = _z_step(tif) if len(pages) > 1 else (None, "")
+        return TiffStack(header, pages, step_m, step_tag)
+
+
+def read_tiff(
+    path: Path, pages: tuple[int, ...], *, orientation: int | None = None
+) -> NDArray[np.float32]:
+    """Decode one frame of a TIFF.
+
+    Args:
+        path: the file.
+        pages: the pages that make the frame, as in `TiffStack.pages`.
+        orientation: the EXIF orientation to apply instead of the file's own.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1], value / (2^bits - 1).
+
+    Raises:
+        InputError: the pages cannot be decoded.
+    """
+    with _opened(path) as (_, series):
+        keyframe = series.keyframe
+        planes = [_page_array(path, series, index) for index in pages]
+        array = planes[0] if len(planes) == 1 else np.stack([p[..., 0] for p in planes], axis=-1)
+        full_scale = 2**keyframe.bitspersample - 1
+        if keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+            array = full_scale - array
+        if orientation is None:
+            orientation = _orientation(keyframe)
+        return upright(unit_rgb(array, full_scale), orientation)
+
+
+def tiff_icc_profile(path: Path) -> bytes | None:
+    """The ICC profile of the first page, None without one."""
+    with _opened(path) as (_, series):
+        tag = series.keyframe.tags.get(_ICC_TAG)
+        return None if tag is None else bytes(tag.value)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
+    """The open file and its one series; thumbnails and pyramid levels are passed over."""
+    with decoding(path), tifffile.TiffFile(path) as tif:
+        series, *others = tif.series
+        extra = [one for one in others if not one.keyframe.is_reduced]
+        if extra and tif.is_ome:
+            raise InputError(
+                f"{path}: {1 + len(extra)} OME images (positions or scenes); expected one. "
+                "Save each as a file of its own."
+            )
+        if extra:
+            raise InputError(
+                f"{path}: pages of different sizes or kinds ({series.keyframe.shape} and "
+                f"{extra[0].keyframe.shape}). All frames need one size."
+            )
+        yield tif, series
+
+
+def _frame_pages(path: Path, leading: str, lengths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Split the pages, counted along the `leading` axes, into frames."""
+    long_axes = {axis: n for axis, n in zip(leading, lengths, strict=True) if n > 1}
+    if len(long_axes) < sum(n > 1 for n in lengths):
+        raise InputError(
+            f"{path}: several unnamed axes of lengths {lengths}; expected one. "
+            "Save one page for each frame."
+        )
+    other = {axis: n for axis, n in long_axes.items() if axis not in (*_FRAME_AXES, "C")}
+    if other:
+        names = ", ".join(f"{axis} = {n}" for axis, n in other.items())
+        raise InputError(
+            f"{path}: axes other than z and colour ({names}). Save one z-stack; where z was "
+            "stored as time, re-order it (Fiji: Image > Properties, slices and frames)."
+        )
+    if len(set(long_axes) & set(_FRAME_AXES)) > 1:
+        raise InputError(f"{path}: axes {leading} of lengths {lengths}; expected one focus axis.")
+    channels = long_axes.get("C", 1)
+    if channels not in (1, 3):
+        raise InputError(
+            f"{path}: {channels} channels; expected 1 (grey) or 3 (red, green, blue). "
+            "Keep the channel that shows the structure."
+        )
+    indices = np.arange(math.prod(lengths)).reshape(lengths)
+    if "C" in leading:
+        indices = np.moveaxis(indices, leading.index("C"), -1)
+    return tuple(tuple(frame) for frame in indices.reshape(-1, channels).tolist())
+
+
+def _page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHeader:
+    """The header of a page, refusing pixels whose white is not defined."""
+    if page.dtype is None or page.dtype.kind != "u" or page.bitspersample > 16:
+        raise InputError(
+            f"{path}: {page.bitspersample}-bit {_KINDS.get(getattr(page.dtype, 'kind', ''), '')} "
+            "pixels, whose white level is not defined; expected unsigned 8 or 16-bit. "
+            "Save it as 16-bit (Fiji: Image > Type > 16-bit)."
+        )
+    grey = page.photometric in (
+        tifffile.PHOTOMETRIC.MINISBLACK,
+        tifffile.PHOTOMETRIC.MINISWHITE,
+    )
+    colour = page.photometric == tifffile.PHOTOMETRIC.RGB or (
+        # tifffile lets the JPEG codec turn YCbCr into RGB; other YCbCr stays as it is.
+        page.photometric == tifffile.PHOTOMETRIC.YCBCR
+        and page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
+    )
+    if not (grey or colour) or (channels == 3 and page.samplesperpixel > 2):
+        raise InputError(
+            f"{path}: {getattr(page.photometric, 'name', page.photometric)} colours with "
+            f"{page.samplesperpixel * channels} channels; expected grey or RGB. Export it as RGB."
+        )
+    return ImageHeader(
+        stored_size=(page.imagelength, page.imagewidth),
+        bit_depth=8 if page.bitspersample <= 8 else 16,
+        is_grey=channels == 1 and page.samplesperpixel < 3,
+        orientation=_orientation(page),
+    )
+
+
+def _orientation(page: tifffile.TiffPage) -> int:
+    tag = page.tags.get(_ORIENTATION_TAG)
+    return valid_orientation(int(tag.value)) if tag is not None else 1
+
+
+def _page_array(path: Path, series: tifffile.TiffPageSeries, index: int) -> NDArray[Any]:
+    """Page `index` of the series as (H, W, C)."""
+    page = series.pages[index]
+    if page is None:
+        raise InputError(f"{path}: page {index + 1} is missing. Export the stack again.")
+    array = page.asarray()
+    axes = series.keyframe.axes
+    if "S" in axes:
+        return np.moveaxis(array, axes.index("S"), -1)
+    return array[..., None]
+
+
+def _z_step(tif: tifffile.TiffFile) -> tuple[float | None, str]:
+    """The distance between z planes [m], and the tag that says so."""
+    if tif.is_ome:
+        # The OME schema's default unit of PhysicalSizeZ is the micrometre.
+        root = ElementTree.fromstring(tif.ome_metadata or "<OME/>")
+        for element in root.iter():
+            if element.tag.endswith("}Pixels") and "PhysicalSizeZ" in element.attrib:
+                unit = element.get("PhysicalSizeZUnit", "µm")
+                return _in_metres(element.attrib["PhysicalSizeZ"], unit), "OME PhysicalSizeZ"
+    elif tif.is_imagej:
+        metadata = tif.imagej_metadata or {}
+        if "spacing" in metadata:
+            return _in_metres(metadata["spacing"], metadata.get("unit", "")), "ImageJ spacing"
+    return None, ""
+
+
+def _in_metres(value: Any, unit: str) -> float | None:
+    """A length in metres; None for zero, nonsense and units such as pixels."""
+    try:
+        length_m = float(value) * _METRES[unit.strip().lower()]
+    except (KeyError, ValueError):
+        return None
+    # ImageJ writes negative spacings for stacks taken downwards; the sign carries the direction.
+    return length_m if math.isfinite(length_m) and length_m != 0 else None

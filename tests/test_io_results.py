@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.depth_files import read_depth_mm, read_npy
+from focaldiffusion.io.images import ImageMetadata, read_image, read_metadata
+from focaldiffusion.io.results import check_output, has_results, write_results
+from focaldiffusion.optics import Camera
+from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.stack import FocalStack
+
+SIZE = (48, 64)
+ALWAYS = {
+    "all_in_focus.png",
+    "confidence.png",
+    "depth_colored.png",
+    "metadata.json",
+    "overview.png",
+    "source_index.png",
+}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Native frames that live in memory."""
+
+    bit_depth: int = 8
+    is_grey: bool = False
+    names: tuple[str, ...] = ("a.png", "b.png", "c.png")
+    size: tuple[int, int] = SIZE
+
+    def read(self, index: int) -> np.ndarray:
+        return np.full((*SIZE, 3), index / 4, np.float32)
+
+
+def make_stack(**fields) -> FocalStack:
+    frames = torch.linspace(0.1, 0.9, 3)[:, None, None, None].expand(3, 3, *SIZE)
+    return FocalStack(frames, **{"frames": Frames(), **fields})
+
+
+def make_result(**fields) -> Reconstruction:
+    generator = torch.Generator().manual_seed(0)
+    depth_m = 0.5 + torch.rand(SIZE, generator=generator)
+    depth_m[:4, :4] = torch.nan
+    defaults = {
+        "all_in_focus": torch.rand(*SIZE, 3, generator=generator).numpy(),
+        "confidence": torch.rand(SIZE, generator=generator),
+        "source_index": np.arange(SIZE[0] * SIZE[1]).reshape(SIZE).astype(np.uint8) % 3,
+        "camera": Camera(70.0, 0.01, SIZE),
+        "provenance": {"version": "0.1.0"},
+    }
+    if not {"height_m", "depth_relative"} & fields.keys():
+        defaults["depth_m"] = depth_m
+    return Reconstruction(**{**defaults, **fields})
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def metadata(folder: Path) -> dict:
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} is not JSON")
+
+    return json.loads((folder / "metadata.json").read_text("utf-8"), parse_constant=refuse)
+
+
+def test_a_metric_result_has_every_file(tmp_path: Path):
+    result, folder = make_result(), tmp_path / "new" / "out"
+    left_out = write_results(result, make_stack(), folder, grade="calibrated")
+
+    assert left_out == {}
+    assert names(folder) == ALWAYS | {"depth.npy", "depth_mm.png", "point_cloud.ply"}
+    assert names(tmp_path / "new") == {"out"}
+    depth_m = read_npy(folder / "depth.npy")
+    torch.testing.assert_close(depth_m, result.depth_m, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(
+        read_depth_mm(folder / "depth_mm.png"), depth_m, rtol=0, atol=5.1e-4, equal_nan=True
+    )
+    np.testing.assert_allclose(
+        read_image(folder / "all_in_focus.png"), result.all_in_focus, atol=0.5001 / 255
+    )
+    confidence = np.asarray(Image.open(folder / "confidence.png"))
+    assert confidence.dtype == np.uint8
+    np.testing.assert_allclose(confidence / 255, result.confidence, atol=0.5001 / 255)
+    assert np.array_equal(np.asarray(Image.open(folder / "source_index.png")), result.source_index)
+    assert len(trimesh.load(folder / "point_cloud.ply").vertices) == 48 * 64 - 16
+    assert Image.open(folder / "overview.png").mode == "RGB"
+    assert Image.open(folder / "depth_colored.png").mode == "RGB"
+    assert metadata(folder)["version"] == "0.1.0"
+    assert set(metadata(folder)["results"]["files"]) == names(folder)
+
+
+@pytest.mark.parametrize("field", ["height_m", "depth_relative"])
+def test_what_is_not_metric_depth_goes_by_its_own_name(tmp_path: Path, field: str):
+    values = torch.linspace(0, 1, 48 * 64).view(SIZE)
+    left_out = write_results(make_result(**{field: values}), make_stack(), tmp_path)
+
+    assert left_out == {}
+    assert names(tmp_path) == ALWAYS | {field.removesuffix("_m") + ".npy"}
+    assert torch.equal(read_npy(tmp_path / (field.removesuffix("_m") + ".npy")), values)
+
+
+@pytest.mark.parametrize(("is_grey", "mode"), [(True, "I;16"), (False, "RGB")])
+def test_sixteen_bit_input_gives_sixteen_bit_output(tmp_path: Path, is_grey, mode):
+    image = np.repeat(np.random.default_rng(0).random((*SIZE, 1), np.float32), 3, axis=2)
+    stack = make_stack(frames=Frames(bit_depth=16, is_grey=is_grey))
+    write_results(make_result(all_in_focus=image), stack, tmp_path)
+
+    path = tmp_path / "all_in_focus.png"
+    np.testing.assert_allclose(read_image(path), image, atol=0.501 / 65535)
+    assert Image.open(path).mode == mode  # Pillow shows 16-bit colour as 8-bit
+
+
+def test_icc_and_exif_of_the_reference_frame_are_kept(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    kept = ImageMetadata(b"\0" * 16 + b"RGB " + b"profile" * 20, exif.tobytes()[6:])
+    write_results(make_result(), make_stack(), tmp_path, image_metadata=kept)
+
+    assert read_metadata(tmp_path / "all_in_focus.png").icc_profile == kept.icc_profile
+    with Image.open(tmp_path / "all_in_focus.png") as image:
+        assert image.getexif()[0x010F] == "Maker"
+
+
+def test_more_than_256_frames_need_a_sixteen_bit_index(tmp_path: Path):
+    index = np.full(SIZE, 299, np.uint16)
+    stack = FocalStack(torch.full((300, 3, 6, 8), 0.5))
+    write_results(make_result(source_index=index), stack, tmp_path)
+
+    with Image.open(tmp_path / "source_index.png") as image:
+        assert image.mode == "I;16"
+        assert np.asarray(image).max() == 299
+
+
+def test_what_cannot_be_written_is_said_and_recorded(tmp_path: Path):
+    far = make_result(depth_m=torch.full(SIZE, 80.0), camera=None)
+    left_out = write_results(far, make_stack(), tmp_path)
+
+    assert names(tmp_path) == ALWAYS | {"depth.npy"}
+    assert left_out == {
+        "depth_mm.png": "the depth reaches 80 m, and 16-bit millimetres end at 65.535 m; "
+        "use depth.npy",
+        "point_cloud.ply": "the focal length is unknown; give the camera to get points",
+    }
+    assert metadata(tmp_path)["results"]["left_out"] == left_out
+
+    unknown = make_result(depth_m=torch.full(SIZE, torch.nan))
+    left_out = write_results(unknown, make_stack(), tmp_path, overwrite=True)
+    assert left_out == {"point_cloud.ply": "no pixel has a known depth"}
+
+
+def test_a_focal_length_alone_is_enough_for_points(tmp_path: Path):
+    depth_m = torch.full(SIZE, 2.0)
+    result = make_result(depth_m=depth_m, camera=None)
+    write_results(result, make_stack(), tmp_path / "with", focal_length_px=50.0)
+    write_results(
+        result, make_stack(), tmp_path / "without", focal_length_px=50.0, point_cloud=False
+    )
+
+    corner = trimesh.load(tmp_path / "with/point_cloud.ply").vertices[0]
+    assert corner == pytest.approx([-31.5 / 50 * 2, -23.5 / 50 * 2, 2.0])
+    assert not (tmp_path / "without/point_cloud.ply").exists()
+
+
+def test_points_use_the_principal_point_of_the_camera(tmp_path: Path):
+    result = make_result(depth_m=torch.full(SIZE, 2.0), camera=Camera(70.0, 0.01, SIZE, (0.5, 0.5)))
+    write_results(result, make_stack(), tmp_path)
+    assert trimesh.load(tmp_path / "point_cloud.ply").vertices[0].tolist() == [0, 0, 2]
+
+
+def test_metadata_is_strict_json(tmp_path: Path):
+    provenance = {
+        "focus_distances_m": [0.5, float("inf")],
+        "residuals": (np.float32(0.25), np.int64(3), float("nan")),
+        "path": Path("a") / "b",
+        "name": "Fokus äöü",
+    }
+    write_results(make_result(provenance=provenance), make_stack(), tmp_path)
+
+    found = metadata(tmp_path)
+    del found["results"]
+    assert found == {
+        "focus_distances_m": [0.5, None],
+        "residuals": [0.25, 3, None],
+        "path": str(Path("a") / "b"),
+        "name": "Fokus äöü",
+    }
+
+
+class TestExistingFolders:
+    def test_results_are_not_overwritten_unasked(self, tmp_path: Path):
+        write_results(make_result(), make_stack(), tmp_path)
+        before = contents(tmp_path)
+
+        with pytest.raises(InputError) as error:
+            write_results(make_result(), make_stack(), tmp_path)
+        assert str(error.value) == (
+            f"{tmp_path}: already holds all_in_focus.png, depth.npy, depth_mm.png and 6 more "
+            "results. Choose another output, or overwrite them with --overwrite (overwrite=True)."
+        )
+        assert contents(tmp_path) == before
+
+    def test_overwriting_replaces_our_files_and_no_others(self, tmp_path: Path):
+        (tmp_path / "notes.txt").write_text("mine")
+        write_results(make_result(), make_stack(), tmp_path)
+        relative = make_result(depth_relative=torch.zeros(SIZE))
+        write_results(relative, make_stack(), tmp_path, overwrite=True)
+
+        # No metres of the earlier result stay beside the new one.
+        assert names(tmp_path) == ALWAYS | {"depth_relative.npy", "notes.txt"}
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    def test_a_foreign_file_of_our_name_is_not_touched_unasked(self, tmp_path: Path):
+        (tmp_path / "overview.png").write_text("a user's")
+        with pytest.raises(InputError, match=r"already holds overview\.png\. Choose"):
+            check_output(tmp_path)
+        check_output(tmp_path, overwrite=True)
+
+    def test_metadata_marks_completeness(self, tmp_path: Path):
+        assert not has_results(tmp_path / "absent")
+        write_results(make_result(), make_stack(), tmp_path)
+        assert has_results(tmp_path)
+        (tmp_path / "metadata.json").unlink()
+        assert not has_results(tmp_path)
+
+
+class TestCheckOutput:
+    def test_leaves_nothing_behind(self, tmp_path: Path):
+        check_output(tmp_path / "a" / "b")
+        check_output(tmp_path)
+        assert names(tmp_path) == set()
+
+    @pytest.mark.parametrize("below", ["", "sub", "sub/deeper"])
+    def test_a_file_is_no_folder(self, tmp_path: Path, below: str):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match=r"file: is a file; expected a folder"):
+            check_output(tmp_path / "file" / below)
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
+    def test_what_refuses_new_files_is_named_in_one_sentence(self):
+        # Even the superuser may not write there.
+        with pytest.raises(InputError, match=r"^/proc/out: cannot write results \(.+\)\. Choose"):
+            check_output(Path("/proc/out"))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let the kernel refuse any file of more bytes, as a full disk would."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class InterruptedFrames(Frames):
+    @property
+    def is_grey(self) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("not reached")
+
+    @is_grey.setter
+    def is_grey(self, value: bool) -> None: ...
+
+
+class TestInterruption:
+    """A failure at any time leaves everything as it was."""
+
+    @pytest.fixture(params=["new", "existing"])
+    def folder(self, request, tmp_path: Path) -> Path:
+        folder = tmp_path / "parent" / "out"
+        if request.param == "existing":
+            height = make_result(height_m=torch.zeros(SIZE))
+            write_results(height, make_stack(), folder)
+            (folder / "notes.txt").write_text("mine")
+        return folder
+
+    def state(self, folder: Path) -> dict[Path, bytes]:
+        return {
+            path: path.read_bytes() if path.is_file() else b""
+            for path in folder.parents[1].rglob("*")
+        }
+
+    def test_an_error_while_writing(self, folder: Path):
+        before = self.state(folder)
+        result = make_result(provenance={"what": object()})
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            write_results(result, make_stack(), folder, overwrite=True)
+        assert self.state(folder) == before
+
+    @pytest.mark.parametrize("size", [100, 20_000])
+    def test_a_file_system_that_takes_no_more(self, folder: Path, size: int):
+        before = self.state(folder)
+        result, stack = make_result(), make_stack()
+        with pytest.raises(InputError) as error, largest_file(size):
+            write_results(result, stack, folder, overwrite=True)
+        assert str(error.value) == (
+            f"{folder}: cannot write results (File too large). "
+            "Choose a folder that you may write to."
+        )
+        assert self.state(folder) == before
+
+    def test_ctrl_c_while_writing(self, folder: Path):
+        before = self.state(folder)
+        stack = make_stack(frames=InterruptedFrames())
+        with pytest.raises(KeyboardInterrupt):
+            write_results(make_result(), stack, folder, overwrite=True)
+        assert self.state(folder) == before
