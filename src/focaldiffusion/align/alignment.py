@@ -1,0 +1,242 @@
+"""Alignment: where each frame of a stack lies, and the frames resampled to one view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from focaldiffusion.align.motion import Matrix, Method, Plane, warp
+from focaldiffusion.errors import InputError
+from focaldiffusion.stack import FrameSource
+
+_LEAST_KEPT = 0.25  # of the area
+
+
+@dataclass(frozen=True, eq=False)
+class FrameAlignment:
+    """Where one frame shows what the reference shows.
+
+    Attributes:
+        name: of the frame.
+        matrix: (2, 3) from pixels of the reference to pixels of the frame, native size, pixel
+            centres at halves.
+        gain: linear light of the frame divided by that of the reference.
+        method: how the motion was found.
+        correlation: with the frame that it was compared to, at matched blur; None when nothing
+            was compared.
+        residual_before: RMS difference from the reference over the mean brightness, both
+            low-passed; None when nothing was compared.
+        residual: the same once aligned.
+        scale: magnification relative to the reference.
+        rotation_deg: in the image plane, positive from x to y.
+        shift_px: (x, y), of the image centre.
+        corner_displacement_px: how far the corner that moves most moves.
+    """
+
+    name: str
+    matrix: Matrix
+    gain: float
+    method: Method
+    correlation: float | None
+    residual_before: float | None
+    residual: float | None
+    scale: float
+    rotation_deg: float
+    shift_px: tuple[float, float]
+    corner_displacement_px: float
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        matrix: Matrix,
+        size: tuple[int, int],
+        *,
+        gain: float = 1.0,
+        method: Method = "identity",
+        correlation: float | None = None,
+        residual_before: float | None = None,
+        residual: float | None = None,
+    ) -> FrameAlignment:
+        """Describe a motion in frames of (height, width)."""
+        height, width = size
+        points = np.array(
+            [[width / 2, height / 2], [0, 0], [width, 0], [0, height], [width, height]]
+        )
+        moved = points @ matrix[:, :2].T + matrix[:, 2] - points
+        return cls(
+            name=name,
+            matrix=matrix,
+            gain=gain,
+            method=method,
+            correlation=correlation,
+            residual_before=residual_before,
+            residual=residual,
+            scale=float(np.sqrt(np.linalg.det(matrix[:, :2]))),
+            rotation_deg=math.degrees(
+                math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])
+            ),
+            shift_px=(float(moved[0, 0]), float(moved[0, 1])),
+            corner_displacement_px=float(np.linalg.norm(moved[1:], axis=1).max()),
+        )
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the frame needs resampling."""
+        return not np.array_equal(self.matrix, np.eye(2, 3))
+
+    def summary(self) -> dict[str, Any]:
+        """All of it, JSON-serialisable."""
+        return {**self.__dict__, "matrix": self.matrix.tolist(), "shift_px": list(self.shift_px)}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The window of the reference frame that every frame shows [px]."""
+
+    left: int
+    top: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """How the frames of a stack lie, and which of them are kept.
+
+    Whoever applies it also turns what goes with the frames: the camera, taken at the focus of
+    the reference, becomes `camera.cropped(crop.left, crop.top, crop.size)`, and focus settings
+    keep the entries of `kept`.
+
+    Attributes:
+        reference: index of the frame whose view all others take.
+        frames: one for each kept frame, in the stack's order.
+        kept: their indices in the stack.
+        dropped: indices of the frames that match no other.
+        crop: the window that all kept frames show.
+        size: (height, width) of the frames before.
+    """
+
+    reference: int
+    frames: tuple[FrameAlignment, ...]
+    kept: tuple[int, ...]
+    dropped: tuple[int, ...]
+    crop: Crop
+    size: tuple[int, int]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every frame stays as it is, to the last bit."""
+        return not self.dropped and not any(f.is_moved or f.gain != 1 for f in self.frames)
+
+    def apply(self, frames: FrameSource) -> FrameSource:
+        """The frames seen as the reference sees them; the source itself when nothing changes.
+
+        Frames are read and resampled one at a time.
+        """
+        return frames if self.is_identity else AlignedFrames(frames, self)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it, JSON-serialisable."""
+        return {
+            "reference": self.reference,
+            "kept": list(self.kept),
+            "dropped": list(self.dropped),
+            "crop": self.crop.__dict__,
+            "frames": [frame.summary() for frame in self.frames],
+        }
+
+
+class AlignedFrames:
+    """A FrameSource of aligned frames: each is moved, cropped and set to one exposure when read."""
+
+    def __init__(self, source: FrameSource, alignment: Alignment) -> None:
+        self.source = source
+        self.alignment = alignment
+        self.names = tuple(source.names[index] for index in alignment.kept)
+        self.size = alignment.crop.size
+        self.bit_depth = source.bit_depth
+        self.is_grey = source.is_grey
+
+    def read(self, index: int) -> NDArray[np.float32]:
+        """Frame `index` of the kept ones, as FrameSource says."""
+        frame, crop = self.alignment.frames[index], self.alignment.crop
+        image = self.source.read(self.alignment.kept[index])
+        if frame.is_moved:
+            window = frame.matrix.copy()
+            window[:, 2] += frame.matrix[:, :2] @ [crop.left, crop.top]
+            image = warp(image, window, crop.size, interpolation=cv2.INTER_LANCZOS4)
+            np.clip(image, 0, 1, out=image)
+        else:
+            rows = slice(crop.top, crop.top + crop.height)
+            image = np.ascontiguousarray(image[rows, crop.left : crop.left + crop.width])
+        return image if frame.gain == 1 else divide_light(image, frame.gain)
+
+
+def divide_light(srgb: Plane, gain: float) -> Plane:
+    """Divide linear light by a gain, in sRGB encoding, without leaving it.
+
+    On the encoding's power branch e = 1.055 L^(1/2.4) - 0.055 this is a linear function of e,
+    and so it is on the linear one. Where the result lies on the other branch (next to e = 0.04)
+    it is off by less than 1/1000 at gains within a quarter of 1; in return it needs no powers.
+    """
+    power = np.float32(gain ** (-1 / 2.4))
+    bright = srgb * power
+    bright += np.float32(0.055) * (power - 1)
+    np.multiply(srgb, np.float32(1 / gain), out=bright, where=srgb <= 0.04045)
+    return np.clip(bright, 0, 1, out=bright)
+
+
+def common_crop(matrices: Sequence[Matrix], names: Sequence[str], size: tuple[int, int]) -> Crop:
+    """The window of the reference whose pixels every frame shows, for small rotations.
+
+    Args:
+        matrices: (2, 3) from the reference to each frame, pixel centres at halves.
+        names: of the frames.
+        size: (height, width) of the frames.
+
+    Raises:
+        InputError: hardly anything is common to all.
+    """
+    height, width = size
+    left, top, right, bottom = 0.5, 0.5, width - 0.5, height - 0.5
+    # Pixel centres of the frame's corners, in the reference: no sample is taken beyond them.
+    corners = np.array([[x, y] for y in (top, bottom) for x in (left, right)])
+    kept = []
+    for matrix in matrices:
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = (corners - matrix[:, 2]) @ np.linalg.inv(
+            matrix[:, :2]
+        ).T
+        inner = max(x0, x2), max(y0, y1), min(x1, x3), min(y2, y3)
+        kept.append(
+            (min(inner[2], width) - max(inner[0], 0)) * (min(inner[3], height) - max(inner[1], 0))
+        )
+        left, top = max(left, inner[0]), max(top, inner[1])
+        right, bottom = min(right, inner[2]), min(bottom, inner[3])
+    # A matrix inverted and multiplied back is off by 1e-12 px, which must not cost a pixel.
+    first_x, first_y = math.ceil(left - 0.5 - 1e-6), math.ceil(top - 0.5 - 1e-6)
+    crop = Crop(
+        first_x,
+        first_y,
+        math.floor(bottom - 0.5 + 1e-6) - first_y + 1,
+        math.floor(right - 0.5 + 1e-6) - first_x + 1,
+    )
+    if crop.height < 1 or crop.width < 1 or crop.height * crop.width < _LEAST_KEPT * height * width:
+        farthest = names[int(np.argmin(kept))]
+        raise InputError(
+            f"the frames have less than {_LEAST_KEPT:.0%} of their area in common, once aligned; "
+            f"{farthest} is farthest off. Leave out frames that show something else, or keep all "
+            "as they are with --align off."
+        )
+    return crop

@@ -1,0 +1,391 @@
+"""The motion between two photographs of one scene that are focused at different distances.
+
+Area-based, like OpenCV's ECC (Evangelidis and Psarakis, TPAMI 2008), but with a similarity, which
+ECC lacks, and with three measures that keep a change of focus from passing for a motion:
+
+- Linear light is compared. There blur spreads an edge evenly to both sides; in the display
+  encoding it spreads further to the dark side, which shifts the edge.
+- Each tile of the image fits a contrast, an offset and a change of blur of its own (to first
+  order blur adds a multiple of the Laplacian), so near and far may blur differently.
+- A tile counts by how well that fits: where one frame is sharp and the other is not, little.
+
+Motions are 3x3 matrices in *centred* coordinates: the image centre is 0 and its corners lie at
+distance 1, so they hold at every resolution. `to_pixels` gives the matrix in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+Plane = NDArray[np.float32]
+MotionModel = Literal["similarity", "affine"]
+Method = Literal["identity", "intensity", "features"]
+
+BASIS: dict[MotionModel, Matrix] = {
+    # Columns: scale, rotation, shift x, shift y. Rows as an affine matrix is read, row by row.
+    "similarity": np.array(
+        [[1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
+        dtype=np.float64,
+    ),
+    "affine": np.eye(6),
+}
+"""How the parameters of each model enter the six entries of an affine matrix."""
+
+LEAST_CORRELATION = 0.7
+"""Frames of different scenes reach 0.6; neighbours of the hardest stacks that we know, 0.85."""
+_LARGEST_MOTION = 0.5  # of half the diagonal: beyond, more than a third of the frame is lost
+_LEAST_CONTRAST = 0.01  # of the mean brightness: structure below it cannot be seen misaligned
+_TILE_PX = 32
+_LOW_PASS_PX = 2.0
+_HIGH_PASS_PX = 8.0
+_COARSEST_PX = 64
+_MIDDLE_PX = 384
+_NOISE_FLOOR = 1e-6  # squared, relative to the brightness: the rounding of 8 bits after low-pass
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """Where the pixels of a first frame are found in a second one.
+
+    Attributes:
+        matrix: (3, 3), first to second, centred coordinates.
+        covariance: (P, P) of the parameters of its model; from the spread between tiles.
+        correlation: of the second frame with the best fit of the first, in [0, 1].
+        residual: mean square of what that fit leaves, relative to the brightness.
+        still_residual: the same when no motion is allowed.
+        method: how it was found; identity where there is no structure to see.
+    """
+
+    matrix: Matrix
+    covariance: Matrix
+    correlation: float
+    residual: float
+    still_residual: float
+    method: Method
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the two frames show the same scene."""
+        return self.method == "identity" or (
+            self.correlation >= LEAST_CORRELATION
+            and corner_displacement(self.matrix) <= _LARGEST_MOTION
+        )
+
+    @property
+    def improvement(self) -> float:
+        """The share of the difference between the frames that the motion explains."""
+        return 1 - self.residual / self.still_residual if self.still_residual > 0 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pyramid:
+    """The structure of a frame, from coarse to fine: band-passed light, relative to its mean."""
+
+    levels: tuple[Plane, ...]
+
+    @classmethod
+    def of(cls, luminance: Plane) -> Pyramid:
+        """Build it from (H, W) linear luminance at the resolution of registration."""
+        height, width = luminance.shape
+        image: Plane = luminance / np.float32(max(float(luminance.mean()), 1e-6))
+        levels = []
+        for halvings in range(16):
+            low = cv2.GaussianBlur(image, (0, 0), _LOW_PASS_PX)
+            levels.append(low - cv2.GaussianBlur(low, (0, 0), _HIGH_PASS_PX))
+            size = (round(width / 2 ** (halvings + 1)), round(height / 2 ** (halvings + 1)))
+            if max(size) < _COARSEST_PX or min(size) < _TILE_PX:
+                break
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        return cls(tuple(reversed(levels)))
+
+    @property
+    def middle(self) -> int:
+        """Index of the level that tells one scene from another: blur and noise hardly reach it."""
+        return max(
+            (i for i, level in enumerate(self.levels) if max(level.shape) <= _MIDDLE_PX), default=0
+        )
+
+    @property
+    def contrast(self) -> float:
+        """RMS of the structure at the middle level."""
+        return float(np.sqrt(np.square(self.levels[self.middle]).mean()))
+
+
+def find_motion(first: Pyramid, second: Pyramid) -> Motion:
+    """The similarity between two frames; by features where comparing areas fails.
+
+    Returns:
+        The better one of both attempts, to be judged by its `is_reliable`.
+    """
+    motion = refine_motion(first, second)
+    if motion.is_reliable:
+        return motion
+    start = _match_features(first.levels[-1], second.levels[-1])
+    if start is None:
+        return motion
+    by_features = refine_motion(first, second, start=start)
+    better = by_features.is_reliable or by_features.correlation > motion.correlation
+    return replace(by_features, method="features") if better else motion
+
+
+def refine_motion(
+    first: Pyramid,
+    second: Pyramid,
+    *,
+    model: MotionModel = "similarity",
+    start: Matrix | None = None,
+    only_middle: bool = False,
+) -> Motion:
+    """Minimise the difference between two frames over the motion, from coarse to fine.
+
+    Args:
+        first: the frame that the motion starts from.
+        second: the frame that it leads to.
+        model: what motions are allowed.
+        start: a motion right to a few pixels of the middle level; coarser levels are skipped.
+        only_middle: stop at the middle level, which is enough to tell whether frames match.
+    """
+    basis = BASIS[model]
+    still = Motion(np.eye(3), np.eye(basis.shape[1]), 0.0, 0.0, 0.0, "identity")
+    if min(first.contrast, second.contrast) < _LEAST_CONTRAST:
+        return still
+    matrix = np.eye(3) if start is None else start
+    lowest = 0 if start is None else first.middle
+    highest = first.middle + 1 if only_middle else len(first.levels)
+    pairs = [
+        _TilePair(*levels, basis)
+        for levels in zip(first.levels[:highest], second.levels[:highest], strict=True)
+    ]
+    fit: _Fit | None = None
+    for pair in pairs[lowest:]:
+        fit = pair.minimise(matrix, 4 if pair is pairs[-1] else 12)
+        if fit is None or corner_displacement(fit.matrix) > _LARGEST_MOTION:
+            return replace(still, method="intensity")
+        matrix = fit.matrix
+    assert fit is not None
+    middle = pairs[first.middle].evaluate(matrix)
+    unmoved = pairs[-1].evaluate(np.eye(3))
+    return Motion(
+        matrix=matrix,
+        covariance=fit.covariance,
+        correlation=middle.correlation if middle is not None else 0.0,
+        residual=fit.residual,
+        still_residual=unmoved.residual if unmoved is not None else fit.residual,
+        method="intensity",
+    )
+
+
+def corner_displacement(matrix: Matrix) -> float:
+    """How far a motion moves the corners of a square frame at most, in half diagonals."""
+    corners = np.array([[x, y, 1] for x in (-1, 1) for y in (-1, 1)]) * [0.5**0.5, 0.5**0.5, 1]
+    return float(np.linalg.norm(corners @ matrix[:2].T - corners[:, :2], axis=1).max())
+
+
+def half_diagonal_px(size: tuple[int, int]) -> float:
+    """The unit of centred coordinates, in pixels of an image of (height, width)."""
+    return float(np.hypot(*size)) / 2
+
+
+def to_pixels(matrix: Matrix, size: tuple[int, int]) -> Matrix:
+    """(2, 3) motion in pixels of an image of (height, width), pixel centres at halves."""
+    centre = np.array([size[1], size[0]]) / 2
+    linear = matrix[:2, :2]
+    shift = matrix[:2, 2] * half_diagonal_px(size) + centre - linear @ centre
+    return np.column_stack([linear, shift])
+
+
+def warp(
+    image: Plane,
+    pixels: Matrix,
+    size: tuple[int, int],
+    *,
+    interpolation: int = cv2.INTER_LINEAR,
+    border: int = cv2.BORDER_REFLECT_101,
+) -> Plane:
+    """Resample an image where a motion finds the pixels of an image of (height, width).
+
+    Args:
+        image: (H, W) or (H, W, C).
+        pixels: (2, 3) from the result to `image`, pixel centres at halves.
+        size: (height, width) of the result.
+        interpolation: one of OpenCV's.
+        border: what OpenCV puts outside `image`.
+    """
+    # OpenCV has pixel centres at integers.
+    linear = pixels[:, :2]
+    shift = pixels[:, 2] + linear @ [0.5, 0.5] - 0.5
+    return cv2.warpAffine(  # type: ignore[return-value]
+        image,
+        np.column_stack([linear, shift]),
+        (size[1], size[0]),
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=border,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """One level's motion and how well it explains the second frame."""
+
+    matrix: Matrix
+    step: Matrix
+    covariance: Matrix
+    correlation: float
+    residual: float
+
+
+class _TilePair:
+    """One level of two frames, cut into tiles that each fit contrast, offset and blur.
+
+    Gauss-Newton on  second(W x) = a first(x) + b + c laplacian(first)(x),  a, b and c eliminated
+    in each tile (Schur complement), the motion W composed with the step.
+    """
+
+    def __init__(self, first: Plane, second: Plane, basis: Matrix) -> None:
+        self.second, self.basis = second, basis
+        parameters = basis.shape[1]
+        self.reduction = np.zeros((6 + 4, parameters + 4))
+        self.reduction[:6, :parameters] = basis
+        self.reduction[6:, parameters:] = np.eye(4)
+        self.size = height, width = first.shape
+        self.unit_px = half_diagonal_px(self.size)
+        self.tile = min(_TILE_PX, height, width)
+        rows, columns = height // self.tile * self.tile, width // self.tile * self.tile
+        top, left = (height - rows) // 2, (width - columns) // 2
+        self.window = np.s_[top : top + rows, left : left + columns]
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        self.x = self._in_tiles((x + 0.5 - width / 2) / self.unit_px)
+        self.y = self._in_tiles((y + 0.5 - height / 2) / self.unit_px)
+        self.gradient = _gradient(first)
+        laplacian: Plane = cv2.Laplacian(first, cv2.CV_32F)  # type: ignore[assignment]
+        self.nuisances = [
+            self._in_tiles(image) for image in (first, np.ones_like(first), laplacian)
+        ]
+        # Reused, as fresh memory costs more than what is computed in it.
+        tiles = self.x.shape
+        self.columns = np.empty((*tiles[:2], 6 + 3 + 1, *tiles[2:]), np.float32)
+
+    def minimise(self, matrix: Matrix, iterations: int) -> _Fit | None:
+        """Improve a motion until it moves by less than 0.01 px; None where frames part."""
+        fit = None
+        for _ in range(iterations):
+            fit = self.evaluate(matrix)
+            if fit is None:
+                return None
+            matrix = matrix @ fit.step
+            if corner_displacement(fit.step) * self.unit_px < 0.01:
+                break
+        return fit if fit is None else replace(fit, matrix=matrix)
+
+    def evaluate(self, matrix: Matrix) -> _Fit | None:
+        """How well a motion fits, and the step that improves it; None where frames part."""
+        moments, counts = self._moments(matrix)
+        overlapping = counts > self.tile**2 / 2
+        if not overlapping.any():
+            return None
+        moments, counts = moments[overlapping], counts[overlapping]
+        hessians, gradients, residuals = _eliminate(moments, self.basis.shape[1])
+        totals = moments[:, -1, -1]
+        weights = 1 / (residuals / counts + _NOISE_FLOOR)
+        hessian = np.einsum("n,nij->ij", weights, hessians)
+        gradients = weights[:, None] * gradients
+        # The ridge keeps a frame whose structure all runs in one direction solvable.
+        ridge = 1e-9 * np.trace(hessian) + 1e-12
+        inverse = np.linalg.inv(hessian + ridge * np.eye(len(hessian)))
+        step = np.eye(3)
+        step[:2] += (self.basis @ (-inverse @ gradients.sum(0))).reshape(2, 3)
+        explained = 1 - float(residuals.sum()) / max(float(totals.sum()), 1e-12)
+        return _Fit(
+            matrix=matrix,
+            step=step,
+            covariance=inverse @ (gradients.T @ gradients) @ inverse,
+            correlation=float(np.sqrt(max(explained, 0))),
+            residual=float(residuals.sum() / counts.sum()),
+        )
+
+    def _moments(self, matrix: Matrix) -> tuple[Matrix, Matrix]:
+        """Products of all columns of the least-squares problem, summed in each tile; pixel counts.
+
+        Columns: derivatives by the six entries of an affine matrix, which are then reduced to the
+        P parameters; the three nuisances; the second frame.
+        """
+        pixels = to_pixels(matrix, self.size)
+        moved = warp(self.second, pixels, self.size)
+        inside = warp(np.ones_like(moved), pixels, self.size, border=cv2.BORDER_CONSTANT)
+        shown = self._in_tiles((inside > 0.999).astype(np.float32))
+        # The mean of both gradients: that of either alone turns its noise into a change of scale.
+        for k, parts in enumerate(zip(self.gradient, _gradient(moved), strict=True)):
+            by_x, by_y, by_shift = (self.columns[:, :, 3 * k + i] for i in range(3))
+            np.multiply(self._in_tiles(parts[0] + parts[1]), shown, out=by_shift)
+            by_shift *= np.float32(0.5 * self.unit_px)
+            np.multiply(by_shift, self.x, out=by_x)
+            np.multiply(by_shift, self.y, out=by_y)
+        for k, column in enumerate((*self.nuisances, self._in_tiles(moved))):
+            np.multiply(column, shown, out=self.columns[:, :, 6 + k])
+        tiles = self.columns.reshape(-1, self.columns.shape[2], self.tile**2)
+        moments = np.matmul(tiles, tiles.transpose(0, 2, 1)).astype(np.float64)
+        return self.reduction.T @ moments @ self.reduction, moments[:, 7, 7]
+
+    def _in_tiles(self, image: Plane) -> Plane:
+        """The window of an image, as (tile rows, tile columns, tile, tile)."""
+        image = image[self.window]
+        rows, columns = image.shape
+        shape = rows // self.tile, self.tile, columns // self.tile, self.tile
+        return np.ascontiguousarray(image.reshape(shape).transpose(0, 2, 1, 3))
+
+
+def _eliminate(moments: Matrix, count: int) -> tuple[Matrix, Matrix, Matrix]:
+    """Hessian (n, P, P), gradient (n, P) and residual (n,) once each tile fitted its nuisances."""
+    kept = [*range(count), moments.shape[1] - 1]
+    nuisance = slice(count, count + 3)
+    block = moments[:, nuisance, nuisance]
+    scale = np.sqrt(np.einsum("nii->ni", block)) + 1e-9
+    # The ridge decides for no change of blur where a tile is too smooth to tell.
+    block = block / (scale[:, :, None] * scale[:, None, :]) + 1e-4 * np.eye(3)
+    mixed = moments[:, nuisance][:, :, kept] / scale[:, :, None]
+    reduced = moments[:, kept][:, :, kept] - mixed.transpose(0, 2, 1) @ np.linalg.solve(
+        block, mixed
+    )
+    return reduced[:, :-1, :-1], reduced[:, :-1, -1], np.maximum(reduced[:, -1, -1], 0)
+
+
+def _gradient(image: Plane) -> tuple[Plane, Plane]:
+    """Derivatives by x and y, per pixel."""
+    return (
+        cv2.Scharr(image, cv2.CV_32F, 1, 0, scale=1 / 32),  # type: ignore[return-value]
+        cv2.Scharr(image, cv2.CV_32F, 0, 1, scale=1 / 32),
+    )
+
+
+def _match_features(first: Plane, second: Plane) -> Matrix | None:
+    """The similarity that most SIFT matches agree on, centred coordinates; None without one."""
+    sift = cv2.SIFT_create(nfeatures=2000)  # type: ignore[attr-defined]
+    points, descriptors = [], []
+    for image in (first, second):
+        grey = np.clip(128 + 40 * image / max(float(image.std()), 1e-6), 0, 255).astype(np.uint8)
+        keys, described = sift.detectAndCompute(grey, None)
+        if described is None or len(keys) < 2:
+            return None
+        found = np.array([key.pt for key in keys]) + 0.5
+        centre = np.array([image.shape[1], image.shape[0]]) / 2
+        points.append((found - centre) / half_diagonal_px(image.shape))
+        descriptors.append(described)
+    pairs = cv2.BFMatcher().knnMatch(descriptors[0], descriptors[1], k=2)
+    good = [best for best, other in pairs if best.distance < 0.75 * other.distance]
+    if len(good) < 8:
+        return None
+    three_px = 3 / half_diagonal_px(first.shape)
+    affine, inliers = cv2.estimateAffinePartial2D(
+        points[0][[match.queryIdx for match in good]],
+        points[1][[match.trainIdx for match in good]],
+        ransacReprojThreshold=three_px,
+    )
+    if affine is None or inliers.sum() < 8:
+        return None
+    return np.vstack([affine, [0, 0, 1]])

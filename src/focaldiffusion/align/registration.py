@@ -1,0 +1,321 @@
+"""Aligning a stack: which frames belong together, how they lie, whether they moved at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from focaldiffusion.align.alignment import Alignment, Crop, FrameAlignment, common_crop
+from focaldiffusion.align.exposure import Exposure, fit_gain
+from focaldiffusion.align.motion import (
+    LEAST_CORRELATION,
+    Matrix,
+    Motion,
+    MotionModel,
+    Plane,
+    Pyramid,
+    corner_displacement,
+    half_diagonal_px,
+    refine_motion,
+    to_pixels,
+    warp,
+)
+from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
+from focaldiffusion.errors import InputError
+from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.stack import FrameSource
+
+AlignMode = Literal["auto", "on", "off"]
+
+_LONG_SIDE_PX = 1024
+_EXPOSURE_PX = 256
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
+_LEAST_MOTION_PX = 0.25  # at the resolution of registration
+_LEAST_IMPROVEMENT = 0.12
+"""Share of the difference between two frames that a motion must explain to be one. A change of
+focus on motionless path-traced, rendered and light-field stacks fakes up to 0.09; the smallest
+motion by hand that we know explains 0.16."""
+_LEAST_GAIN = 0.02
+"""In still stacks, a change of focus fakes a gain of up to 1.2 %."""
+_SATURATED = 0.95  # of the light that encodes as 1
+_AFFINE_IMPROVEMENT = 0.04
+"""Share of the residual of similarities: tripods and rails reach 0.02, hands 0.05 to 0.5."""
+_MODEL_LINKS = 8
+
+
+def align(
+    frames: FrameSource,
+    *,
+    focus_order: Sequence[int] | None = None,
+    reference: int | None = None,
+    mode: AlignMode = "auto",
+    drop_unaligned: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Alignment:
+    """Find how the frames of a stack lie, and their exposure.
+
+    Neighbours in focus, whose blur is similar, are compared first; then all with the reference,
+    which removes the drift of the chain. Motions are similarities, or affine where that explains
+    clearly more (a rolling shutter, a tilted table).
+
+    Args:
+        frames: N >= 2 frames; each is read once.
+        focus_order: indices of all frames from one end of the sweep to the other; as they come
+            by default.
+        reference: the frame whose view all take. By default the one with the narrowest field of
+            view, so that all others reach its borders; the middle of the sweep where all are
+            alike.
+        mode: auto leaves a stack untouched, to the last bit, that neither moved nor changed
+            exposure; off looks at nothing.
+        drop_unaligned: leave out frames that match no other, instead of raising.
+        progress: called with the steps done and the steps in all.
+
+    Raises:
+        InputError: a frame matches no other, or too little is common to all.
+    """
+    count = len(frames.names)
+    order = tuple(range(count)) if focus_order is None else tuple(focus_order)
+    if sorted(order) != list(range(count)):
+        raise ValueError(f"focus_order {order} is not a permutation of {count} frames")
+    if reference is not None and not 0 <= reference < count:
+        raise ValueError(f"reference {reference} of {count} frames")
+    if mode == "off":
+        return _untouched(frames, order[(count - 1) // 2] if reference is None else reference)
+
+    steps = _Steps(progress, 3 * count)
+    views = []
+    for index in range(count):
+        views.append(_View.of(frames.read(index)))
+        steps.advance()
+    chains = link_frames([view.pyramid for view in views], order, steps.advance)
+    kept = _keep(chains, frames.names, drop_unaligned)
+    if reference is not None and reference not in kept:
+        raise InputError(
+            f"{frames.names[reference]}: chosen as the reference, but it matches no other frame. "
+            "Choose another reference."
+        )
+    layout = _locate(views, chains, kept, reference, frames.size, steps.advance)
+    if mode == "auto" and not layout.has_motion(views[0].size):
+        middle = kept[(len(kept) - 1) // 2] if reference is None else reference
+        layout = replace(layout, reference=middle, poses={index: np.eye(3) for index in kept})
+    gains = _fit_gains(views, layout, mode)
+    found = tuple(_describe(index, gains[index], frames, views, layout) for index in sorted(kept))
+    crop = common_crop([one.matrix for one in found], [one.name for one in found], frames.size)
+    dropped = tuple(index for index in range(count) if index not in kept)
+    return Alignment(layout.reference, found, tuple(sorted(kept)), dropped, crop, frames.size)
+
+
+class _Steps:
+    """Counts the steps of the work for whoever shows its progress."""
+
+    def __init__(self, report: Callable[[int, int], None] | None, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+
+    def advance(self) -> None:
+        self.done += 1
+        if self.report is not None:
+            self.report(self.done, self.total)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What alignment remembers of a frame."""
+
+    pyramid: Pyramid
+    exposure: Exposure
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, srgb: Plane) -> _View:
+        # Light must be averaged as light. Its square root is near enough to sRGB's encoding for
+        # the average over one small pixel, and a square is far cheaper than sRGB's power.
+        light = _linear(_shrink(srgb * srgb, _LONG_SIDE_PX))
+        luminance = light @ _LUMINANCE
+        saturated = (light.max(axis=2) > _SATURATED).astype(np.float32)
+        exposure = Exposure(_shrink(luminance, _EXPOSURE_PX), _shrink(saturated, _EXPOSURE_PX))
+        return cls(Pyramid.of(luminance), exposure, luminance.shape)
+
+
+def _shrink(image: Plane, long_side_px: int) -> Plane:
+    """Average over areas, down to a long side; smaller images stay."""
+    height, width = image.shape[:2]
+    scale = long_side_px / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def _linear(squared_srgb: Plane) -> Plane:
+    return srgb_to_linear(torch.from_numpy(np.sqrt(squared_srgb))).numpy()
+
+
+def _keep(chains: Chains, names: Sequence[str], drop_unaligned: bool) -> tuple[int, ...]:
+    """The largest group of frames that match, in the order of the sweep.
+
+    Raises:
+        InputError: another frame is left, or no two frames match.
+    """
+    kept = max(chains.groups, key=len)
+    lost = [index for group in chains.groups if group is not kept for index in group]
+    if not lost or (drop_unaligned and len(kept) > 1):
+        return kept
+    # Whoever begins the sweep has nothing to fail against: then those that follow have.
+    culprit = lost[0] if lost[0] in chains.failures else kept[0]
+    failure = chains.failures[culprit]
+    culprit, other = (culprit, failure.first) if culprit in lost else (failure.first, culprit)
+    remedy = (
+        "Leave it out with --drop-unaligned, or keep all frames as they are with --align off."
+        if len(kept) > 1
+        else "Give frames of one scene, or keep them as they are with --align off."
+    )
+    others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    raise InputError(
+        f"{names[culprit]}{others}: shows something else than the other frames. Its best match is "
+        f"{names[other]}, with a correlation of {failure.motion.correlation:.2f} where "
+        f"{LEAST_CORRELATION} is needed. {remedy}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Where the kept frames lie: (3, 3) from the reference to each, centred coordinates."""
+
+    reference: int
+    poses: dict[int, Matrix]
+    links: tuple[Link, ...]
+
+    def has_motion(self, size: tuple[int, int]) -> bool:
+        """Whether anything moved, between frames of (height, width)."""
+        return any(_is_motion(link.motion, size) for link in self.links)
+
+
+def _is_motion(motion: Motion, size: tuple[int, int]) -> bool:
+    """Whether two frames moved; a change of focus alone can look like a pixel or two."""
+    displacement_px = corner_displacement(motion.matrix) * half_diagonal_px(size)
+    return displacement_px > _LEAST_MOTION_PX and motion.improvement > _LEAST_IMPROVEMENT
+
+
+def _locate(
+    views: Sequence[_View],
+    chains: Chains,
+    kept: tuple[int, ...],
+    reference: int | None,
+    size: tuple[int, int],
+    advance: Callable[[], None],
+) -> _Layout:
+    """Poses of the kept frames, from a chain of neighbours and from the reference to each."""
+    links, model = _choose_model(views, [link for link in chains.links if link.first in kept])
+    if reference is None:
+        reference = _choose_reference(chain_poses(links, kept[0]), kept, size)
+    poses = chain_poses(links, reference)
+    linked = {
+        index
+        for link in links
+        for index in (link.first, link.second)
+        if reference in (link.first, link.second)
+    }
+    for index in kept:
+        if index not in linked:
+            motion = refine_motion(
+                views[reference].pyramid, views[index].pyramid, model=model, start=poses[index]
+            )
+            if motion.is_reliable and motion.method != "identity":
+                links.append(Link(reference, index, motion, is_far=True))
+        advance()
+    return _Layout(reference, adjust_poses(poses, links, reference, model), tuple(links))
+
+
+def _choose_model(views: Sequence[_View], links: list[Link]) -> tuple[list[Link], MotionModel]:
+    """Affine motions where they explain clearly more than similarities, in most of a few links."""
+    if not any(_is_motion(link.motion, views[0].size) for link in links):
+        return links, "similarity"
+
+    def improve(link: Link) -> Link:
+        pair = views[link.first].pyramid, views[link.second].pyramid
+        motion = refine_motion(*pair, model="affine", start=link.motion.matrix)
+        return replace(link, motion=replace(motion, method=link.motion.method))
+
+    gained = [
+        1 - improve(link).motion.residual / link.motion.residual
+        for link in links[:: len(links) // _MODEL_LINKS + 1]
+        if link.motion.residual > 0
+    ]
+    if not gained or np.median(gained) <= _AFFINE_IMPROVEMENT:
+        return links, "similarity"
+    affine = [improve(link) for link in links]
+    reliable = all(link.motion.is_reliable for link in affine)
+    return (affine, "affine") if reliable else (links, "similarity")
+
+
+def _choose_reference(
+    poses: dict[int, Matrix], kept: tuple[int, ...], size: tuple[int, int]
+) -> int:
+    """The frame with the narrowest field of view; the middle of the sweep where none is."""
+    scale = {index: np.sqrt(np.linalg.det(pose[:2, :2])) for index, pose in poses.items()}
+    spread = max(scale.values()) / min(scale.values()) - 1
+    if spread * half_diagonal_px(size) < 1:
+        return kept[(len(kept) - 1) // 2]
+    return max(kept, key=lambda index: scale[index])
+
+
+def _fit_gains(views: Sequence[_View], layout: _Layout, mode: AlignMode) -> dict[int, float]:
+    """The gain of each frame over the reference; all 1 in auto mode where none is sure to differ.
+
+    Where too little can be compared, as most is clipped, the gain is 1.
+    """
+    reference = views[layout.reference].exposure
+    gains = {
+        index: fit_gain(reference, views[index].exposure, pose)
+        for index, pose in layout.poses.items()
+    }
+    known = {index: gain for index, gain in gains.items() if gain is not None}
+    if mode == "auto" and all(
+        abs(np.log(gain.value)) < max(_LEAST_GAIN, 3 * gain.error) for gain in known.values()
+    ):
+        known = {}
+    return {index: known[index].value if index in known else 1.0 for index in gains}
+
+
+def _describe(
+    index: int, gain: float, frames: FrameSource, views: Sequence[_View], layout: _Layout
+) -> FrameAlignment:
+    """The alignment of one frame, in pixels of the native frames."""
+    first, second, pose = views[layout.reference], views[index], layout.poses[index]
+    best = max(
+        (link.motion for link in layout.links if index in (link.first, link.second)),
+        key=lambda motion: motion.correlation,
+    )
+    still = np.array_equal(pose, np.eye(3))
+    return FrameAlignment.of(
+        frames.names[index],
+        to_pixels(pose, frames.size),
+        frames.size,
+        gain=gain,
+        method="identity" if still else best.method,
+        correlation=best.correlation if best.method != "identity" else None,
+        residual_before=_residual(first, second, np.eye(3)),
+        residual=_residual(first, second, pose),
+    )
+
+
+def _residual(first: _View, second: _View, pose: Matrix) -> float:
+    """RMS difference at the middle level, relative to the mean brightness, where both show."""
+    middle, other = (view.pyramid.levels[view.pyramid.middle] for view in (first, second))
+    pixels = to_pixels(pose, middle.shape)
+    moved = warp(other, pixels, middle.shape)
+    inside = warp(np.ones_like(other), pixels, middle.shape, border=cv2.BORDER_CONSTANT) > 0.99
+    return float(np.sqrt(np.square(moved - middle)[inside].mean()))
+
+
+def _untouched(frames: FrameSource, reference: int) -> Alignment:
+    """The alignment that changes nothing."""
+    found = tuple(FrameAlignment.of(name, np.eye(2, 3), frames.size) for name in frames.names)
+    return Alignment(
+        reference, found, tuple(range(len(found))), (), Crop(0, 0, *frames.size), frames.size
+    )
