@@ -1,0 +1,259 @@
+"""Point-spread functions of a defocused lens, and blurring with them.
+
+Every family is radially symmetric and scales with the blur radius R, and every one has the
+variance of a uniform disc of radius R, R²/4 along each axis. So a family changes the shape of
+the blur, never its size, and R means the same number of pixels for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from focaldiffusion.errors import InputError
+
+Family = Literal["disc", "gaussian", "power_exponential"]
+FAMILIES: tuple[Family, ...] = ("disc", "gaussian", "power_exponential")
+EXPONENT_RANGE = (2.0, 32.0)
+
+_TABLE_STEPS_PER_UNIT = 64
+_TABLE_END = 32  # a disc's transfer function has fallen to 6e-4 there, softer edges lie below it
+_QUADRATURE_NODES = 512
+
+
+@dataclass(frozen=True)
+class PSF:
+    """The shape of the blur, up to its radius R.
+
+    - `disc`: uniform inside R, an ideal lens with a round aperture.
+    - `gaussian`: standard deviation R/2.
+    - `power_exponential`: exp(-2 (r/c)^p), the form of FOSSA's simulator. p = 2 is the Gaussian
+      and p → ∞ the disc, both with c = R. In between c = R would blur less (a standard
+      deviation down to 0.89 of theirs), so c is the multiple of R that keeps the variance.
+
+    Attributes:
+        family: one of `FAMILIES`.
+        exponent: p in [2, 32]; read by `power_exponential` alone.
+
+    Raises:
+        InputError: an unknown family, or an exponent out of range.
+    """
+
+    family: Family = "disc"
+    exponent: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise InputError(
+                f"PSF family {self.family!r} is unknown; expected one of {', '.join(FAMILIES)}."
+            )
+        low, high = EXPONENT_RANGE
+        if not low <= self.exponent <= high:
+            raise InputError(
+                f"PSF exponent is {self.exponent}; expected a number from {low:g} (a Gaussian) to "
+                f"{high:g} (nearly a disc)."
+            )
+
+    @property
+    def support(self) -> float:
+        """Radius, in units of R, that holds all but 4e-4 of the light."""
+        if self.family == "disc":
+            return 1.0
+        if self.family == "gaussian":
+            return 2.0
+        return _scale_of_exponent(self.exponent) * 4 ** (1 / self.exponent)
+
+    def otf(self, frequency_radius: Tensor) -> Tensor:
+        """The optical transfer function: the real factor by which blur scales a frequency.
+
+        The Hankel transform of the unit-sum PSF: 2 J1(x)/x with x = 2π|f|R for the disc,
+        exp(-x²/8) for the Gaussian, and a table of it (error below 1e-6 up to |f|R = 32, zero
+        beyond) for the power-exponential. Differentiable.
+
+        Args:
+            frequency_radius: |f| R, frequency [cycles/px] times blur radius [px], any shape.
+
+        Returns:
+            The same shape; 1 at zero. Negative values are the disc's contrast reversals.
+        """
+        if self.family == "disc":
+            return _Jinc.apply(2 * math.pi * frequency_radius)
+        if self.family == "gaussian":
+            return torch.exp(-0.5 * (math.pi * frequency_radius) ** 2)
+        return _interpolate_table(_hankel_table(self.exponent), frequency_radius.abs())
+
+
+class _Jinc(torch.autograd.Function):
+    """2 J1(x) / x, with the derivative that torch's Bessel functions lack: -2 J2(x) / x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        safe = torch.where(x.abs() < 1e-3, 1.0, x)
+        return torch.where(x.abs() < 1e-3, 1 - x * x / 8, 2 * torch.special.bessel_j1(safe) / safe)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        safe = torch.where(x.abs() < 0.5, 1.0, x)
+        j0, j1 = torch.special.bessel_j0(safe), torch.special.bessel_j1(safe)
+        # J2 = 2 J1/x - J0 cancels near zero; the series is exact to 1e-12 below 0.5.
+        square = x * x
+        series = (
+            -x / 4 * (1 - square / 12 * (1 - square / 32 * (1 - square / 60 * (1 - square / 96))))
+        )
+        return gradients[0] * torch.where(x.abs() < 0.5, series, -2 * (2 * j1 / safe - j0) / safe)
+
+
+def _scale_of_exponent(exponent: float) -> float:
+    """c/R at which exp(-2 (r/c)^p) has the variance of the disc of radius R."""
+    mean_square = 2 ** (-2 / exponent) * math.exp(
+        math.lgamma(4 / exponent) - math.lgamma(2 / exponent)
+    )
+    return math.sqrt(0.5 / mean_square)
+
+
+@lru_cache(maxsize=64)
+def _hankel_table(exponent: float) -> Tensor:
+    """(2, T) float64: the transfer function of exp(-2 (r/c)^p) and its slope on a regular grid."""
+    scale = _scale_of_exponent(exponent)
+    end = scale * 20 ** (1 / exponent)  # the PSF has fallen to e^-40
+    nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
+    r = torch.from_numpy((nodes + 1) * end / 2)
+    light = torch.from_numpy(weights) * torch.exp(-2 * (r / scale) ** exponent) * r
+    light = light / light.sum()
+    frequency = torch.linspace(
+        0, _TABLE_END, _TABLE_END * _TABLE_STEPS_PER_UNIT + 1, dtype=torch.float64
+    )
+    phase = 2 * math.pi * frequency[:, None] * r
+    value = torch.special.bessel_j0(phase) @ light
+    slope = torch.special.bessel_j1(phase) @ (-2 * math.pi * r * light)
+    return torch.stack([value, slope])
+
+
+def _interpolate_table(table: Tensor, frequency_radius: Tensor) -> Tensor:
+    """Cubic Hermite interpolation of a table of values and slopes; zero beyond its end."""
+    value, slope = table.to(frequency_radius) * torch.tensor(
+        [[1.0], [1.0 / _TABLE_STEPS_PER_UNIT]], dtype=torch.float64
+    ).to(frequency_radius)
+    position = frequency_radius.clamp_max(_TABLE_END) * _TABLE_STEPS_PER_UNIT
+    index = position.detach().floor().long().clamp_max(value.numel() - 2)
+    t = position - index
+    left, right = value[index], value[index + 1]
+    left_slope, right_slope = slope[index], slope[index + 1]
+    rise = right - left
+    result = left + t * (
+        left_slope
+        + t * (3 * rise - 2 * left_slope - right_slope + t * (left_slope + right_slope - 2 * rise))
+    )
+    return torch.where(frequency_radius < _TABLE_END, result, 0.0)
+
+
+def blur(image: Tensor, radius_px: float | Tensor, psf: PSF) -> Tensor:
+    """Blur an image by a PSF of one radius, mirroring it at the border.
+
+    Multiplies the spectrum by `PSF.otf`, see `MirrorGrid.transfer`. A constant stays constant up
+    to the border, radius 0 returns the image itself, and any radius is allowed: once it reaches
+    the image's side, the mirrored image repeats exactly.
+
+    Args:
+        image: (..., H, W), linear light.
+        radius_px: R [px]; the sign is ignored. A tensor broadcasts against the leading
+            dimensions of `image`.
+        psf: the shape of the blur.
+
+    Returns:
+        The broadcast leading dimensions, then (H, W). Differentiable in image and radius.
+    """
+    radius = torch.as_tensor(radius_px, dtype=image.dtype, device=image.device).abs()
+    largest = float(radius.detach().max())
+    if largest == 0:
+        return image.expand(*torch.broadcast_shapes(image.shape[:-2], radius.shape), -1, -1)
+    grid = MirrorGrid((image.shape[-2], image.shape[-1]), psf.support * largest)
+    blurred = grid.image(grid.spectrum(image) * grid.transfer(psf, radius))
+    return torch.where(radius[..., None, None] == 0, image, blurred)
+
+
+class MirrorGrid:
+    """The periodic grid on which an image, mirrored at its borders, is filtered.
+
+    The image lies at the origin; the border that the filter can see follows to the right and,
+    periodically, to the left. A reach of half the image's side or more takes two image sides:
+    there the mirrored image is periodic by itself, and no reach is too large.
+    """
+
+    def __init__(self, size: tuple[int, int], reach_px: float) -> None:
+        """For an image of (height, width) and a filter that reaches so far [px]."""
+        self.size = size
+        margin = math.ceil(reach_px) + 2  # 2: the band limit spreads the PSF's edge a little
+        self.grid_size = tuple(
+            min(2 * side, _fast_fft_size(side + 2 * margin)) if margin < side else 2 * side
+            for side in size
+        )
+
+    def spectrum(self, image: Tensor) -> Tensor:
+        """Half spectrum (..., P, Q/2+1) of the mirrored image (..., H, W)."""
+        rows, columns = (
+            _mirror_index(side, extent, image.device)
+            for side, extent in zip(self.size, self.grid_size, strict=True)
+        )
+        return torch.fft.rfft2(image.index_select(-2, rows).index_select(-1, columns))
+
+    def image(self, spectrum: Tensor) -> Tensor:
+        """The (..., H, W) image of a half spectrum."""
+        height, width = self.size
+        return torch.fft.irfft2(spectrum, s=self.grid_size)[..., :height, :width]
+
+    def transfer(self, psf: PSF, radius_px: Tensor) -> Tensor:
+        """The factors of the half spectrum that blur by a PSF of radius R.
+
+        A spectrum that ends abruptly at the Nyquist frequency rings: a disc of radius 1 px would
+        overshoot an edge by 2 %. So each axis reads sin(πβf) / (πβ) for f, with β² = 1/(1 + R²).
+        Small radii thus get the lattice's own diffusion, which never rings, large ones f itself,
+        so that the disc's edge stays in place, and all the same variance. Edges overshoot by
+        0.7 % at most, and path-traced frames come out within 0.1 dB of what plain f gives.
+
+        Args:
+            psf: the PSF.
+            radius_px: R [px], >= 0, any shape (...).
+
+        Returns:
+            (..., P, Q/2+1).
+        """
+        radius = radius_px[..., None, None]
+        beta = math.pi * torch.rsqrt(1 + radius**2)
+        height, width = self.grid_size
+        options: Any = {"dtype": radius.dtype, "device": radius.device}
+        vertical = torch.sin(beta * torch.fft.rfftfreq(height, **options)[:, None]) / beta
+        horizontal = torch.sin(beta * torch.fft.rfftfreq(width, **options)) / beta
+        # The addend keeps the root's gradient finite at frequency zero.
+        frequency = torch.sqrt(vertical**2 + horizontal**2 + 1e-30)
+        upper = psf.otf(frequency * radius)
+        return torch.cat([upper, upper[..., 1:-1, :].flip(-2)], dim=-2)  # negative frequencies
+
+
+def _mirror_index(side: int, extent: int, device: torch.device) -> Tensor:
+    """Pixel of a row of `side` that each of the `extent` positions of the periodic grid shows."""
+    position = torch.arange(extent, device=device)
+    after = (extent - side + 1) // 2
+    position = torch.where(position < side + after, position, position - extent) % (2 * side)
+    return torch.minimum(position, 2 * side - 1 - position)
+
+
+def _fast_fft_size(minimum: int) -> int:
+    """The smallest even size >= `minimum` with prime factors 2, 3, 5 and 7 only."""
+    size = minimum + minimum % 2
+    while True:
+        rest = size
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 2

@@ -1,0 +1,172 @@
+"""The focal stack that a thin lens records of a scene: layers, blurred and composited."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.errors import check_shape
+from focaldiffusion.optics import blur_radius_px
+from focaldiffusion.physics.psf import PSF, MirrorGrid
+from focaldiffusion.physics.silhouettes import split_mixed_pixels
+
+MAX_LAYERS = 32
+"""Sharing a pixel between layers whose blur differs by d px of diameter adds at most d²/64 px² to
+the blur's variance. Where a scene fills 55 px of blur diameter without a gap, 32 layers are
+1.8 px apart: a Gaussian of 0.22 px. On path-traced rooms 64 come no closer, 16 lose 0.4 dB."""
+
+SILHOUETTE_PX = 2.0
+"""Neighbouring pixels whose blur differs by more px of diameter lie on two surfaces."""
+
+_MAX_LATTICE = 1 << 20  # bounds the memory that a stray pixel at a micrometre asks for
+_TRUSTED_COVERAGE = 0.02
+"""Share of a layer's blur below which what it sees is too little to divide by."""
+
+
+def render(
+    all_in_focus: Tensor,
+    inverse_depth_dpt: Tensor,
+    focus_dpt: Tensor,
+    blur_scale_px_m: float,
+    psf: PSF,
+    *,
+    max_layers: int = MAX_LAYERS,
+) -> Tensor:
+    """Photograph a scene at several focus distances, with occlusion.
+
+    The pixels are shared among fronto-parallel layers k, near to far, by masks A_k that sum to
+    one. With S_k = Σ_{j≥k} A_j, what layer k and all behind it cover, and * the blur of layer k,
+
+        opacity a_k = (A_k * PSF) / (S_k * PSF),   light c_k = (A_k J * PSF) / (S_k * PSF),
+        I = Σ_k T_k c_k,   T_k = Π_{j<k} (1 - a_j).
+
+    Dividing by what is not hidden keeps the colour of nearer layers out of farther ones. Where
+    the blur is the same for all layers, the product telescopes to T_k = S_k * PSF, so I is the
+    plain convolution: a slanted plane has no cracks. Where all that a layer's blur sees is hidden
+    (behind the translucent rim of a defocused foreground), the layer is continued from its
+    surroundings, see `_continue_behind`.
+
+    Args:
+        all_in_focus: J, (3, H, W), linear light.
+        inverse_depth_dpt: (H, W), dioptres, >= 0, no gaps.
+        focus_dpt: (N,), dioptres, >= 0.
+        blur_scale_px_m: `Camera.blur_scale_px_m` at this image size.
+        psf: the shape of the blur.
+        max_layers: fewer are used where they would differ by less than a pixel of blur diameter.
+
+    Returns:
+        (N, 3, H, W), linear light. Differentiable in `all_in_focus`, and in `inverse_depth_dpt`
+        through the masks.
+    """
+    check_shape("all_in_focus", all_in_focus, (3, "H", "W"))
+    size = (all_in_focus.shape[-2], all_in_focus.shape[-1])
+    check_shape("inverse_depth_dpt", inverse_depth_dpt, size)
+    planes = layer_planes(inverse_depth_dpt.detach(), focus_dpt, blur_scale_px_m, max_layers)
+    radii_px = blur_radius_px(planes[:, None], focus_dpt.to(planes), blur_scale_px_m).abs()
+    scene = split_mixed_pixels(all_in_focus, inverse_depth_dpt, SILHOUETTE_PX / blur_scale_px_m)
+
+    frames = [torch.zeros_like(all_in_focus) for _ in focus_dpt]
+    visible = [torch.ones_like(inverse_depth_dpt) for _ in focus_dpt]
+    front, back = scene.share, 1 - scene.share  # shares of a pixel at or behind layer k
+    for k, layer_radii_px in enumerate(radii_px):
+        front_behind = scene.share * _share_behind(scene.front[3], planes, k)
+        back_behind = (1 - scene.share) * _share_behind(scene.back[3], planes, k)
+        front_mask, back_mask, coverage = front - front_behind, back - back_behind, front + back
+        front, back = front_behind, back_behind
+        mask = front_mask + back_mask
+        if not bool(mask.any()):
+            continue
+        masked = scene.front[:3] * front_mask + scene.back[:3] * back_mask
+        layer = torch.cat([masked, mask[None], coverage[None]])  # (5, H, W)
+        hidden = _continue_behind(layer)
+        grid = MirrorGrid(size, psf.support * float(layer_radii_px.max()))
+        spectrum = grid.spectrum(layer)
+        for n, radius_px in enumerate(layer_radii_px):
+            blurred = layer
+            if radius_px > 0:
+                blurred = grid.image(spectrum * grid.transfer(psf, radius_px))
+            missing = (_TRUSTED_COVERAGE - blurred[4]).clamp_min(0)
+            seen = (blurred[:4] + missing * hidden) / blurred[4].clamp_min(_TRUSTED_COVERAGE)
+            opacity = seen[3].clamp(0, 1)
+            # The light shrinks with its opacity, so that a constant image stays constant.
+            light = seen[:3] * (opacity / seen[3].clamp_min(1e-6))
+            frames[n] = frames[n] + visible[n] * light
+            visible[n] = visible[n] * (1 - opacity)
+    # The band limit of the PSF may undershoot black beside a highlight by 0.7 %.
+    return torch.stack(frames).clamp_min(0)
+
+
+def layer_planes(
+    inverse_depth_dpt: Tensor, focus_dpt: Tensor, blur_scale_px_m: float, max_layers: int
+) -> Tensor:
+    """The inverse depths of the layers, near to far.
+
+    A regular lattice, of a pixel of blur diameter or as coarse as `max_layers` demands, without
+    the planes that no pixel lies next to. Planes move by up to half a step so that what lies in
+    a frame's focus plane stays exactly sharp.
+
+    Returns:
+        (K,), dioptres, descending, K <= `max_layers`.
+    """
+    far, near = (float(bound) for bound in inverse_depth_dpt.aminmax())
+    if near == far:
+        return inverse_depth_dpt.new_tensor([near])
+    steps = min(math.ceil((near - far) * blur_scale_px_m), _MAX_LATTICE)
+    while True:
+        depth_in_steps = (near - inverse_depth_dpt.flatten()) * (steps / (near - far))
+        cell = depth_in_steps.long().clamp(0, steps - 1)
+        used = functional.pad(torch.bincount(cell, minlength=steps) > 0, (1, 1))
+        used = used[:-1] | used[1:]  # a pixel needs the planes on both sides of its cell
+        count = int(used.sum())
+        if count <= max(max_layers, 2):
+            break
+        steps = min(steps - 1, steps * max_layers // count)
+    lattice = torch.linspace(near, far, steps + 1).to(inverse_depth_dpt)
+    lattice[0], lattice[-1] = near, far
+    for focus in focus_dpt.tolist():
+        index = round((near - focus) * steps / (near - far))
+        if 0 < index < steps:
+            lattice[index] = focus
+    return lattice[used]
+
+
+def _share_behind(inverse_depth_dpt: Tensor, planes: Tensor, k: int) -> Tensor:
+    """The share of each pixel behind layer k, (H, W).
+
+    A pixel is shared between the two layers that enclose it, linearly in inverse depth.
+    """
+    if k == len(planes) - 1:
+        return torch.zeros_like(inverse_depth_dpt)
+    return ((planes[k] - inverse_depth_dpt) / (planes[k] - planes[k + 1])).clamp(0, 1)
+
+
+def _continue_behind(layer: Tensor) -> Tensor:
+    """Light and opacity of a layer, continued smoothly to where nearer layers hide it.
+
+    Pull-push: average over ever coarser pixels, then fill from coarse to fine.
+
+    Args:
+        layer: (5, H, W): light, opacity, and the coverage that both are multiplied by.
+
+    Returns:
+        (4, H, W), light and opacity of what is at or behind the layer, full coverage.
+    """
+    pyramid = [layer[None]]
+    while max(pyramid[-1].shape[-2:]) > 1:
+        # Unlike strided pooling, this halves odd sizes symmetrically.
+        height, width = pyramid[-1].shape[-2:]
+        pulled = functional.adaptive_avg_pool2d(pyramid[-1], ((height + 1) // 2, (width + 1) // 2))
+        # A coarse pixel that is covered in part knows its value as well as a full one.
+        coverage = pulled[:, 4:]
+        pyramid.append(pulled * ((4 * coverage).clamp_max(1) / coverage.clamp_min(1e-12)))
+    filled = pyramid[-1]
+    filled = filled[:, :4] / filled[:, 4:].clamp_min(1e-12)
+    for fine in reversed(pyramid[:-1]):
+        coarse = functional.interpolate(
+            filled, size=fine.shape[-2:], mode="bilinear", align_corners=False
+        )
+        filled = fine[:, :4] + (1 - fine[:, 4:]) * coarse
+    return filled[0]

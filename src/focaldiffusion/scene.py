@@ -1,0 +1,79 @@
+"""Scene: ground truth to simulate stacks from and to train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.optics import Camera
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image that is sharp everywhere, its depth, and the camera that sees it.
+
+    Attributes:
+        all_in_focus: (3, H, W) linear RGB, float, [0, 1].
+        depth_m: (H, W) metres along the optical axis; > 0 where valid, infinity allowed.
+        valid: (H, W) bool, True where the depth is trustworthy.
+        camera: optics at the size of the image.
+        source: where the scene comes from, for messages: a path, or a dataset and a sample.
+
+    Raises:
+        InputError: no valid depth, or a valid depth that is not positive.
+    """
+
+    all_in_focus: Tensor
+    depth_m: Tensor
+    valid: Tensor
+    camera: Camera
+    source: str
+
+    def __post_init__(self) -> None:
+        check_shape("Scene.all_in_focus", self.all_in_focus, (3, "H", "W"))
+        check_shape("Scene.depth_m", self.depth_m, self.size)
+        check_shape("Scene.valid", self.valid, self.size)
+        if self.camera.image_size != self.size:
+            raise ValueError(f"camera of {self.camera.image_size}, scene of {self.size}")
+        known = self.depth_m[self.valid]
+        if known.numel() == 0:
+            raise InputError(f"{self.source}: no pixel has a valid depth. Leave this scene out.")
+        if not bool((known > 0).all()):
+            raise InputError(
+                f"{self.source}: {int((~(known > 0)).sum())} pixels marked valid have a depth that "
+                "is not a positive number. Mark them invalid (NaN in the depth file)."
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.all_in_focus.shape[-2], self.all_in_focus.shape[-1]
+
+    def resized(self, long_side: int) -> Scene:
+        """The scene with a long side of so many pixels; itself where it is no larger.
+
+        Light is averaged. Depth and validity take the nearest pixel: an average across a
+        silhouette would be a surface that is not there.
+        """
+        height, width = self.size
+        scale = long_side / max(height, width)
+        if scale >= 1:
+            return self
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        image = functional.interpolate(
+            self.all_in_focus[None], size=size, mode="bilinear", antialias=True
+        )[0]
+
+        def nearest(plane: Tensor) -> Tensor:
+            return functional.interpolate(plane[None, None], size=size, mode="nearest-exact")[0, 0]
+
+        return replace(
+            self,
+            all_in_focus=image,
+            depth_m=nearest(self.depth_m),
+            valid=nearest(self.valid.to(image)) > 0.5,
+            camera=self.camera.resized(size),
+        )

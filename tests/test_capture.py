@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import TOLERANCE
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
+from focaldiffusion.physics.capture import capture, filled_inverse_depth
+from focaldiffusion.physics.psf import PSF, blur
+from focaldiffusion.scene import Scene
+
+SIZE = (48, 64)
+DISTANCES_M = [0.5, 1.0, math.inf]
+
+
+def scene(image: torch.Tensor | float, depth_m: torch.Tensor | float = 1.0, **changes) -> Scene:
+    depth = torch.as_tensor(depth_m, dtype=torch.float32).expand(SIZE)
+    fields = {
+        "all_in_focus": torch.as_tensor(image, dtype=torch.float32).expand(3, *SIZE),
+        "depth_m": depth,
+        "valid": depth.isfinite(),
+        "camera": Camera(200.0, 0.02, SIZE),  # 4 px of blur diameter a dioptre
+        "source": "test",
+    }
+    return Scene(**{**fields, **changes})
+
+
+def texture(seed: int = 0) -> torch.Tensor:
+    return torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_frame_in_focus_is_the_image_as_its_file_would_hold_it():
+    image = texture()
+    stack = capture(scene(image), DISTANCES_M)
+    assert stack.camera == scene(image).camera
+    assert stack.focus_distances_m.tolist() == DISTANCES_M
+    code = torch.round(linear_to_srgb(image) * 255) / 255
+    torch.testing.assert_close(linear_to_srgb(stack.images[1]), code, **TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize(("index", "radius_px"), [(0, 2.0), (2, 2.0)])
+def test_the_lens_of_the_scene_sets_the_blur(index, radius_px):
+    image = texture()
+    frame = capture(scene(image), DISTANCES_M, psf=PSF("gaussian"), bit_depth=None).images[index]
+    expected = blur(image, radius_px, PSF("gaussian"))
+    torch.testing.assert_close(frame, expected, **TOLERANCE[torch.float32])
+
+
+def test_blur_acts_on_light_not_on_codes():
+    edge = (torch.arange(SIZE[1]) >= SIZE[1] // 2).float()
+    frame = capture(scene(edge), [0.5, 1.0], bit_depth=None).images[0]
+    # Half the light where the edge was. Blurred codes would show half the code: 21 % of the light.
+    middle = frame[:, :, SIZE[1] // 2 - 1 : SIZE[1] // 2 + 1].mean()
+    assert middle.item() == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_frames_hold_the_levels_of_their_bit_depth(bit_depth):
+    stack = capture(scene(texture()), DISTANCES_M, noise_std_lsb=1.0, bit_depth=bit_depth)
+    levels = linear_to_srgb(stack.images.double()) * (2**bit_depth - 1)
+    # float32 linear light holds a 16-bit code to a hundredth of a step.
+    assert (levels - levels.round()).abs().max() < 0.02
+    assert stack.images.min() >= 0
+    assert stack.images.max() <= 1
+
+
+def test_noise_has_the_strength_asked_for_and_repeats_with_its_seed():
+    grey = srgb_to_linear(torch.tensor(0.5))
+    shots = [
+        capture(
+            scene(grey),
+            DISTANCES_M,
+            noise_std_lsb=2.0,
+            bit_depth=None,
+            generator=torch.Generator().manual_seed(seed),
+        ).images
+        for seed in (3, 3, 4)
+    ]
+    assert torch.equal(shots[0], shots[1])
+    assert not torch.equal(shots[0], shots[2])
+    noise = (linear_to_srgb(shots[0]) - 0.5) * 255
+    # 27,648 samples: the standard error of the estimate is 0.4 %.
+    assert noise.std().item() == pytest.approx(2.0, rel=0.02)
+    assert noise.mean().item() == pytest.approx(0.0, abs=0.05)
+    # Each frame has noise of its own.
+    correlation = torch.corrcoef(noise.flatten(1))
+    assert (correlation - torch.eye(3)).abs().max() < 0.05
+
+
+def test_holes_in_the_depth_leave_no_mark():
+    image = texture()
+    holed = torch.ones(SIZE)
+    holed[10:30, 20:40] = math.nan
+    whole, patched = (capture(scene(image, depth), DISTANCES_M) for depth in (1.0, holed))
+    torch.testing.assert_close(patched.images, whole.images, **TOLERANCE[torch.float32])
+
+
+def test_a_hole_takes_the_nearest_valid_depth():
+    depth = torch.full(SIZE, math.nan)
+    depth[24, 10], depth[24, 40] = 1.0, 4.0
+    found = filled_inverse_depth(scene(0.5, depth))
+    assert torch.equal(found[24, :25], torch.ones(25))
+    assert torch.equal(found[24, 26:], torch.full((SIZE[1] - 26,), 0.25))
+    assert set(found.unique().tolist()) == {1.0, 0.25}
+
+
+@pytest.mark.parametrize(
+    ("distances", "message"),
+    [
+        ([1.0, 1.0], "appears more than once"),
+        ([1.0, -2.0], "not all positive"),
+        ([500.0, 1000.0], "look like millimetres"),
+        ([1.0], "at least 2 frames, got 1"),
+    ],
+)
+def test_impossible_focus_distances_are_refused(distances, message):
+    with pytest.raises(InputError, match=message):
+        capture(scene(0.5), distances)
