@@ -23,6 +23,9 @@ class Evidence:
         hypotheses: (K,) ascending: inverse depth [dpt], position [m] or order in [0, 1].
         posterior: (K, H, W), sums to one over K; flat where defocus says nothing.
         all_in_focus: (3, H, W) linear RGB, the first estimate that the sweep made.
+        sharpest: (H, W) in the unit of `axis`: where the frames themselves show a pixel best.
+            It guides fusion. Beside a silhouette it is the foreground's value also on the
+            background, which the blur of the foreground covers in all other frames.
         never_sharp: (H, W) bool, True where no frame is in focus.
     """
 
@@ -30,6 +33,7 @@ class Evidence:
     hypotheses: Tensor
     posterior: Tensor
     all_in_focus: Tensor
+    sharpest: Tensor
     never_sharp: Tensor
 
     def __post_init__(self) -> None:
@@ -37,6 +41,7 @@ class Evidence:
         check_shape("Evidence.posterior", self.posterior, (count, "H", "W"))
         height, width = self.posterior.shape[-2:]
         check_shape("Evidence.all_in_focus", self.all_in_focus, (3, height, width))
+        check_shape("Evidence.sharpest", self.sharpest, (height, width))
         check_shape("Evidence.never_sharp", self.never_sharp, (height, width))
 
     @property
@@ -55,3 +60,9 @@ class Evidence:
         """(H, W) entropy of the posterior over log K: 0 is certain, 1 is flat."""
         log_posterior = self.posterior.clamp_min(1e-12).log()
         return -(self.posterior * log_posterior).sum(0) / math.log(len(self.hypotheses))
+
+    @property
+    def certainty(self) -> Tensor:
+        """(H, W) in [0, 1]: 1 - the posterior's width over that of total ignorance."""
+        ignorance = self.hypotheses.std(correction=0)
+        return (1 - self.std / ignorance).clamp(0, 1)

@@ -1,0 +1,86 @@
+"""The re-render check: blurring the result with the same lens must give the frames back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.evidence import Evidence
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.physics.complete import Completion
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.physics.render import render
+from focaldiffusion.physics.sweep import box_mean
+from focaldiffusion.stack import FocalStack
+
+_CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail
+_TOLERATED_RMS = 6 / 255  # sRGB; what a right depth leaves at silhouettes and in path-traced grain
+_SUPPORT_PX = 8  # half window over which evidence supports a pixel ...
+_ENOUGH_CERTAINTY = 0.003  # ... and its mean certainty there that is enough: one edge in 300 pixels
+_AGREEMENT_PX = 4  # half window over which agreement counts
+
+
+def rerender_residual(
+    stack: FocalStack,
+    evidence: Evidence,
+    inverse_depth_dpt: Tensor,
+    blur_scale_px_m: float,
+    psf: PSF,
+) -> Tensor:
+    """Root mean square difference between the frames and their re-rendering.
+
+    Args:
+        stack: the frames, with focus distances.
+        evidence: its all-in-focus image is what is blurred.
+        inverse_depth_dpt: (H, W), the completed depth.
+        blur_scale_px_m: A F at the size of the stack.
+        psf: the shape of the blur.
+
+    Returns:
+        (H, W) sRGB units, over frames and channels.
+    """
+    height, width = stack.size
+    scale = min(1.0, _CHECK_SIZE / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+
+    def shrink(planes: Tensor) -> Tensor:
+        return functional.interpolate(planes, size=size, mode="area")
+
+    rendered = render(
+        shrink(evidence.all_in_focus[None])[0],
+        # Not averaged: between a near and a far surface there is no third.
+        functional.interpolate(inverse_depth_dpt[None, None], size=size, mode="nearest-exact")[
+            0, 0
+        ],
+        stack.focus_coordinates,
+        blur_scale_px_m * scale,
+        psf,
+    )
+    difference = linear_to_srgb(rendered.clamp(0, 1)) - linear_to_srgb(
+        shrink(stack.images).clamp(0, 1)
+    )
+    residual = box_mean(difference.square().mean(dim=(0, 1)), 1).sqrt()
+    return functional.interpolate(
+        residual[None, None], size=(height, width), mode="bilinear", align_corners=False
+    )[0, 0]
+
+
+def confidence(evidence: Evidence, completion: Completion, residual: Tensor | None) -> Tensor:
+    """How far the completed depth can be trusted, (H, W) in [0, 1].
+
+    Three factors, none of which can make up for another: whether the posterior around a pixel is
+    narrower than total ignorance at all, whether the directions of completion agree on the
+    surface, and whether re-rendering gives the frames back. A bare wall has no residual at any
+    depth, so a low residual never raises confidence.
+
+    Args:
+        evidence: the posterior.
+        completion: the surface through it.
+        residual: of `rerender_residual`; None where the lens is unknown.
+    """
+    support = -torch.expm1(-box_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
+    trust = support * box_mean(completion.agreement, _AGREEMENT_PX)
+    if residual is None:
+        return trust
+    return trust * torch.exp(-((residual / _TOLERATED_RMS) ** 2) / 2)

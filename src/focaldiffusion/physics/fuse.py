@@ -1,0 +1,116 @@
+"""Fusion: the all-in-focus image at native resolution, from captured pixels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldiffusion.stack import FrameSource
+
+Image = NDArray[np.float32]
+
+_NOISE_STD = 1 / 255  # sRGB; detail below it does not count as sharper
+_WEIGHT_FLOOR = 1e-4  # keeps a pixel defined where every frame's weight has faded
+
+
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """What fusion returns.
+
+    Attributes:
+        all_in_focus: (H, W, 3) sRGB-encoded float32, within the range of the frames at each pixel.
+        source_index: (H, W) uint8, or uint16 above 256 frames: the frame of largest weight.
+    """
+
+    all_in_focus: Image
+    source_index: NDArray[np.integer[Any]]
+
+
+def fuse(
+    frames: FrameSource, weights: Tensor, *, progress: Callable[[int, int], None] | None = None
+) -> Fusion:
+    """Blend the frames in a Laplacian pyramid, reading each one once.
+
+    A frame's weight at a level is its weight in the evidence times its local detail energy
+    there: depth decides between frames that are far apart in focus, detail between neighbours,
+    and where depth errs. Blending at every level hides seams; the result is clamped to what the
+    frames show at each pixel, so no halo passes.
+
+    Memory is that of two pyramids and one frame, whatever the number of frames.
+
+    Args:
+        frames: N native frames of (H, W).
+        weights: (N, h, w), summing to one over N, at any size of the same field of view.
+        progress: called with the frames done and in all.
+
+    Returns:
+        The fused image and where it came from.
+    """
+    height, width = frames.size
+    levels = max(1, min(height, width).bit_length() - 4)
+    steps = 2**frames.bit_depth - 1
+    storage = np.uint8 if frames.bit_depth == 8 else np.uint16
+    lowest = np.full((height, width, 3), steps, storage)
+    highest = np.zeros((height, width, 3), storage)
+    source_index = np.zeros((height, width), np.uint8 if len(frames.names) <= 256 else np.uint16)
+    source_weight = np.full((height, width), -1, np.float32)
+    blended: list[Image] = []
+    total: list[Image] = []
+    for index in range(len(frames.names)):
+        frame = frames.read(index)
+        quantised = np.rint(frame * steps).astype(storage)
+        np.minimum(lowest, quantised, out=lowest)
+        np.maximum(highest, quantised, out=highest)
+        del quantised
+        weight = cv2.resize(
+            weights[index].cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR
+        )
+        better = weight > source_weight
+        source_index[better] = index
+        np.copyto(source_weight, weight, where=better)
+        weight += _WEIGHT_FLOOR
+        for level, (detail, level_weight) in enumerate(_weighted_details(frame, weight, levels)):
+            if index == 0:
+                blended.append(detail * level_weight[..., None])
+                total.append(level_weight)
+            else:
+                blended[level] += detail * level_weight[..., None]
+                total[level] += level_weight
+        del frame, weight, better
+        if progress is not None:
+            progress(index + 1, len(frames.names))
+    del source_weight
+    image = _collapse(blended, total)
+    np.clip(image, lowest / np.float32(steps), highest / np.float32(steps), out=image)
+    return Fusion(image, source_index)
+
+
+def _weighted_details(frame: Image, weight: Image, levels: int) -> Iterator[tuple[Image, Image]]:
+    """Yield (detail, weight) from the finest level to the base, holding two levels at a time."""
+    current = frame
+    for level in range(levels):
+        smaller = cv2.pyrDown(current)
+        detail = current - cv2.pyrUp(smaller, dstsize=current.shape[1::-1])
+        energy = cv2.GaussianBlur(np.einsum("hwc,hwc->hw", detail, detail), (0, 0), 1.0)
+        # Noise halves with each level: four pixels become one.
+        energy += np.float32(3 * (_NOISE_STD * 0.5**level) ** 2)
+        yield detail, weight * energy
+        current, weight = smaller, cv2.pyrDown(weight)
+    yield current, weight
+
+
+def _collapse(blended: list[Image], total: list[Image]) -> Image:
+    """Normalise and sum the pyramid, consuming it."""
+    image = blended.pop() / total.pop()[..., None]
+    while blended:
+        detail = blended.pop()
+        detail /= total.pop()[..., None]
+        detail += cv2.pyrUp(image, dstsize=detail.shape[1::-1])
+        image = detail
+    return image

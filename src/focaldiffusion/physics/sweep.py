@@ -1,0 +1,378 @@
+"""The plane sweep: how well the defocus of each candidate depth explains the frames.
+
+For a plane at hypothesis k the lens turns one sharp image J into N frames, J blurred by the
+radii r(s, k). The J that fits them best has a closed form in the Fourier domain (a Wiener
+estimate from all frames at once), so nothing needs to know the sharp image beforehand:
+
+    J_k = Σ_s H_sk I_s / (Σ_s H_sk² + ε),   cost_k(x) = Σ_s (I_s - H_sk J_k)²(x) / noise²
+
+with H_sk the transfer function of frame s at hypothesis k. Where the lens is unknown, sharpness
+per frame fills the same interface.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.depth import inverse_depth_bounds_dpt
+from focaldiffusion.evidence import Evidence
+from focaldiffusion.optics import blur_radius_px, linear_to_srgb
+from focaldiffusion.physics.psf import PSF, MirrorGrid
+from focaldiffusion.stack import FocalStack
+
+LUMA_WEIGHTS = (0.3, 0.5, 0.2)
+"""Near the noise-optimal mix of three equally noisy channels, with green's sharper optics ahead."""
+
+POSTERIOR_STRENGTH = 12.0
+"""Log-odds that the best-textured pixel can give against a hypothesis. Bounded, so that model
+error (occlusion, an imperfect PSF) never counts as certainty."""
+
+_MIN_NOISE_STD = 0.6 / 255  # rounding to 8 bits, and the JPEG coder, leave at least this in luma
+_MISFIT_VARIANCE = 10.0  # squared misfit, in noise variances, at which a hypothesis is doubted
+_TEXTURE_STD = 3 / 255  # sRGB contrast per pixel at which a pixel's own texture begins to count
+_NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur a pixel may be showing
+_AGGREGATION_PX = 2  # half window over which misfit is averaged
+_SHARPEST_AGGREGATION_PX = 3  # half window of the choice of frame, which fusion refines by itself
+_PRIOR_STRENGTH = 5e-4  # ε at frequency 0: inverse signal-to-noise ratio of natural images ...
+_PRIOR_KNEE = 0.02  # ... and the frequency [cycles/px] from which it falls as 1/f²
+_TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
+
+
+@dataclass(frozen=True)
+class _Luma:
+    """What the sweep reads of a stack: linear luma and its noise, (N, H, W) each."""
+
+    linear: Tensor
+    noise_std: Tensor
+    trusted: Tensor
+
+
+def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
+    """Inverse depths to try: fine where frames are focused, coarser where all are blurred.
+
+    Steps are 0.25-1 px of blur diameter between the nearest and farthest focus; beyond them
+    they grow with the blur itself, because a change of a tenth of a blur is what can be seen.
+
+    Args:
+        focus_dpt: (N,) where the frames are focused, dioptres.
+        blur_scale_px_m: A F, see `Camera.blur_scale_px_m`.
+
+    Returns:
+        (K,) dioptres, ascending, between the bounds of `inverse_depth_bounds_dpt`.
+    """
+    far, near = inverse_depth_bounds_dpt(focus_dpt, blur_scale_px_m)
+    first, last = float(focus_dpt.min()), float(focus_dpt.max())
+    span_px = (last - first) * blur_scale_px_m
+    step_px = max(min(max(span_px / 40, 0.25), 1.0), span_px / 80)
+
+    def outwards(room_px: float) -> Iterator[float]:
+        offset = 0.0
+        while offset < room_px:
+            offset = min(offset + max(step_px, 0.1 * offset), room_px)
+            yield offset
+
+    inner = torch.linspace(first, last, max(2, math.ceil(span_px / step_px) + 1)).tolist()
+    below = [first - px / blur_scale_px_m for px in outwards((first - far) * blur_scale_px_m)]
+    above = [last + px / blur_scale_px_m for px in outwards((near - last) * blur_scale_px_m)]
+    values = torch.tensor([*reversed(below), *inner, *above], dtype=torch.float64)
+    return values.clamp_min(0).unique().to(focus_dpt)
+
+
+def sweep(
+    stack: FocalStack,
+    blur_scale: float,
+    psf: PSF,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evidence:
+    """Evidence from defocus: the posterior over planes, for a lens whose blur is known.
+
+    Args:
+        stack: frames with focus distances or positions.
+        blur_scale: blur diameter [px] per unit of the stack's axis: A F on the inverse depth
+            axis; on the position axis, pixels of blur per metre of defocus.
+        psf: the shape of the blur.
+        progress: called with the hypotheses done and in all.
+
+    Returns:
+        Evidence on the axis of the stack. Its posterior is differentiable in `stack.images`.
+    """
+    focus = stack.focus_coordinates
+    if stack.axis == "inverse_depth_dpt":
+        hypotheses = depth_hypotheses(focus, blur_scale)
+    else:
+        hypotheses = _position_hypotheses(focus, blur_scale)
+    misfit = plane_misfit(stack, focus, hypotheses, blur_scale, psf, progress=progress)
+    with torch.no_grad():
+        coarse = box_mean(misfit, _SHARPEST_AGGREGATION_PX)
+        sharpest = refine_minimum(coarse, hypotheses)
+        reach_px = 0.25 * blur_scale * float(focus.max() - focus.min())
+    misfit = box_mean(misfit, _AGGREGATION_PX)
+    misfit = misfit - misfit.amin(0)
+    doubt = -torch.expm1(-misfit / _MISFIT_VARIANCE)
+    nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
+    return _evidence(stack, hypotheses, doubt, sharpest, reach_px, never_sharp=nearest_px > 2)
+
+
+def sweep_sharpness(stack: FocalStack) -> Evidence:
+    """Evidence from sharpness alone, for a stack whose lens is unknown.
+
+    The sharpness of a frame is the local energy of its Laplacian; a hypothesis between two
+    frames takes their interpolation. A flat wall is equally sharp in all frames, up to noise,
+    and its posterior stays flat.
+
+    Returns:
+        Evidence on the axis of the stack.
+    """
+    focus = stack.focus_coordinates
+    order = focus.argsort()
+    luma = _srgb_luma(stack.images[order])
+    energy = _sharpness(luma)
+    steps = 4 if len(stack) <= 24 else 2
+    position = torch.linspace(0, len(stack) - 1, steps * (len(stack) - 1) + 1).to(energy)
+    left = position.long().clamp_max(len(stack) - 2)
+    share = (position - left)[:, None, None]
+    sharp = torch.lerp(energy[left], energy[left + 1], share)
+    hypotheses = torch.lerp(focus[order][left], focus[order][left + 1], share[:, 0, 0])
+    noise = _MIN_NOISE_STD**2
+    doubt = 1 - (sharp + noise) / (sharp.amax(0) + noise)
+    with torch.no_grad():
+        sharpest = refine_minimum(box_mean(doubt, _SHARPEST_AGGREGATION_PX), hypotheses)
+        never_sharp = energy.amax(0) < noise
+    # How far blur reaches is unknown here; defocus rarely exceeds a fortieth of the image.
+    return _evidence(stack, hypotheses, doubt, sharpest, max(stack.size) / 40, never_sharp)
+
+
+def plane_misfit(
+    stack: FocalStack,
+    focus: Tensor,
+    hypotheses: Tensor,
+    blur_scale: float,
+    psf: PSF,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Squared misfit of the frames to a plane at each hypothesis, in noise variances.
+
+    Args:
+        stack: the frames.
+        focus: (N,) on the axis of `hypotheses`.
+        hypotheses: (K,).
+        blur_scale: blur diameter [px] per unit of the axis.
+        psf: the shape of the blur.
+        progress: called with the planes done and in all, over all tiles.
+
+    Returns:
+        (K, H, W), summed over the frames, mean over pixels not taken.
+    """
+    luma = _luma(stack.images)
+    radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()  # (K, N)
+    # A blur that reaches further than this is flat over a tile: its exact border does not matter.
+    reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
+    spans = [_spans(side, _TILE_PX) for side in stack.size]
+    total = len(hypotheses) * len(spans[0]) * len(spans[1])
+    steps = count(1)
+
+    def step() -> None:
+        if progress is not None:
+            progress(next(steps), total)
+
+    rows = []
+    for top, bottom in spans[0]:
+        columns = []
+        for left, right in spans[1]:
+            window = (
+                slice(max(top - reach_px, 0), min(bottom + reach_px, stack.size[0])),
+                slice(max(left - reach_px, 0), min(right + reach_px, stack.size[1])),
+            )
+            part = _Luma(*(field[(slice(None), *window)] for field in vars(luma).values()))
+            tile = _tile_misfit(part, radii_px, reach_px, psf, step)
+            y, x = top - window[0].start, left - window[1].start
+            columns.append(tile[:, y : y + bottom - top, x : x + right - left])
+        rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, 2))
+    return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+
+
+def _tile_misfit(
+    luma: _Luma,
+    radii_px: Tensor,
+    reach_px: float,
+    psf: PSF,
+    step: Callable[[], None],
+) -> Tensor:
+    grid = MirrorGrid((luma.linear.shape[-2], luma.linear.shape[-1]), reach_px)
+    spectrum = grid.spectrum(luma.linear)  # (N, P, Q/2+1)
+    height, width = grid.grid_size
+    options: Any = {"dtype": luma.linear.dtype, "device": luma.linear.device}
+    vertical = torch.fft.fftfreq(height, **options)[:, None]
+    frequency_squared = vertical**2 + torch.fft.rfftfreq(width, **options) ** 2
+    prior = _PRIOR_STRENGTH * (1 + frequency_squared / _PRIOR_KNEE**2)
+    weight = luma.trusted / luma.noise_std
+    misfit = []
+    for radii in radii_px:
+        transfer = grid.transfer(psf, radii)  # (N, P, Q/2+1)
+        sharp = (transfer * spectrum).sum(0) / ((transfer**2).sum(0) + prior)
+        residual = grid.image(spectrum - transfer * sharp) * weight
+        misfit.append((residual**2).sum(0))
+        step()
+    return torch.stack(misfit)
+
+
+def _evidence(
+    stack: FocalStack,
+    hypotheses: Tensor,
+    doubt: Tensor,
+    sharpest: Tensor,
+    reach_px: float,
+    never_sharp: Tensor,
+) -> Evidence:
+    """Evidence from the doubt (K, H, W) in [0, 1] against each hypothesis."""
+    all_in_focus = blend_sharpest(stack, sharpest)
+    own_texture = own_texture_share(all_in_focus, reach_px)
+    posterior = torch.softmax(-POSTERIOR_STRENGTH * doubt * own_texture, dim=0)
+    return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
+
+
+def own_texture_share(all_in_focus: Tensor, reach_px: float) -> Tensor:
+    """How far what a pixel shows is its own texture, in [0, 1]: the right to speak about depth.
+
+    Beside a silhouette the foreground's blur covers the background, and the frames are explained
+    well by the foreground's depth. So a gradient counts against noise, and against the strongest
+    gradient within reach of the blur: |∇|² / (|∇|² + texture² + (leak · max |∇|)²).
+
+    Args:
+        all_in_focus: (3, H, W) linear RGB.
+        reach_px: how far blur carries.
+
+    Returns:
+        (H, W).
+    """
+    smooth = box_mean(_srgb_luma(all_in_focus[None]), 1)
+    padded = functional.pad(smooth[None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    gradient_x = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
+    gradient_y = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
+    squared = gradient_x**2 + gradient_y**2
+    reach = min(max(round(reach_px), 3), 32, min(squared.shape) // 2 - 1)
+    strongest = squared[None, None]
+    for window in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
+        padding = (window[0] // 2, window[1] // 2)
+        strongest = functional.max_pool2d(strongest, window, stride=1, padding=padding)
+    return squared / (squared + _TEXTURE_STD**2 + _NEIGHBOUR_LEAK**2 * strongest[0, 0])
+
+
+def frame_weights(coordinate: Tensor, focus: Tensor) -> Tensor:
+    """Weight of each frame at pixels whose sharpest coordinate is known, (N, ...), summing to 1.
+
+    Linear interpolation's weights, squared and normalised: all of a frame at its own focus, half
+    of each half-way between two.
+    """
+    order = focus.argsort()
+    ordered = focus[order].contiguous()
+    inside = coordinate.contiguous().clamp(float(ordered[0]), float(ordered[-1]))
+    right = torch.searchsorted(ordered, inside).clamp(1, len(ordered) - 1)
+    span = (ordered[right] - ordered[right - 1]).clamp_min(1e-12)
+    share = (inside - ordered[right - 1]) / span
+    near, far = (1 - share) ** 3, share**3
+    weights = coordinate.new_zeros((len(focus), *coordinate.shape))
+    weights.scatter_(0, order[right - 1][None], (near / (near + far))[None])
+    weights.scatter_add_(0, order[right][None], (far / (near + far))[None])
+    return weights
+
+
+def blend_sharpest(stack: FocalStack, sharpest: Tensor) -> Tensor:
+    """All-in-focus image (3, H, W) at working resolution, linear, from the frames in focus."""
+    weights = frame_weights(sharpest, stack.focus_coordinates)
+    return torch.einsum("nhw,nchw->chw", weights, stack.images)
+
+
+def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
+    """Where a cost (K, H, W) is lowest over the hypotheses (K,), to sub-step precision, (H, W).
+
+    A parabola through the minimum and its neighbours, in steps of the index; at either end the
+    minimum itself.
+    """
+    count = len(hypotheses)
+    index = cost.argmin(0)
+    if count < 3:
+        return hypotheses[index]
+    middle = index.clamp(1, count - 2)
+    before, here, after = (cost.gather(0, (middle + step)[None])[0] for step in (-1, 0, 1))
+    offset = 0.5 * (before - after) / (before - 2 * here + after).clamp_min(1e-9)
+    offset = torch.where(index == middle, offset.clamp(-0.5, 0.5), (index - middle).to(cost))
+    neighbour = (middle + offset.sign().long()).clamp(0, count - 1)
+    return torch.lerp(hypotheses[middle], hypotheses[neighbour], offset.abs())
+
+
+def measure_noise_std(images: Tensor) -> float:
+    """Standard deviation of the noise in a stack's sRGB luma.
+
+    Immerkær, Fast Noise Variance Estimation (1996): the median absolute response to a mask that
+    no linear ramp excites. Of all frames the smallest, because sharp texture adds to it.
+
+    Args:
+        images: (N, 3, H, W) linear RGB.
+    """
+    mask = images.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+    response = functional.conv2d(_srgb_luma(images)[:, None], mask[None, None])
+    return float(response.abs().flatten(1).median(dim=1).values.min() / 0.6745)
+
+
+def _luma(images: Tensor) -> _Luma:
+    weights = images.new_tensor(LUMA_WEIGHTS)
+    encoded = _srgb_luma(images.detach())
+    noise_std = max(measure_noise_std(images.detach()), _MIN_NOISE_STD)
+    # Noise is even in sRGB; the encoding's slope carries it to linear light (IEC 61966-2-1).
+    slope = (2.4 / 1.055 * ((encoded + 0.055) / 1.055) ** 1.4).clamp_min(1 / 12.92)
+    # A clipped highlight is darker than its light, and no blur of it predicts the frames.
+    trusted = (images.detach().amax(1) < 0.98).to(images)
+    return _Luma(torch.einsum("c,nchw->nhw", weights, images), noise_std * slope, trusted)
+
+
+def _srgb_luma(images: Tensor) -> Tensor:
+    """(N, H, W) luma of the sRGB encoding of linear (N, 3, H, W)."""
+    return torch.einsum(
+        "c,nchw->nhw", images.new_tensor(LUMA_WEIGHTS), linear_to_srgb(images.clamp(0, 1))
+    )
+
+
+def _sharpness(luma: Tensor) -> Tensor:
+    """(N, H, W) local energy of the Laplacian, summed over two scales."""
+    laplacian = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None] / 4
+    energy = torch.zeros_like(luma)
+    for scale in (1, 2):
+        smooth = box_mean(luma, scale - 1) if scale > 1 else luma
+        padded = functional.pad(smooth[:, None], (1, 1, 1, 1), mode="replicate")
+        response = functional.conv2d(padded, laplacian)[:, 0]
+        energy = energy + box_mean(response**2, 2 * scale)
+    return energy
+
+
+def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:
+    """Stage positions to try: the focused range, in steps of at most a pixel of blur."""
+    first, last = float(focus.min()), float(focus.max())
+    count = int(min(max((last - first) * blur_scale, 2 * len(focus)), 96)) + 1
+    return torch.linspace(first, last, count).to(focus)
+
+
+def box_mean(planes: Tensor, half_width: int) -> Tensor:
+    """Mean over a square window of 2 h + 1 pixels, of (..., H, W); borders replicate."""
+    if half_width == 0:
+        return planes
+    flat = planes.reshape(1, -1, *planes.shape[-2:])
+    padded = functional.pad(flat, (half_width,) * 4, mode="replicate")
+    return functional.avg_pool2d(padded, 2 * half_width + 1, stride=1).reshape(planes.shape)
+
+
+def _spans(length: int, tile: int) -> list[tuple[int, int]]:
+    """Even [start, stop) spans that cover a length, none longer than a tile."""
+    count = math.ceil(length / tile)
+    edges = [round(length * index / count) for index in range(count + 1)]
+    return list(pairwise(edges))

@@ -1,0 +1,331 @@
+"""From an opened stack to its reconstruction: align, sweep, complete, fuse, check."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldiffusion import __version__
+from focaldiffusion.align import Alignment, align
+from focaldiffusion.evidence import Evidence
+from focaldiffusion.io.images import ImageMetadata
+from focaldiffusion.io.stacks import OpenedStack
+from focaldiffusion.optics import Camera, srgb_to_linear
+from focaldiffusion.physics.calibrate import BlurScale, find_blur_scale
+from focaldiffusion.physics.complete import complete
+from focaldiffusion.physics.consistency import confidence, rerender_residual
+from focaldiffusion.physics.fuse import fuse
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.physics.sweep import (
+    frame_weights,
+    measure_noise_std,
+    sweep,
+    sweep_sharpness,
+)
+from focaldiffusion.physics.upsample import upsample
+from focaldiffusion.reconstruction import FIELD_OF_AXIS, Reconstruction
+from focaldiffusion.stack import FocalStack, FrameSource
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total) whenever a unit of work is done."""
+
+_WORKING_PIXELS = 16 * 1024 * 768
+"""Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
+memory nor time grows with the number of frames."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reconstruct; every field has a flag of `focaldiffusion infer`.
+
+    Attributes:
+        align: "auto" registers the frames when it finds motion, "on" always, "off" never.
+        drop_unaligned: leave out frames that cannot be aligned, instead of stopping.
+        working_size: long side [px] at which depth is solved; less for stacks of many frames.
+        psf: shape of the lens blur.
+        device: where torch computes, such as "cpu" or "cuda".
+    """
+
+    align: Literal["auto", "on", "off"] = "auto"
+    drop_unaligned: bool = False
+    working_size: int = 1024
+    psf: PSF = field(default_factory=PSF)
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A reconstruction and what writing it needs.
+
+    Attributes:
+        reconstruction: at the native size of the aligned frames.
+        stack: the working stack it was made from.
+        grade: what was known of the camera, in words.
+        image_metadata: ICC profile and EXIF of the reference frame.
+        focal_length_px: at native size, for the point cloud; None when unknown.
+    """
+
+    reconstruction: Reconstruction
+    stack: FocalStack
+    grade: str
+    image_metadata: ImageMetadata
+    focal_length_px: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What physics alone says of a stack, at working resolution.
+
+    Attributes:
+        evidence: of the plane sweep, or of sharpness where the lens is unknown.
+        coordinate: (H, W) the completed surface, in the unit of the evidence's axis.
+        confidence: (H, W) in [0, 1].
+        grade: what was known of the camera, in words.
+        found_scale: the blur scale that was searched for, None where it was known.
+        residual_rms: of the re-rendered stack, sRGB; None where the lens is unknown.
+    """
+
+    evidence: Evidence
+    coordinate: Tensor
+    confidence: Tensor
+    grade: str
+    found_scale: BlurScale | None
+    residual_rms: float | None
+
+
+def reconstruct(
+    opened: OpenedStack, settings: Settings, progress: Progress | None = None
+) -> Result:
+    """Recover the all-in-focus image and the depth of a stack.
+
+    Raises:
+        InputError: a frame that cannot be read or aligned; settings the stack cannot fulfil.
+    """
+    clock = _Clock(progress)
+    with clock.stage("aligning") as count:
+        alignment = _align(opened, settings, count)
+    frames = alignment.apply(opened.frames)
+    native_camera = opened.camera_for(alignment.reference)
+    if native_camera is not None:
+        crop = alignment.crop
+        native_camera = native_camera.cropped(crop.left, crop.top, crop.size)
+    with clock.stage("reading") as count:
+        stack = load_stack(frames, opened, alignment, native_camera, settings, count)
+    estimate = estimate_depth(stack, settings.psf, clock.stage)
+    with clock.stage("fusing") as count, torch.inference_mode():
+        weights = frame_weights(estimate.evidence.sharpest, stack.focus_coordinates)
+        fusion = fuse(frames, weights, progress=count)
+    with clock.stage("enlarging"):
+        coordinate = upsample(estimate.coordinate, fusion.all_in_focus)
+        certain = cv2.resize(
+            estimate.confidence.cpu().numpy(), frames.size[::-1], interpolation=cv2.INTER_LINEAR
+        )
+    depth_field = FIELD_OF_AXIS[stack.axis]
+    # Fusion counts the frames that alignment kept; users count those they gave.
+    given_index = np.array(alignment.kept, np.uint8 if len(opened) <= 256 else np.uint16)
+    reconstruction = Reconstruction(
+        all_in_focus=fusion.all_in_focus,
+        confidence=torch.from_numpy(certain),
+        source_index=given_index[fusion.source_index],
+        camera=native_camera,
+        provenance=_provenance(opened, alignment, settings, stack, estimate, clock),
+        **{depth_field: torch.from_numpy(_depth_values(stack, coordinate))},
+    )
+    return Result(
+        reconstruction=reconstruction,
+        stack=stack,
+        grade=estimate.grade,
+        image_metadata=opened.metadata_for(alignment.reference),
+        focal_length_px=opened.focal_length_px_for(alignment.reference),
+    )
+
+
+def estimate_depth(
+    stack: FocalStack, psf: PSF, stage: Callable[[str], Any] | None = None
+) -> Estimate:
+    """The physical estimate: evidence, completed surface and confidence of a working stack.
+
+    Args:
+        stack: at working resolution; needs no native frames.
+        psf: shape of the lens blur.
+        stage: makes the context of a named stage, which yields the function to be called with
+            the units of work done and in all.
+    """
+    stage = stage or _Clock(None).stage
+    with torch.inference_mode():
+        scale, grade, found = _known_blur_scale(stack), "calibrated", None
+        if scale is None and stack.axis != "order":
+            with stage("calibrating") as count:
+                found = find_blur_scale(stack, psf, progress=count)
+            scale = found.value if found.is_clear else None
+            grade = _GRADES[stack.axis] + ("" if scale is not None else ", depth from sharpness")
+        elif scale is None:
+            grade = _GRADES["order"]
+        with stage("sweeping") as count:
+            if scale is None:
+                evidence = sweep_sharpness(stack)
+            else:
+                evidence = sweep(stack, scale, psf, progress=count)
+        with stage("completing") as count:
+            completion = complete(evidence, progress=count)
+        residual = None
+        if scale is not None and stack.axis == "inverse_depth_dpt":
+            with stage("checking"):
+                residual = rerender_residual(stack, evidence, completion.coordinate, scale, psf)
+        return Estimate(
+            evidence=evidence,
+            coordinate=completion.coordinate,
+            confidence=confidence(evidence, completion, residual),
+            grade=grade,
+            found_scale=found,
+            residual_rms=None if residual is None else float(residual.square().mean().sqrt()),
+        )
+
+
+_GRADES = {
+    "inverse_depth_dpt": "focus distances only",
+    "position_m": "stage positions",
+    "order": "order only",
+}
+
+
+def load_stack(
+    frames: FrameSource,
+    opened: OpenedStack,
+    alignment: Alignment,
+    camera: Camera | None,
+    settings: Settings,
+    count: Callable[[int, int], None] = lambda done, total: None,
+) -> FocalStack:
+    """Read the aligned frames at working resolution, one at a time."""
+    height, width = frames.size
+    total = len(frames.names)
+    scale = min(
+        1.0,
+        settings.working_size / max(height, width),
+        math.sqrt(_WORKING_PIXELS / (total * height * width)),
+    )
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    # Light is averaged, not its encoding; a table of 16 bits is exact and spares the power.
+    to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
+    images = torch.empty((total, 3, *size), dtype=torch.float32)
+    for index in range(total):
+        linear = to_linear.take(np.rint(frames.read(index) * 65535).astype(np.uint16))
+        if size != frames.size:
+            linear = cv2.resize(linear, size[::-1], interpolation=cv2.INTER_AREA)
+        images[index] = torch.from_numpy(linear).permute(2, 0, 1)
+        count(index + 1, total)
+
+    def kept(values: tuple[float, ...] | None) -> Tensor | None:
+        if values is None:
+            return None
+        return torch.tensor([values[index] for index in alignment.kept], dtype=torch.float64)
+
+    return FocalStack(
+        images.to(settings.device),
+        camera=None if camera is None else camera.resized(size),
+        focus_distances_m=kept(opened.focus_distances_m),
+        focus_positions_m=kept(opened.focus_positions_m),
+        frames=frames,
+    )
+
+
+def _align(opened: OpenedStack, settings: Settings, count: Callable[[int, int], None]) -> Alignment:
+    focus = opened.focus_distances_m or opened.focus_positions_m
+    order = None if focus is None else [int(index) for index in np.argsort(focus, kind="stable")]
+    return align(
+        opened.frames,
+        focus_order=order,
+        mode=settings.align,
+        drop_unaligned=settings.drop_unaligned,
+        progress=count,
+    )
+
+
+def _known_blur_scale(stack: FocalStack) -> float | None:
+    if stack.camera is None or stack.axis != "inverse_depth_dpt":
+        return None
+    return stack.camera.blur_scale_px_m
+
+
+def _depth_values(stack: FocalStack, coordinate: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The coordinate of a sweep in the unit of its result: depth, height or relative depth."""
+    if stack.axis == "inverse_depth_dpt":
+        return 1 / np.maximum(coordinate, np.float32(1e-6))
+    if stack.axis == "order":
+        return np.clip(coordinate, 0, 1)
+    assert stack.focus_positions_m is not None
+    first, last = float(stack.focus_positions_m[0]), float(stack.focus_positions_m[-1])
+    return (coordinate - np.float32(first)) * np.float32(math.copysign(1, last - first))
+
+
+def _provenance(
+    opened: OpenedStack,
+    alignment: Alignment,
+    settings: Settings,
+    stack: FocalStack,
+    estimate: Estimate,
+    clock: _Clock,
+) -> dict[str, Any]:
+    camera = stack.camera
+    return {
+        "focaldiffusion": __version__,
+        "model": "physics",
+        "grade": estimate.grade,
+        "frames": [str(path) for path in opened.files],
+        "origins": opened.origins,
+        "focus_distances_m": opened.focus_distances_m,
+        "focus_positions_m": opened.focus_positions_m,
+        "focus_uncertainty_dpt": opened.focus_uncertainty_dpt,
+        "camera_at_working_size": None if camera is None else asdict(camera),
+        "blur_scale_found": None if estimate.found_scale is None else asdict(estimate.found_scale),
+        "alignment": alignment.summary(),
+        "working_size": list(stack.size),
+        "hypotheses": estimate.evidence.hypotheses.tolist(),
+        "noise_std_srgb": measure_noise_std(stack.images),
+        "rerender_residual_rms_srgb": estimate.residual_rms,
+        "mean_confidence": float(estimate.confidence.mean()),
+        "never_sharp_share": float(estimate.evidence.never_sharp.float().mean()),
+        "settings": asdict(settings),
+        "seconds": clock.seconds,
+        "peak_memory_mib": _peak_memory_mib(),
+    }
+
+
+def _peak_memory_mib() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+class _Clock:
+    """Times the stages and passes their progress on."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Time a stage; yields the function that reports the work done and in all."""
+        started = time.perf_counter()
+
+        def count(done: int, total: int) -> None:
+            if self._progress is not None:
+                self._progress(name, done, total)
+
+        count(0, 1)
+        yield count
+        count(1, 1)
+        self.seconds[name] = round(time.perf_counter() - started, 3)
