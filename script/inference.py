@@ -1,0 +1,109 @@
+"""`python -m script.inference`: the original's flags, on `focaldiffusion infer`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from focaldiffusion.cli.flags import Numbers, Parser
+from focaldiffusion.cli.main import main as focaldiffusion
+
+_NO_MODEL = "this version ships no learned model"
+_REFUSED = {
+    "--model-path": _NO_MODEL,
+    "--config": _NO_MODEL,
+    "--base-model": _NO_MODEL,
+    "--dtype": _NO_MODEL,
+    "--num-inference-steps": _NO_MODEL,
+    "--guidance-scale": _NO_MODEL,
+    "--ensemble-size": _NO_MODEL,
+    "--camera-invariant-mode": "the camera is used as it is, or calibrated",
+    "--batch-size": "stacks are worked on one at a time",
+    "--save-intermediate": "there are no intermediate results to save",
+}
+"""Flags of the original that have no meaning here, and why."""
+
+_LARGEST_SENSOR_M = 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Translate the flags, run `focaldiffusion infer` and return its exit code.
+
+    Args:
+        argv: the arguments, those of the process when not given.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    refused = [
+        flag for flag in _REFUSED if getattr(options, flag[2:].replace("-", "_")) is not None
+    ]
+    if refused:
+        parser.error(_refusal(refused))
+    if options.sensor_size is not None and options.sensor_size > _LARGEST_SENSOR_M:
+        parser.error(
+            f"--sensor-size {options.sensor_size:g} looks like millimetres; give metres of sensor "
+            "width, such as 0.036"
+        )
+    if options.save_visualization:
+        print("note: --save-visualization is always on and need not be given", file=sys.stderr)
+    stacks = [options.input]
+    if options.input_list is not None:
+        try:
+            lines = options.input_list.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f"{options.input_list}: cannot be read ({error})")
+        stacks = [line.strip() for line in lines if line.strip()]
+        if not stacks:
+            parser.error(f"{options.input_list}: empty; expected one stack folder a line")
+
+    translated = {
+        "--focal-length-mm": options.focal_length,
+        "--f-number": options.aperture,
+        "--sensor-width-mm": options.sensor_size and options.sensor_size * 1000,
+        "--device": options.device,
+    }
+    flags = [f"{flag}={value}" for flag, value in translated.items() if value is not None]
+    if options.focus_distances is not None:
+        flags.append("--focus-distances=" + ",".join(map(str, options.focus_distances)))
+    return focaldiffusion(["infer", f"--output={options.output}", *flags, "--", *stacks])
+
+
+def _refusal(flags: Sequence[str]) -> str:
+    """Why these flags are refused, those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for flag in flags:
+        by_reason.setdefault(_REFUSED[flag], []).append(flag)
+    reasons = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    return f"{'; '.join(reasons)}; leave {'it' if len(flags) == 1 else 'them'} out"
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m script.inference",
+        description="The original's command; focaldiffusion infer does the same and more.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", metavar="STACK", help="folder of frames, or multi-page TIFF")
+    source.add_argument(
+        "--input-list", type=Path, metavar="FILE", help="text file with one stack a line"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--focus-distances", action=Numbers, nargs="+", metavar="METRES", help="of each frame [m]"
+    )
+    parser.add_argument("--focal-length", type=float, metavar="MM", help="focal length [mm]")
+    parser.add_argument("--aperture", type=float, metavar="N", help="f-number")
+    parser.add_argument(
+        "--sensor-size", type=float, metavar="METRES", help="width of the sensor [m]"
+    )
+    parser.add_argument("--device", metavar="NAME", help="where torch computes (default: cpu)")
+    parser.add_argument("--save-visualization", action="store_true", help="always on")
+    refused = parser.add_argument_group("of the original, without a meaning here")
+    for flag, reason in _REFUSED.items():
+        refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

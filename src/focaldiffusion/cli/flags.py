@@ -1,0 +1,145 @@
+"""Flags that commands share, and the parser that reads them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from focaldiffusion.io.known import Known
+    from focaldiffusion.physics.psf import PSF, Family
+
+Commands = argparse._SubParsersAction
+"""What `add_subparsers` returns; argparse gives it no public name."""
+
+_LENS_FLAGS = {
+    "--focal-length-mm": "focal length, the real one, not the 35 mm-equivalent [mm]",
+    "--f-number": "focal length / aperture diameter",
+    "--pixel-pitch-um": "sensor per pixel of the frames [micrometres]",
+    "--sensor-width-mm": "long side of the sensor, in place of the pitch [mm]",
+    "--focal-length-px": "image distance / pixel pitch, in place of the pitch [px]",
+    "--aperture-diameter-m": "diameter of the entrance pupil, in place of the f-number [m]",
+}
+_FAMILIES: dict[str, Family] = {
+    "disc": "disc",
+    "gaussian": "gaussian",
+    "power-exponential": "power_exponential",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser without abbreviations, whose errors look like all other errors."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+        # argparse takes -0.001,0 for an unknown flag; no flag of ours starts with a digit.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
+    def error(self, message: str) -> NoReturn:
+        """Print one sentence and exit with code 2."""
+        print(f"error: {message.rstrip('.')}. See {self.prog} --help.", file=sys.stderr)
+        sys.exit(2)
+
+
+class Numbers(argparse.Action):
+    """A list of numbers, separated by commas, spaces or both."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the numbers as a list of floats."""
+        numbers: list[float] = []
+        for text in ",".join(values).replace(",", " ").split():
+            try:
+                numbers.append(float(text))
+            except ValueError:
+                raise argparse.ArgumentError(
+                    self,
+                    f"{text!r} is not a number; expected metres, separated by commas or spaces",
+                ) from None
+        setattr(namespace, self.dest, numbers)
+
+
+def add_focus_distances(parser: Any, *, required: bool = False) -> None:
+    """Add --focus-distances to a parser or a group of it."""
+    parser.add_argument(
+        "--focus-distances",
+        action=Numbers,
+        nargs="+",
+        required=required,
+        metavar="METRES",
+        help="lens to plane of sharp focus of each frame, such as 0.3,0.5,1,inf [m]",
+    )
+
+
+def add_lens(parser: argparse.ArgumentParser, description: str) -> None:
+    """Add the flags that `known` reads besides the focus settings."""
+    group = parser.add_argument_group("lens", description)
+    for flag, text in _LENS_FLAGS.items():
+        group.add_argument(flag, type=float, metavar=flag.rsplit("-", 1)[1].upper(), help=text)
+
+
+def add_psf(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `psf` reads."""
+    group = parser.add_argument_group("blur")
+    group.add_argument(
+        "--psf", choices=_FAMILIES, help="shape of the lens blur (default: disc, an ideal lens)"
+    )
+    group.add_argument(
+        "--psf-exponent",
+        type=float,
+        metavar="P",
+        help="of power-exponential, from 2 (a Gaussian) to 32 (nearly a disc) (default: 8)",
+    )
+
+
+def known(options: argparse.Namespace) -> Known:
+    """What the flags say of lens and focus.
+
+    Raises:
+        InputError: a value that is not positive, or flags that exclude each other.
+    """
+    from focaldiffusion.io.known import Known
+
+    lens = {flag[2:].replace("-", "_") for flag in _LENS_FLAGS}
+    return Known(
+        focus_distances_m=options.focus_distances,
+        focus_positions_m=getattr(options, "focus_positions", None),
+        **{name: getattr(options, name) for name in lens},
+    )
+
+
+def psf(options: argparse.Namespace) -> PSF:
+    """The blur that the flags describe; what they leave open has the default of `PSF`.
+
+    Raises:
+        InputError: an exponent out of range, or of a family that has none.
+    """
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.physics.psf import PSF
+
+    if options.psf_exponent is None:
+        return PSF(_FAMILIES[options.psf]) if options.psf else PSF()
+    if options.psf != "power-exponential":
+        raise InputError(
+            f"--psf-exponent {options.psf_exponent:g} says nothing of a "
+            f"{options.psf or PSF().family}; use it with --psf power-exponential."
+        )
+    return PSF("power_exponential", options.psf_exponent)
+
+
+def positive_integer(text: str) -> int:
+    """An argparse type for whole numbers from 1 on."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 1 on")
+    return number

@@ -1,0 +1,312 @@
+"""`focaldiffusion infer`: stacks in, all-in-focus images and depth out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from focaldiffusion.cli.flags import (
+    Commands,
+    Numbers,
+    add_focus_distances,
+    add_lens,
+    add_psf,
+    known,
+    positive_integer,
+    psf,
+)
+from focaldiffusion.cli.memory import is_out_of_memory
+from focaldiffusion.cli.outcome import Outcome, outcome_of
+from focaldiffusion.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from focaldiffusion.io.stacks import OpenedStack
+    from focaldiffusion.pipeline import Settings
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to those of `focaldiffusion`."""
+    parser = commands.add_parser(
+        "infer",
+        help="all-in-focus image and depth of focal stacks",
+        description="Recover the all-in-focus image and the depth of focal stacks. Without focus "
+        "settings the depth is relative; with them it is metric.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "stacks", nargs="*", metavar="STACK", help="folder of frames, or one multi-page TIFF"
+    )
+    parser.add_argument(
+        "--files", nargs="+", metavar="FILE", help="in place of STACK: the frames of one stack"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder for the results; several stacks get DIR/<stack name> each",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="leave out stacks that have results"
+    )
+    parser.add_argument("--no-point-cloud", action="store_true", help="write no point_cloud.ply")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object in place of the summary"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+    focus = parser.add_argument_group(
+        "focus", "Over stack.json, which is over EXIF. One value a frame, in the frames' order."
+    ).add_mutually_exclusive_group()
+    add_focus_distances(focus)
+    focus.add_argument(
+        "--focus-positions",
+        action=Numbers,
+        nargs="+",
+        metavar="METRES",
+        help="position of a rail or stage for each frame, such as 0,1e-5,2e-5 [m]",
+    )
+    add_lens(parser, "Over stack.json, which is over EXIF.")
+    add_psf(parser)
+    method = parser.add_argument_group("method")
+    method.add_argument(
+        "--align",
+        choices=("auto", "on", "off"),
+        help="register the frames: if they moved, always, never (default: auto)",
+    )
+    method.add_argument(
+        "--drop-unaligned", action="store_true", help="leave out frames that match no other"
+    )
+    method.add_argument(
+        "--working-size",
+        type=positive_integer,
+        metavar="PX",
+        help="long side at which depth is solved (default: 1024)",
+    )
+    method.add_argument(
+        "--device", metavar="NAME", help="where torch computes, such as cuda (default: cpu)"
+    )
+    method.add_argument(
+        "--model", type=_model, default="physics", metavar="{physics}", help="(default: physics)"
+    )
+
+
+def _model(text: str) -> str:
+    if text != "physics":
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is unknown: this version ships no learned model; leave the flag out, or say "
+            "physics"
+        )
+    return text
+
+
+def run(options: argparse.Namespace) -> int:
+    """Reconstruct the stacks and return the exit code.
+
+    What can be checked before the long work is. A mistake in the flags or an output that is taken
+    stops everything; a stack that cannot be used stops no other.
+
+    Raises:
+        InputError: a mistake in the flags, or an output that is taken.
+    """
+    settings = _settings(options)
+    jobs = _open_all(options)
+    _check_outputs(jobs, options)
+    several = len(jobs) > 1
+    outcomes: list[Outcome] = []
+    for number, job in enumerate(jobs, start=1):
+        title = f"{job.name} ({number} of {len(jobs)})" if several else job.name
+        outcome = _process(job, settings, options, title)
+        outcomes.append(outcome)
+        if outcome.error is not None:
+            print(f"error: {outcome.failure if several else outcome.error}", file=sys.stderr)
+        elif not options.quiet:
+            _report(outcome, summary=not options.json)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if failed and several:
+        print(f"{len(failed)} of {len(jobs)} stacks failed:", file=sys.stderr)
+        for outcome in failed:
+            print(f"  {outcome.failure}", file=sys.stderr)
+    if options.json:
+        _print_json(outcomes)
+    if not failed:
+        return 0
+    return 1 if several else 2
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A stack as it was given, opened or the reason why not, and where its results go."""
+
+    source: str | list[str]
+    opened: OpenedStack | None = None
+    error: str | None = None
+    output: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The stack's name; the path as given where it could not be opened."""
+        return self.opened.name if self.opened is not None else " ".join(_paths(self.source))
+
+    def folders(self) -> set[Path]:
+        """Where one picture more would count as a frame."""
+        paths = {Path(path).resolve() for path in _paths(self.source)}
+        if isinstance(self.source, list):
+            return {path.parent for path in paths}
+        return {path for path in paths if path.is_dir()}
+
+
+def _paths(source: str | list[str]) -> list[str]:
+    return source if isinstance(source, list) else [source]
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """The settings that the flags describe; what they leave open has the default of `Settings`.
+
+    Raises:
+        InputError: a blur that does not exist, or a device that is not there.
+    """
+    from focaldiffusion.pipeline import Settings
+
+    given = {name: getattr(options, name) for name in ("align", "working_size", "device")}
+    settings = Settings(
+        psf=psf(options),
+        drop_unaligned=options.drop_unaligned,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    _check_device(settings.device)
+    return settings
+
+
+def _check_device(name: str) -> None:
+    import torch
+
+    from focaldiffusion.errors import InputError
+
+    try:
+        torch.zeros(1, device=name)
+    # AssertionError: torch was built without CUDA.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"--device {name}: torch cannot compute there "
+            f"({str(error).splitlines()[0].rstrip('.')}). Use --device cpu, or install a torch "
+            "that suits the device."
+        ) from None
+
+
+def _open_all(options: argparse.Namespace) -> list[_Job]:
+    """Open every stack, which checks all but the pixels."""
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.io.stacks import open_stack
+
+    if bool(options.stacks) == bool(options.files):
+        raise InputError("give stacks, or the frames of one stack with --files; not both.")
+    facts = known(options)
+    sources = [options.files] if options.files else options.stacks
+    jobs: list[_Job] = []
+    for source in sources:
+        try:
+            opened = open_stack(source, facts)
+        except InputError as error:
+            jobs.append(_Job(source, error=str(error)))
+        else:
+            output = options.output / opened.name if len(sources) > 1 else options.output
+            jobs.append(_Job(source, opened, output=output))
+    return jobs
+
+
+def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
+    """Check all outputs before any work.
+
+    Raises:
+        InputError: two stacks would share one, it holds results, it is a folder of frames, or it
+            cannot be written.
+    """
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.io.results import check_output, has_results
+
+    sources: dict[str, str] = {}
+    folders = set().union(*(job.folders() for job in jobs))
+    for job in jobs:
+        if job.output is None:
+            continue
+        source = " ".join(_paths(job.source))
+        # Some file systems take A and a for one name.
+        key = job.name.casefold()
+        if key in sources:
+            raise InputError(
+                f"{sources[key]} and {source}: two stacks named {job.name}, whose results would "
+                f"go to one folder, {job.output}. Run them apart, with outputs of their own."
+            )
+        sources[key] = source
+        if job.output.resolve() in folders:
+            raise InputError(
+                f"{job.output}: holds the frames of a stack, and the results would count as "
+                "frames the next time. Choose another output."
+            )
+        if not (options.skip_existing and has_results(job.output)):
+            check_output(job.output, overwrite=options.overwrite)
+
+
+def _process(job: _Job, settings: Settings, options: argparse.Namespace, title: str) -> Outcome:
+    """Reconstruct one stack and write its results."""
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.io.results import has_results, write_results
+    from focaldiffusion.pipeline import reconstruct
+
+    if job.opened is None or job.output is None:
+        return Outcome(job.name, None, "failed", job.error)
+    if options.skip_existing and has_results(job.output):
+        return Outcome(job.name, job.output, "skipped")
+    try:
+        with progress_bars(title, quiet=options.quiet) as progress:
+            result = reconstruct(job.opened, settings, progress)
+            progress("writing", 0, 0)
+            left_out = write_results(
+                result.reconstruction,
+                result.stack,
+                job.output,
+                name=job.name,
+                grade=result.grade,
+                image_metadata=result.image_metadata,
+                focal_length_px=result.focal_length_px,
+                point_cloud=not options.no_point_cloud,
+                overwrite=options.overwrite,
+            )
+    except InputError as error:
+        return Outcome(job.name, job.output, "failed", str(error))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        height, width = job.opened.frames.size
+        sentence = (
+            f"{job.name}: not enough memory on {settings.device} for {len(job.opened)} frames of "
+            f"{width}x{height}. Lower --working-size, or make the frames smaller."
+        )
+        return Outcome(job.name, job.output, "failed", sentence)
+    return outcome_of(job.opened, result, job.output, left_out)
+
+
+def _report(outcome: Outcome, *, summary: bool) -> None:
+    """Tell what became of a stack as soon as it is known."""
+    for warning in outcome.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if summary:
+        print(outcome.summary(), flush=True)
+
+
+def _print_json(outcomes: list[Outcome]) -> None:
+    from focaldiffusion import __version__
+    from focaldiffusion.io.results import strict_json
+
+    content = {
+        "focaldiffusion": __version__,
+        "stacks": [strict_json(asdict(outcome)) for outcome in outcomes],
+    }
+    print(json.dumps(content, indent=2, allow_nan=False))

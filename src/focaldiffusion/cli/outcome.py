@@ -1,0 +1,145 @@
+"""What became of a stack: as a summary for people, and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from focaldiffusion.io.stacks import OpenedStack
+    from focaldiffusion.pipeline import Result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stack.
+
+    Attributes:
+        name: of the stack; the path as given where it could not be opened.
+        output: the folder of its results; None where it could not be opened.
+        status: done, skipped because results were there, or failed.
+        error: why it failed, in one sentence.
+        grade: what was known of the camera, in words.
+        files: the names of the results in `output`.
+        left_out: the frames and files that were left out, and why.
+        warnings: what is not known of the camera, and why.
+        figures: of the result, see `_figures`.
+    """
+
+    name: str
+    output: Path | None
+    status: Literal["done", "skipped", "failed"]
+    error: str | None = None
+    grade: str | None = None
+    files: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def failure(self) -> str:
+        """The error with the stack's name before it, for lists of several."""
+        error = self.error or ""
+        return error if error.startswith(self.name) else f"{self.name}: {error}"
+
+    def summary(self) -> str:
+        """A few lines for people, of a stack that is done or skipped."""
+        if self.status == "skipped":
+            return f"{self.name}: skipped, {self.output} holds results"
+        figures = self.figures
+        height, width = figures["size"]
+        rows = [
+            ("depth", f"{figures['depth']}; mean confidence {figures['mean_confidence']:.2f}"),
+            ("alignment", _alignment_text(figures["alignment"])),
+            *(("left out", f"{name}: {why}") for name, why in self.left_out.items()),
+            ("results", f"{self.output}, best seen in overview.png"),
+        ]
+        title = f"{self.name}: {figures['frames']} frames of {width}x{height}, {self.grade}"
+        return "\n".join([title, *(f"  {name:<10} {text}" for name, text in rows)])
+
+
+def outcome_of(
+    opened: OpenedStack, result: Result, output: Path, unwritten: dict[str, str]
+) -> Outcome:
+    """The outcome of a stack whose results are written.
+
+    Args:
+        opened: the stack.
+        result: its result.
+        output: where `write_results` wrote it.
+        unwritten: what `write_results` returned.
+    """
+    from focaldiffusion.io.results import OWN_FILES
+
+    dropped = result.reconstruction.provenance["alignment"]["dropped"]
+    return Outcome(
+        name=opened.name,
+        output=output,
+        status="done",
+        grade=result.grade,
+        files=tuple(name for name in OWN_FILES if (output / name).exists()),
+        left_out={opened.frames.names[index]: "matches no other frame" for index in dropped}
+        | unwritten,
+        warnings=tuple(
+            f"{opened.name}: {name} {origin}"
+            for name, origin in opened.origins.items()
+            if origin.startswith("unknown")
+        ),
+        figures=_figures(opened, result),
+    )
+
+
+def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
+    """The key figures of a result.
+
+    Returns:
+        `frames` used and their `size` (height, width); `depth_field`, its `depth_range` (1 % and
+        99 % quantile, in the field's unit; None where nothing is known) and both in words,
+        `depth`; `mean_confidence`; `alignment`; `rerender_residual_rms_srgb`; `seconds` in all.
+    """
+    from focaldiffusion.io.depth_colours import ColourScale
+
+    reconstruction = result.reconstruction
+    provenance = reconstruction.provenance
+    name = reconstruction.depth_field
+    scale = ColourScale.of(getattr(reconstruction, name), name)
+    words = "nothing is known"
+    if scale is not None:
+        words = scale.range_text or "relative, from 0 (first frame) to 1 (last frame)"
+    alignment = provenance["alignment"]
+    return {
+        "frames": len(result.stack),
+        "size": list(reconstruction.all_in_focus.shape[:2]),
+        "depth_field": name,
+        "depth_range": None if scale is None else [scale.low, scale.high],
+        "depth": words.removeprefix("depth "),
+        "mean_confidence": provenance["mean_confidence"],
+        "alignment": {
+            "mode": provenance["settings"]["align"],
+            "reference": opened.frames.names[alignment["reference"]],
+            "largest_motion_px": max(one["corner_displacement_px"] for one in alignment["frames"]),
+            "gains": _ends([one["gain"] for one in alignment["frames"]]),
+        },
+        "rerender_residual_rms_srgb": provenance["rerender_residual_rms_srgb"],
+        "seconds": round(sum(provenance["seconds"].values()), 3),
+    }
+
+
+def _ends(values: Sequence[float]) -> list[float]:
+    return [min(values), max(values)]
+
+
+def _alignment_text(alignment: dict[str, Any]) -> str:
+    if alignment["mode"] == "off":
+        return "off"
+    motion_px, (darkest, brightest) = alignment["largest_motion_px"], alignment["gains"]
+    found = []
+    if motion_px > 0:
+        found.append(f"frames moved by up to {motion_px:.1f} px")
+    if darkest != brightest:
+        found.append(f"exposure differed by {100 * (brightest / darkest - 1):.0f} %")
+    if not found:
+        return "not needed"
+    return f"undone: {', '.join(found)}; reference {alignment['reference']}"

@@ -1,0 +1,61 @@
+"""Progress on standard error, with the time left."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from focaldiffusion.pipeline import Progress
+
+
+@contextmanager
+def progress_bars(title: str, *, quiet: bool) -> Iterator[Progress]:
+    """A bar for each stage of the work inside the block; none unless a person watches.
+
+    Args:
+        title: what is worked on; printed above the bars.
+        quiet: whether to show nothing, as happens anyway where standard error is no terminal.
+
+    Yields:
+        The function that the work calls as progress(stage, done, total).
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda stage, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    console.print(title, markup=False, highlight=False)
+    bars: dict[str, TaskID] = {}
+    with Progress(
+        TextColumn("  {task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        # Bars vanish when done; the summary stays.
+        transient=True,
+    ) as shown:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = shown.add_task(stage, total=None)
+            # 0 is a total that is not known yet.
+            shown.update(bars[stage], completed=done, total=total or None)
+
+        yield progress
