@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from sample_stacks import FOCUS_M, SIZE, photograph, texture
+
+from focaldiffusion.physics.calibrate import find_blur_scale
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.stack import FocalStack
+
+DEPTH_M = 1 / torch.linspace(0.5, 2.0, SIZE[1])
+
+
+def uncalibrated(stack: FocalStack) -> FocalStack:
+    return FocalStack(stack.images, focus_distances_m=stack.focus_distances_m)
+
+
+@pytest.mark.parametrize(
+    ("scale_px_m", "tolerance"),
+    # 15 and 30 px of blur between the outermost frames; of 6 px the search misses a sixth.
+    [(10.0, 0.1), (20.0, 0.1), (4.0, 0.2)],
+)
+def test_the_lens_is_found_from_the_frames(scale_px_m, tolerance):
+    stack = photograph(texture(), DEPTH_M, blur_scale_px_m=scale_px_m)
+    found = find_blur_scale(uncalibrated(stack), PSF())
+    assert found.is_clear
+    assert found.value == pytest.approx(scale_px_m, rel=tolerance)
+
+
+def test_the_scale_is_that_of_the_stack_not_of_the_search():
+    # Above 256 px the search shrinks the frames.
+    size = (192, 384)
+    stack = photograph(
+        texture(size), 1 / torch.linspace(0.5, 2.0, size[1]), size=size, blur_scale_px_m=16.0
+    )
+    found = find_blur_scale(uncalibrated(stack), PSF())
+    assert found.is_clear
+    assert found.value == pytest.approx(16.0, rel=0.1)
+
+
+def test_the_order_of_the_frames_changes_nothing():
+    stack = photograph(texture(), DEPTH_M, blur_scale_px_m=6.0)
+    order = [2, 0, 3, 1]
+    shuffled = FocalStack(stack.images[order], focus_distances_m=stack.focus_distances_m[order])
+    one, other = find_blur_scale(uncalibrated(stack), PSF()), find_blur_scale(shuffled, PSF())
+    assert other.value == pytest.approx(one.value, rel=1e-3)
+
+
+def test_stage_positions_take_the_place_of_distances():
+    stack = photograph(texture(), DEPTH_M, blur_scale_px_m=10.0)
+    # A millimetre of travel a dioptre.
+    positions_m = 1e-3 / torch.tensor(FOCUS_M)
+    found = find_blur_scale(FocalStack(stack.images, focus_positions_m=positions_m), PSF())
+    assert found.is_clear
+    assert found.value == pytest.approx(10.0 / 1e-3, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "noise_std_lsb"),
+    [
+        (0.3, 0.0),
+        (0.3, 1.0),
+        pytest.param(0.0, 0.0, id="black"),
+        pytest.param(1.0, 0.0, id="clipped"),
+    ],
+)
+def test_a_flat_stack_is_not_clear(value, noise_std_lsb):
+    stack = photograph(value, 1.0, noise_std_lsb=noise_std_lsb)
+    assert not find_blur_scale(uncalibrated(stack), PSF()).is_clear
+
+
+def test_progress_counts_up_to_its_total():
+    calls = []
+    find_blur_scale(
+        uncalibrated(photograph(0.3, 1.0, size=(32, 32))),
+        PSF(),
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
+    assert calls[-1][0] <= calls[-1][1]

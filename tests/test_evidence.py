@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from focaldiffusion.evidence import Evidence
+
+HYPOTHESES = torch.tensor([0.0, 1.0, 3.0])
+
+
+def evidence(*posteriors: list[float], **changes) -> Evidence:
+    """Evidence of one row of pixels with these posteriors."""
+    posterior = torch.tensor(posteriors).T[:, None]
+    size = posterior.shape[1:]
+    fields = {
+        "axis": "inverse_depth_dpt",
+        "hypotheses": HYPOTHESES,
+        "posterior": posterior,
+        "all_in_focus": torch.zeros(3, *size),
+        "sharpest": torch.zeros(size),
+        "never_sharp": torch.zeros(size, dtype=torch.bool),
+    }
+    return Evidence(**{**fields, **changes})
+
+
+def test_moments_are_those_of_the_posterior():
+    found = evidence([0.5, 0.5, 0.0], [0.25, 0.25, 0.5])
+    # By hand: means 1/2 and 7/4; variances 1/4 and 1/4 + 9/2 - 49/16.
+    torch.testing.assert_close(found.mean, torch.tensor([[0.5, 1.75]]))
+    torch.testing.assert_close(found.std, torch.tensor([[0.5, math.sqrt(27 / 16)]]))
+
+
+def test_a_flat_posterior_knows_nothing_and_a_single_peak_all():
+    found = evidence([1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0])
+    torch.testing.assert_close(found.entropy, torch.tensor([[1.0, 0.0]]))
+    torch.testing.assert_close(found.certainty, torch.tensor([[0.0, 1.0]]), atol=1e-6, rtol=0)
+
+
+def test_certainty_is_never_negative():
+    # Wider than ignorance: all at the two ends.
+    assert evidence([0.5, 0.0, 0.5]).certainty.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [
+        ("posterior", (2, 1, 1)),
+        ("all_in_focus", (1, 1, 1)),
+        ("sharpest", (1, 2)),
+        ("never_sharp", (2, 1)),
+    ],
+)
+def test_a_field_of_another_shape_is_refused(field, shape):
+    with pytest.raises(ValueError, match=rf"Evidence.{field}: got shape"):
+        evidence([1.0, 0.0, 0.0], **{field: torch.zeros(shape)})

@@ -1,0 +1,159 @@
+"""Imports go downwards only, heavy libraries load when used, and each has its home."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("optics",),
+    ("stack",),
+    ("depth", "evidence", "reconstruction", "scene"),
+    ("align", "io", "models", "physics"),
+    ("data", "pipeline"),
+    ("evaluation",),
+    ("training",),
+    ("cli", "web"),
+    ("__main__",),
+)
+"""The parts of the package, lowest first. A part imports from lower layers and from itself."""
+
+LAYER_OF = {part: level for level, layer in enumerate(LAYERS) for part in layer}
+
+HOMES = {
+    "accelerate": {"training"},
+    "diffusers": {"models", "pipeline"},
+    "PIL": {"io"},
+    "tifffile": {"io"},
+    "imagecodecs": {"io"},
+    "matplotlib": {"io", "evaluation"},
+    "pathlib": {"io", "data", "evaluation", "training", "cli", "web"},
+}
+"""The parts that alone may import a library. Who has no paths opens no files."""
+
+DEFERRED = {
+    "accelerate",
+    "diffusers",
+    "exiftool",
+    "imagecodecs",
+    "matplotlib",
+    "pillow_heif",
+    "rawpy",
+    "rich",
+    "scipy",
+    "torchmetrics",
+    "trimesh",
+}
+"""Slow to import, or an extra that may be absent: imported by the function that needs it."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of one module: the full name of what it imports, and whether that runs at once."""
+
+    module: str
+    line: int
+    name: str
+    at_once: bool
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.line}: {self.name}"
+
+    @property
+    def importer(self) -> str:
+        """The part of the package that imports."""
+        return self.module.partition("/")[0].removesuffix(".py")
+
+    @property
+    def library(self) -> str:
+        """The top-level package that is imported."""
+        return self.name.partition(".")[0]
+
+    @property
+    def part(self) -> str | None:
+        """The part of ours that is imported; None for libraries and for our version."""
+        ours = self.name.split(".")[1:2] if self.library == "focaldiffusion" else []
+        return next((part for part in ours if part != "__version__"), None)
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Every import of a module, also those in functions and for type checkers."""
+    module = path.relative_to(PACKAGE).as_posix()
+    for node, at_once in walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: relative; write the full name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            yield Import(module, node.lineno, name, at_once)
+
+
+def walk(node: ast.AST, at_once: bool = True) -> Iterator[tuple[ast.AST, bool]]:
+    """Every node, and whether it runs when the module is imported."""
+    yield node, at_once
+    deferred = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or (
+        isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    for child in ast.iter_child_nodes(node):
+        yield from walk(child, at_once and not deferred)
+
+
+IMPORTS = [
+    one
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path != PACKAGE / "__init__.py"
+    for one in imports_of(path)
+]
+
+
+def test_every_part_has_a_layer() -> None:
+    parts = {one.importer for one in IMPORTS}
+    assert parts - set(LAYER_OF) == set(), "give it its place in LAYERS"
+
+
+def test_imports_go_downwards() -> None:
+    upward = [
+        str(one)
+        for one in IMPORTS
+        if one.part not in (None, one.importer) and LAYER_OF[one.part] >= LAYER_OF[one.importer]
+    ]
+    assert upward == [], "a part may import lower layers only, see LAYERS"
+
+
+def test_each_library_is_imported_in_its_home() -> None:
+    strays = [
+        str(one)
+        for one in IMPORTS
+        if one.library in HOMES and one.importer not in HOMES[one.library]
+    ]
+    assert strays == [], "see HOMES"
+
+
+def test_heavy_and_optional_libraries_are_imported_in_functions() -> None:
+    eager = [str(one) for one in IMPORTS if one.at_once and one.library in DEFERRED]
+    assert eager == [], "import it in the function that needs it"
+
+
+def test_commands_start_without_torch() -> None:
+    slow = [
+        str(one)
+        for one in IMPORTS
+        if one.importer == "cli"
+        and one.at_once
+        and one.library not in sys.stdlib_module_names
+        and not (one.library == "focaldiffusion" and one.part in (None, "cli"))
+    ]
+    assert slow == [], "--help would wait for it: import it in the function that needs it"
+
+
+def test_metrics_know_nothing_of_how_a_result_was_made() -> None:
+    reached = {one.part for one in IMPORTS if one.module == "evaluation/metrics.py"}
+    assert reached & {"align", "models", "physics", "pipeline"} == set()
