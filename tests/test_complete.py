@@ -8,6 +8,7 @@ import torch
 from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.physics import complete as complete_module
 from focaldiffusion.physics.complete import aggregate, complete, smooth
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.sweep import sweep
@@ -89,8 +90,9 @@ def test_path_costs_follow_their_recursion():
     total, choices = aggregate(cost, torch.full((3, 1, 12), 0.5))
     # One row of one colour: rightwards and leftwards travel; the other six directions see each
     # pixel alone.
-    rightwards = one_dimensional(cost[:, 0], step=2.4, jump=72.0)
-    leftwards = one_dimensional(cost[:, 0].flip(1), step=2.4, jump=72.0).flip(1)
+    prices = (complete_module._STEP_PRICE, complete_module._JUMP_PRICE)
+    rightwards = one_dimensional(cost[:, 0], *prices)
+    leftwards = one_dimensional(cost[:, 0].flip(1), *prices).flip(1)
     torch.testing.assert_close(total[:, 0], rightwards + leftwards + 6 * cost[:, 0])
     expected = sorted([rightwards.argmin(0).tolist(), leftwards.argmin(0).tolist()])
     assert sorted(choices[6:, 0].tolist()) == expected
@@ -120,8 +122,10 @@ def test_a_turned_scene_has_the_turned_surface():
     assert (back - expected.coordinate).abs().quantile(0.99) * BLUR_SCALE_PX_M < 0.05
 
 
-def direct_solution(values, certainty, guide, *, smoothness=0.5, floor=1e-3, edge_std=0.03):
+def direct_solution(values, certainty, guide):
     """The normal equations of `smooth`, assembled pair by pair and solved exactly."""
+    smoothness, floor = complete_module._SMOOTHNESS, complete_module._MATCHED_WEIGHT
+    edge_std = complete_module._EDGE_STD
     height, width = values.shape
     number = np.arange(height * width).reshape(height, width)
     rows, columns, entries = [], [], []

@@ -4,6 +4,7 @@ import pytest
 import torch
 from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
+from focaldiffusion.physics import consistency
 from focaldiffusion.physics.complete import Completion, complete
 from focaldiffusion.physics.consistency import confidence, rerender_residual
 from focaldiffusion.physics.psf import PSF
@@ -66,8 +67,8 @@ def test_a_residual_lowers_confidence_and_its_absence_leaves_it():
     completion = complete(evidence)
     without = confidence(evidence, completion, None)
     torch.testing.assert_close(confidence(evidence, completion, torch.zeros(SIZE)), without)
-    # A factor of exp(-1/2) where the residual is the tolerated 6/255.
-    at_tolerance = confidence(evidence, completion, torch.full(SIZE, 6 / 255))
+    tolerated = torch.full(SIZE, consistency._TOLERATED_RMS)
+    at_tolerance = confidence(evidence, completion, tolerated)
     torch.testing.assert_close(at_tolerance, without * torch.tensor(-0.5).exp())
 
 

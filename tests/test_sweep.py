@@ -21,7 +21,7 @@ from focaldiffusion.physics.sweep import (
     box_mean,
     depth_hypotheses,
     frame_weights,
-    measure_noise_std,
+    noise_std,
     own_texture_share,
     plane_misfit,
     refine_minimum,
@@ -82,6 +82,12 @@ def test_infinity_is_a_focus_distance_and_a_depth():
 def test_two_frames_are_enough():
     evidence = sweep_of(photograph(texture(), 0.8, (0.5, 2.0)))
     assert abs(best_plane(evidence) - 1 / 0.8) * BLUR_SCALE_PX_M < 0.5
+
+
+def test_what_no_frame_shows_sharply_is_marked():
+    # Focused at 2 and 1.5 dpt; at 0.5 dpt the blur has a radius of 4 px.
+    assert sweep_of(photograph(texture(), 2.0, (0.5, 0.67))).never_sharp.float().mean() > 0.95
+    assert sweep_of(photograph(texture(), 0.6, (0.5, 0.67))).never_sharp.float().mean() < 0.05
 
 
 @pytest.mark.parametrize("family", ["gaussian", "power_exponential"])
@@ -203,6 +209,9 @@ def tiny_stack() -> tuple[FocalStack, torch.Tensor, float]:
     )
 
 
+PRIOR = (sweep_module._PRIOR_STRENGTH, sweep_module._PRIOR_KNEE)
+
+
 def reference_radii(stack: FocalStack, hypotheses: torch.Tensor, scale: float) -> np.ndarray:
     focus = 1 / stack.focus_distances_m.double().numpy()
     return np.abs(0.5 * scale * (focus - hypotheses.numpy()[:, None]))
@@ -222,7 +231,7 @@ def test_misfit_is_that_of_the_slow_version(psf, tolerance):
     luma = np.einsum("c,nchw->nhw", reference.LUMA, images)
     radii_px = reference_radii(stack, hypotheses, scale)
     assert radii_px.max() > max(stack.size)
-    expected = reference.plane_misfit(luma, reference.frame_weight(images), radii_px, psf)
+    expected = reference.plane_misfit(luma, reference.frame_weight(images), radii_px, psf, PRIOR)
     got = plane_misfit(stack, stack.focus_coordinates, hypotheses, scale, psf)
     torch.testing.assert_close(got, torch.from_numpy(expected), **tolerance)
 
@@ -233,7 +242,7 @@ def test_gradient_of_the_misfit_is_that_of_the_slow_version():
     generator = torch.Generator().manual_seed(5)
     against = torch.rand(3, 8, 9, generator=generator, dtype=torch.float64)
     misfit = plane_misfit(
-        replace(stack, images=images), stack.focus_coordinates, hypotheses, scale, DISC
+        replace(stack, images=images), stack.focus_coordinates, hypotheses, scale, PSF("gaussian")
     )
     (gradient,) = torch.autograd.grad((misfit * against).sum(), images)
     # The noise is measured, not differentiated; then the misfit is quadratic in the images, and
@@ -247,7 +256,8 @@ def test_gradient_of_the_misfit_is_that_of_the_slow_version():
                 np.einsum("c,nchw->nhw", reference.LUMA, (stack.images + end * direction).numpy()),
                 weight,
                 radii_px,
-                DISC,
+                PSF("gaussian"),
+                PRIOR,
             )
             for end in (-0.5, 0.5)
         ]
@@ -403,7 +413,7 @@ def test_noise_is_measured_through_texture():
     smooth = linear_to_srgb(blur(texture(), 4.0, PSF("gaussian")))
     images = srgb_to_linear((smooth + 3 / 255 * noise).clamp(0, 1))
     # Luma averages the channels' noise: the root of 0.3² + 0.5² + 0.2².
-    assert measure_noise_std(images) * 255 == pytest.approx(3 * math.sqrt(0.38), rel=0.1)
+    assert noise_std(images) * 255 == pytest.approx(3 * math.sqrt(0.38), rel=0.1)
 
 
 def test_refined_minimum_of_a_parabola_is_its_vertex():

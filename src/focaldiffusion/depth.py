@@ -14,6 +14,7 @@ from focaldiffusion.optics import Camera, far_bound_dpt
 from focaldiffusion.stack import FocalStack
 
 _NEAR_MARGIN = 1.25
+_NEAR_BLUR_PX = 16.0
 
 
 def ray_distance_from_depth(depth_m: Tensor, camera: Camera) -> Tensor:
@@ -63,7 +64,8 @@ def inverse_depth_bounds_dpt(focus_dpt: Tensor, blur_scale_px_m: float) -> tuple
 
     Far: beyond it the blur differs by less than a quarter pixel from infinity's; or the farthest
     focus, should that lie beyond. Near: the nearest focus and a margin of a quarter of its
-    inverse distance. What is focused on never bounds the scene by itself.
+    inverse distance, or of 16 px of blur diameter, which can still be measured. What is focused
+    on never bounds the scene by itself.
 
     Args:
         focus_dpt: (N,) where the frames are focused, dioptres; 0 is infinity.
@@ -73,8 +75,9 @@ def inverse_depth_bounds_dpt(focus_dpt: Tensor, blur_scale_px_m: float) -> tuple
         InputError: every frame is focused beyond the far bound.
     """
     far = far_bound_dpt(blur_scale_px_m)
-    near = _NEAR_MARGIN * float(focus_dpt.max())
-    if near <= far:
+    nearest_focus = float(focus_dpt.max())
+    near = max(_NEAR_MARGIN * nearest_focus, nearest_focus + _NEAR_BLUR_PX / blur_scale_px_m)
+    if _NEAR_MARGIN * nearest_focus <= far:
         raise InputError(
             f"every frame is focused beyond {_NEAR_MARGIN / far:.3g} m, where this camera's blur "
             "(blur diameter "

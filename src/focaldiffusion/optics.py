@@ -94,7 +94,7 @@ class Camera:
         return self.aperture_diameter_m * self.focal_length_px
 
     def resized(self, image_size: tuple[int, int]) -> Camera:
-        """The camera of the image resized to (height, width), keeping its aspect to within a pixel."""
+        """The camera of the image resized to (height, width), aspect kept to within a pixel."""
         (height, width), (new_height, new_width) = self.image_size, image_size
         scale_y, scale_x = new_height / height, new_width / width
         # A rounded size differs in aspect by up to a pixel; anything more would need an
@@ -159,7 +159,7 @@ def lens_distance_m(sensor_distance_m: float, focal_length_m: float) -> float:
 
 
 def far_bound_dpt(blur_scale_px_m: float, tolerance_px: float = 0.25) -> float:
-    """Inverse depth below which the blur diameter differs from infinity's by less than a tolerance."""
+    """Inverse depth below which the blur diameter is infinity's to within a tolerance."""
     return tolerance_px / blur_scale_px_m
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from focaldiffusion.physics.fuse import fuse
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.sweep import (
     frame_weights,
-    measure_noise_std,
+    noise_std,
     sweep,
     sweep_sharpness,
 )
@@ -294,7 +293,7 @@ def _provenance(
         "alignment": alignment.summary(),
         "working_size": list(stack.size),
         "hypotheses": estimate.evidence.hypotheses.tolist(),
-        "noise_std_srgb": measure_noise_std(stack.images),
+        "noise_std_srgb": noise_std(stack.images),
         "rerender_residual_rms_srgb": estimate.residual_rms,
         "mean_confidence": float(estimate.confidence.mean()),
         "never_sharp_share": float(estimate.evidence.never_sharp.float().mean()),
@@ -304,7 +303,11 @@ def _provenance(
     }
 
 
-def _peak_memory_mib() -> int:
+def _peak_memory_mib() -> int | None:
+    if sys.platform == "win32":  # has no counter of it in the standard library
+        return None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 

@@ -74,6 +74,11 @@ class FocalStack:
                 # EXIF quantises distances, so equal ones may reach us; `check_focus` refuses
                 # them where a user wrote them.
                 check_focus(name, values.tolist(), count, allow_equal=True)
+                if min(values) == max(values):
+                    raise InputError(
+                        f"{name}: all {count} frames have the same one, {float(values[0])}, so "
+                        "defocus says nothing about depth. Photograph at different focus settings."
+                    )
         if self.camera is not None and self.camera.image_size != tuple(self.images.shape[-2:]):
             raise ValueError(
                 f"camera of {self.camera.image_size}, images of {tuple(self.images.shape[-2:])}"
@@ -115,8 +120,8 @@ def check_focus(
     """
     if len(values) != frame_count:
         raise InputError(
-            f"{name}: {len(values)} values for {frame_count} frames. Give one value for each frame, "
-            "in the order of the frames."
+            f"{name}: {len(values)} values for {frame_count} frames. Give one value for each "
+            "frame, in the order of the frames."
         )
     if any(value != value for value in values):
         raise InputError(f"{name}: contains NaN: {values}. Give a number for each frame.")

@@ -15,12 +15,12 @@ from reference.psf import otf
 Plane = NDArray[np.float64]
 
 LUMA = (0.3, 0.5, 0.2)
-PRIOR_STRENGTH = 4e-3
-PRIOR_KNEE = 0.02
 LEAST_NOISE_STD = 0.6 / 255
 
 
-def plane_misfit(luma: Plane, weight: Plane, radii_px: Plane, psf: PSF) -> Plane:
+def plane_misfit(
+    luma: Plane, weight: Plane, radii_px: Plane, psf: PSF, prior: tuple[float, float]
+) -> Plane:
     """Σ_s (weight_s (I_s - H_s J))², with J = Σ_s H_s I_s / (Σ_s H_s² + ε), per hypothesis.
 
     Args:
@@ -28,6 +28,7 @@ def plane_misfit(luma: Plane, weight: Plane, radii_px: Plane, psf: PSF) -> Plane
         weight: (N, H, W), one over the noise, zero where clipped.
         radii_px: (K, N).
         psf: the shape of the blur.
+        prior: strength s and knee f0 [cycles/px] of ε = s (1 + (f / f0)²).
 
     Returns:
         (K, H, W). The image repeats, mirrored, as its own continuation: exact for any radius.
@@ -45,9 +46,9 @@ def plane_misfit(luma: Plane, weight: Plane, radii_px: Plane, psf: PSF) -> Plane
                     h = [transfer[row, column] for transfer in transfers]
                     i = [spectrum[row, column] for spectrum in spectra]
                     f = math.hypot(_frequency(row, 2 * height), _frequency(column, 2 * width))
-                    prior = PRIOR_STRENGTH * (1 + (f / PRIOR_KNEE) ** 2)
+                    epsilon = prior[0] * (1 + (f / prior[1]) ** 2)
                     sharp = sum(a * b for a, b in zip(h, i, strict=True))
-                    sharp /= sum(a * a for a in h) + prior
+                    sharp /= sum(a * a for a in h) + epsilon
                     residual[row, column] = i[s] - h[s] * sharp
             image = (backward[0] @ residual @ backward[1].T).real[:height, :width]
             misfit[k] += (weight[s] * image) ** 2

@@ -137,8 +137,7 @@ def _write_images(
     )
     confidence = reconstruction.confidence.detach().cpu().clamp(0, 1).numpy()
     _save_png(folder / "confidence.png", np.rint(confidence * 255).astype(np.uint8))
-    index_type = np.uint8 if len(stack) <= 256 else np.uint16
-    _save_png(folder / "source_index.png", reconstruction.source_index.astype(index_type))
+    _save_png(folder / "source_index.png", reconstruction.source_index)
 
 
 def _write_pictures(

@@ -192,8 +192,7 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
         sidecar_path = path / SIDECAR_NAME
         sidecar = read_sidecar(sidecar_path) if sidecar_path.exists() else None
         files = _files_of(path, sidecar)
-        # A path such as "." has no name of its own.
-        return _Found(path.resolve().name, files, sidecar, sidecar_path)
+        return _Found(_name(path), files, sidecar, sidecar_path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if not is_tiff(path):
@@ -207,6 +206,12 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
     return _Found(_stem(path), (path,), sidecar, sidecar_path)
 
 
+def _name(folder: Path) -> str:
+    """What to call the stack in a folder; a folder `stack` beside `truth` has its parent's name."""
+    resolved = folder.resolve()  # a path such as "." has no name of its own
+    return resolved.parent.name if resolved.name == "stack" else resolved.name
+
+
 def _find_listed(files: tuple[Path, ...]) -> _Found:
     """Files in the order given; a `stack.json` beside them is matched by file name."""
     if len(files) == 1:
@@ -218,7 +223,7 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
         if resolved.count(target) > 1:
             raise InputError(f"{path}: listed more than once. List each frame once.")
     folder = files[0].parent
-    name = folder.resolve().name
+    name = _name(folder)
     sidecar_path = folder / SIDECAR_NAME
     if not sidecar_path.exists() or any(path.parent != folder for path in files):
         return _Found(name, files)

@@ -17,7 +17,7 @@ from focaldiffusion.stack import FocalStack
 _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail
 _TOLERATED_RMS = 6 / 255  # sRGB; what a right depth leaves at silhouettes and in path-traced grain
 _SUPPORT_PX = 8  # half window over which evidence supports a pixel ...
-_ENOUGH_CERTAINTY = 0.003  # ... and its mean certainty there that is enough: one edge in 300 pixels
+_ENOUGH_CERTAINTY = 0.01  # ... and its mean certainty there that is enough: one edge in 100 pixels
 _AGREEMENT_PX = 4  # half window over which agreement counts
 
 
@@ -69,10 +69,11 @@ def rerender_residual(
 def confidence(evidence: Evidence, completion: Completion, residual: Tensor | None) -> Tensor:
     """How far the completed depth can be trusted, (H, W) in [0, 1].
 
-    Three factors, none of which can make up for another: whether the posterior around a pixel is
+    Factors none of which can make up for another: whether the posterior around a pixel is
     narrower than total ignorance at all, whether the directions of completion agree on the
     surface, and whether re-rendering gives the frames back. A bare wall has no residual at any
-    depth, so a low residual never raises confidence.
+    depth, so a low residual never raises confidence. The nearest hypothesis stands for all that
+    is nearer still, and has none.
 
     Args:
         evidence: the posterior.
@@ -81,6 +82,8 @@ def confidence(evidence: Evidence, completion: Completion, residual: Tensor | No
     """
     support = -torch.expm1(-box_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
     trust = support * box_mean(completion.agreement, _AGREEMENT_PX)
+    if evidence.axis == "inverse_depth_dpt":
+        trust = trust * (completion.coordinate < evidence.hypotheses[-2])
     if residual is None:
         return trust
     return trust * torch.exp(-((residual / _TOLERATED_RMS) ** 2) / 2)

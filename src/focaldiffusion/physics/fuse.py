@@ -13,10 +13,10 @@ from torch import Tensor
 
 from focaldiffusion.stack import FrameSource
 
-Image = NDArray[np.float32]
+Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
 _NOISE_STD = 1 / 255  # sRGB; detail below it does not count as sharper
-_WEIGHT_FLOOR = 1e-4  # keeps a pixel defined where every frame's weight has faded
+_WEIGHT_FLOOR = 1e-6  # keeps a pixel defined where every frame's weight has faded
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def fuse(
         np.minimum(lowest, quantised, out=lowest)
         np.maximum(highest, quantised, out=highest)
         del quantised
-        weight = cv2.resize(
+        weight: Image = cv2.resize(
             weights[index].cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR
         )
         better = weight > source_weight

@@ -31,18 +31,21 @@ from focaldiffusion.stack import FocalStack
 LUMA_WEIGHTS = (0.3, 0.5, 0.2)
 """Near the noise-optimal mix of three equally noisy channels, with green's sharper optics ahead."""
 
-POSTERIOR_STRENGTH = 12.0
-"""Log-odds that the best-textured pixel can give against a hypothesis. Bounded, so that model
-error (occlusion, an imperfect PSF) never counts as certainty."""
+POSTERIOR_STRENGTH = 36.0
+"""Log-odds against a hypothesis of a pixel whose texture is all its own. Bounded, so that model
+error (occlusion, an imperfect PSF) never counts as certainty. Among equally textured neighbours
+a pixel's share is 0.4."""
 
 _MIN_NOISE_STD = 0.6 / 255  # rounding to 8 bits, and the JPEG coder, leave at least this in luma
 _MISFIT_VARIANCE = 10.0  # squared misfit, in noise variances, at which a hypothesis is doubted
-_TEXTURE_STD = 3 / 255  # sRGB contrast per pixel at which a pixel's own texture begins to count
+_TEXTURE_TO_NOISE = 1.5  # gradient, in noise deviations, at which texture begins to count
 _NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur a pixel may be showing
 _AGGREGATION_PX = 2  # half window over which misfit is averaged
 _SHARPEST_AGGREGATION_PX = 3  # half window of the choice of frame, which fusion refines by itself
-_PRIOR_STRENGTH = 5e-4  # ε at frequency 0: inverse signal-to-noise ratio of natural images ...
-_PRIOR_KNEE = 0.02  # ... and the frequency [cycles/px] from which it falls as 1/f²
+# ε at frequency 0, the inverse signal-to-noise ratio of natural images. A larger one favours
+# planes that several frames show sharp: at 4e-3 depth was off by a tenth of a pixel of blur.
+_PRIOR_STRENGTH = 5e-4
+_PRIOR_KNEE = 0.02  # the frequency [cycles/px] from which the signal falls as 1/f²
 _TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
 
 
@@ -53,6 +56,9 @@ class _Luma:
     linear: Tensor
     noise_std: Tensor
     trusted: Tensor
+
+    def cropped(self, rows: slice, columns: slice) -> _Luma:
+        return _Luma(*(field[:, rows, columns] for field in vars(self).values()))
 
 
 def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
@@ -83,7 +89,7 @@ def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
     below = [first - px / blur_scale_px_m for px in outwards((first - far) * blur_scale_px_m)]
     above = [last + px / blur_scale_px_m for px in outwards((near - last) * blur_scale_px_m)]
     values = torch.tensor([*reversed(below), *inner, *above], dtype=torch.float64)
-    return values.clamp_min(0).unique().to(focus_dpt)
+    return values.clamp_min(0).to(focus_dpt).unique()  # no two may round to one number
 
 
 def sweep(
@@ -185,20 +191,15 @@ def plane_misfit(
         if progress is not None:
             progress(next(steps), total)
 
-    rows = []
+    misfit = luma.linear.new_empty((len(hypotheses), *stack.size))
     for top, bottom in spans[0]:
-        columns = []
         for left, right in spans[1]:
-            window = (
-                slice(max(top - reach_px, 0), min(bottom + reach_px, stack.size[0])),
-                slice(max(left - reach_px, 0), min(right + reach_px, stack.size[1])),
-            )
-            part = _Luma(*(field[(slice(None), *window)] for field in vars(luma).values()))
+            # The tile and a margin of blur around it, as far as the image goes.
+            y, x = max(top - reach_px, 0), max(left - reach_px, 0)
+            part = luma.cropped(slice(y, bottom + reach_px), slice(x, right + reach_px))
             tile = _tile_misfit(part, radii_px, reach_px, psf, step)
-            y, x = top - window[0].start, left - window[1].start
-            columns.append(tile[:, y : y + bottom - top, x : x + right - left])
-        rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, 2))
-    return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+            misfit[:, top:bottom, left:right] = tile[:, top - y : bottom - y, left - x : right - x]
+    return misfit
 
 
 def _tile_misfit(
@@ -236,21 +237,22 @@ def _evidence(
 ) -> Evidence:
     """Evidence from the doubt (K, H, W) in [0, 1] against each hypothesis."""
     all_in_focus = blend_sharpest(stack, sharpest)
-    own_texture = own_texture_share(all_in_focus, reach_px)
+    own_texture = own_texture_share(all_in_focus, reach_px, noise_std(stack.images))
     posterior = torch.softmax(-POSTERIOR_STRENGTH * doubt * own_texture, dim=0)
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
 
 
-def own_texture_share(all_in_focus: Tensor, reach_px: float) -> Tensor:
+def own_texture_share(all_in_focus: Tensor, reach_px: float, noise_std_srgb: float) -> Tensor:
     """How far what a pixel shows is its own texture, in [0, 1]: the right to speak about depth.
 
     Beside a silhouette the foreground's blur covers the background, and the frames are explained
     well by the foreground's depth. So a gradient counts against noise, and against the strongest
-    gradient within reach of the blur: |∇|² / (|∇|² + texture² + (leak · max |∇|)²).
+    gradient within reach of the blur: |∇|² / (|∇|² + (1.5 noise)² + (leak · max |∇|)²).
 
     Args:
         all_in_focus: (3, H, W) linear RGB.
         reach_px: how far blur carries.
+        noise_std_srgb: see `noise_std`.
 
     Returns:
         (H, W).
@@ -265,14 +267,16 @@ def own_texture_share(all_in_focus: Tensor, reach_px: float) -> Tensor:
     for window in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
         padding = (window[0] // 2, window[1] // 2)
         strongest = functional.max_pool2d(strongest, window, stride=1, padding=padding)
-    return squared / (squared + _TEXTURE_STD**2 + _NEIGHBOUR_LEAK**2 * strongest[0, 0])
+    return squared / (
+        squared + (_TEXTURE_TO_NOISE * noise_std_srgb) ** 2 + _NEIGHBOUR_LEAK**2 * strongest[0, 0]
+    )
 
 
 def frame_weights(coordinate: Tensor, focus: Tensor) -> Tensor:
     """Weight of each frame at pixels whose sharpest coordinate is known, (N, ...), summing to 1.
 
-    Linear interpolation's weights, squared and normalised: all of a frame at its own focus, half
-    of each half-way between two.
+    Between two focus settings the weights fall as the cubes of linear interpolation's: all of a
+    frame at its own focus, half of each half-way.
     """
     order = focus.argsort()
     ordered = focus[order].contiguous()
@@ -311,8 +315,8 @@ def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
     return torch.lerp(hypotheses[middle], hypotheses[neighbour], offset.abs())
 
 
-def measure_noise_std(images: Tensor) -> float:
-    """Standard deviation of the noise in a stack's sRGB luma.
+def noise_std(images: Tensor) -> float:
+    """Standard deviation of the noise in a stack's sRGB luma, at least that of an 8-bit file.
 
     Immerkær, Fast Noise Variance Estimation (1996): the median absolute response to a mask that
     no linear ramp excites. Of all frames the smallest, because sharp texture adds to it.
@@ -322,18 +326,20 @@ def measure_noise_std(images: Tensor) -> float:
     """
     mask = images.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
     response = functional.conv2d(_srgb_luma(images)[:, None], mask[None, None])
-    return float(response.abs().flatten(1).median(dim=1).values.min() / 0.6745)
+    measured = response.abs().flatten(1).median(dim=1).values.min() / 0.6745
+    return max(float(measured), _MIN_NOISE_STD)
 
 
 def _luma(images: Tensor) -> _Luma:
     weights = images.new_tensor(LUMA_WEIGHTS)
     encoded = _srgb_luma(images.detach())
-    noise_std = max(measure_noise_std(images.detach()), _MIN_NOISE_STD)
     # Noise is even in sRGB; the encoding's slope carries it to linear light (IEC 61966-2-1).
     slope = (2.4 / 1.055 * ((encoded + 0.055) / 1.055) ** 1.4).clamp_min(1 / 12.92)
     # A clipped highlight is darker than its light, and no blur of it predicts the frames.
     trusted = (images.detach().amax(1) < 0.98).to(images)
-    return _Luma(torch.einsum("c,nchw->nhw", weights, images), noise_std * slope, trusted)
+    return _Luma(
+        torch.einsum("c,nchw->nhw", weights, images), noise_std(images.detach()) * slope, trusted
+    )
 
 
 def _srgb_luma(images: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from focaldiffusion.physics.sweep import LUMA_WEIGHTS
 
-Plane = NDArray[np.float32]
+Plane = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
 _HALF_WINDOW_PX = 2  # at working resolution: an edge moves by no more than this
 _EDGE_VARIANCE = 0.02**2  # of sRGB luma; weaker texture is not taken for an edge of the map
@@ -39,7 +41,7 @@ def upsample(values: Tensor, guide: NDArray[np.float32]) -> Plane:
     variance = _mean(small * small) - mean_guide**2
     slope = (_mean(small * plane) - mean_guide * mean_plane) / (variance + _EDGE_VARIANCE)
     offset = mean_plane - slope * mean_guide
-    result = cv2.resize(_mean(slope), size, interpolation=cv2.INTER_LINEAR)
+    result: Plane = cv2.resize(_mean(slope), size, interpolation=cv2.INTER_LINEAR)
     result *= luma
     result += cv2.resize(_mean(offset), size, interpolation=cv2.INTER_LINEAR)
     window = np.ones((3, 3), np.uint8)
