@@ -105,7 +105,8 @@ def test_codec_gradients(kind):
 def test_bounds_come_from_the_focus_range_and_the_blur():
     blur_scale_px_m = 12.5
     far, near = inverse_depth_bounds_dpt(torch.tensor([2.0, 0.5]), blur_scale_px_m)
-    assert near == 2.5  # a quarter nearer than the nearest focus
+    assert near == pytest.approx(2.0 + 16 / 12.5)  # 16 px of blur beyond the nearest focus ...
+    assert inverse_depth_bounds_dpt(torch.tensor([8.0]), 12.5)[1] == 10.0  # ... or a quarter
     diameter = 2 * blur_radius_px(torch.tensor([far, 0.0]), torch.tensor(2.0), blur_scale_px_m)
     assert diameter.diff().item() == pytest.approx(0.25, abs=1e-5)
     # Focus beyond that bound moves it; focus at infinity does not.
@@ -114,7 +115,11 @@ def test_bounds_come_from_the_focus_range_and_the_blur():
     codec = DepthCodec.from_stack(
         stack(focus_distances_m=torch.tensor([0.5, 2.0, math.inf])), blur_scale_px_m
     )
-    assert (codec.kind, codec.near_m, codec.far_m) == ("log", pytest.approx(0.4), pytest.approx(50))
+    assert (codec.kind, codec.near_m, codec.far_m) == (
+        "log",
+        pytest.approx(1 / 3.28),
+        pytest.approx(50),
+    )
 
 
 def test_errors_say_what_to_do():

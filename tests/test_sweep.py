@@ -292,7 +292,8 @@ def test_hypotheses_cover_the_focus_distances_in_order(inverse_m, scale):
     assert (hypotheses.diff() > 0).all()
     assert hypotheses[0] >= 0
     assert hypotheses[0] <= focus.min()
-    assert hypotheses[-1] == pytest.approx(1.25 * float(focus.max()), rel=1e-6)
+    nearest = float(focus.max())
+    assert hypotheses[-1] == pytest.approx(max(1.25 * nearest, nearest + 16 / scale), rel=1e-6)
     assert 3 <= len(hypotheses) <= 260
 
 
@@ -402,7 +403,7 @@ def test_sharpness_says_nothing_of_a_flat_wall():
     evidence = sweep_sharpness(FocalStack(images))
     # Noise alone differs between frames; a textured pixel reaches 0.5.
     assert evidence.entropy.min() > 0.99
-    assert evidence.certainty.max() < 0.03
+    assert evidence.certainty.max() < 0.1
 
 
 # Parts
@@ -436,7 +437,7 @@ def test_texture_counts_unless_a_stronger_edge_is_within_reach():
     image = torch.full((3, 80, 80), 0.2)
     image[:, :, 40:] = 0.6  # one edge
     image[:, ::8, 8:12] = 0.25  # and fainter texture, 30 px away
-    wide, narrow = (own_texture_share(image, reach_px) for reach_px in (32.0, 4.0))
+    wide, narrow = (own_texture_share(image, reach_px, 1 / 255) for reach_px in (32.0, 4.0))
     assert narrow[20, 40] > 0.3
     assert narrow[:, 6:14].max() > 0.3
     assert wide[:, 6:14].max() < 0.1

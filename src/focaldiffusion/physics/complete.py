@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,8 +24,8 @@ from focaldiffusion.physics.sweep import POSTERIOR_STRENGTH, box_mean, refine_mi
 
 _STEP_PRICE = 0.2 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
 _JUMP_PRICE = 6.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
-_SMOOTHNESS = 0.5  # λ: a certain pixel is smoothed over about √λ pixels ...
-_MATCHED_WEIGHT = 1e-3  # ... and one whose directions disagree over √(λ / this), 22 pixels
+_SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels ...
+_MATCHED_WEIGHT = 1e-3  # ... and one whose directions disagree over √(λ / this), 32 pixels
 _NEIGHBOURHOOD_PX = 8  # half window over which agreement is asked for
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # side at which the solution starts
@@ -62,7 +64,7 @@ def complete(
         cost = cost - cost.amin(0)
         guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
         total, choices = aggregate(cost, guide, progress)
-        matched = refine_minimum(total, evidence.hypotheses)
+        matched = _without_specks(refine_minimum(total, evidence.hypotheses))
         agreement = ((choices - total.argmin(0)).abs() <= 1).to(matched).mean(0)
         certainty = (agreement * box_mean(agreement, _NEIGHBOURHOOD_PX)) ** 2
         return Completion(smooth(matched, certainty, guide), agreement)
@@ -100,6 +102,12 @@ def aggregate(
                 if progress is not None:
                     progress(done, 8)
     return total.transpose(1, 2).contiguous(), choices
+
+
+def _without_specks(plane: Tensor) -> Tensor:
+    """Median over 5x5 pixels: a wrong pixel among right ones would spread in least squares."""
+    median = cv2.medianBlur(np.ascontiguousarray(plane.cpu().numpy(), np.float32), 5)
+    return torch.from_numpy(median).to(plane)
 
 
 def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
     share = (position - left)[:, None, None]
     sharp = torch.lerp(energy[left], energy[left + 1], share)
     hypotheses = torch.lerp(focus[order][left], focus[order][left + 1], share[:, 0, 0])
-    noise = _MIN_NOISE_STD**2
+    noise = noise_std(stack.images) ** 2
     doubt = 1 - (sharp + noise) / (sharp.amax(0) + noise)
     with torch.no_grad():
         sharpest = refine_minimum(box_mean(doubt, _SHARPEST_AGGREGATION_PX), hypotheses)
@@ -247,7 +247,8 @@ def own_texture_share(all_in_focus: Tensor, reach_px: float, noise_std_srgb: flo
 
     Beside a silhouette the foreground's blur covers the background, and the frames are explained
     well by the foreground's depth. So a gradient counts against noise, and against the strongest
-    gradient within reach of the blur: |∇|² / (|∇|² + (1.5 noise)² + (leak · max |∇|)²).
+    gradient within reach of the blur: t / (t + (1.5 noise)² + (leak · max |∇|)²), where t is what
+    |∇|² exceeds noise by.
 
     Args:
         all_in_focus: (3, H, W) linear RGB.
@@ -267,9 +268,12 @@ def own_texture_share(all_in_focus: Tensor, reach_px: float, noise_std_srgb: flo
     for window in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
         padding = (window[0] // 2, window[1] // 2)
         strongest = functional.max_pool2d(strongest, window, stride=1, padding=padding)
-    return squared / (
-        squared + (_TEXTURE_TO_NOISE * noise_std_srgb) ** 2 + _NEIGHBOUR_LEAK**2 * strongest[0, 0]
-    )
+    noise = noise_std_srgb**2
+    # Noise alone gives a squared gradient of 0.11 of its variance, and one pixel in 100 exceeds
+    # half of it: that much is no texture.
+    texture = (squared - 0.5 * noise).clamp_min(0)
+    leak = _NEIGHBOUR_LEAK**2 * strongest[0, 0]
+    return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak)
 
 
 def frame_weights(coordinate: Tensor, focus: Tensor) -> Tensor:
@@ -326,7 +330,7 @@ def noise_std(images: Tensor) -> float:
     """
     mask = images.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
     response = functional.conv2d(_srgb_luma(images)[:, None], mask[None, None])
-    measured = response.abs().flatten(1).median(dim=1).values.min() / 0.6745
+    measured = response.detach().abs().flatten(1).median(dim=1).values.min() / 0.6745
     return max(float(measured), _MIN_NOISE_STD)
 
 
