@@ -112,7 +112,9 @@ def score_scene(scene: Path) -> Scored:
     argmax_m = depth_of_sharpest_frame(opened)
     truth_image = chw(read_image(scene / "truth" / "all_in_focus.png"))
     image = chw(found.all_in_focus)
-    relative_error = ((found.depth_m - truth_m).abs() / truth_m)[valid].nan_to_num(nan=1.0)
+    relative_error = ((found.depth_m - truth_m).abs() / truth_m)[valid].nan_to_num(
+        nan=1.0, posinf=1.0
+    )
     score = Score(
         abs_rel=depth["abs_rel"],
         delta_1_05=depth["delta_1.05"],

@@ -28,7 +28,8 @@ def test_positions_are_coordinates_themselves():
     positions_m = torch.tensor([0.0, 2e-6, -1e-6], dtype=torch.float64)
     stack = FocalStack(IMAGES, focus_positions_m=positions_m)
     assert stack.axis == "position_m"
-    torch.testing.assert_close(stack.focus_coordinates, positions_m.float())
+    from_first_m = (positions_m - positions_m[0]).float()
+    torch.testing.assert_close(stack.focus_coordinates, from_first_m)
 
 
 def test_a_single_frame_is_no_stack():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOLERANCE
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import sweep as reference
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, photograph, texture
@@ -329,10 +329,17 @@ def test_real_lenses_get_a_moderate_number_of_hypotheses(camera, focus_m):
 )
 @settings(deadline=None)
 def test_frame_weights_sum_to_one_whatever_repeats(focus, coordinates):
+    assume(len(set(focus)) > 1)  # FocalStack refuses frames that all have one focus
     weights = frame_weights(torch.tensor(coordinates), torch.tensor(focus))
     assert weights.shape == (len(focus), len(coordinates))
     torch.testing.assert_close(weights.sum(0), torch.ones(len(coordinates)))
     assert weights.min() >= 0
+
+
+def test_frames_of_equal_focus_share_the_weight():
+    weights = frame_weights(torch.tensor([3.0, 2.5, 1.0]), torch.tensor([3.0, 2.0, 3.0, 1.0]))
+    assert weights[0].tolist() == weights[2].tolist() == [0.5, 0.25, 0]
+    assert weights[1].tolist() == [0, 0.5, 0]
 
 
 def test_a_frame_has_all_weight_at_its_own_focus_and_half_between_two():

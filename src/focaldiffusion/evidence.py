@@ -20,13 +20,13 @@ class Evidence:
 
     Attributes:
         axis: what the hypotheses measure.
-        hypotheses: (K,) ascending: inverse depth [dpt], position [m] or order in [0, 1].
+        hypotheses: (K,) ascending, on the scale of `FocalStack.focus_coordinates`.
         posterior: (K, H, W), sums to one over K; flat where defocus says nothing.
         all_in_focus: (3, H, W) linear RGB, the first estimate that the sweep made.
         sharpest: (H, W) in the unit of `axis`: where the frames themselves show a pixel best.
             It guides fusion. Beside a silhouette it is the foreground's value also on the
             background, which the blur of the foreground covers in all other frames.
-        never_sharp: (H, W) bool, True where no frame is in focus.
+        never_sharp: (H, W) bool, True where no frame is in focus; never where the lens is unknown.
     """
 
     axis: Axis

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from focaldiffusion import __version__
 from focaldiffusion.align import Alignment, align
+from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.stacks import OpenedStack
-from focaldiffusion.optics import Camera, srgb_to_linear
+from focaldiffusion.optics import Camera, far_bound_dpt, srgb_to_linear
 from focaldiffusion.physics.calibrate import BlurScale, find_blur_scale
 from focaldiffusion.physics.complete import complete
 from focaldiffusion.physics.consistency import confidence, rerender_residual
@@ -43,6 +44,8 @@ Progress = Callable[[str, int, int], None]
 _WORKING_PIXELS = 16 * 1024 * 768
 """Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
 memory nor time grows with the number of frames."""
+
+_SMALLEST_PX = 8  # side of a working image, for the windows that evidence is averaged over
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class Estimate:
         confidence: (H, W) in [0, 1].
         grade: what was known of the camera, in words.
         found_scale: the blur scale that was searched for, None where it was known.
-        residual_rms: of the re-rendered stack, sRGB; None where the lens is unknown.
+        residual_rms: of the re-rendered stack, sRGB; None where there is no lens or metric depth.
+        beyond_dpt: inverse depth below which a depth cannot be told from infinity.
     """
 
     evidence: Evidence
@@ -102,6 +106,7 @@ class Estimate:
     grade: str
     found_scale: BlurScale | None
     residual_rms: float | None
+    beyond_dpt: float
 
 
 def reconstruct(
@@ -140,7 +145,11 @@ def reconstruct(
         source_index=given_index[fusion.source_index],
         camera=native_camera,
         provenance=_provenance(opened, alignment, settings, stack, estimate, clock),
-        **{depth_field: torch.from_numpy(_depth_values(stack, coordinate))},
+        **{
+            depth_field: torch.from_numpy(
+                _depth_values(opened, alignment, coordinate, estimate.beyond_dpt)
+            )
+        },
     )
     return Result(
         reconstruction=reconstruction,
@@ -190,6 +199,8 @@ def estimate_depth(
             grade=grade,
             found_scale=found,
             residual_rms=None if residual is None else float(residual.square().mean().sqrt()),
+            # An eighth of a pixel of blur, or a kilometre where blur says nothing.
+            beyond_dpt=1e-3 if scale is None else far_bound_dpt(scale, tolerance_px=0.125),
         )
 
 
@@ -217,6 +228,12 @@ def load_stack(
         math.sqrt(_WORKING_PIXELS / (total * height * width)),
     )
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if min(size) < _SMALLEST_PX:
+        raise InputError(
+            f"{opened.name}: frames of {width}x{height} are solved at {size[1]}x{size[0]}, too "
+            f"small for defocus. Both sides need {_SMALLEST_PX} px: give larger frames, or a "
+            "larger --working-size."
+        )
     # Light is averaged, not its encoding; a table of 16 bits is exact and spares the power.
     to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
     images = torch.empty((total, 3, *size), dtype=torch.float32)
@@ -259,15 +276,22 @@ def _known_blur_scale(stack: FocalStack) -> float | None:
     return stack.camera.blur_scale_px_m
 
 
-def _depth_values(stack: FocalStack, coordinate: NDArray[np.float32]) -> NDArray[np.float32]:
+def _depth_values(
+    opened: OpenedStack,
+    alignment: Alignment,
+    coordinate: NDArray[np.float32],
+    beyond_dpt: float,
+) -> NDArray[np.float32]:
     """The coordinate of a sweep in the unit of its result: depth, height or relative depth."""
-    if stack.axis == "inverse_depth_dpt":
-        return 1 / np.maximum(coordinate, np.float32(1e-6))
-    if stack.axis == "order":
+    if opened.focus_distances_m is not None:
+        known = np.where(coordinate > beyond_dpt, coordinate, np.nan)
+        return (1 / known).astype(np.float32)
+    if opened.focus_positions_m is None:
         return np.clip(coordinate, 0, 1)
-    assert stack.focus_positions_m is not None
-    first, last = float(stack.focus_positions_m[0]), float(stack.focus_positions_m[-1])
-    return (coordinate - np.float32(first)) * np.float32(math.copysign(1, last - first))
+    first, last = opened.focus_positions_m[0], opened.focus_positions_m[-1]
+    # The coordinate counts from the first frame that alignment kept, height from the first of all.
+    dropped = np.float32(opened.focus_positions_m[alignment.kept[0]] - first)
+    return (coordinate + dropped) * np.float32(math.copysign(1, last - first))
 
 
 def _provenance(
@@ -299,7 +323,7 @@ def _provenance(
         "never_sharp_share": float(estimate.evidence.never_sharp.float().mean()),
         "settings": asdict(settings),
         "seconds": clock.seconds,
-        "peak_memory_mib": _peak_memory_mib(),
+        "process_peak_memory_mib": _peak_memory_mib(),
     }
 
 

@@ -101,11 +101,15 @@ class FocalStack:
 
     @property
     def focus_coordinates(self) -> Tensor:
-        """(N,) where each frame is focused on `axis`: dioptres, metres, or order in [0, 1]."""
+        """(N,) where each frame is focused on `axis`.
+
+        Dioptres; metres from the first position, because micrometres at the end of a long stage
+        are below the precision of float32; or order in [0, 1].
+        """
         if self.focus_distances_m is not None:
             return inverse_m(self.focus_distances_m).to(self.images)
         if self.focus_positions_m is not None:
-            return self.focus_positions_m.to(self.images)
+            return (self.focus_positions_m - self.focus_positions_m[0]).to(self.images)
         return torch.linspace(0, 1, len(self)).to(self.images)
 
 

@@ -60,14 +60,19 @@ def complete(
         The surface. Not differentiable; `Evidence.mean` is.
     """
     with torch.no_grad():
-        cost = -evidence.posterior.clamp_min(1e-30).log()
-        cost = cost - cost.amin(0)
         guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
-        total, choices = aggregate(cost, guide, progress)
+        # Not held by a name here, so that `aggregate` can let it go when it turns it.
+        total, choices = aggregate(_cost(evidence), guide, progress)
         matched = _without_specks(refine_minimum(total, evidence.hypotheses))
         agreement = ((choices - total.argmin(0)).abs() <= 1).to(matched).mean(0)
         certainty = (agreement * box_mean(agreement, _NEIGHBOURHOOD_PX)) ** 2
         return Completion(smooth(matched, certainty, guide), agreement)
+
+
+def _cost(evidence: Evidence) -> Tensor:
+    """-log of the posterior over its maximum, (K, H, W)."""
+    highest = evidence.posterior.amax(0)
+    return (evidence.posterior / highest).clamp_min(1e-30).log_().neg_()
 
 
 def aggregate(

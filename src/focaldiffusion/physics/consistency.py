@@ -72,18 +72,19 @@ def confidence(evidence: Evidence, completion: Completion, residual: Tensor | No
     Factors none of which can make up for another: whether the posterior around a pixel is
     narrower than total ignorance at all, whether the directions of completion agree on the
     surface, and whether re-rendering gives the frames back. A bare wall has no residual at any
-    depth, so a low residual never raises confidence. The nearest hypothesis stands for all that
-    is nearer still, and has none.
+    depth, so a low residual never raises confidence. The outermost hypotheses stand for all that
+    lies beyond them, and have none, unless they are infinity.
 
     Args:
         evidence: the posterior.
         completion: the surface through it.
-        residual: of `rerender_residual`; None where the lens is unknown.
+        residual: of `rerender_residual`; None where there is none: no lens, or no metric depth.
     """
     support = -torch.expm1(-box_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
     trust = support * box_mean(completion.agreement, _AGREEMENT_PX)
-    if evidence.axis == "inverse_depth_dpt":
-        trust = trust * (completion.coordinate < evidence.hypotheses[-2])
     if residual is None:
         return trust
+    trust = trust * (completion.coordinate < evidence.hypotheses[-2])
+    if evidence.hypotheses[0] > 0:
+        trust = trust * (completion.coordinate > evidence.hypotheses[1])
     return trust * torch.exp(-((residual / _TOLERATED_RMS) ** 2) / 2)

@@ -117,13 +117,14 @@ def sweep(
     else:
         hypotheses = _position_hypotheses(focus, blur_scale)
     misfit = plane_misfit(stack, focus, hypotheses, blur_scale, psf, progress=progress)
+    # Each volume of (K, H, W) is let go as soon as the next one stands: they are what memory holds.
     with torch.no_grad():
-        coarse = box_mean(misfit, _SHARPEST_AGGREGATION_PX)
-        sharpest = refine_minimum(coarse, hypotheses)
-        reach_px = 0.25 * blur_scale * float(focus.max() - focus.min())
+        sharpest = refine_minimum(box_mean(misfit, _SHARPEST_AGGREGATION_PX), hypotheses)
     misfit = box_mean(misfit, _AGGREGATION_PX)
-    misfit = misfit - misfit.amin(0)
-    doubt = -torch.expm1(-misfit / _MISFIT_VARIANCE)
+    misfit = (misfit.amin(0) - misfit) / _MISFIT_VARIANCE
+    doubt = -torch.expm1(misfit)
+    del misfit
+    reach_px = 0.25 * blur_scale * float(focus.max() - focus.min())
     nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
     return _evidence(stack, hypotheses, doubt, sharpest, reach_px, never_sharp=nearest_px > 2)
 
@@ -138,21 +139,21 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
     Returns:
         Evidence on the axis of the stack.
     """
-    focus = stack.focus_coordinates
-    order = focus.argsort()
-    luma = _srgb_luma(stack.images[order])
-    energy = _sharpness(luma)
-    steps = 4 if len(stack) <= 24 else 2
-    position = torch.linspace(0, len(stack) - 1, steps * (len(stack) - 1) + 1).to(energy)
-    left = position.long().clamp_max(len(stack) - 2)
-    share = (position - left)[:, None, None]
-    sharp = torch.lerp(energy[left], energy[left + 1], share)
-    hypotheses = torch.lerp(focus[order][left], focus[order][left + 1], share[:, 0, 0])
+    focus, member = stack.focus_coordinates.unique(return_inverse=True)
+    frame_energy = _sharpness(_srgb_luma(stack.images))
+    # Of frames with equal focus, as rounded EXIF distances make them, the sharper one speaks.
+    energy = torch.stack([frame_energy[member == k].amax(0) for k in range(len(focus))])
+    steps = 4 if len(focus) <= 24 else 2
+    position = torch.linspace(0, len(focus) - 1, steps * (len(focus) - 1) + 1).to(energy)
+    left = position.long().clamp_max(len(focus) - 2)
+    share = position - left
+    sharp = torch.lerp(energy[left], energy[left + 1], share[:, None, None])
+    hypotheses = torch.lerp(focus[left], focus[left + 1], share)
     noise = noise_std(stack.images) ** 2
     doubt = 1 - (sharp + noise) / (sharp.amax(0) + noise)
     with torch.no_grad():
         sharpest = refine_minimum(box_mean(doubt, _SHARPEST_AGGREGATION_PX), hypotheses)
-        never_sharp = energy.amax(0) < noise
+    never_sharp = torch.zeros_like(sharpest, dtype=torch.bool)
     # How far blur reaches is unknown here; defocus rarely exceeds a fortieth of the image.
     return _evidence(stack, hypotheses, doubt, sharpest, max(stack.size) / 40, never_sharp)
 
@@ -197,8 +198,10 @@ def plane_misfit(
             # The tile and a margin of blur around it, as far as the image goes.
             y, x = max(top - reach_px, 0), max(left - reach_px, 0)
             part = luma.cropped(slice(y, bottom + reach_px), slice(x, right + reach_px))
-            tile = _tile_misfit(part, radii_px, reach_px, psf, step)
-            misfit[:, top:bottom, left:right] = tile[:, top - y : bottom - y, left - x : right - x]
+            window = (slice(top - y, bottom - y), slice(left - x, right - x))
+            for k, plane in enumerate(_tile_misfit(part, radii_px, reach_px, psf)):
+                misfit[k, top:bottom, left:right] = plane[window]
+                step()
     return misfit
 
 
@@ -207,8 +210,8 @@ def _tile_misfit(
     radii_px: Tensor,
     reach_px: float,
     psf: PSF,
-    step: Callable[[], None],
-) -> Tensor:
+) -> Iterator[Tensor]:
+    """Yield the (H, W) misfit of each plane of (K, N) radii."""
     grid = MirrorGrid((luma.linear.shape[-2], luma.linear.shape[-1]), reach_px)
     spectrum = grid.spectrum(luma.linear)  # (N, P, Q/2+1)
     height, width = grid.grid_size
@@ -217,14 +220,11 @@ def _tile_misfit(
     frequency_squared = vertical**2 + torch.fft.rfftfreq(width, **options) ** 2
     prior = _PRIOR_STRENGTH * (1 + frequency_squared / _PRIOR_KNEE**2)
     weight = luma.trusted / luma.noise_std
-    misfit = []
     for radii in radii_px:
         transfer = grid.transfer(psf, radii)  # (N, P, Q/2+1)
         sharp = (transfer * spectrum).sum(0) / ((transfer**2).sum(0) + prior)
         residual = grid.image(spectrum - transfer * sharp) * weight
-        misfit.append((residual**2).sum(0))
-        step()
-    return torch.stack(misfit)
+        yield (residual**2).sum(0)
 
 
 def _evidence(
@@ -238,7 +238,7 @@ def _evidence(
     """Evidence from the doubt (K, H, W) in [0, 1] against each hypothesis."""
     all_in_focus = blend_sharpest(stack, sharpest)
     own_texture = own_texture_share(all_in_focus, reach_px, noise_std(stack.images))
-    posterior = torch.softmax(-POSTERIOR_STRENGTH * doubt * own_texture, dim=0)
+    posterior = torch.softmax(doubt * (-POSTERIOR_STRENGTH * own_texture), dim=0)
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
 
 
@@ -269,8 +269,8 @@ def own_texture_share(all_in_focus: Tensor, reach_px: float, noise_std_srgb: flo
         padding = (window[0] // 2, window[1] // 2)
         strongest = functional.max_pool2d(strongest, window, stride=1, padding=padding)
     noise = noise_std_srgb**2
-    # Noise alone gives a squared gradient of 0.11 of its variance, and one pixel in 100 exceeds
-    # half of it: that much is no texture.
+    # Noise alone gives a squared gradient of about a tenth of its variance, and hardly ever half
+    # of it: that much is no texture.
     texture = (squared - 0.5 * noise).clamp_min(0)
     leak = _NEIGHBOUR_LEAK**2 * strongest[0, 0]
     return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak)
@@ -280,19 +280,19 @@ def frame_weights(coordinate: Tensor, focus: Tensor) -> Tensor:
     """Weight of each frame at pixels whose sharpest coordinate is known, (N, ...), summing to 1.
 
     Between two focus settings the weights fall as the cubes of linear interpolation's: all of a
-    frame at its own focus, half of each half-way.
+    frame at its own focus, half of each half-way. Frames of equal focus, which rounded EXIF
+    distances make, share.
     """
-    order = focus.argsort()
-    ordered = focus[order].contiguous()
+    ordered, member = focus.unique(return_inverse=True)
     inside = coordinate.contiguous().clamp(float(ordered[0]), float(ordered[-1]))
     right = torch.searchsorted(ordered, inside).clamp(1, len(ordered) - 1)
-    span = (ordered[right] - ordered[right - 1]).clamp_min(1e-12)
-    share = (inside - ordered[right - 1]) / span
+    share = (inside - ordered[right - 1]) / (ordered[right] - ordered[right - 1])
     near, far = (1 - share) ** 3, share**3
-    weights = coordinate.new_zeros((len(focus), *coordinate.shape))
-    weights.scatter_(0, order[right - 1][None], (near / (near + far))[None])
-    weights.scatter_add_(0, order[right][None], (far / (near + far))[None])
-    return weights
+    weights = coordinate.new_zeros((len(ordered), *coordinate.shape))
+    weights.scatter_(0, (right - 1)[None], (near / (near + far))[None])
+    weights.scatter_(0, right[None], (far / (near + far))[None])
+    sharing = member.bincount().to(weights)[member]
+    return weights[member] / sharing.reshape(-1, *[1] * coordinate.ndim)
 
 
 def blend_sharpest(stack: FocalStack, sharpest: Tensor) -> Tensor:
