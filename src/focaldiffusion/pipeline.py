@@ -36,7 +36,7 @@ from focaldiffusion.physics.sweep import (
 )
 from focaldiffusion.physics.upsample import upsample
 from focaldiffusion.reconstruction import FIELD_OF_AXIS, Reconstruction
-from focaldiffusion.stack import FocalStack, FrameSource
+from focaldiffusion.stack import FocalStack
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total) whenever a unit of work is done."""
@@ -126,7 +126,7 @@ def reconstruct(
         crop = alignment.crop
         native_camera = native_camera.cropped(crop.left, crop.top, crop.size)
     with clock.stage("reading") as count:
-        stack = load_stack(frames, opened, alignment, native_camera, settings, count)
+        stack = load_stack(opened, alignment, native_camera, settings, count)
     estimate = estimate_depth(stack, settings.psf, clock.stage)
     with clock.stage("fusing") as count, torch.inference_mode():
         weights = frame_weights(estimate.evidence.sharpest, stack.focus_coordinates)
@@ -212,7 +212,6 @@ _GRADES = {
 
 
 def load_stack(
-    frames: FrameSource,
     opened: OpenedStack,
     alignment: Alignment,
     camera: Camera | None,
@@ -220,6 +219,7 @@ def load_stack(
     count: Callable[[int, int], None] = lambda done, total: None,
 ) -> FocalStack:
     """Read the aligned frames at working resolution, one at a time."""
+    frames = alignment.apply(opened.frames)
     height, width = frames.size
     total = len(frames.names)
     scale = min(
@@ -234,11 +234,12 @@ def load_stack(
             f"small for defocus. Both sides need {_SMALLEST_PX} px: give larger frames, or a "
             "larger --working-size."
         )
+    source = alignment.apply(opened.frames, draft=scale <= 0.5)
     # Light is averaged, not its encoding; a table of 16 bits is exact and spares the power.
     to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
     images = torch.empty((total, 3, *size), dtype=torch.float32)
     for index in range(total):
-        linear = to_linear.take(np.rint(frames.read(index) * 65535).astype(np.uint16))
+        linear = to_linear.take(np.rint(source.read(index) * 65535).astype(np.uint16))
         if size != frames.size:
             linear = cv2.resize(linear, size[::-1], interpolation=cv2.INTER_AREA)
         images[index] = torch.from_numpy(linear).permute(2, 0, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.io.images import PNG_LEVEL
 
 MAX_DEPTH_MM = 65535
 _MIN_SPAN_M = 0.05
@@ -97,7 +98,8 @@ def write_depth_mm(path: Path, depth_m: Tensor) -> None:
     if reason := why_not_millimetres(depth_m):
         raise InputError(f"{path}: not written: {reason}. Use the float32 .npy file.")
     millimetres = (depth_m.detach().cpu().double() * 1000).round().nan_to_num(nan=0.0)
-    Image.fromarray(millimetres.numpy().astype(np.uint16)).save(path, format="PNG")
+    pixels = Image.fromarray(millimetres.numpy().astype(np.uint16))
+    pixels.save(path, format="PNG", compress_level=PNG_LEVEL)
 
 
 def read_depth_mm(path: Path) -> Tensor:

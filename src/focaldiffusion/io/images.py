@@ -160,6 +160,10 @@ def read_metadata(path: Path) -> ImageMetadata:
     )
 
 
+PNG_LEVEL = 3
+"""zlib level of all PNG files: half the time of the usual 6 for a few per cent more bytes."""
+
+
 def write_png(
     path: Path,
     image: NDArray[np.float32],
@@ -184,7 +188,7 @@ def write_png(
     full_scale = 2**bit_depth - 1
     levels = np.rint(np.clip(image, 0, 1) * full_scale)
     pixels = np.ascontiguousarray(levels.astype(np.uint8 if bit_depth == 8 else np.uint16))
-    png = imagecodecs.png_encode(pixels)
+    png = imagecodecs.png_encode(pixels, level=PNG_LEVEL)
     metadata = metadata or ImageMetadata()
     chunks = b""
     profile = metadata.icc_profile or b""

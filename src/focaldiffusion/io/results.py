@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import why_not_millimetres, write_depth_mm, write_npy
-from focaldiffusion.io.images import ImageMetadata, write_png
+from focaldiffusion.io.images import PNG_LEVEL, ImageMetadata, write_png
 from focaldiffusion.io.pictures import depth_picture, overview
 from focaldiffusion.io.pointcloud import write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, staging
@@ -215,4 +215,4 @@ def strict_json(value: Any) -> Any:
 def _save_png(path: Path, pixels: NDArray[np.integer[Any]]) -> None:
     from PIL import Image
 
-    Image.fromarray(pixels).save(path, format="PNG")
+    Image.fromarray(pixels).save(path, format="PNG", compress_level=PNG_LEVEL)
