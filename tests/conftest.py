@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Two OpenMP threads on a busy two-core machine spin-wait and run ten times slower; this must be
 # set before torch is imported.
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+
+# A shell's background job ignores Ctrl-C, and so would the tests of it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("untimed", deadline=None)  # no test measures time
 settings.load_profile("untimed")
