@@ -147,10 +147,10 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
     position = torch.linspace(0, len(focus) - 1, steps * (len(focus) - 1) + 1).to(energy)
     left = position.long().clamp_max(len(focus) - 2)
     share = position - left
-    sharp = torch.lerp(energy[left], energy[left + 1], share[:, None, None])
     hypotheses = torch.lerp(focus[left], focus[left + 1], share)
     noise = noise_std(stack.images) ** 2
-    doubt = 1 - (sharp + noise) / (sharp.amax(0) + noise)
+    doubt_of_frame = 1 - (energy + noise) / (energy.amax(0) + noise)
+    doubt = torch.lerp(doubt_of_frame[left], doubt_of_frame[left + 1], share[:, None, None])
     with torch.no_grad():
         sharpest = refine_minimum(box_mean(doubt, _SHARPEST_AGGREGATION_PX), hypotheses)
     never_sharp = torch.zeros_like(sharpest, dtype=torch.bool)
