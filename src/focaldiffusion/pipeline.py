@@ -285,8 +285,8 @@ def _depth_values(
 ) -> NDArray[np.float32]:
     """The coordinate of a sweep in the unit of its result: depth, height or relative depth."""
     if opened.focus_distances_m is not None:
-        known = np.where(coordinate > beyond_dpt, coordinate, np.nan)
-        return (1 / known).astype(np.float32)
+        known = np.where(coordinate > beyond_dpt, coordinate, np.float32("nan"))
+        return np.reciprocal(known, dtype=np.float32)
     if opened.focus_positions_m is None:
         return np.clip(coordinate, 0, 1)
     first, last = opened.focus_positions_m[0], opened.focus_positions_m[-1]

@@ -348,9 +348,10 @@ def _luma(images: Tensor) -> _Luma:
 
 def _srgb_luma(images: Tensor) -> Tensor:
     """(N, H, W) luma of the sRGB encoding of linear (N, 3, H, W)."""
-    return torch.einsum(
-        "c,nchw->nhw", images.new_tensor(LUMA_WEIGHTS), linear_to_srgb(images.clamp(0, 1))
-    )
+    weights = images.new_tensor(LUMA_WEIGHTS)
+    # One by one: the encoding takes several copies of what it is given.
+    encoded = (linear_to_srgb(image.clamp(0, 1)) for image in images)
+    return torch.stack([torch.einsum("c,chw->hw", weights, image) for image in encoded])
 
 
 def _sharpness(luma: Tensor) -> Tensor:
