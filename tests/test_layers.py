@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("optics",),
+    ("config", "optics"),
     ("stack",),
     ("depth", "evidence", "reconstruction", "scene"),
     ("align", "io", "models", "physics"),
@@ -29,23 +29,28 @@ LAYER_OF = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 HOMES = {
     "accelerate": {"training"},
     "diffusers": {"models", "pipeline"},
+    "h5py": {"data", "io"},
+    "OpenEXR": {"io"},
     "PIL": {"io"},
     "tifffile": {"io"},
     "imagecodecs": {"io"},
     "matplotlib": {"io", "evaluation"},
-    "pathlib": {"io", "data", "evaluation", "training", "cli", "web"},
+    "pathlib": {"config", "io", "data", "evaluation", "training", "cli", "web"},
 }
 """The parts that alone may import a library. Who has no paths opens no files."""
 
 DEFERRED = {
     "accelerate",
     "diffusers",
+    "OpenEXR",
     "exiftool",
+    "h5py",
     "imagecodecs",
     "matplotlib",
     "pillow_heif",
     "rawpy",
     "rich",
+    "safetensors",
     "scipy",
     "torchmetrics",
     "trimesh",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,3 +127,98 @@ def read_depth_mm(path: Path) -> Tensor:
         )
     depth_m = torch.from_numpy(millimetres.astype(np.float32) / 1000)
     return depth_m.masked_fill(depth_m == 0, torch.nan)
+
+
+def read_values(path: Path, dataset: str | None = None) -> Tensor:
+    """Read a map of numbers as its file has it: no unit, no invalid value is assumed.
+
+    Reads .npy, .npz (its only array, or one called depth), 8- and 16-bit grey .png, .pfm, .tif,
+    .exr (its first channel) and .hdf5 or .h5.
+
+    Args:
+        path: the file.
+        dataset: of an HDF5 file, the name of the array; its only one when not given.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        InputError: no such file, not of these kinds, or not one channel of real numbers.
+    """
+    readers: dict[str, Callable[[], Any]] = {
+        ".npy": lambda: np.load(path, allow_pickle=False),
+        ".npz": lambda: _from_npz(path),
+        ".png": lambda: _from_opencv(path),
+        ".pfm": lambda: _from_opencv(path),
+        ".tif": lambda: _from_tiff(path),
+        ".tiff": lambda: _from_tiff(path),
+        ".exr": lambda: _from_exr(path),
+        ".hdf5": lambda: _from_hdf5(path, dataset),
+        ".h5": lambda: _from_hdf5(path, dataset),
+    }
+    suffix = path.suffix.lower()
+    if suffix not in readers:
+        raise InputError(
+            f"{path}: {suffix or 'no suffix'}; expected depth as one of {', '.join(readers)}."
+        )
+    if not path.is_file():
+        raise InputError(f"{path}: no such file.")
+    try:
+        values = np.asarray(readers[suffix]())
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as {suffix} ({error}).") from error
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise InputError(
+            f"{path}: {values.dtype} of shape {values.shape}; expected one channel of numbers, "
+            "(height, width)."
+        )
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _from_npz(path: Path) -> Any:
+    with np.load(path, allow_pickle=False) as arrays:
+        if len(arrays) != 1 and "depth" not in arrays:
+            raise ValueError(f"holds {', '.join(arrays)}; expected one array, or one named depth")
+        return arrays["depth"] if "depth" in arrays else arrays[next(iter(arrays))]
+
+
+def _from_opencv(path: Path) -> Any:
+    import cv2
+
+    # Decoded from memory: OpenCV opens no paths beyond the system's code page on Windows.
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise ValueError("not an image")
+    return values
+
+
+def _from_tiff(path: Path) -> Any:
+    import tifffile
+
+    return tifffile.imread(path)
+
+
+def _from_exr(path: Path) -> Any:
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise InputError(
+            f"{path}: OpenEXR is not installed; pip install 'focaldiffusion[exr]'."
+        ) from error
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        channels = file.channels()
+        return channels[
+            next(name for name in ("Z", "Y", "R", *channels) if name in channels)
+        ].pixels
+
+
+def _from_hdf5(path: Path, dataset: str | None) -> Any:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+        if dataset is None and len(names) != 1:
+            raise ValueError(f"holds {', '.join(names) or 'no array'}; name one of them")
+        return file[dataset or names[0]][()]

@@ -1,0 +1,81 @@
+"""What a data set is, and the two kinds of sample that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.scene import Scene
+from focaldiffusion.stack import FocalStack
+
+
+@dataclass(frozen=True, eq=False)
+class StackSample:
+    """A focal stack and what is true of it.
+
+    Attributes:
+        stack: the frames, photographed or rendered.
+        depth_m: (H, W) metres along the optical axis; > 0 where valid, anything elsewhere.
+        valid: (H, W) bool, True where the depth is trustworthy.
+        all_in_focus: (3, H, W) linear RGB, None where the data set has none.
+        source: where the sample comes from, for messages.
+
+    Raises:
+        InputError: no valid depth, or a valid depth that is not positive.
+    """
+
+    stack: FocalStack
+    depth_m: Tensor
+    valid: Tensor
+    all_in_focus: Tensor | None
+    source: str
+
+    def __post_init__(self) -> None:
+        check_shape("StackSample.depth_m", self.depth_m, self.stack.size)
+        check_shape("StackSample.valid", self.valid, self.stack.size)
+        if self.all_in_focus is not None:
+            check_shape("StackSample.all_in_focus", self.all_in_focus, (3, *self.stack.size))
+        known = self.depth_m[self.valid]
+        if known.numel() == 0:
+            raise InputError(f"{self.source}: no pixel has a valid depth. Leave this sample out.")
+        if not bool((known > 0).all()):
+            raise InputError(
+                f"{self.source}: {int((~(known > 0)).sum())} pixels marked valid have a depth that "
+                "is not a positive number. Mark them invalid."
+            )
+
+
+Sample = Scene | StackSample
+"""A `Scene` is photographed by the simulator; a `StackSample` already has its frames."""
+
+
+class Dataset(Protocol):
+    """A split of a data set: an index over its files, which are opened one sample at a time.
+
+    It holds paths and numbers only, so that a worker process can take a copy.
+    """
+
+    skipped: Sequence[str]
+    """A sentence for each listed sample that is left out because its files are missing."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read a sample as it is on disk: its size, its optics, depth planar in metres.
+
+        Raises:
+            InputError: a file that is missing or not what it should be; the message names it.
+        """
+        ...
+
+    def name(self, index: int) -> str:
+        """What tells the sample from the others of its data set, such as its relative path."""
+        ...
+
+    def scene(self, index: int) -> str:
+        """The physical scene of the sample. No scene is in two splits."""
+        ...

@@ -1,0 +1,59 @@
+"""Where the files of a data set lie: one folder, several tried in turn, or one per kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from focaldiffusion.config.data import DataRoot, RootKind
+from focaldiffusion.errors import InputError
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The folders of a `data_root`.
+
+    Attributes:
+        folders: for each kind of file the folders to look in, in turn; kinds that are not named
+            use `default`.
+    """
+
+    folders: dict[RootKind, tuple[Path, ...]]
+
+    @classmethod
+    def of(cls, data_root: DataRoot) -> Roots:
+        """The folders that a configuration names."""
+        by_kind: dict[RootKind, str | list[str]]
+        by_kind = data_root if isinstance(data_root, dict) else {"default": data_root}
+        return cls(
+            {
+                kind: tuple(Path(path) for path in ([paths] if isinstance(paths, str) else paths))
+                for kind, paths in by_kind.items()
+            }
+        )
+
+    def candidates(self, relative: str, kind: RootKind = "default") -> list[Path]:
+        """Every path at which a file may lie; an absolute path stays what it is."""
+        folders = self.folders.get(kind) or self.folders.get("default", ())
+        return [folder / relative for folder in folders] or [Path(relative)]
+
+    def find(self, relative: str, kind: RootKind = "default") -> Path | None:
+        """The first candidate that exists, a file or a folder; None where there is none."""
+        return next((path for path in self.candidates(relative, kind) if path.exists()), None)
+
+    def need(self, relative: str, kind: RootKind = "default", *, remedy: str) -> Path:
+        """The first candidate that exists.
+
+        Args:
+            relative: path below the roots.
+            kind: which roots.
+            remedy: a sentence on where to get the file, the end of the message.
+
+        Raises:
+            InputError: it exists under no root; names every place that was tried.
+        """
+        found = self.find(relative, kind)
+        if found is None:
+            places = " or ".join(map(str, self.candidates(relative, kind)))
+            raise InputError(f"{places}: no such file or folder. {remedy}")
+        return found
