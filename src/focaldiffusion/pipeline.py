@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion import __version__
@@ -120,44 +119,82 @@ def reconstruct(
     clock = _Clock(progress)
     with clock.stage("aligning") as count:
         alignment = _align(opened, settings, count)
-    frames = alignment.apply(opened.frames)
     native_camera = opened.camera_for(alignment.reference)
     if native_camera is not None:
         crop = alignment.crop
         native_camera = native_camera.cropped(crop.left, crop.top, crop.size)
     with clock.stage("reading") as count:
         stack = load_stack(opened, alignment, native_camera, settings, count)
-    estimate = estimate_depth(stack, settings.psf, clock.stage)
-    with clock.stage("fusing") as count, torch.inference_mode():
-        weights = frame_weights(estimate.evidence.sharpest, stack.focus_coordinates)
-        fusion = fuse(frames, weights, progress=count)
-    with clock.stage("enlarging"):
-        coordinate = upsample(estimate.coordinate, fusion.all_in_focus)
-        certain = cv2.resize(
-            estimate.confidence.cpu().numpy(), frames.size[::-1], interpolation=cv2.INTER_LINEAR
-        )
-    depth_field = FIELD_OF_AXIS[stack.axis]
-    # Fusion counts the frames that alignment kept; users count those they gave.
+    recovered, estimate = recover(stack, native_camera, settings.psf, clock.stage)
+    # Alignment may have left frames out; users count those they gave.
     given_index = np.array(alignment.kept, np.uint8 if len(opened) <= 256 else np.uint16)
-    reconstruction = Reconstruction(
-        all_in_focus=fusion.all_in_focus,
-        confidence=torch.from_numpy(certain),
-        source_index=given_index[fusion.source_index],
-        camera=native_camera,
-        provenance=_provenance(opened, alignment, settings, stack, estimate, clock),
-        **{
-            depth_field: torch.from_numpy(
-                _depth_values(opened, alignment, coordinate, estimate.beyond_dpt)
-            )
-        },
-    )
+    height_m = recovered.height_m
+    if height_m is not None and opened.focus_positions_m is not None:
+        first, last = opened.focus_positions_m[0], opened.focus_positions_m[-1]
+        height_m = (height_m + (opened.focus_positions_m[alignment.kept[0]] - first)) * (
+            math.copysign(1, last - first)
+        )
     return Result(
-        reconstruction=reconstruction,
+        reconstruction=replace(
+            recovered,
+            source_index=given_index[recovered.source_index],
+            height_m=height_m,
+            provenance=_provenance(opened, alignment, settings, stack, estimate, clock),
+        ),
         stack=stack,
         grade=estimate.grade,
         image_metadata=opened.metadata_for(alignment.reference),
         focal_length_px=opened.focal_length_px_for(alignment.reference),
     )
+
+
+def recover(
+    stack: FocalStack,
+    native_camera: Camera | None,
+    psf: PSF,
+    stage: Callable[[str], Any] | None = None,
+) -> tuple[Reconstruction, Estimate]:
+    """The all-in-focus image and the depth of a stack that is aligned.
+
+    Args:
+        stack: at working resolution, with its native frames.
+        native_camera: optics at the size of the native frames, None when unknown.
+        psf: shape of the lens blur.
+        stage: as in `estimate_depth`.
+
+    Returns:
+        The reconstruction at native size, heights counted from the stack's first position and
+        without provenance; and the estimate it was made from.
+    """
+    if stack.frames is None:
+        raise ValueError("fusion needs the native frames: FocalStack.frames is None")
+    stage = stage or _Clock(None).stage
+    estimate = estimate_depth(stack, psf, stage)
+    frames = stack.frames
+    with stage("fusing") as count, torch.inference_mode():
+        weights = frame_weights(estimate.evidence.sharpest, stack.focus_coordinates)
+        fusion = fuse(frames, weights, progress=count)
+    with stage("enlarging"):
+        coordinate = upsample(estimate.coordinate, fusion.all_in_focus)
+        certain = cv2.resize(
+            estimate.confidence.cpu().numpy(), frames.size[::-1], interpolation=cv2.INTER_LINEAR
+        )
+    values = coordinate
+    if stack.axis == "inverse_depth_dpt":
+        # NaN where the depth cannot be told from infinity.
+        known = np.where(coordinate > estimate.beyond_dpt, coordinate, np.float32("nan"))
+        values = np.reciprocal(known, dtype=np.float32)
+    elif stack.axis == "order":
+        values = np.clip(coordinate, 0, 1)
+    depth: dict[str, Any] = {FIELD_OF_AXIS[stack.axis]: torch.from_numpy(values)}
+    reconstruction = Reconstruction(
+        all_in_focus=fusion.all_in_focus,
+        confidence=torch.from_numpy(certain),
+        source_index=fusion.source_index,
+        camera=native_camera,
+        **depth,
+    )
+    return reconstruction, estimate
 
 
 def estimate_depth(
@@ -275,24 +312,6 @@ def _known_blur_scale(stack: FocalStack) -> float | None:
     if stack.camera is None or stack.axis != "inverse_depth_dpt":
         return None
     return stack.camera.blur_scale_px_m
-
-
-def _depth_values(
-    opened: OpenedStack,
-    alignment: Alignment,
-    coordinate: NDArray[np.float32],
-    beyond_dpt: float,
-) -> NDArray[np.float32]:
-    """The coordinate of a sweep in the unit of its result: depth, height or relative depth."""
-    if opened.focus_distances_m is not None:
-        known = np.where(coordinate > beyond_dpt, coordinate, np.float32("nan"))
-        return np.reciprocal(known, dtype=np.float32)
-    if opened.focus_positions_m is None:
-        return np.clip(coordinate, 0, 1)
-    first, last = opened.focus_positions_m[0], opened.focus_positions_m[-1]
-    # The coordinate counts from the first frame that alignment kept, height from the first of all.
-    dropped = np.float32(opened.focus_positions_m[alignment.kept[0]] - first)
-    return (coordinate + dropped) * np.float32(math.copysign(1, last - first))
 
 
 def _provenance(

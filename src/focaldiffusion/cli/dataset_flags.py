@@ -1,0 +1,79 @@
+"""Flags that choose a data set, and the source that they describe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from focaldiffusion.config.data import CameraDefaults, Source
+    from focaldiffusion.io.known import Known
+
+_SPLITS = ("train", "val", "test")
+
+
+def add_dataset(group: argparse._ArgumentGroup) -> None:
+    """Add the flags that `source` reads."""
+    group.add_argument(
+        "--dataset", metavar="NAME", help="a data set by name, such as hypersim; see docs/data.md"
+    )
+    group.add_argument("--data-root", metavar="DIR", help="folder of the data set")
+    group.add_argument(
+        "--split", choices=_SPLITS, default="test", help="of the data set (default: test)"
+    )
+    group.add_argument("--filelist", metavar="FILE", help="of the data set called filelist")
+    group.add_argument(
+        "--layout", metavar="NAME", help="of the data set's files, where it has several"
+    )
+
+
+def source(options: argparse.Namespace, facts: Known, *, generate: bool | None) -> Source:
+    """The source that the flags describe.
+
+    Args:
+        options: with the flags of `add_dataset`, `--dataset` given.
+        facts: the lens of samples that name none.
+        generate: whether stacks are to be simulated; None takes them as the data set has them.
+
+    Raises:
+        InputError: no --data-root.
+    """
+    from focaldiffusion.config.data import DatasetOptions, Source
+    from focaldiffusion.errors import InputError
+
+    if options.data_root is None:
+        raise InputError(
+            f"--dataset {options.dataset} needs --data-root, the folder that holds its files."
+        )
+    return Source(
+        name=options.dataset,
+        split=options.split,
+        dataset_type=options.dataset,
+        data_root=options.data_root,
+        filelist=options.filelist,
+        focal_range=None,
+        focal_stack_size=(2, 2),
+        image_size=None,
+        max_samples=None,
+        weight=1.0,
+        allow_missing=False,
+        options=DatasetOptions(
+            camera_defaults=camera_defaults(facts),
+            generate_focal_stack=generate,
+            layout=options.layout,
+        ),
+    )
+
+
+def camera_defaults(facts: Known) -> CameraDefaults:
+    """The lens of the flags, in metres."""
+    from focaldiffusion.config.data import CameraDefaults
+
+    return CameraDefaults(
+        f_number=facts.f_number,
+        focal_length_m=facts.focal_length_mm and facts.focal_length_mm / 1000,
+        pixel_pitch_m=facts.pixel_pitch_um and facts.pixel_pitch_um / 1e6,
+        sensor_width_m=facts.sensor_width_mm and facts.sensor_width_mm / 1000,
+        focal_length_px=facts.focal_length_px,
+        aperture_diameter_m=facts.aperture_diameter_m,
+    )

@@ -1,0 +1,149 @@
+"""The scene that `focaldiffusion simulate` photographs: of two files, or of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from focaldiffusion.cli.dataset_flags import source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from focaldiffusion.data.dataset import Dataset
+    from focaldiffusion.io.known import Known
+    from focaldiffusion.optics import Camera
+    from focaldiffusion.scene import Scene
+
+
+def chosen_scene(options: argparse.Namespace, facts: Known) -> Scene:
+    """The scene that the flags choose.
+
+    Raises:
+        InputError: neither or both kinds of scene, or one that cannot be read.
+    """
+    from focaldiffusion.errors import InputError
+
+    pair = [flag for flag in ("image", "depth") if getattr(options, flag) is not None]
+    if (options.dataset is not None) == bool(pair):
+        raise InputError(
+            "give --image with --depth, or --dataset with --data-root: one scene to photograph."
+        )
+    if options.dataset is None:
+        if len(pair) < 2:
+            raise InputError(f"--{pair[0]} alone is no scene; give --image and --depth.")
+        return _read_pair(options, facts)
+    return _read_sample(options, facts)
+
+
+def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
+    """A sample of a data set, found by its number or name.
+
+    Raises:
+        InputError: there is no such sample, or it has no image that is sharp everywhere.
+    """
+    from focaldiffusion.data.registry import open_dataset
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.scene import Scene
+
+    dataset = open_dataset(source(options, facts, generate=True))
+    index = _index(dataset, options.sample, f"{options.dataset}, split {options.split}")
+    sample = dataset[index]
+    if not isinstance(sample, Scene):
+        raise InputError(
+            f"{sample.source}: a stack that was photographed, without an image that is sharp "
+            "everywhere and its depth; there is nothing to simulate from."
+        )
+    return sample
+
+
+def _index(dataset: Dataset, sample: str, place: str) -> int:
+    """The index of a sample, by its number from 0 or its name.
+
+    Raises:
+        InputError: there is no such sample.
+    """
+    from focaldiffusion.errors import InputError
+
+    if sample.isdecimal():
+        if int(sample) < len(dataset):
+            return int(sample)
+        raise InputError(f"--sample {sample}: {place} has {len(dataset)} samples, numbered from 0.")
+    for index in range(len(dataset)):
+        if dataset.name(index) == sample:
+            return index
+    raise InputError(
+        f"--sample {sample}: {place} has no sample of that name; its first is called "
+        f"{dataset.name(0)}."
+    )
+
+
+def _read_pair(options: argparse.Namespace, facts: Known) -> Scene:
+    """The image, its depth and the camera of the flags.
+
+    Raises:
+        InputError: a file that cannot be read, sizes that differ, or a camera that is not known.
+    """
+    import torch
+
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.io.images import read_image
+    from focaldiffusion.optics import srgb_to_linear
+    from focaldiffusion.scene import Scene
+
+    image = srgb_to_linear(torch.tensor(read_image(options.image)).permute(2, 0, 1))
+    height, width = image.shape[-2:]
+    depth_m = _read_depth(options.depth, options.depth_scale)
+    if tuple(depth_m.shape) != (height, width):
+        raise InputError(
+            f"{options.depth}: {depth_m.shape[1]}x{depth_m.shape[0]}, but {options.image} is "
+            f"{width}x{height}. Resize one to the other; take the nearest pixel for depth."
+        )
+    camera = _camera(facts, (height, width), min(options.focus_distances))
+    return Scene(image, depth_m, ~depth_m.isnan(), camera, str(options.depth))
+
+
+def _read_depth(path: Path, scale_m: float | None) -> Tensor:
+    """Depth [m], (H, W), NaN where unknown.
+
+    Raises:
+        InputError: unreadable, a scale that is not positive, or millimetres by mistake.
+    """
+
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.io.depth_files import read_depth_mm, read_values
+
+    if scale_m is not None and not (math.isfinite(scale_m) and scale_m > 0):
+        raise InputError(f"--depth-scale is {scale_m}; expected a positive number.")
+    if path.suffix.lower() == ".png":
+        return read_depth_mm(path) * (1 if scale_m is None else 1000 * scale_m)
+    values = read_values(path)
+    if scale_m is None and float(values.nanmedian()) > 100:
+        raise InputError(
+            f"{path}: half of the depth is above 100, which looks like millimetres. Give "
+            "--depth-scale 0.001; or 1, if it is metres."
+        )
+    return values * (scale_m or 1)
+
+
+def _camera(facts: Known, image_size: tuple[int, int], nearest_m: float) -> Camera:
+    """The camera of the flags, the same for all frames, as after alignment.
+
+    Raises:
+        InputError: it is not known, or cannot focus as near as `nearest_m`.
+    """
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.io.known import resolve_lens
+
+    lens, origins = resolve_lens(facts, None, (), (), image_size)
+    # Focused at infinity: the image distance is then the focal length that the flags give.
+    camera = lens.camera(image_size, math.inf)
+    if camera is None:
+        raise InputError(
+            f"camera {origins['camera']}. Give --focal-length-px and --aperture-diameter-m; or "
+            "--focal-length-mm, --f-number, and --pixel-pitch-um or --sensor-width-mm."
+        )
+    lens.in_pixels(image_size, nearest_m)
+    return camera

@@ -1,0 +1,111 @@
+"""A simulated stack on disk: DIR/stack (frames and stack.json) and DIR/truth."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.images import write_png
+from focaldiffusion.io.sidecar import SIDECAR_NAME
+from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.stack import FocalStack
+
+STACK, TRUTH = "stack", "truth"
+TRUTH_IMAGE, TRUTH_DEPTH = "all_in_focus.png", "depth.npz"
+
+
+def check_simulation_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that is taken; with `overwrite`, by anything but a simulation.
+
+    Raises:
+        InputError: names what is there.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; expected a folder. Choose another output.")
+    for folder in (output / STACK, output / TRUTH):
+        if not folder.exists():
+            continue
+        if not overwrite:
+            raise InputError(
+                f"{output}: already holds {folder.name}. Choose another output, or replace an "
+                "earlier simulation with --overwrite."
+            )
+        # Photographs may lie in a folder called stack; they cannot be simulated again.
+        own = _simulated_names(folder)
+        foreign = sorted(path.name for path in folder.iterdir() if path.name not in own)
+        if foreign:
+            raise InputError(
+                f"{folder}: holds {foreign[0]}, which no simulation wrote, and --overwrite would "
+                "remove it. Choose another output."
+            )
+
+
+def write_simulation(
+    output: Path,
+    stack: FocalStack,
+    all_in_focus: Tensor,
+    depth_m: Tensor,
+    *,
+    bit_depth: Literal[8, 16],
+    note: dict[str, Any],
+) -> None:
+    """Write the frames with their `stack.json`, and the truth, all of it or nothing.
+
+    Args:
+        output: folder that gets `stack` and `truth`.
+        stack: frames with camera and focus distances.
+        all_in_focus: (3, H, W) linear RGB.
+        depth_m: (H, W) metres, NaN where unknown.
+        bit_depth: of the PNG files.
+        note: how the stack was made, for `stack.json`; has the key `simulated`.
+
+    Raises:
+        InputError: the file system refuses.
+    """
+    assert stack.camera is not None
+    assert stack.focus_distances_m is not None
+    with file_errors_named(output), staging(output, (TRUTH, STACK)) as partial:
+        (partial / STACK).mkdir()
+        files = [f"frame_{index:02d}.png" for index in range(len(stack))]
+        for name, frame in zip(files, stack.images, strict=True):
+            _write_linear(partial / STACK / name, frame, bit_depth)
+        settings = {
+            "files": files,
+            "focus_distances_m": [
+                distance if math.isfinite(distance) else None
+                for distance in stack.focus_distances_m.tolist()
+            ],
+            "camera": {
+                "focal_length_px": stack.camera.focal_length_px,
+                "aperture_diameter_m": stack.camera.aperture_diameter_m,
+            },
+            "note": note,
+        }
+        (partial / STACK / SIDECAR_NAME).write_text(
+            json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+        )
+        (partial / TRUTH).mkdir()
+        _write_linear(partial / TRUTH / TRUTH_IMAGE, all_in_focus, bit_depth)
+        np.savez_compressed(partial / TRUTH / TRUTH_DEPTH, depth=depth_m.cpu().numpy())
+
+
+def _write_linear(path: Path, linear: Tensor, bit_depth: Literal[8, 16]) -> None:
+    write_png(path, linear_to_srgb(linear.cpu()).permute(1, 2, 0).numpy(), bit_depth=bit_depth)
+
+
+def _simulated_names(folder: Path) -> set[str]:
+    """The names that a simulation writes into a folder; none where it is not of a simulation."""
+    if folder.name == TRUTH:
+        return {TRUTH_IMAGE, TRUTH_DEPTH}
+    try:
+        settings = json.loads((folder / SIDECAR_NAME).read_text(encoding="utf-8"))
+        return {SIDECAR_NAME, *settings["files"]} if "simulated" in settings["note"] else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
