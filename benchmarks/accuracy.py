@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.evaluation import metrics
+from focaldiffusion.evaluation.calibration import abs_rel_confident
+from focaldiffusion.evaluation.image_metrics import psnr, ssim
 from focaldiffusion.io.images import read_image, write_png
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
@@ -120,16 +122,13 @@ def score_scene(scene: Path) -> Scored:
         delta_1_05=depth["delta_1.05"],
         delta_1_25=depth["delta_1.25"],
         coverage=depth["coverage"],
-        abs_rel_confident_half=metrics.abs_rel_confident(
-            found.depth_m, truth_m, valid, found.confidence
-        ),
+        abs_rel_confident_half=abs_rel_confident(found.depth_m, truth_m, valid, found.confidence),
         argmax_abs_rel=metrics.abs_rel(argmax_m, truth_m, valid),
         argmax_delta_1_25=metrics.delta(argmax_m, truth_m, valid, 1.25),
-        psnr_db=metrics.psnr(image, truth_image),
-        ssim=metrics.ssim(image, truth_image),
+        psnr_db=psnr(image, truth_image),
+        ssim=ssim(image, truth_image),
         best_frame_psnr_db=max(
-            metrics.psnr(chw(opened.frames.read(index)), truth_image)
-            for index in range(len(opened))
+            psnr(chw(opened.frames.read(index)), truth_image) for index in range(len(opened))
         ),
         cpu_s=cpu_s,
     )

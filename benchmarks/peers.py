@@ -153,7 +153,7 @@ def score(image: Path, truth: Path) -> Score:
     Raises:
         ValueError: sizes differ.
     """
-    from focaldiffusion.evaluation.metrics import psnr, ssim
+    from focaldiffusion.evaluation.image_metrics import psnr, ssim
 
     prediction, reference = _load(image), _load(truth)
     if prediction.shape != reference.shape:
@@ -163,7 +163,7 @@ def score(image: Path, truth: Path) -> Score:
 
 def best_frame(scene: Scene, truth: Path) -> Result:
     """The frame nearest the truth in PSNR: what doing nothing gives."""
-    from focaldiffusion.evaluation.metrics import psnr
+    from focaldiffusion.evaluation.image_metrics import psnr
 
     reference = _load(truth)
     best = max(scene.frames, key=lambda frame: psnr(_load(frame), reference))

@@ -35,3 +35,12 @@ class Softbox:
     width_m: float
     height_m: float
     radiance: Colour
+
+
+@dataclass(frozen=True)
+class Bulb:
+    """A luminous sphere; radiance relative to a white that shows as 1."""
+
+    position_m: tuple[float, float, float]
+    radius_m: float
+    radiance: Colour

@@ -15,24 +15,19 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import math
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from path_tracing import View, depth_at_pixel_centres, mitsuba_scene, render
 
 SIZE = (720, 960)
 """(height, width) of every frame [px]."""
 JPEG_QUALITY = 95
 DEPTH_MANTISSA_BITS = 17
 """Depth is float32 rounded to 17 mantissa bits: relative error below 2^-18, 10 µm at 2.5 m."""
-BAND_ROWS = 120
-"""Rows rendered at a time. Bands bound the memory and leave all paths of a pixel in one pass, where
-multijittering spreads them evenly: half the noise of several passes."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,16 @@ class Example:
     exposure: float
     samples: int
     seed: int
+
+    def view(self, scale: float) -> View:
+        """The set-up for images of `scale` times SIZE."""
+        return View(
+            (round(SIZE[0] * scale), round(SIZE[1] * scale)),
+            self.focal_length_px * scale,
+            self.aperture_diameter_m,
+            self.position_m,
+            self.target_m,
+        )
 
 
 # Equal steps in dioptres from the nearest to the farthest subject, rounded as on a focus scale.
@@ -87,185 +92,11 @@ EXAMPLES = {
 }
 
 
-def mitsuba_scene(example: Example, module: Any, folder: Path) -> Any:
-    """The scene of a module (`build`, `LIGHTS`, `AMBIENT`) without a sensor."""
-    import mitsuba as mi
-
-    look_at = mi.ScalarTransform4f().look_at
-    scene: dict[str, Any] = {"type": "scene", "integrator": {"type": "path", "max_depth": 4}}
-    # The first light is the key light: it makes the image, and most of the noise.
-    ambient = {"type": "constant", "radiance": _rgb(module.AMBIENT), "sampling_weight": 0.15}
-    scene["ambient"] = ambient
-    for k, light in enumerate(module.LIGHTS):
-        to_world = look_at(list(light.position_m), list(light.target_m), [0, 0, 1])
-        size = mi.ScalarTransform4f().scale([light.width_m / 2, light.height_m / 2, 1])
-        weight = 0.15 if k else 1.0
-        radiance = _rgb(light.radiance)
-        emitter = {"type": "area", "radiance": radiance, "sampling_weight": weight}
-        scene[f"light_{k}"] = {"type": "rectangle", "to_world": to_world @ size, "emitter": emitter}
-    for k, part in enumerate(module.build(np.random.default_rng(example.seed))):
-        path = folder / f"part_{k}.ply"
-        write_ply(path, part.mesh)
-        bsdf = {"type": "twosided", "inner": _bsdf(part)}
-        scene[f"part_{k}"] = {"type": "ply", "filename": str(path), "bsdf": bsdf}
-    return mi.load_dict(scene)
-
-
-def write_ply(path: Path, mesh: Any) -> None:
-    """A mesh as binary PLY with normals and uv."""
-    names = ("x", "y", "z", "nx", "ny", "nz", "u", "v")
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(mesh.positions)}"]
-    header += [f"property float {name}" for name in names]
-    header += [f"element face {len(mesh.faces)}", "property list uchar int vertex_indices"]
-    vertices = np.concatenate([mesh.positions, mesh.normals, mesh.uv], 1).astype("<f4")
-    faces = np.empty(len(mesh.faces), [("count", "u1"), ("index", "<i4", 3)])
-    faces["count"], faces["index"] = 3, mesh.faces
-    text = "\n".join([*header, "end_header", ""])
-    path.write_bytes(text.encode() + vertices.tobytes() + faces.tobytes())
-
-
-def _bsdf(part: Any) -> dict[str, Any]:
-    """Matte: Lambert; gloss: a clear coat over paint; metal: a tinted rough conductor."""
-    if part.finish == "matte":
-        return {"type": "diffuse", "reflectance": _reflectance(part.colour)}
-    if part.finish == "metal":
-        return {
-            "type": "roughconductor",
-            "material": "none",
-            "alpha": part.roughness,
-            "specular_reflectance": _reflectance(part.colour),
-        }
-    return {
-        "type": "roughplastic",
-        "distribution": "ggx",
-        "alpha": part.roughness,
-        "diffuse_reflectance": _reflectance(part.colour),
-    }
-
-
-def _rgb(linear: tuple[float, float, float]) -> dict[str, Any]:
-    return {"type": "rgb", "value": list(linear)}
-
-
-def _reflectance(srgb: Any) -> dict[str, Any]:
-    import mitsuba as mi
-
-    linear = srgb_to_linear(np.asarray(srgb, np.float32))
-    if linear.ndim == 1:
-        return _rgb(tuple(linear.tolist()))
-    return {
-        "type": "bitmap",
-        "bitmap": mi.Bitmap(np.ascontiguousarray(linear[::-1])),  # its v points down
-        "raw": True,
-        "wrap_mode": "clamp",
-    }
-
-
-def sensor(
-    example: Example,
-    size: tuple[int, int],
-    focus_m: float | None,
-    top: int = 0,
-    rows: int | None = None,
-) -> Any:
-    """A thin lens focused at a distance, or a pinhole at its centre for None.
-
-    Args:
-        example: the set-up.
-        size: (height, width) of the whole frame [px].
-        focus_m: lens to plane of sharp focus [m].
-        top: first row of the band to render.
-        rows: height of the band; the whole frame when not given.
-    """
-    import mitsuba as mi
-
-    height, width = size
-    to_world = mi.ScalarTransform4f().look_at(
-        list(example.position_m), list(example.target_m), [0, 0, 1]
-    )
-    settings: dict[str, Any] = {
-        "type": "perspective",
-        "to_world": to_world,
-        "fov": 2 * math.degrees(math.atan(SIZE[1] / 2 / example.focal_length_px)),
-        "fov_axis": "x",
-        "near_clip": 0.01,
-        "far_clip": 100.0,
-        "film": {
-            "type": "hdrfilm",
-            "width": width,
-            "height": height,
-            "crop_offset_y": top,
-            "crop_height": rows or height,
-            "pixel_format": "rgb",
-            "component_format": "float32",
-            "rfilter": {"type": "box"},  # a pixel integrates the light on its own square
-        },
-        "sampler": {"type": "multijitter"},
-    }
-    if focus_m is not None:
-        settings["type"] = "thinlens"
-        settings["aperture_radius"] = example.aperture_diameter_m / 2
-        settings["focus_distance"] = focus_m  # planar, along the axis
-    return mi.load_dict(settings)
-
-
-def render(
-    scene: Any,
-    example: Example,
-    size: tuple[int, int],
-    focus_m: float | None,
-    samples: int,
-    seed: int,
-) -> NDArray[np.float32]:
-    """Mean radiance on each pixel (H, W, 3), with `samples` paths per pixel."""
-    import mitsuba as mi
-
-    bands = []
-    for top in range(0, size[0], BAND_ROWS):
-        camera = sensor(example, size, focus_m, top, min(BAND_ROWS, size[0] - top))
-        image = mi.render(scene, sensor=camera, spp=samples, seed=1000 * seed + top)
-        bands.append(np.asarray(image, np.float32))
-    return np.concatenate(bands)
-
-
-def depth_at_pixel_centres(scene: Any, camera: Any, example: Example) -> NDArray[np.float32]:
-    """Planar Z of the first surface on the ray through each pixel's centre (H, W) [m]."""
-    import mitsuba as mi
-
-    width, height = (int(length) for length in camera.film().size())
-    axis = np.subtract(example.target_m, example.position_m)
-    axis = axis / np.linalg.norm(axis)
-    points = np.empty((height, width, 3))
-    for row, column in _pixels(height, width):
-        u, v = (column + 0.5) / width, (row + 0.5) / height
-        position = mi.Point2f(mi.Float(u), mi.Float(v)) if np.ndim(u) else mi.Point2f(u, v)
-        ray, _ = camera.sample_ray(0.0, 0.5, position, mi.Point2f(0.5))
-        hit = scene.ray_intersect(ray)
-        points[row, column] = np.array(hit.p).T if np.ndim(u) else np.array(hit.p)
-    return ((points - example.position_m) @ axis).astype(np.float32)
-
-
-def _pixels(height: int, width: int) -> Iterator[tuple[Any, Any]]:
-    """(row, column) indices: all at once for vectorised variants, one by one for scalar ones."""
-    import mitsuba as mi
-
-    rows, columns = np.divmod(np.arange(height * width), width)
-    if mi.variant().startswith("scalar"):
-        yield from zip(rows.tolist(), columns.tolist(), strict=True)
-    else:
-        yield rows, columns
-
-
 def rounded_depth(depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
     """Depth with DEPTH_MANTISSA_BITS kept, so that it compresses to half."""
     mantissa, exponent = np.frexp(depth_m)
     scale = 2.0 ** (DEPTH_MANTISSA_BITS + 1)
     return np.ldexp(np.round(mantissa * scale) / scale, exponent).astype(np.float32)
-
-
-def srgb_to_linear(srgb: NDArray) -> NDArray:
-    """IEC 61966-2-1."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def linear_to_srgb(linear: NDArray) -> NDArray:
@@ -279,21 +110,22 @@ def make(name: str, output: Path, scale: float, samples: int | None) -> None:
     from PIL import Image
 
     example = EXAMPLES[name]
-    size = (round(SIZE[0] * scale), round(SIZE[1] * scale))
+    view = example.view(scale)
     folder = output / name
     for sub in ("stack", "truth"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        scene = mitsuba_scene(example, importlib.import_module(name), Path(scratch))
-    pinhole = sensor(example, size, None)
-    depth = rounded_depth(depth_at_pixel_centres(scene, pinhole, example))
+        module = importlib.import_module(name)
+        parts = module.build(np.random.default_rng(example.seed))
+        scene = mitsuba_scene(parts, module.LIGHTS, module.AMBIENT, Path(scratch))
+    depth = rounded_depth(depth_at_pixel_centres(scene, view))
     np.savez_compressed(folder / "truth" / "depth.npz", depth=depth)
     print(f"{name}: depth {depth.min():.3f} m to {depth.max():.3f} m", flush=True)
     for k, focus_m in enumerate((None, *example.focus_distances_m)):
         paths = samples or example.samples
         if focus_m is None:
             paths = round(1.44 * paths)  # the reference: cleaner than the frames
-        image = render(scene, example, size, focus_m, paths, example.seed + k)
+        image = render(scene, view, focus_m, paths, example.seed + k)
         picture = Image.fromarray(
             np.round(255 * linear_to_srgb(example.exposure * image)).astype(np.uint8)
         )
@@ -307,8 +139,8 @@ def make(name: str, output: Path, scale: float, samples: int | None) -> None:
     settings = {
         "focus_distances_m": list(example.focus_distances_m),
         "camera": {
-            "focal_length_px": example.focal_length_px * scale,
-            "aperture_diameter_m": example.aperture_diameter_m,
+            "focal_length_px": view.focal_length_px,
+            "aperture_diameter_m": view.aperture_diameter_m,
         },
         "note": note,
     }

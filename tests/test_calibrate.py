@@ -4,6 +4,7 @@ import pytest
 import torch
 from sample_stacks import FOCUS_M, SIZE, photograph, texture
 
+from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.physics.calibrate import find_blur_scale
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.stack import FocalStack
@@ -67,6 +68,14 @@ def test_stage_positions_take_the_place_of_distances():
 def test_a_flat_stack_is_not_clear(value, noise_std_lsb):
     stack = photograph(value, 1.0, noise_std_lsb=noise_std_lsb)
     assert not find_blur_scale(uncalibrated(stack), PSF()).is_clear
+
+
+def test_flat_frames_of_different_brightness_are_not_clear():
+    # Neighbouring scales fit these equally well, to the last bit.
+    images = srgb_to_linear(torch.linspace(40, 200, 5) / 255)[:, None, None, None]
+    images = images.expand(5, 3, 48, 64)
+    focus_m = torch.tensor([0.1, 0.15, 0.3, 0.7, 1.5])
+    assert not find_blur_scale(FocalStack(images, focus_distances_m=focus_m), PSF()).is_clear
 
 
 def test_progress_counts_up_to_its_total():

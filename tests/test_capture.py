@@ -8,7 +8,7 @@ from conftest import TOLERANCE
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.capture import capture, filled_inverse_depth
+from focaldiffusion.physics.capture import Imperfections, capture, filled_inverse_depth
 from focaldiffusion.physics.psf import PSF, blur
 from focaldiffusion.scene import Scene
 
@@ -55,6 +55,14 @@ def test_blur_acts_on_light_not_on_codes():
     # Half the light where the edge was. Blurred codes would show half the code: 21 % of the light.
     middle = frame[:, :, SIZE[1] // 2 - 1 : SIZE[1] // 2 + 1].mean()
     assert middle.item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_codes_are_blurred_where_that_is_asked_for():
+    edge = (torch.arange(SIZE[1]) >= SIZE[1] // 2).float()
+    stack = capture(scene(edge), [0.5, 1.0], blur_of="srgb", bit_depth=None)
+    middle = linear_to_srgb(stack.images[0])[:, :, SIZE[1] // 2 - 1 : SIZE[1] // 2 + 1].mean()
+    assert middle.item() == pytest.approx(0.5, abs=1e-3)
+    torch.testing.assert_close(stack.images[1], scene(edge).all_in_focus)
 
 
 @pytest.mark.parametrize("bit_depth", [8, 16])
@@ -119,3 +127,51 @@ def test_a_hole_takes_the_nearest_valid_depth():
 def test_impossible_focus_distances_are_refused(distances, message):
     with pytest.raises(InputError, match=message):
         capture(scene(0.5), distances)
+
+
+def test_a_lens_that_focuses_beside_what_it_reports():
+    image = texture()
+    off = Imperfections(focus_errors_dpt=torch.tensor([0.5, 0.0, -3.0]))
+    stack = capture(scene(image), DISTANCES_M, imperfections=off, bit_depth=None)
+    assert stack.focus_distances_m.tolist() == DISTANCES_M
+    # 1/0.5 + 0.5; 1; and infinity, beyond which nothing focuses.
+    really = capture(scene(image), [0.4, 1.0, math.inf], bit_depth=None)
+    torch.testing.assert_close(stack.images, really.images, **TOLERANCE[torch.float32])
+
+
+def test_exposure_scales_light_before_it_clips():
+    image = texture()
+    exposed = Imperfections(gains=torch.tensor([0.5, 1.0, 2.0]))
+    stack = capture(scene(image, 1.0), DISTANCES_M, imperfections=exposed, bit_depth=None)
+    plain = capture(scene(image, 1.0), DISTANCES_M, bit_depth=None)
+    for frame, ideal, gain in zip(stack.images, plain.images, (0.5, 1.0, 2.0), strict=True):
+        torch.testing.assert_close(frame, (gain * ideal).clamp(0, 1), **TOLERANCE[torch.float32])
+
+
+def test_shake_moves_a_frame_by_whole_pixels_exactly():
+    image = texture()
+    moved = Imperfections(shifts_px=torch.tensor([[0.0, 0.0], [3.0, -2.0], [0.0, 0.0]]))
+    frame = capture(scene(image), DISTANCES_M, imperfections=moved, bit_depth=None).images[1]
+    # To the right and up; what comes in from the left and from below is mirrored.
+    expected = image.roll((3, -2), (2, 1))
+    expected[:, :, :3] = expected[:, :, 3:6].flip(-1)
+    expected[:, -2:] = expected[:, -4:-2].flip(-2)
+    torch.testing.assert_close(frame, expected, rtol=0, atol=1e-4)
+
+
+def test_breathing_magnifies_about_the_principal_point():
+    x = (torch.arange(SIZE[1]) + 0.5) / SIZE[1]
+    camera = Camera(200.0, 0.02, SIZE, principal_point_px=(20.0, 10.0))
+    larger = Imperfections(magnifications=torch.tensor([1.0, 1.25, 1.0]))
+    frame = capture(
+        scene(x, camera=camera), DISTANCES_M, imperfections=larger, bit_depth=None
+    ).images[1]
+    expected = (20 + ((torch.arange(SIZE[1]) + 0.5) - 20) / 1.25) / SIZE[1]
+    # Torch's cubic kernel reads a ramp up to 0.045 px beside where it should.
+    off_px = (frame[0] - expected).abs().max() * SIZE[1]
+    assert off_px < 0.05
+
+
+def test_imperfections_have_one_entry_a_frame():
+    with pytest.raises(ValueError, match=r"Imperfections.shifts_px: got shape \(3,\), expected"):
+        capture(scene(0.5), DISTANCES_M, imperfections=Imperfections(shifts_px=torch.ones(3)))

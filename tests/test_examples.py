@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -19,16 +19,9 @@ DEPTH_RANGE_M = {"still_life": (0.35, 2.5), "circuit": (0.11, 0.35)}
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    # By path: the examples are no package, and Mitsuba is imported only to render.
-    spec = importlib.util.spec_from_file_location(
-        "render_examples", EXAMPLES / "render_examples.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    # The examples are no package; Mitsuba is imported only to render.
+    sys.path.insert(0, str(EXAMPLES))
+    return importlib.import_module("render_examples")
 
 
 def read(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("config", "optics"),
-    ("stack",),
+    ("stack", "window"),
     ("depth", "evidence", "reconstruction", "scene"),
     ("align", "io", "models", "physics"),
     ("data", "pipeline"),

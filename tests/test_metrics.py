@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import convolve
+from torchmetrics.functional import mean_absolute_percentage_error, mean_squared_error
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation import metrics
@@ -26,6 +27,7 @@ def test_hand_computed_two_by_two():
         {
             "abs_rel": (0.5 + 0.5 + 0 + 0.2) / 4,
             "sq_rel": (0.25 / 1 + 1 / 2 + 0 + 4 / 10) / 4,
+            "mse": (0.25 + 1 + 0 + 4) / 4,
             "rmse": math.sqrt((0.25 + 1 + 0 + 4) / 4),
             "rmse_log": math.sqrt(mean_square),
             "silog": 100 * math.sqrt(mean_square - (sum(logs) / 4) ** 2),
@@ -104,6 +106,7 @@ def test_agrees_with_plain_numpy_float64():
     expected = {
         "abs_rel": np.mean(np.abs(p - z) / z),
         "sq_rel": np.mean((p - z) ** 2 / z),
+        "mse": np.mean((p - z) ** 2),
         "rmse": np.sqrt(np.mean((p - z) ** 2)),
         "rmse_log": np.sqrt(np.mean(d**2)),
         "silog": 100 * np.sqrt(np.mean(d**2) - np.mean(d) ** 2),
@@ -117,6 +120,17 @@ def test_agrees_with_plain_numpy_float64():
     assert found == pytest.approx(expected, rel=1e-9)
 
 
+def test_agrees_with_torchmetrics():
+    random = torch.Generator().manual_seed(0)
+    truth = torch.rand(30, 40, generator=random, dtype=torch.float64) + 0.5
+    prediction = truth * (1 + 0.1 * torch.randn(30, 40, generator=random))
+    maps = prediction, truth, torch.ones(30, 40, dtype=torch.bool)
+
+    relative = mean_absolute_percentage_error(prediction, truth)
+    assert metrics.abs_rel(*maps) == pytest.approx(relative.item(), rel=1e-12)
+    assert metrics.mse(*maps) == pytest.approx(mean_squared_error(*maps[:2]).item(), rel=1e-12)
+
+
 def test_refuses_truth_that_says_nothing():
     with pytest.raises(InputError, match="no valid pixel; leave this sample out"):
         metrics.abs_rel(TRUTH, TRUTH, ~ALL)
@@ -126,111 +140,153 @@ def test_refuses_truth_that_says_nothing():
         metrics.abs_rel(TRUTH[:1], TRUTH, ALL)
 
 
-class TestAbsRelConfident:
-    prediction = torch.tensor([[1.1, 2.4], [5.2, 14.0]])  # relative errors .1, .2, .3, .4
+class TestBoundaryF1:
+    truth = torch.tensor([[1.0, 2.0], [1.0, 1.0]])  # one pixel farther than its left and lower ones
 
-    def score(self, confidence: list[list[float]], share: float) -> float:
-        return metrics.abs_rel_confident(
-            self.prediction, TRUTH, ALL, torch.tensor(confidence), share
+    def score(self, prediction: list[list[float]]) -> float:
+        return metrics.boundary_f1(torch.tensor(prediction), self.truth, ALL)
+
+    def test_contours_at_the_low_thresholds_only(self):
+        # 1.05, 1.0722 and 1.0944 of ten thresholds that add up to 11.5 see a step of 1.1
+        seen = (1.05 + (1.05 + 0.2 / 9) + (1.05 + 0.4 / 9)) / 11.5
+        assert self.score([[1.0, 1.1], [1.0, 1.0]]) == pytest.approx(seen, rel=1e-12)
+
+    def test_one_hit_one_miss_one_false(self):
+        # Farther at the top: both columns, one of them rightly, P = 1/2, R = 1.
+        # Farther at the right: missed, P = R = 0. Means 1/4 and 1/2.
+        expected = 2 * (1 / 4) * (1 / 2) / (1 / 4 + 1 / 2)
+        assert self.score([[2.0, 2.0], [1.0, 1.0]]) == pytest.approx(expected, rel=1e-12)
+
+    def test_contours_where_the_truth_has_none_cost_precision(self):
+        # Right and top as in the truth; left and bottom false: P = 1/2 of four directions, R = 1.
+        prediction = [[1.0, 2.0], [1.5, 1.0]]
+        assert self.score(prediction) == pytest.approx(2 * (1 / 2) / (3 / 2), rel=1e-12)
+
+    def test_a_missing_prediction_has_no_contour(self):
+        assert self.score([[1.0, NAN], [1.0, 1.0]]) == 0
+        # found at the top, lost at the right
+        assert self.score([[NAN, 2.0], [1.0, 1.0]]) == 0.5
+
+    def test_scale_changes_nothing(self):
+        assert metrics.boundary_f1(7 * self.truth, self.truth, ALL) == 1
+
+    def test_pairs_with_an_invalid_pixel_do_not_count(self):
+        truth = torch.tensor([[1.0, 2.0, NAN, 1.0, 3.0]])
+        valid = torch.tensor([[True, True, False, False, True]])
+        prediction = torch.tensor([[1.0, 2.0, 9.0, 0.1, 3.0]])
+        assert metrics.boundary_f1(prediction, truth, valid) == 1
+
+    def test_no_contour_to_find(self):
+        assert math.isnan(metrics.boundary_f1(TRUTH, torch.ones(2, 2), ALL))
+
+    def test_equals_depth_pro_where_all_directions_have_contours(self):
+        random = np.random.default_rng(0)
+        truth = np.exp(random.normal(0, 0.1, (12, 15)))
+        prediction = truth * np.exp(random.normal(0, 0.05, truth.shape))
+        thresholds = np.linspace(1.05, 1.25, 10)
+        scores = []
+        for threshold in thresholds:
+            shares = []
+            for turns in range(4):  # farther at the right of the image turned so often
+                found, true = (
+                    np.rot90(depth, turns)[:, 1:] > threshold * np.rot90(depth, turns)[:, :-1]
+                    for depth in (prediction, truth)
+                )
+                hits = (found & true).sum()
+                shares.append((hits / found.sum(), hits / true.sum()))
+            precision, recall = np.mean(shares, axis=0)
+            scores.append(2 * precision * recall / (precision + recall))
+        expected = np.average(scores, weights=thresholds)
+
+        maps = torch.from_numpy(prediction), torch.from_numpy(truth), torch.ones(12, 15).bool()
+        assert 0.2 < expected < 0.9
+        assert metrics.boundary_f1(*maps) == pytest.approx(expected, rel=1e-12)
+
+
+class TestAligned:
+    def test_by_hand(self):
+        # p = 1, 1, 2, 4: sums of p z and p² are 1 + 2 + 8 + 40 = 51 and 1 + 1 + 4 + 16 = 22
+        prediction = torch.tensor([[1.0, 1.0], [2.0, 4.0]])
+        fitted = metrics.aligned(prediction, TRUTH, ALL, "scale")
+        assert torch.equal(fitted, prediction.double() * (51 / 22))
+
+        # p about its mean of 2: -1, -1, 0, 2; times z - 4.25: 3.25 + 2.25 + 0 + 11.5 = 17, over 6
+        fitted = metrics.aligned(prediction, TRUTH, ALL, "scale_shift")
+        expected = 4.25 + 17 / 6 * (prediction.double() - 2)
+        torch.testing.assert_close(fitted, expected, rtol=1e-12, atol=0)
+
+    @pytest.mark.parametrize("shift", [False, True])
+    @pytest.mark.parametrize("disparity", [False, True])
+    def test_agrees_with_least_squares_of_numpy(self, disparity: bool, shift: bool):
+        random = np.random.default_rng(3)
+        truth = random.uniform(1, 5, (20, 30))
+        prediction = 0.4 * truth + 1 + random.normal(0, 0.05, truth.shape)
+        valid = random.random(truth.shape) < 0.7
+        prediction[random.random(truth.shape) < 0.1] = NAN
+        power = -1 if disparity else 1
+        p, z = prediction**power, truth**power
+        used = valid & ~np.isnan(p)
+        columns = np.stack([p, np.ones_like(p)] if shift else [p], axis=-1)
+        solution = np.linalg.lstsq(columns[used], z[used], rcond=None)[0]
+        expected = (columns @ solution) ** power
+
+        name = ("disparity_" if disparity else "") + ("scale_shift" if shift else "scale")
+        found = metrics.aligned(*map(torch.from_numpy, (prediction, truth, valid)), name)
+        np.testing.assert_allclose(found.numpy(), np.where(np.isnan(p), NAN, expected), rtol=1e-9)
+
+    def test_constant_predictions_fit_as_the_mean(self):
+        fitted = metrics.aligned(torch.full((2, 2), 0.1), TRUTH, ALL, "scale_shift")
+        assert torch.equal(fitted, torch.full((2, 2), 4.25, dtype=torch.float64))
+
+    def test_what_the_fit_takes_below_zero_is_missing(self):
+        truth = torch.tensor([[1.0, 2.0, 3.0, 1.0]])
+        prediction = torch.tensor([[11.0, 12.0, 13.0, 9.0]])
+        valid = torch.tensor([[True, True, True, False]])
+        fitted = metrics.aligned(prediction, truth, valid, "scale_shift")
+        assert fitted[0, :3].tolist() == pytest.approx([1, 2, 3])
+        assert math.isnan(fitted[0, 3])
+
+    def test_nothing_to_fit(self):
+        nothing = torch.full((2, 2), NAN)
+        for name in ("scale", "disparity_scale_shift"):
+            fitted = metrics.aligned(nothing, TRUTH, ALL, name)
+            assert metrics.abs_rel(fitted, TRUTH, ALL) == 1
+
+
+class TestDisparity:
+    def test_by_hand(self):
+        # disparities 2, 1, 0.5, 0.2 px; predicted 2.6, 1.06, missing, 0.2
+        prediction = torch.tensor([[2 / 2.6, 2 / 1.06], [NAN, 10.0]])
+        found = metrics.disparity_metrics(prediction, TRUTH, ALL, disparity_px_m=2.0)
+
+        assert found.pop("bumpiness") > 0
+        assert found == pytest.approx(
+            {
+                "mse": (0.36 + 0.0036 + 0.25 + 0) / 4,
+                "rmse": math.sqrt((0.36 + 0.0036 + 0.25 + 0) / 4),
+                "abs_rel": (0.3 + 0.06 + 1 + 0) / 4,
+                "delta_1.25": 0.5,  # ratios 1.3, 1.06, infinite, 1
+                "delta_1.25^2": 0.75,
+                "delta_1.25^3": 0.75,
+                "bad_pixel_0.07": 0.5,
+            },
+            rel=1e-6,
         )
 
-    def test_takes_the_most_confident(self):
-        confidence = [[0.9, 0.1], [0.8, 0.2]]
-        assert self.score(confidence, 0.25) == pytest.approx(0.1, rel=1e-6)
-        assert self.score(confidence, 0.5) == pytest.approx(0.2, rel=1e-6)
-        assert self.score(confidence, 1.0) == pytest.approx(0.25, rel=1e-6)
+    def test_bumpiness_is_that_of_dfv(self):
+        random = np.random.default_rng(5)
+        truth_px = random.uniform(0.05, 0.25, (15, 20))
+        prediction_px = truth_px + random.normal(0, 0.01, truth_px.shape)
+        valid = random.random(truth_px.shape) < 0.9
+        along_x = np.outer([3, 10, 3], [-1, 0, 1]) / 16
+        filters = along_x, along_x.T
+        difference = prediction_px - np.where(valid, truth_px, 0)
+        first = [convolve(difference, one, mode="reflect") for one in filters]
+        second = [convolve(plane, one, mode="reflect") for plane in first for one in filters]
+        norm = np.sqrt(sum(plane**2 for plane in second))
+        expected = 100 * norm.clip(0, 0.05)[valid].mean()
 
-    def test_part_of_a_pixel(self):
-        # one and a half pixels: all of .1, half of .3
-        assert self.score([[0.9, 0.1], [0.8, 0.2]], 0.375) == pytest.approx(0.25 / 1.5, rel=1e-6)
-
-    def test_ties_share_the_places_left(self):
-        # .1 is in; the three others share one place
-        assert self.score([[0.9, 0.5], [0.5, 0.5]], 0.5) == pytest.approx((0.1 + 0.3) / 2, rel=1e-6)
-        for share in (0.01, 0.3, 0.5, 1.0):
-            assert self.score([[0.5, 0.5], [0.5, 0.5]], share) == pytest.approx(0.25, rel=1e-6)
-
-    def test_invalid_pixels_take_no_place_and_missing_ones_do(self):
-        valid = torch.tensor([[True, True], [False, True]])
-        prediction = torch.tensor([[NAN, 2.4], [5.2, 14.0]])
-        confidence = torch.tensor([[0.9, 0.8], [NAN, 0.1]])
-        score = metrics.abs_rel_confident(prediction, TRUTH, valid, confidence, 2 / 3)
-        assert score == pytest.approx((1 + 0.2) / 2, rel=1e-6)
-
-    def test_order_of_pixels_changes_nothing(self):
-        random = torch.Generator().manual_seed(0)
-        truth = torch.rand(20, 30, generator=random) + 0.5
-        prediction = truth + 0.1 * torch.randn(20, 30, generator=random)
-        confidence = (4 * torch.rand(20, 30, generator=random)).round()
-        valid = torch.ones(20, 30, dtype=torch.bool)
-        shuffled = torch.randperm(600, generator=random)
-        maps = [
-            image.flatten()[shuffled].view(20, 30)
-            for image in (prediction, truth, valid, confidence)
-        ]
-        assert metrics.abs_rel_confident(*maps) == pytest.approx(
-            metrics.abs_rel_confident(prediction, truth, valid, confidence), rel=1e-12
-        )
-
-    def test_refuses_nonsense(self):
-        with pytest.raises(ValueError, match="share is 0; expected 0 < share <= 1"):
-            self.score([[1.0, 1.0], [1.0, 1.0]], 0)
-        with pytest.raises(ValueError, match="confidence is NaN"):
-            self.score([[NAN, 1.0], [1.0, 1.0]], 0.5)
-
-
-def test_psnr_by_hand():
-    truth = torch.zeros(3, 2, 2)
-    prediction = truth.clone()
-    prediction[1, 0, 0] = 0.6  # mean square 0.36 / 12 = 0.03
-    assert metrics.psnr(prediction, truth) == pytest.approx(10 * math.log10(1 / 0.03), rel=1e-7)
-    assert metrics.psnr(truth, truth) == math.inf
-    with pytest.raises(ValueError, match=r"expected \(3, 2, 2\)"):
-        metrics.psnr(truth[:, :1], truth)
-
-
-def test_ssim_follows_its_definition():
-    random = np.random.default_rng(1)
-    truth = gaussian_filter(random.random((3, 40, 50)), (0, 2, 2))
-    prediction = (truth + random.normal(0, 0.05, truth.shape)).clip(0, 1)
-
-    def local_mean(image: np.ndarray) -> np.ndarray:
-        return gaussian_filter(image, (0, 1.5, 1.5), radius=5)[:, 5:-5, 5:-5]
-
-    mean_p, mean_t = local_mean(prediction), local_mean(truth)
-    var_p, var_t = local_mean(prediction**2) - mean_p**2, local_mean(truth**2) - mean_t**2
-    covariance = local_mean(prediction * truth) - mean_p * mean_t
-    c1, c2 = 0.01**2, 0.03**2
-    expected = np.mean(
-        (2 * mean_p * mean_t + c1)
-        * (2 * covariance + c2)
-        / ((mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2))
-    )
-    found = metrics.ssim(torch.from_numpy(prediction), torch.from_numpy(truth))
-
-    assert 0.1 < found < 0.99
-    assert found == pytest.approx(expected, rel=1e-9)
-    assert metrics.ssim(torch.from_numpy(truth), torch.from_numpy(truth)) == pytest.approx(1)
-    with pytest.raises(ValueError, match="the SSIM window needs 11 px"):
-        metrics.ssim(torch.zeros(3, 10, 20), torch.zeros(3, 10, 20))
-
-
-@pytest.mark.parametrize("height", [11, 266, 267, 600])  # strips: one row, one whole, two, three
-def test_ssim_agrees_with_torchmetrics_however_many_strips(height):
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    random = torch.Generator().manual_seed(2)
-    # float32 as images are; the strips differ, so a row counted twice or never shows.
-    truth = torch.rand(3, height, 37, generator=random) * torch.linspace(0, 1, height)[:, None]
-    prediction = (truth + 0.1 * torch.randn(truth.shape, generator=random)).clamp(0, 1)
-    _, similarity = structural_similarity_index_measure(
-        prediction.double()[None],
-        truth.double()[None],
-        data_range=1.0,
-        sigma=1.5,
-        return_full_image=True,
-    )
-    # Wang et al. have no border; what torchmetrics does there differs between its versions.
-    expected = similarity[..., 5:-5, 5:-5].mean().item()
-
-    assert metrics.ssim(prediction, truth) == pytest.approx(expected, rel=1e-12)
+        maps = (torch.from_numpy(0.14 / plane) for plane in (prediction_px, truth_px))
+        found = metrics.disparity_metrics(*maps, torch.from_numpy(valid), disparity_px_m=0.14)
+        assert 2 < expected < 5
+        assert found["bumpiness"] == pytest.approx(expected, rel=1e-9)

@@ -114,6 +114,11 @@ class Camera:
         x, y = self.principal_point_px  # type: ignore[misc]
         return replace(self, image_size=image_size, principal_point_px=(x - left, y - top))
 
+    def mirrored(self) -> Camera:
+        """The camera of the image mirrored left to right."""
+        x, y = self.principal_point_px  # type: ignore[misc]
+        return replace(self, principal_point_px=(self.image_size[1] - x, y))
+
 
 def inverse_m(distance_m: Tensor) -> Tensor:
     """Metres to dioptres; infinity to 0."""

@@ -92,6 +92,7 @@ class Estimate:
     Attributes:
         evidence: of the plane sweep, or of sharpness where the lens is unknown.
         coordinate: (H, W) the completed surface, in the unit of the evidence's axis.
+        agreement: (H, W) in [0, 1], how far the completion's directions agree.
         confidence: (H, W) in [0, 1].
         grade: what was known of the camera, in words.
         found_scale: the blur scale that was searched for, None where it was known.
@@ -101,6 +102,7 @@ class Estimate:
 
     evidence: Evidence
     coordinate: Tensor
+    agreement: Tensor
     confidence: Tensor
     grade: str
     found_scale: BlurScale | None
@@ -232,6 +234,7 @@ def estimate_depth(
         return Estimate(
             evidence=evidence,
             coordinate=completion.coordinate,
+            agreement=completion.agreement,
             confidence=confidence(evidence, completion, residual),
             grade=grade,
             found_scale=found,
@@ -259,19 +262,14 @@ def load_stack(
     frames = alignment.apply(opened.frames)
     height, width = frames.size
     total = len(frames.names)
-    scale = min(
-        1.0,
-        settings.working_size / max(height, width),
-        math.sqrt(_WORKING_PIXELS / (total * height * width)),
-    )
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    size = working_size(frames.size, total, settings.working_size)
     if min(size) < _SMALLEST_PX:
         raise InputError(
             f"{opened.name}: frames of {width}x{height} are solved at {size[1]}x{size[0]}, too "
             f"small for defocus. Both sides need {_SMALLEST_PX} px: give larger frames, or a "
             "larger --working-size."
         )
-    source = alignment.apply(opened.frames, draft=scale <= 0.5)
+    source = alignment.apply(opened.frames, draft=max(size) <= max(frames.size) / 2)
     # Light is averaged, not its encoding; a table of 16 bits is exact and spares the power.
     to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
     images = torch.empty((total, 3, *size), dtype=torch.float32)
@@ -294,6 +292,15 @@ def load_stack(
         focus_positions_m=kept(opened.focus_positions_m),
         frames=frames,
     )
+
+
+def working_size(size: tuple[int, int], frame_count: int, long_side: int) -> tuple[int, int]:
+    """The (height, width) at which depth is solved: less than `long_side` for many frames."""
+    height, width = size
+    scale = min(
+        1.0, long_side / max(size), math.sqrt(_WORKING_PIXELS / (frame_count * height * width))
+    )
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _align(opened: OpenedStack, settings: Settings, count: Callable[[int, int], None]) -> Alignment:

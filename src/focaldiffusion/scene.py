@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from torch import Tensor
-from torch.nn import functional
 
 from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.optics import Camera
+from focaldiffusion.window import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +21,9 @@ class Scene:
         valid: (H, W) bool, True where the depth is trustworthy.
         camera: optics at the size of the image.
         source: where the scene comes from, for messages: a path, or a dataset and a sample.
+        focus_distances_m: at which it is to be photographed [m], where its data set says so.
+        focal_range_m: (near, far), the range that a photographer would sweep [m], chosen without
+            looking at the truth; replaces that of the configuration.
 
     Raises:
         InputError: no valid depth, or a valid depth that is not positive.
@@ -31,6 +34,8 @@ class Scene:
     valid: Tensor
     camera: Camera
     source: str
+    focus_distances_m: tuple[float, ...] | None = None
+    focal_range_m: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_shape("Scene.all_in_focus", self.all_in_focus, (3, "H", "W"))
@@ -59,21 +64,15 @@ class Scene:
         silhouette would be a surface that is not there.
         """
         height, width = self.size
-        scale = long_side / max(height, width)
-        if scale >= 1:
+        step = max(height, width) / long_side
+        if step <= 1:
             return self
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        image = functional.interpolate(
-            self.all_in_focus[None], size=size, mode="bilinear", antialias=True
-        )[0]
-
-        def nearest(plane: Tensor) -> Tensor:
-            return functional.interpolate(plane[None, None], size=size, mode="nearest-exact")[0, 0]
-
+        # Rounded down, so that the last pixel lies inside; but not for the rounding of a division.
+        window = Window(0, 0, step, (int(height / step + 1e-6), int(width / step + 1e-6)))
         return replace(
             self,
-            all_in_focus=image,
-            depth_m=nearest(self.depth_m),
-            valid=nearest(self.valid.to(image)) > 0.5,
-            camera=self.camera.resized(size),
+            all_in_focus=window.light(self.all_in_focus),
+            depth_m=window.nearest(self.depth_m),
+            valid=window.nearest(self.valid),
+            camera=window.camera(self.camera),
         )

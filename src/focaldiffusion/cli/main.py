@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from focaldiffusion import __version__
-from focaldiffusion.cli import infer, simulate
+from focaldiffusion.cli import compare, data, infer, simulate, train
 from focaldiffusion.cli.flags import Parser
 
 
@@ -57,6 +57,9 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     infer.add_parser(commands)
     simulate.add_parser(commands)
+    train.add_parser(commands)
+    compare.add_parser(commands)
+    data.add_parser(commands)
     return parser
 
 

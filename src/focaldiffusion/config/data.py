@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from focaldiffusion.config.section import Section
+from focaldiffusion.config.section import (
+    Ascending,
+    NonNegative,
+    PathText,
+    Range,
+    Section,
+    Share,
+)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-Range = Annotated[tuple[float, float], Field(description="(low, high), low <= high")]
-NonNegative = Annotated[float, Field(ge=0)]
+
+def _near_to_far(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise ValueError(f"expected [near, far] in metres, near < far, got {list(bounds)}")
+    return bounds
+
+
+def _fewest_to_most(count: int | tuple[int, int]) -> int | tuple[int, int]:
+    fewest, most = count if isinstance(count, tuple) else (count, count)
+    if not 2 <= fewest <= most:
+        raise ValueError(
+            "expected a number of frames of at least 2, or [fewest, most], "
+            f"got {list(count) if isinstance(count, tuple) else count}"
+        )
+    return count
+
+
+DepthRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_near_to_far)]
+Exponent = Annotated[float, Field(ge=2, le=32)]
+WindowSide = Annotated[float, Field(gt=0, le=1)]
+FrameCount = Annotated[int | tuple[int, int], AfterValidator(_fewest_to_most)]
+RootKind = Literal["default", "all_in_focus", "focal_stack", "depth"]
+DataRoot = PathText | list[PathText] | dict[RootKind, PathText | list[PathText]]
+ImageSize = tuple[PositiveInt, PositiveInt]
 
 
 class CameraDefaults(Section):
@@ -20,16 +57,28 @@ class CameraDefaults(Section):
 
     f_number: PositiveFloat | None = None
     """Focal length divided by the aperture diameter."""
-    focal_length_m: Annotated[float, Field(gt=0, lt=2)] | None = None
+    focal_length_m: PositiveFloat | None = None
     """Focal length [m]; 0.05 is 50 mm."""
-    pixel_pitch_m: Annotated[float, Field(gt=0, lt=1e-3)] | None = None
+    pixel_pitch_m: PositiveFloat | None = None
     """Metres of sensor per pixel of the image on disk."""
-    sensor_width_m: Annotated[float, Field(gt=0, lt=1)] | None = None
+    sensor_width_m: PositiveFloat | None = None
     """Long side of the sensor [m], another way to give the pitch."""
     focal_length_px: PositiveFloat | None = None
     """Image distance / pixel pitch [px of the image on disk]."""
     aperture_diameter_m: PositiveFloat | None = None
     """Diameter of the entrance pupil [m], in place of the f-number."""
+
+    @field_validator("focal_length_m", "pixel_pitch_m", "sensor_width_m")
+    @classmethod
+    def _in_metres(cls, value: float | None, info: ValidationInfo) -> float | None:
+        limit, unit, per_m = {
+            "focal_length_m": (2.0, "millimetres", 1e3),
+            "pixel_pitch_m": (1e-3, "micrometres", 1e6),
+            "sensor_width_m": (1.0, "millimetres", 1e3),
+        }[info.field_name or ""]
+        if value is not None and value >= limit:
+            raise ValueError(f"{value:g} looks like {unit}; in metres that is {value / per_m:g}")
+        return value
 
     @model_validator(mode="after")
     def _one_form_each(self) -> CameraDefaults:
@@ -48,19 +97,19 @@ class SimulatorKwargs(Section):
 
     psf: Literal["disc", "gaussian", "power_exponential"] = "disc"
     """Shape of the blur."""
-    psf_exponent_range: Range = (2.0, 32.0)
+    psf_exponent_range: Annotated[tuple[Exponent, Exponent], Ascending] = (2.0, 32.0)
     """Of `power_exponential`, drawn log-uniformly: 2 is a Gaussian, 32 nearly a disc."""
     aperture_stops: NonNegative = 0.0
     """The aperture is opened or closed by up to so many stops."""
     focus_spacing: Literal["dioptre", "log", "random"] = "dioptre"
     """Focus distances over `focal_range`: even in 1/s, even in log s, or a random warp of both."""
-    focus_range_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    focus_range_jitter: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Each end of `focal_range` moves by up to this share of the range, in dioptres."""
     focus_jitter_dpt: NonNegative = 0.0
     """The lens focuses beside the reported distance by up to so many dioptres."""
     noise_std_lsb_range: Range = (0.0, 0.0)
     """Sensor noise in sRGB, in steps of an 8-bit file."""
-    exposure_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    exposure_jitter: Share = 0.0
     """Each frame's light is scaled by up to 1 ± this."""
     breathing: Annotated[float, Field(ge=0, lt=0.1)] = 0.0
     """What alignment left of focus breathing: scale per dioptre, drawn up to ± this."""
@@ -75,15 +124,15 @@ class Transforms(Section):
 
     random_crop: bool = False
     """Crop a random window of the wanted aspect; the centre one otherwise."""
-    scale_range: Range = (1.0, 1.0)
+    scale_range: Annotated[tuple[WindowSide, WindowSide], Ascending] = (1.0, 1.0)
     """The window's side, as a share of the largest that fits."""
     flip: bool = False
     """Mirror left to right, every second time."""
-    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    brightness: Share = 0.0
     """Light is scaled by up to 1 ± this."""
-    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    contrast: Share = 0.0
     """The sRGB image is stretched about its mean by up to 1 ± this."""
-    saturation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    saturation: Share = 0.0
     """Colours are stretched about their grey by up to 1 ± this."""
 
 
@@ -91,84 +140,109 @@ class DatasetOptions(Section):
     """What is known of the samples of a source beyond what their files say."""
 
     camera_defaults: CameraDefaults = CameraDefaults()
+    """The lens of samples that name none."""
     simulator_kwargs: SimulatorKwargs = SimulatorKwargs()
+    """How frames are photographed."""
     transforms: Transforms = Transforms()
+    """How images are varied before."""
     depth_scale: PositiveFloat | None = None
     """Metres per unit of the depth files."""
     depth_shift: float = 0.0
     """Metres added to the scaled depth."""
     depth_kind: Literal["planar", "ray"] | None = None
     """Along the optical axis, or along each pixel's ray."""
-    depth_bounds: tuple[PositiveFloat, PositiveFloat] | None = None
+    depth_bounds: DepthRange | None = None
     """Nearest and farthest depth [m] to believe; what lies outside is invalid."""
     generate_focal_stack: bool | None = None
     """Simulate the stack from image and depth, or read a pre-rendered one."""
     layout: str | None = None
-    """Which of the published arrangements of its files a data set has; see docs/data.md."""
+    """Which of its published arrangements the files of a data set have, see docs/data.md."""
 
 
 class DatasetKwargs(DatasetOptions):
     """`DatasetOptions`, with overrides per split."""
 
     train: DatasetOptions = DatasetOptions()
+    """What differs in training, such as the randomness of the simulator."""
     val: DatasetOptions = DatasetOptions()
+    """What differs in validation."""
     test: DatasetOptions = DatasetOptions()
-
-
-RootKind = Literal["default", "all_in_focus", "focal_stack", "depth"]
-DataRoot = str | list[str] | dict[RootKind, str | list[str]]
-ImageSize = tuple[PositiveInt, PositiveInt]
+    """What differs in the test."""
 
 
 class SourceConfig(Section):
     """One source of a mixture; what it leaves out it takes from the `data` block."""
 
     name: str
+    """What messages and reports call it."""
     dataset_type: str | None = None
+    """Name of a data set, see docs/data.md."""
     data_root: DataRoot | None = None
-    filelist: str | None = None
-    focal_range: Range | None = None
-    focal_stack_size: int | tuple[int, int] | None = None
+    """As in `data`, which it takes the place of."""
+    filelist: PathText | None = None
+    """File list of this split, a path from the current folder."""
+    focal_range: DepthRange | None = None
+    """As in `data`, which it takes the place of."""
+    focal_stack_size: FrameCount | None = None
+    """As in `data`, which it takes the place of."""
     image_size: PositiveInt | ImageSize | None = None
+    """As in `data`, which it takes the place of."""
     max_samples: PositiveInt | None = None
+    """So many samples at most are used."""
     weight: PositiveFloat = 1.0
     """Share of the samples drawn from this source, relative to the other weights."""
     dataset_kwargs: DatasetKwargs = DatasetKwargs()
+    """What is said here goes before what the `data` block says."""
+
+
+Sources = Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
 
 
 class DataConfig(Section):
     """Sources of samples, for one data set (`dataset_type`) or a mixture (`*_sources`)."""
 
     dataset_type: str | None = None
-    """A name of `focaldiffusion.data.registry`."""
+    """Name of a data set, see docs/data.md."""
     data_root: DataRoot | None = None
     """Folder, list of folders tried in turn, or a folder per kind of file."""
-    train_filelist: str | None = None
-    val_filelist: str | None = None
-    test_filelist: str | None = None
-    train_sources: list[SourceConfig] | None = None
-    val_sources: list[SourceConfig] | None = None
-    test_sources: list[SourceConfig] | None = None
+    train_filelist: PathText | None = None
+    """File list of the training samples, a path from the current folder."""
+    val_filelist: PathText | None = None
+    """File list for validation."""
+    test_filelist: PathText | None = None
+    """File list of the test."""
+    train_sources: Sources | None = None
+    """The mixture to train on."""
+    val_sources: Sources | None = None
+    """The sources to validate on."""
+    test_sources: Sources | None = None
+    """The sources to test on."""
     image_size: PositiveInt | ImageSize | None = None
-    """Size of the samples: (height, width), or both at once; null keeps that on disk."""
-    focal_stack_size: int | tuple[int, int] = 5
-    """Frames of a simulated stack, or the fewest and the most."""
-    focal_range: Range | None = None
+    """Size of the samples [px]: [height, width], or both at once; null keeps that on disk."""
+    focal_stack_size: FrameCount = 5
+    """Frames of a simulated stack, or [fewest, most]."""
+    focal_range: DepthRange | None = None
     """Nearest and farthest focus of simulated stacks [m]."""
     num_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read and simulate beside the main one."""
     max_train_samples: PositiveInt | None = None
+    """So many samples at most are used of each source that has no max_samples."""
     max_val_samples: PositiveInt | None = None
+    """The same for validation."""
     max_test_samples: PositiveInt | None = None
+    """The same for the test."""
     allow_missing: bool = False
     """Leave out listed samples whose files are missing, counted, instead of refusing to start."""
     dataset_kwargs: DatasetKwargs = DatasetKwargs()
+    """What is known of the samples beyond what their files say."""
 
-    @field_validator("focal_range")
-    @classmethod
-    def _ascending(cls, value: Any) -> Any:
-        if value is not None and not 0 < value[0] < value[1]:
-            raise ValueError(f"expected [near, far] in metres, 0 < near < far, got {list(value)}")
-        return value
+    @model_validator(mode="after")
+    def _one_origin_each(self) -> DataConfig:
+        for split in SPLITS:
+            names = f"{split}_filelist", f"{split}_sources"
+            if all(getattr(self, name) is not None for name in names):
+                raise ValueError(f"{' and '.join(names)} exclude each other; give one")
+        return self
 
 
 class Source(Section):
@@ -182,7 +256,7 @@ class Source(Section):
     dataset_type: str
     data_root: DataRoot
     filelist: str | None
-    focal_range: Range | None
+    focal_range: DepthRange | None
     focal_stack_size: tuple[int, int]
     """The fewest and the most frames of a simulated stack."""
     image_size: ImageSize | None

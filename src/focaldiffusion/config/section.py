@@ -1,11 +1,73 @@
-"""What every block of a configuration has in common."""
+"""What every block of a configuration has in common, and the types that several blocks share."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import os
+import re
+from typing import Annotated, Any, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 
 class Section(BaseModel):
     """A block of the configuration: typed, immutable, and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts True as 1, so `batch_size: true` would train with batches of one.
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise ValueError(f"expected another kind of value, got {str(value).lower()}")
+        return value
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section that a field of this type holds, alone or in a list; None for plain values."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(section_in, get_args(annotation))), None)
+
+
+def _expanded(path: str) -> str:
+    """A path with its `${VARIABLE}`s and a leading `~` replaced."""
+
+    def variable(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
+        if not value:
+            raise ValueError(f"the environment variable {match[1]} is not set")
+        return value
+
+    if not path:
+        raise ValueError("expected a path, got an empty text")
+    return os.path.expanduser(re.sub(r"\$\{([^}]*)\}", variable, path))  # noqa: PTH111
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected [low, high] with low <= high, got {list(bounds)}")
+    return bounds
+
+
+PathText = Annotated[str, AfterValidator(_expanded)]
+"""A path, or what may be one, in which `${VARIABLE}` stands for the environment's."""
+
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Ascending = AfterValidator(_ascending)
+Range = Annotated[tuple[NonNegative, NonNegative], Ascending]
+"""(low, high), 0 <= low <= high."""

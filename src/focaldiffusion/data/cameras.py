@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from focaldiffusion.config.data import CameraDefaults
+from focaldiffusion.config.merge import merged
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera
 
@@ -32,7 +33,7 @@ def sample_camera(
     Raises:
         InputError: the values do not make a camera; names what is missing.
     """
-    values = _merged(given, defaults)
+    values = completed(given, defaults).model_dump(exclude_none=True)
     pitch_m = values.get("pixel_pitch_m")
     if "sensor_width_m" in values:
         pitch_m = values["sensor_width_m"] / max(image_size)
@@ -64,23 +65,7 @@ def sample_camera(
     return Camera(focal_length_px, aperture_m, image_size, principal_point_px)
 
 
-def _merged(given: CameraDefaults, defaults: CameraDefaults) -> dict[str, float]:
+def completed(given: CameraDefaults, defaults: CameraDefaults) -> CameraDefaults:
     """The values of both, where a given one drops what the other says in another form."""
-    values = defaults.model_dump(exclude_none=True)
-    better = given.model_dump(exclude_none=True)
-    for name in better:
-        for rival in _REPLACES[name]:
-            values.pop(rival, None)
-    return values | better
-
-
-# Two of focal length, pitch and focal length in pixels make the third: with a new one, the pair
-# that contradicts it must go. A new focal length in pixels keeps the sensor, not the lens.
-_REPLACES = {
-    "f_number": ("aperture_diameter_m",),
-    "aperture_diameter_m": ("f_number",),
-    "focal_length_px": ("focal_length_m",),
-    "focal_length_m": ("focal_length_px",),
-    "pixel_pitch_m": ("sensor_width_m",),
-    "sensor_width_m": ("pixel_pitch_m",),
-}
+    values = merged(defaults.model_dump(exclude_none=True), given.model_dump(exclude_none=True))
+    return CameraDefaults(**values)

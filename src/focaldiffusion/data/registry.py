@@ -10,23 +10,24 @@ from focaldiffusion.data.dataset import Dataset
 from focaldiffusion.errors import InputError
 
 DATASETS = {
-    "ddff12": "ddff12:DDFF12",
-    "diode": "diode:DIODE",
-    "filelist": "filelist:FileList",
-    "fod500": "fod500:FoD500",
-    "hammer": "hammer:HAMMER",
-    "hci": "hci:HCI",
-    "hypersim": "hypersim:HyperSim",
-    "ibims1": "ibims1:IBims1",
-    "infinigen_defocus": "infinigen_defocus:InfinigenDefocus",
-    "nyuv2": "nyuv2:NYUv2",
+    "cache": "cache:Cache",
+    "ddff12": "sets.ddff12:DDFF12",
+    "diode": "sets.diode:DIODE",
+    "filelist": "sets.filelist:FileList",
+    "fod500": "sets.fod500:FoD500",
+    "hammer": "sets.hammer:HAMMER",
+    "hci": "sets.hci:HCI",
+    "hypersim": "sets.hypersim:HyperSim",
+    "ibims1": "sets.ibims1:IBims1",
+    "infinigen_defocus": "sets.infinigen_defocus:InfinigenDefocus",
+    "nyuv2": "sets.nyuv2:NYUv2",
     "procedural": "procedural:Procedural",
-    "rgbd": "rgbd:RGBD",
-    "stacks": "stacks:Stacks",
-    "virtual_kitti": "virtual_kitti:VirtualKITTI",
-    "zedd": "zedd:ZEDD",
+    "rgbd": "sets.rgbd:RGBD",
+    "stacks": "sets.stacks:Stacks",
+    "virtual_kitti": "sets.virtual_kitti:VirtualKITTI",
+    "zedd": "sets.zedd:ZEDD",
 }
-"""dataset_type → module of this package and class; each class is built from a `Source`."""
+"""dataset_type → module below this package, and class; each class is built from a `Source`."""
 
 
 def open_dataset(source: Source) -> Dataset:

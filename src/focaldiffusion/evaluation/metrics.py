@@ -1,15 +1,16 @@
-"""Accuracy of metric depth and of all-in-focus images: one function for each metric.
+"""Accuracy of metric depth: one function for each metric.
 
-Depth is metric and never aligned to the truth. Every depth metric takes (H, W) metres and
-covers the `valid` pixels of one image; means over images are the caller's. A prediction that is
-NaN, infinite or not positive is *missing*: it counts as depth 0 (relative error 1, delta false),
-except in the metrics of log depth, which cover the predicted pixels only. `coverage` says how many
-those are. All is computed in float64.
+Depth is metric and not aligned to the truth, unless the caller passes it through `aligned` first.
+Every metric takes (H, W) metres and covers the `valid` pixels of one image; means over images are
+the caller's. A prediction that is NaN, infinite or not positive is *missing*: it counts as depth 0
+(relative error 1, delta false), except in the metrics of log depth, which cover the predicted
+pixels only. `coverage` says how many those are. All is computed in float64.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -29,11 +30,8 @@ DELTA_THRESHOLDS = {
     "delta_1.25^3": 1.25**3,
 }
 
-_SSIM_BORDER = 5
-"""Half of the 11-pixel window of SSIM."""
-
-_SSIM_STRIP = 256
-"""Rows of an image compared at a time, so that memory grows with its width alone."""
+Alignment = Literal["scale", "scale_shift", "disparity_scale", "disparity_scale_shift"]
+"""What is fitted to the truth, in depth or in its inverse."""
 
 
 def depth_metrics(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> dict[str, float]:
@@ -45,7 +43,7 @@ def depth_metrics(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> dict[
         valid: (H, W) bool, the pixels that count.
 
     Returns:
-        abs_rel, sq_rel, rmse, rmse_log, silog, the keys of `DELTA_THRESHOLDS`, coverage.
+        abs_rel, sq_rel, mse, rmse, rmse_log, silog, the keys of `DELTA_THRESHOLDS`, coverage.
 
     Raises:
         InputError: no valid pixel, or truth that is not positive and finite there.
@@ -54,6 +52,7 @@ def depth_metrics(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> dict[
     return {
         "abs_rel": abs_rel(*maps),
         "sq_rel": sq_rel(*maps),
+        "mse": mse(*maps),
         "rmse": rmse(*maps),
         "rmse_log": rmse_log(*maps),
         "silog": silog(*maps),
@@ -64,20 +63,25 @@ def depth_metrics(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> dict[
 
 def abs_rel(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Mean of |p - z| / z (Eigen et al. 2014); arguments as in `depth_metrics`."""
-    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     return ((prediction - truth).abs() / truth).mean().item()
 
 
 def sq_rel(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Mean of (p - z)² / z, metres (Eigen et al. 2014); arguments as in `depth_metrics`."""
-    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     return ((prediction - truth) ** 2 / truth).mean().item()
+
+
+def mse(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
+    """Mean of (p - z)², square metres; arguments as in `depth_metrics`."""
+    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    return ((prediction - truth) ** 2).mean().item()
 
 
 def rmse(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Root of the mean of (p - z)², metres; arguments as in `depth_metrics`."""
-    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
-    return ((prediction - truth) ** 2).mean().sqrt().item()
+    return mse(prediction_m, truth_m, valid) ** 0.5
 
 
 def rmse_log(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
@@ -109,7 +113,7 @@ def delta(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, threshold: float
         valid: as in `depth_metrics`.
         threshold: > 1.
     """
-    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     # z / 0 is infinite, so a missing prediction is below no threshold.
     ratio = torch.maximum(prediction / truth, truth / prediction)
     return (ratio < threshold).double().mean().item()
@@ -117,111 +121,120 @@ def delta(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, threshold: float
 
 def coverage(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Share of the valid pixels that have a prediction; arguments as in `depth_metrics`."""
-    prediction, _ = _valid_pixels(prediction_m, truth_m, valid)
+    prediction, _ = valid_pixels(prediction_m, truth_m, valid)
     return (prediction > 0).double().mean().item()
 
 
-def abs_rel_confident(
-    prediction_m: Tensor,
-    truth_m: Tensor,
-    valid: Tensor,
-    confidence: Tensor,
-    share: float = 0.5,
-) -> float:
-    """`abs_rel` of the most confident share of the valid pixels.
+def boundary_f1(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
+    """How well occlusion contours agree: the scale-invariant boundary F1 of Depth Pro.
 
-    Pixels tied at the cut share the remaining places equally: each counts with the same fraction,
-    which is the mean over all orders of the tie. Constant confidence thus gives plain `abs_rel`.
+    Bochkovskii et al. 2024, arXiv 2410.02073. A contour lies between two neighbours when one is
+    more than t times as far as the other. For each of the four directions (farther to the left,
+    right, top, bottom), recall is the share of true contours predicted between the same pixels,
+    precision that of predicted contours which are true. F1 = 2 P R / (P + R) of their means over
+    directions; the result is the mean over ten t from 1.05 to 1.25, weighted by t.
+
+    Unlike Depth Pro, where a contour absent from the truth scores 0 even if rightly absent from the
+    prediction, a direction counts for recall where the truth has contours and for precision where
+    either has, and a t counts where the truth has contours at all. Where the truth has contours in
+    all directions the two are equal.
 
     Args:
-        prediction_m: as in `depth_metrics`; missing counts 1 here too.
+        prediction_m: as in `depth_metrics`; no contour lies beside a missing pixel.
+        truth_m: as in `depth_metrics`.
+        valid: as in `depth_metrics`; a pair with an invalid pixel does not count.
+
+    Returns:
+        In [0, 1]; NaN when the truth has no contour.
+    """
+    thresholds = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
+    counts = []
+    for truth_ratio, prediction_ratio in _neighbour_ratios(prediction_m, truth_m, valid):
+        true = truth_ratio.cpu() > thresholds[:, None]
+        predicted = prediction_ratio.cpu() > thresholds[:, None]
+        counts.append(torch.stack([(true & predicted).sum(1), predicted.sum(1), true.sum(1)]))
+    per_direction = torch.stack(counts, dim=1).double()
+    counted = per_direction[2].sum(0) > 0
+    hits, predicted, true = per_direction[:, :, counted]  # each (4 directions, thresholds)
+    precision = (hits / predicted.clamp_min(1)).where(predicted + true > 0, torch.nan).nanmean(0)
+    recall = (hits / true).nanmean(0)
+    f1 = (2 * precision * recall / (precision + recall)).where(precision + recall > 0, 0)
+    weights = thresholds[counted]
+    return ((weights * f1).sum() / weights.sum()).item()
+
+
+def aligned(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, alignment: Alignment) -> Tensor:
+    """The prediction after a least-squares fit to the truth, for any metric to be applied to.
+
+    `scale` minimises the sum of (a p - z)² and `scale_shift` that of (a p + b - z)² over the valid
+    pixels that have a prediction, p and z being depths; with `disparity_` they are inverse depths
+    (any disparity is a multiple of it, and the fit absorbs the factor).
+
+    Args:
+        prediction_m: as in `depth_metrics`.
         truth_m: as in `depth_metrics`.
         valid: as in `depth_metrics`.
-        confidence: (H, W), larger is surer; no NaN where `valid`.
-        share: in (0, 1].
+        alignment: which fit.
 
-    Raises:
-        InputError: as in `depth_metrics`.
-        ValueError: `share` out of range, or NaN confidence.
+    Returns:
+        (H, W) metres, float64; NaN where the prediction is missing, and where the fit takes it to
+        infinity or below zero: a bad fit is not clipped into a better one.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share}; expected 0 < share <= 1")
-    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
-    check_shape("confidence", confidence, valid.shape)
-    sureness = confidence[valid].double()
-    if sureness.isnan().any():
-        raise ValueError("confidence is NaN at valid pixels")
-    error = (prediction - truth).abs() / truth
-    places = share * sureness.numel()
-    cut = sureness.sort(descending=True).values[math.ceil(places) - 1]
-    above, tied = sureness > cut, sureness == cut
-    # `places` need not be whole, so the tied pixels may share a fraction of one.
-    weight = above.double() + tied * (places - above.sum()) / tied.sum()
-    return ((weight * error).sum() / weight.sum()).item()
+    inverse = alignment.startswith("disparity")
+    whole = _known(prediction_m)
+    predicted, truth = valid_pixels(prediction_m, truth_m, valid)
+    predicted, truth = predicted[predicted > 0], truth[predicted > 0]
+    if inverse:
+        whole, predicted, truth = whole.reciprocal(), predicted.reciprocal(), truth.reciprocal()
+    if len(predicted) == 0:
+        return whole
+    if alignment.endswith("shift"):
+        # From the first value, so that the spread of a constant is exactly 0: it fits as the mean.
+        spread = predicted - predicted[0]
+        centre = predicted[0] + spread.mean()
+        spread = spread - spread.mean()
+        power = spread.square().sum()
+        slope = (spread * (truth - truth.mean())).sum() / power if power > 0 else power
+        fitted = truth.mean() + slope * (whole - centre)
+    else:
+        fitted = whole * (predicted * truth).sum() / predicted.square().sum()
+    depth_m = fitted.reciprocal() if inverse else fitted
+    return _known(depth_m)
 
 
-def psnr(prediction: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio over all pixels and channels, dB.
+def disparity_metrics(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, disparity_px_m: float
+) -> dict[str, float]:
+    """The metrics that DDFF-12 is published in: errors of disparity, not of depth.
 
-    10 log10(1 / mean((p - t)²)); infinite for equal images.
+    Those of DFV (Yang et al. 2022, https://github.com/fuy34/DFV, eval_DDFF12.py), as shares where
+    it prints per cent.
 
     Args:
-        prediction: (3, H, W) sRGB-encoded, [0, 1].
-        truth: likewise.
+        prediction_m: as in `depth_metrics`; missing counts as disparity 0.
+        truth_m: as in `depth_metrics`.
+        valid: as in `depth_metrics`.
+        disparity_px_m: disparity [px] times depth [m].
+
+    Returns:
+        mse [px²], rmse [px], abs_rel, the deltas of 1.25, bad_pixel_0.07 (share with an error above
+        0.07 px) and bumpiness.
     """
-    from torchmetrics.functional.image import peak_signal_noise_ratio
-
-    _check_images(prediction, truth)
-    return peak_signal_noise_ratio(prediction.double(), truth.double(), data_range=1.0).item()
-
-
-def ssim(prediction: Tensor, truth: Tensor) -> float:
-    """Structural similarity (Wang et al. 2004), mean over pixels and channels.
-
-    11x11 Gaussian window of standard deviation 1.5, K1 = 0.01, K2 = 0.03, range 1; pixels whose
-    window leaves the image do not count.
-
-    Args:
-        prediction: (3, H, W) sRGB-encoded, [0, 1], at least 11 pixels either way.
-        truth: likewise.
-
-    Raises:
-        ValueError: images of different sizes, or smaller than the window.
-    """
-    _check_images(prediction, truth)
-    height, width = truth.shape[1:]
-    inner_height, inner_width = height - 2 * _SSIM_BORDER, width - 2 * _SSIM_BORDER
-    if min(inner_height, inner_width) < 1:
-        raise ValueError(f"images of {(height, width)}; the SSIM window needs 11 px")
-    total = 0.0
-    for top in range(0, inner_height, _SSIM_STRIP):
-        rows = slice(top, top + _SSIM_STRIP + 2 * _SSIM_BORDER)
-        for channels in zip(prediction[:, rows], truth[:, rows], strict=True):
-            total += _similarity(*(channel.double().cpu().numpy() for channel in channels)).sum()
-    return float(total / (3 * inner_height * inner_width))
+    maps = disparity_px_m / prediction_m.double(), disparity_px_m / truth_m.double(), valid
+    predicted, truth = valid_pixels(*maps)
+    return {
+        "mse": mse(*maps),
+        "rmse": rmse(*maps),
+        "abs_rel": abs_rel(*maps),
+        "delta_1.25": delta(*maps, 1.25),
+        "delta_1.25^2": delta(*maps, 1.25**2),
+        "delta_1.25^3": delta(*maps, 1.25**3),
+        "bad_pixel_0.07": ((predicted - truth).abs() > 0.07).double().mean().item(),
+        "bumpiness": _bumpiness(*maps),
+    }
 
 
-def _similarity(prediction: Plane, truth: Plane) -> Plane:
-    """SSIM at each pixel of (H, W) planes whose window lies inside: (H - 10, W - 10).
-
-    (2 p t + C1) (2 cov + C2) / ((p² + t² + C1) (var_p + var_t + C2)) of local means p and t.
-    """
-    # torchmetrics has the same formula, but its convolution needs gigabytes for a few megapixels.
-    mean_p, mean_t = _local_mean(prediction), _local_mean(truth)
-    variances = _local_mean(prediction**2 + truth**2) - mean_p**2 - mean_t**2
-    covariance = _local_mean(prediction * truth) - mean_p * mean_t
-    c1, c2 = 0.01**2, 0.03**2
-    contrast = (2 * covariance + c2) / (variances + c2)
-    return (2 * mean_p * mean_t + c1) / (mean_p**2 + mean_t**2 + c1) * contrast
-
-
-def _local_mean(plane: Plane) -> Plane:
-    window = 2 * _SSIM_BORDER + 1
-    inner = slice(_SSIM_BORDER, -_SSIM_BORDER)
-    return np.asarray(cv2.GaussianBlur(plane, (window, window), 1.5)[inner, inner])
-
-
-def _valid_pixels(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def valid_pixels(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """(P,) float64 prediction, 0 where missing, and truth at the valid pixels."""
     check_shape("truth_m", truth_m, ("H", "W"))
     check_shape("prediction_m", prediction_m, truth_m.shape)
@@ -234,20 +247,58 @@ def _valid_pixels(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple
             "the depth truth is not positive and finite at every valid pixel; "
             "mark such pixels invalid."
         )
-    prediction = prediction_m[valid].double()
-    missing = ~(prediction.isfinite() & (prediction > 0))
-    return prediction.masked_fill(missing, 0.0), truth
+    return _known(prediction_m[valid]).nan_to_num(nan=0.0), truth
 
 
 def _log_error(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> Tensor:
     """ln p - ln z at the valid pixels that have a prediction; one NaN when there is none."""
-    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     predicted = prediction > 0
     if not predicted.any():
         return prediction.new_full((1,), torch.nan)
     return prediction[predicted].log() - truth[predicted].log()
 
 
-def _check_images(prediction: Tensor, truth: Tensor) -> None:
-    check_shape("truth", truth, (3, "H", "W"))
-    check_shape("prediction", prediction, truth.shape)
+def _neighbour_ratios(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Depth of one neighbour over that of the other, in four directions: true and predicted.
+
+    Each (P,) over the pairs that are valid on both sides; NaN where a prediction is missing.
+    """
+    valid_pixels(prediction_m, truth_m, valid)  # refuses what no metric accepts
+    maps = _known(prediction_m), truth_m.double(), valid
+    for prediction, truth, mask in (maps, tuple(plane.T for plane in maps)):
+        pairs = mask[1:] & mask[:-1]
+        truth_ratio = (truth[1:] / truth[:-1])[pairs]
+        prediction_ratio = (prediction[1:] / prediction[:-1])[pairs]
+        yield truth_ratio, prediction_ratio
+        yield truth_ratio.reciprocal(), prediction_ratio.reciprocal()
+
+
+def _bumpiness(prediction_px: Tensor, truth_px: Tensor, valid: Tensor) -> float:
+    """100 times the mean norm of the second derivatives of p - d, clipped at 0.05 (DFV).
+
+    The norm is Frobenius's, a derivative is a Scharr filter and so twice the slope. As in DFV a
+    hole of the truth has disparity 0 in the difference, so that its rim adds to the figure.
+    """
+    difference = _known(prediction_px).nan_to_num(nan=0.0) - truth_px.where(valid, 0)
+
+    def derivatives(plane: Plane) -> list[Plane]:
+        orders = ((1, 0), (0, 1))
+        reflect = cv2.BORDER_REFLECT
+        return [
+            np.asarray(cv2.Scharr(plane, cv2.CV_64F, *order, scale=1 / 16, borderType=reflect))
+            for order in orders
+        ]
+
+    first = derivatives(difference.cpu().numpy())
+    squares = [second**2 for plane in first for second in derivatives(plane)]
+    norm = np.sqrt(np.sum(squares, axis=0)).clip(max=0.05)
+    return float(100 * norm[valid.cpu().numpy()].mean())
+
+
+def _known(prediction: Tensor) -> Tensor:
+    """The prediction in float64, NaN where it is missing."""
+    prediction = prediction.double()
+    return prediction.where(prediction.isfinite() & (prediction > 0), torch.nan)

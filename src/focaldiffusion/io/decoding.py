@@ -89,7 +89,7 @@ def unit_rgb(array: NDArray[Any], full_scale: int) -> NDArray[np.float32]:
         array = array[..., None]
     array = array[..., :3] if array.shape[2] >= 3 else array[..., :1]
     values = array.astype(np.float32) / np.float32(full_scale)
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    return np.ascontiguousarray(values if values.shape[2] == 3 else values.repeat(3, axis=2))
 
 
 def upright(array: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:

@@ -69,31 +69,45 @@ def write_simulation(
     Raises:
         InputError: the file system refuses.
     """
-    assert stack.camera is not None
-    assert stack.focus_distances_m is not None
     with file_errors_named(output), staging(output, (TRUTH, STACK)) as partial:
-        (partial / STACK).mkdir()
-        files = [f"frame_{index:02d}.png" for index in range(len(stack))]
-        for name, frame in zip(files, stack.images, strict=True):
-            _write_linear(partial / STACK / name, frame, bit_depth)
-        settings = {
-            "files": files,
-            "focus_distances_m": [
-                distance if math.isfinite(distance) else None
-                for distance in stack.focus_distances_m.tolist()
-            ],
-            "camera": {
-                "focal_length_px": stack.camera.focal_length_px,
-                "aperture_diameter_m": stack.camera.aperture_diameter_m,
-            },
-            "note": note,
-        }
-        (partial / STACK / SIDECAR_NAME).write_text(
-            json.dumps(settings, indent=2) + "\n", encoding="utf-8"
-        )
+        write_stack(partial / STACK, stack, bit_depth=bit_depth, note=note)
         (partial / TRUTH).mkdir()
         _write_linear(partial / TRUTH / TRUTH_IMAGE, all_in_focus, bit_depth)
         np.savez_compressed(partial / TRUTH / TRUTH_DEPTH, depth=depth_m.cpu().numpy())
+
+
+def write_stack(
+    folder: Path, stack: FocalStack, *, bit_depth: Literal[8, 16], note: dict[str, Any]
+) -> None:
+    """Write the frames as PNG, and `stack.json` with all that is known of their optics.
+
+    Args:
+        folder: is made.
+        stack: the frames.
+        bit_depth: of the files.
+        note: for people, in `stack.json`.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    folder.mkdir()
+    settings: dict[str, Any] = {"files": [f"frame_{index:02d}.png" for index in range(len(stack))]}
+    for name, frame in zip(settings["files"], stack.images, strict=True):
+        _write_linear(folder / name, frame, bit_depth)
+    if stack.focus_distances_m is not None:
+        settings["focus_distances_m"] = [
+            distance if math.isfinite(distance) else None
+            for distance in stack.focus_distances_m.tolist()
+        ]
+    if stack.focus_positions_m is not None:
+        settings["focus_positions_m"] = stack.focus_positions_m.tolist()
+    if stack.camera is not None:
+        settings["camera"] = {
+            "focal_length_px": stack.camera.focal_length_px,
+            "aperture_diameter_m": stack.camera.aperture_diameter_m,
+        }
+    settings["note"] = note
+    (folder / SIDECAR_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_linear(path: Path, linear: Tensor, bit_depth: Literal[8, 16]) -> None:

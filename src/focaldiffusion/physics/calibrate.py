@@ -84,5 +84,6 @@ def find_blur_scale(
     centre = min(points, key=points.__getitem__)
     points |= {best + side: curve[best + side] for side in (-1, 1)}
     before, here, after = (points[centre + side] for side in (-0.5, 0, 0.5))
-    offset = 0.25 * (before - after) / (before - 2 * here + after)
+    bend = before - 2 * here + after
+    offset = 0.25 * (before - after) / bend if bend > 0 else 0.0  # flat frames may tie
     return BlurScale(math.exp(low + (centre + offset) * step) / shrink, rise, rise > _CLEAR_RISE)

@@ -1,15 +1,18 @@
-"""A simulated photographer: focal stacks of a scene, with the sensor's noise and bits."""
+"""A simulated photographer: focal stacks of a scene, with the flaws of a real exposure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from focaldiffusion.errors import check_shape
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.render import render
@@ -17,25 +20,64 @@ from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack, check_focus
 
 
+@dataclass(frozen=True, eq=False)
+class Imperfections:
+    """What the frames of a real stack suffer one by one; each attribute is None where ideal.
+
+    Attributes:
+        focus_errors_dpt: (N,), the lens focuses at 1/s + error while the stack reports s; not
+            beyond infinity.
+        magnifications: (N,), what alignment left of focus breathing: the image is this much
+            larger, about the principal point.
+        shifts_px: (N, 2), what alignment left of hand shake: the image moves by (x, y) [px].
+        gains: (N,), exposure: a factor of the light, before highlights clip.
+    """
+
+    focus_errors_dpt: Tensor | None = None
+    magnifications: Tensor | None = None
+    shifts_px: Tensor | None = None
+    gains: Tensor | None = None
+
+    def check(self, frame_count: int) -> None:
+        """Check that every attribute has one entry a frame.
+
+        Raises:
+            ValueError: another shape.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                shape = (frame_count, 2) if field.name == "shifts_px" else (frame_count,)
+                check_shape(f"Imperfections.{field.name}", value, shape)
+
+
+IDEAL = Imperfections()
+
+
 def capture(
     scene: Scene,
     focus_distances_m: Sequence[float] | Tensor,
     *,
     psf: PSF | None = None,
+    blur_of: Literal["light", "srgb"] = "light",
+    imperfections: Imperfections = IDEAL,
     noise_std_lsb: float = 0.0,
     bit_depth: Literal[8, 16] | None = 8,
     generator: torch.Generator | None = None,
 ) -> FocalStack:
     """Photograph a scene at several focus distances.
 
-    Renders in linear light, encodes to sRGB, adds Gaussian noise, clips and quantises as a file
-    would, and returns to linear light.
+    Renders, moves and exposes the frames in linear light, encodes to sRGB, adds Gaussian noise,
+    clips and quantises as a file would, and returns to linear light.
 
     Args:
         scene: what to photograph. Where its depth is invalid, that of the nearest valid pixel
             is taken.
         focus_distances_m: (N,), N >= 2, lens to plane of sharp focus [m], infinity allowed.
         psf: the shape of the blur; an ideal disc when not given.
+        blur_of: what a defocused lens averages: light, or its sRGB code as if that were light,
+            which no lens does but many published simulators do.
+        imperfections: by how much the frames differ from what the stack reports of them.
         noise_std_lsb: standard deviation of the noise in sRGB, in steps of an 8-bit file (1/255)
             whatever the bit depth.
         bit_depth: of the simulated files; None does not quantise.
@@ -46,14 +88,25 @@ def capture(
     """
     distances = torch.as_tensor(focus_distances_m, dtype=scene.depth_m.dtype)
     check_focus("focus_distances_m", distances.tolist(), len(distances))
+    imperfections.check(len(distances))
     image = scene.all_in_focus
+    if blur_of == "srgb":
+        image = linear_to_srgb(image)
+    focus_dpt = inverse_m(distances)
+    if imperfections.focus_errors_dpt is not None:
+        focus_dpt = (focus_dpt + imperfections.focus_errors_dpt.to(focus_dpt)).clamp_min(0)
     frames = render(
         image,
         filled_inverse_depth(scene),
-        inverse_m(distances),
+        focus_dpt,
         scene.camera.blur_scale_px_m,
         psf if psf is not None else PSF(),
     )
+    if blur_of == "srgb":
+        frames = srgb_to_linear(frames.clamp(0, 1))
+    frames = moved(frames, scene.camera.principal_point_px, imperfections)  # type: ignore[arg-type]
+    if imperfections.gains is not None:
+        frames = frames * imperfections.gains.to(frames)[:, None, None, None]
     encoded = linear_to_srgb(frames.clamp(0, 1))
     if noise_std_lsb > 0:
         device = generator.device if generator is not None else image.device
@@ -64,6 +117,39 @@ def capture(
         encoded = torch.round(encoded * steps) / steps
     return FocalStack(
         srgb_to_linear(encoded), camera=scene.camera, focus_distances_m=distances.to(image)
+    )
+
+
+def moved(frames: Tensor, centre_px: tuple[float, float], imperfections: Imperfections) -> Tensor:
+    """The frames magnified about a centre and shifted, mirrored at the borders.
+
+    Args:
+        frames: (N, 3, H, W), linear light.
+        centre_px: (x, y) of the principal point, pixel centres at halves.
+        imperfections: which magnifications and shifts.
+
+    Returns:
+        (N, 3, H, W); `frames` itself where nothing moves.
+    """
+    if imperfections.magnifications is None and imperfections.shifts_px is None:
+        return frames
+    count, _, height, width = frames.shape
+    size, centre = frames.new_tensor([width, height]), frames.new_tensor(centre_px)
+    magnification = frames.new_ones(count, 1)
+    if imperfections.magnifications is not None:
+        magnification = imperfections.magnifications.to(frames)[:, None]
+    shift = frames.new_zeros(count, 2)
+    if imperfections.shifts_px is not None:
+        shift = imperfections.shifts_px.to(frames)
+    # A pixel at x shows what was at c + (x - c - shift) / m; the grid counts -1 to 1 over the size.
+    offset = centre - (centre + shift) / magnification
+    matrix = frames.new_zeros(count, 2, 3)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / magnification[:, 0]
+    matrix[:, :, 2] = 1 / magnification - 1 + 2 * offset / size
+    grid = functional.affine_grid(matrix, list(frames.shape), align_corners=False)
+    # Bilinear would blur a frame by up to half a pixel wherever it is moved.
+    return functional.grid_sample(
+        frames, grid, mode="bicubic", padding_mode="reflection", align_corners=False
     )
 
 

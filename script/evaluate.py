@@ -1,0 +1,68 @@
+"""`python -m script.evaluate`: the original's flags, on `focaldiffusion evaluate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from focaldiffusion.cli.flags import Parser, positive_integer
+from focaldiffusion.cli.main import main as focaldiffusion
+
+_REFUSED = {
+    "--config": "the protocol of a data set fixes everything that a figure depends on",
+    "--split": "the protocol of a data set fixes its split",
+    "--batch_size": "samples are scored one by one; --workers of focaldiffusion evaluate is faster",
+    "--num_inference_steps": "this version ships no learned model",
+    "--fp16": "half precision costs accuracy and saves nothing here",
+    "--num_viz": "every sample gets its picture",
+}
+"""Flags of the original that have no meaning here, and why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Translate the flags, run `focaldiffusion evaluate` and return its exit code.
+
+    Args:
+        argv: the arguments, those of the process when not given.
+    """
+    parser = Parser(
+        prog="python -m script.evaluate",
+        description="The original's command; focaldiffusion evaluate does the same and more.",
+    )
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="a protocol")
+    parser.add_argument("--data_root", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("outputs/evaluation"), metavar="DIR"
+    )
+    parser.add_argument("--checkpoint", metavar="MODEL", help="(default: physics)")
+    parser.add_argument("--max_samples", type=positive_integer, metavar="N")
+    parser.add_argument("--device", metavar="NAME")
+    parser.add_argument("--save_viz", action="store_true", help="always on")
+    refused = parser.add_argument_group("of the original, without a meaning here")
+    for flag, reason in _REFUSED.items():
+        refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
+    options = parser.parse_args(argv)
+    for flag, reason in _REFUSED.items():
+        if getattr(options, flag[2:]) is not None:
+            parser.error(f"{flag}: {reason}; leave it out")
+    if options.save_viz:
+        print("note: --save_viz is always on and need not be given", file=sys.stderr)
+    translated = {
+        "--dataset": options.dataset,
+        "--data-root": options.data_root,
+        "--output-dir": options.output_dir,
+        "--model": options.checkpoint,
+        "--max-samples": options.max_samples,
+        "--device": options.device,
+    }
+    return focaldiffusion(
+        [
+            "evaluate",
+            *(f"{flag}={value}" for flag, value in translated.items() if value is not None),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

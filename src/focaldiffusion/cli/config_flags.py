@@ -1,0 +1,53 @@
+"""Flags that change a configuration, and the configuration that comes of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from focaldiffusion.config.run import Config
+
+_KEY_OF_FLAG = {
+    "--data-root": "data.data_root",
+    "--train-filelist": "data.train_filelist",
+    "--val-filelist": "data.val_filelist",
+    "--test-filelist": "data.test_filelist",
+    "--output-dir": "output.save_dir",
+}
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `read_config` reads besides the file itself."""
+    group = parser.add_argument_group("in place of what the file says")
+    group.add_argument(
+        "--override",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="such as training.batch_size=4 data.image_size=[480,640]",
+    )
+    for flag, key in _KEY_OF_FLAG.items():
+        group.add_argument(flag, metavar="PATH", help=f"short for --override {key}=PATH")
+
+
+def read_config(options: argparse.Namespace) -> Config:
+    """The configuration of `options.config` and the flags; its notices go to standard error.
+
+    Raises:
+        InputError: a mistake in it.
+    """
+    from focaldiffusion.config.load import load_config
+
+    paths = {
+        key: getattr(options, flag[2:].replace("-", "_")) for flag, key in _KEY_OF_FLAG.items()
+    }
+    # JSON is YAML, and quotes what a path may hold.
+    given = [f"{key}={json.dumps(path)}" for key, path in paths.items() if path is not None]
+    loaded = load_config(options.config, [*options.override, *given])
+    for notice in loaded.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    return loaded.config

@@ -1,0 +1,129 @@
+"""`focaldiffusion data`: look at the samples of a configuration, or write them once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from focaldiffusion.cli.config_flags import add_config, read_config
+from focaldiffusion.cli.flags import Commands, positive_integer
+from focaldiffusion.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from focaldiffusion.config.run import Config
+    from focaldiffusion.data.mixture import Mixture
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to those of `focaldiffusion`."""
+    parser = commands.add_parser(
+        "data",
+        help="look at the samples of a configuration, or write them once",
+        description="What training would see of the data of a configuration.",
+    )
+    kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    inspect = kinds.add_parser(
+        "inspect",
+        help="a contact sheet of samples",
+        description="Draw frames, all-in-focus image and depth of the first samples of a split, "
+        "as training would get them.",
+    )
+    inspect.set_defaults(run=_inspect)
+    _add_shared(inspect)
+    inspect.add_argument(
+        "--samples", type=positive_integer, default=8, metavar="N", help="rows (default: 8)"
+    )
+    inspect.add_argument(
+        "--output", type=Path, required=True, metavar="PNG", help="the picture to write"
+    )
+    cache = kinds.add_parser(
+        "cache",
+        help="simulate stacks once, to train from them",
+        description="Write the stacks of a split to a folder, which is then a data set of its "
+        "own: dataset_type cache. An interrupted run continues.",
+    )
+    cache.set_defaults(run=_cache)
+    _add_shared(cache)
+    cache.add_argument(
+        "--samples",
+        type=positive_integer,
+        metavar="N",
+        help="stacks to write (default: an epoch)",
+    )
+    cache.add_argument("--output", type=Path, required=True, metavar="DIR", help="the cache")
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a configuration file")
+    add_config(parser)
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="train", help="(default: train)"
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="to simulate on")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _open(options: argparse.Namespace) -> tuple[Config, Mixture]:
+    from focaldiffusion.data.loading import open_split
+
+    config = read_config(options)
+    return config, open_split(config.data, options.split, config.training.seed)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    """Draw the contact sheet and return the exit code.
+
+    Raises:
+        InputError: a mistake in the configuration, data that are missing or bad.
+    """
+    import numpy as np
+    import torch
+
+    from focaldiffusion.data.loading import batches
+    from focaldiffusion.io.contact_sheet import Row, contact_sheet
+    from focaldiffusion.io.images import write_png
+    from focaldiffusion.io.staging import file_errors_named
+
+    _, mixture = _open(options)
+    count = min(options.samples, len(mixture))
+    rows = []
+    with progress_bars("reading", quiet=options.quiet) as progress:
+        for position, batch in enumerate(
+            batches(mixture, range(count), 1, device=options.device), start=1
+        ):
+            sample = batch.to("cpu").sample(0)
+            depth_m = sample.depth_m.where(sample.valid, torch.nan)
+            rows.append(Row(sample.source, sample.stack, sample.all_in_focus, depth_m))
+            progress("samples", position, count)
+    sheet = contact_sheet(f"{options.config}: {options.split}", rows)
+    with file_errors_named(options.output):
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        write_png(options.output, np.divide(sheet, 255, dtype=np.float32), bit_depth=8)
+    if not options.quiet:
+        print(f"{count} of {len(mixture)} samples of {options.split} in {options.output}")
+    return 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    """Write the cache and return the exit code.
+
+    Raises:
+        InputError: a mistake in the configuration, data that are missing or bad, or another cache.
+    """
+    from focaldiffusion.data.cache import write_cache
+
+    config, mixture = _open(options)
+    count = options.samples or len(mixture)
+    with progress_bars("simulating", quiet=options.quiet) as progress:
+        write_cache(
+            mixture,
+            options.output,
+            count=count,
+            num_workers=config.data.num_workers,
+            device=options.device,
+            progress=lambda done, total: progress("stacks", done, total),
+        )
+    if not options.quiet:
+        print(f"{count} stacks of {options.split} in {options.output}")
+    return 0

@@ -1,0 +1,108 @@
+"""`focaldiffusion evaluate`: models and baselines on a protocol, with a report."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from focaldiffusion.cli.flags import Commands, positive_integer
+from focaldiffusion.cli.progress import progress_bars
+
+_BASELINES = ("argmax", "shape-from-focus", "laplacian-pyramid")
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to those of `focaldiffusion`."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="score models against known depth and images",
+        description="Run models on every sample of a protocol, score them, and write "
+        "metrics.json, metrics.csv, report.html and a picture a sample. An interrupted run of the "
+        "same command continues; what failed is tried again and counted.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--dataset", required=True, metavar="NAME", help="a protocol, see docs/evaluation.md"
+    )
+    parser.add_argument(
+        "--data-root", required=True, type=Path, metavar="DIR", help="folder of the data set"
+    )
+    parser.add_argument(
+        "--output-dir", required=True, type=Path, metavar="DIR", help="folder for the report"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="such as physics, repeatable (default: physics)",
+    )
+    parser.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help=f"leave out {', '.join(_BASELINES)}",
+    )
+    parser.add_argument(
+        "--predictions",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="predictions of another tool, one folder a sample, repeatable",
+    )
+    parser.add_argument(
+        "--robustness",
+        choices=("none", "quick", "full"),
+        default="none",
+        help="also with focus distances, lens, frames, noise ... off by known amounts",
+    )
+    parser.add_argument(
+        "--max-samples", type=positive_integer, metavar="N", help="so many, evenly spread"
+    )
+    parser.add_argument(
+        "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where models compute")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate, report and return the exit code: 1 where a prediction failed.
+
+    Raises:
+        InputError: an unknown name, data that are missing, or a folder with another run.
+    """
+    from focaldiffusion.evaluation.report import write_report
+    from focaldiffusion.evaluation.robustness import SUITES
+    from focaldiffusion.evaluation.runner import Plan, evaluate
+    from focaldiffusion.io.staging import file_errors_named
+
+    models = options.model or ["physics"]
+    if not options.no_baselines:
+        models += [name for name in _BASELINES if name not in models]
+    plan = Plan(
+        protocol=options.dataset,
+        data_root=str(options.data_root),
+        models=tuple(dict.fromkeys(models)),
+        predictions=tuple(map(str, options.predictions)),
+        variants=SUITES[options.robustness],
+        max_samples=options.max_samples,
+        device=options.device,
+    )
+    with (
+        file_errors_named(options.output_dir),
+        progress_bars(f"evaluating {options.dataset}", quiet=options.quiet) as progress,
+    ):
+        records = evaluate(
+            plan,
+            options.output_dir,
+            workers=options.workers,
+            command=["focaldiffusion", *sys.argv[1:]],
+            progress=lambda done, total: progress("samples", done, total),
+        )
+        text = write_report(options.output_dir)
+    if not options.quiet:
+        print(text)
+        print(f"report: {shlex.quote(str(options.output_dir / 'report.html'))}")
+    return 1 if any(record.status == "failed" for record in records) else 0

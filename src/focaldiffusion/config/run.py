@@ -1,0 +1,67 @@
+"""Everything that a training run is made from: the whole configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from focaldiffusion.config.data import DataConfig
+from focaldiffusion.config.model import ModelConfig
+from focaldiffusion.config.section import PathText, Section
+from focaldiffusion.config.training import (
+    LossesConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
+
+
+class LoggingConfig(Section):
+    """What is reported while a run goes on."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important messages that are shown."""
+    use_wandb: bool = False
+    """Report to Weights & Biases instead of TensorBoard."""
+    log_every_n_steps: PositiveInt = 10
+    """Losses are reported after so many optimiser steps."""
+    project_name: str = "focaldiffusion"
+    """Project at Weights & Biases."""
+    run_name: str | None = None
+    """Name of the run there; null lets it choose one."""
+    tags: tuple[str, ...] = ()
+    """Labels of the run there."""
+
+
+class OutputConfig(Section):
+    """What a run leaves behind."""
+
+    save_dir: PathText = "outputs/training"
+    """Folder of checkpoints, logs and the resolved configuration."""
+    save_top_k: PositiveInt = 3
+    """So many of the newest checkpoints are kept, and the best one besides."""
+
+
+class Config(Section):
+    """The blocks of a configuration file."""
+
+    model: ModelConfig = ModelConfig()
+    """Which network is trained."""
+    data: DataConfig = DataConfig()
+    """Which samples are read from where."""
+    training: TrainingConfig = TrainingConfig()
+    """How long, on how much at once, and which weights move."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """How a gradient becomes a step."""
+    scheduler: SchedulerConfig = SchedulerConfig()
+    """How the learning rate changes."""
+    losses: LossesConfig = LossesConfig()
+    """What counts as an error, and how much."""
+    validation: ValidationConfig = ValidationConfig()
+    """How the model is sampled for validation."""
+    logging: LoggingConfig = LoggingConfig()
+    """What is reported while a run goes on."""
+    output: OutputConfig = OutputConfig()
+    """What a run leaves behind."""

@@ -1,0 +1,111 @@
+"""The sources of a split, each with all that it inherits."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import reduce
+from typing import Any
+
+from focaldiffusion.config.data import (
+    DataConfig,
+    DataRoot,
+    DatasetKwargs,
+    DatasetOptions,
+    Source,
+    SourceConfig,
+    Split,
+)
+from focaldiffusion.config.merge import merged
+from focaldiffusion.errors import InputError
+
+_FILELESS = {"procedural"}
+"""Data sets that are made, not read."""
+
+
+def resolve_sources(data: DataConfig, split: Split) -> list[Source]:
+    """The sources of a split, with what each leaves out taken from the `data` block.
+
+    Of `dataset_kwargs`, the most specific value wins: the block's, the block's for this split,
+    the source's, the source's for this split.
+
+    Raises:
+        InputError: no source for this split, or one without a data set or a folder.
+    """
+    sources: tuple[SourceConfig, ...] | None = getattr(data, f"{split}_sources")
+    if sources is None and data.dataset_type is None:
+        raise InputError(
+            f"the configuration has no data for {split}: give data.{split}_sources, or "
+            "data.dataset_type for a single data set."
+        )
+    if sources is None:
+        filelist = getattr(data, f"{split}_filelist")
+        sources = (SourceConfig(name=str(data.dataset_type), filelist=filelist),)
+    return [_resolved(source, data, split) for source in sources]
+
+
+def has_split(data: DataConfig, split: Split) -> bool:
+    """Whether the configuration says anything of a split."""
+    if getattr(data, f"{split}_sources") is not None:
+        return True
+    if data.dataset_type == "filelist":
+        return getattr(data, f"{split}_filelist") is not None
+    return data.dataset_type is not None
+
+
+def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
+    kind = source.dataset_type or data.dataset_type
+    if kind is None:
+        raise InputError(
+            f"source {source.name} of data.{split}_sources has no dataset_type. Give it one, or "
+            "all of them by data.dataset_type."
+        )
+    frames = source.focal_stack_size or data.focal_stack_size
+    size = source.image_size or data.image_size
+    return Source(
+        name=source.name,
+        split=split,
+        dataset_type=kind,
+        data_root=_root(source, data, kind),
+        filelist=source.filelist,
+        focal_range=source.focal_range or data.focal_range,
+        focal_stack_size=(frames, frames) if isinstance(frames, int) else frames,
+        image_size=(size, size) if isinstance(size, int) else size,
+        max_samples=source.max_samples or getattr(data, f"max_{split}_samples"),
+        weight=source.weight,
+        allow_missing=data.allow_missing,
+        options=_options(data.dataset_kwargs, source.dataset_kwargs, split),
+    )
+
+
+def _options(general: DatasetKwargs, special: DatasetKwargs, split: Split) -> DatasetOptions:
+    """What two blocks of options say of a split; defaults override nothing."""
+    layers: list[dict[str, Any]] = []
+    for kwargs in (general, special):
+        layers.append(kwargs.model_dump(exclude_unset=True, exclude={"train", "val", "test"}))
+        layers.append(getattr(kwargs, split).model_dump(exclude_unset=True))
+    return DatasetOptions.model_validate(reduce(merged, layers))
+
+
+def _root(source: SourceConfig, data: DataConfig, kind: str) -> DataRoot:
+    """Where the files of a source lie, as it says, the `data` block or the environment."""
+    root = data.data_root if source.data_root is None else source.data_root
+    if root is not None:
+        return root
+    if kind in _FILELESS:
+        return []
+    variables = [
+        *(
+            f"{re.sub(r'[^A-Z0-9]+', '_', name.upper())}_DATA_ROOT"
+            for name in dict.fromkeys((source.name, kind))
+        ),
+        "FOCALDIFFUSION_DATA_ROOT",
+    ]
+    given = next(filter(None, map(os.environ.get, variables)), None)
+    if given is None:
+        raise InputError(
+            f"source {source.name}: the folder of its files is unknown. Give the source a "
+            "data_root, give data.data_root, or set the environment variable "
+            f"{' or '.join(variables)}."
+        )
+    return given

@@ -1,0 +1,102 @@
+"""How the model is trained and validated: `training`, `optimizer`, `scheduler`, `losses`, ..."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+
+from focaldiffusion.config.section import NonNegative, Section, Share
+
+
+class TrainingConfig(Section):
+    """The run: how long, on how much at once, and which weights move."""
+
+    num_epochs: PositiveInt = 1
+    """Passes over the training samples."""
+    batch_size: PositiveInt = 1
+    """Stacks per process and forward pass."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Forward passes per optimiser step."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """Number format of the forward pass: float32 (`no`) or bfloat16."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of all that is drawn: order, augmentation, simulation, noise."""
+    val_every_n_epochs: PositiveInt = 1
+    """Validate after so many epochs."""
+    save_every_n_epochs: PositiveInt = 1
+    """Save a checkpoint after so many epochs."""
+    use_ema: bool = False
+    """Validate and export the running mean of the weights."""
+    ema_decay: Share = 0.999
+    """What the running mean keeps of itself at each step."""
+    max_grad_norm: PositiveFloat | None = None
+    """Longer gradients are scaled down to this norm; null leaves them."""
+    tuning: Literal["lora", "attention_only", "full", "frozen"] = "lora"
+    """Weights of the transformer that move; its new input and output layers always do."""
+    lora_rank: PositiveInt = 16
+    """Rank of the adapters of `tuning: lora`."""
+    lora_alpha: PositiveFloat = 16.0
+    """Adapters are scaled by lora_alpha / lora_rank."""
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no_fp16(cls, value: Any) -> Any:
+        if value == "fp16":
+            raise ValueError(
+                "fp16 is refused: its range is too small for this model (NaN or black images); "
+                "use bf16"
+            )
+        return value
+
+
+class OptimizerConfig(Section):
+    """How a gradient becomes a step."""
+
+    type: Literal["adamw", "adam", "sgd"] = "adamw"
+    """The algorithm."""
+    learning_rate: PositiveFloat = 1e-5
+    """Peak learning rate, after the warm-up."""
+    weight_decay: NonNegative = 0.0
+    """Decay of the weights per step, relative to the learning rate."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Decay of the running means of gradient and squared gradient; `sgd` has the first alone."""
+
+
+class SchedulerConfig(Section):
+    """How the learning rate changes over the run."""
+
+    type: Literal["constant", "cosine", "linear"] = "constant"
+    """After the warm-up: stays, or falls to zero along a cosine or a line."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps over which the learning rate rises from zero."""
+
+
+class LossesConfig(Section):
+    """Weights of the loss terms; those of image and depth multiply the weight of their group."""
+
+    diffusion_weight: NonNegative = 1.0
+    """Flow matching: squared error of the velocity in latent space."""
+    rgb_weight: NonNegative = 0.0
+    """The terms of the decoded image, together."""
+    rgb_l1: NonNegative = 1.0
+    """Absolute error of the image."""
+    rgb_ssim: NonNegative = 0.0
+    """1 − SSIM of the image."""
+    depth_weight: NonNegative = 0.0
+    """The terms of the decoded depth, together."""
+    depth_l1: NonNegative = 1.0
+    """Absolute error of the depth code."""
+    depth_silog: NonNegative = 0.0
+    """Scale-aware error of log depth (SiLog)."""
+    depth_gradient: NonNegative = 0.0
+    """Gradient matching of log depth over four scales."""
+    consistency_weight: NonNegative = 0.0
+    """Difference between the frames and the result photographed again; needs no ground truth."""
+
+
+class ValidationConfig(Section):
+    """How the model is sampled for validation."""
+
+    num_inference_steps: PositiveInt = 1
+    """Steps along the flow; `model.start: estimate` needs one."""

@@ -1,0 +1,145 @@
+"""StackBatch: samples of one size, collated; what a sample lacks is marked, not made up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.errors import InputError
+from focaldiffusion.optics import Camera
+from focaldiffusion.stack import FocalStack
+
+_FILL_M = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class StackBatch:
+    """B samples with up to N frames of one size.
+
+    Attributes:
+        images: (B, N, 3, H, W) linear RGB; frames that a stack does not have are black.
+        slice_valid: (B, N) bool, True where a stack has the frame.
+        focus_distances_m: (B, N), infinity allowed; NaN where there is no frame, and for a stack
+            that knows no distances: `stack(i).axis` tells what it knows.
+        focus_positions_m: (B, N), the same for the positions of a stage.
+        all_in_focus: (B, 3, H, W) linear RGB, black where a sample has none.
+        has_all_in_focus: (B,) bool.
+        depth_m: (B, H, W); 1 where invalid, so that no mask multiplies NaN; may be infinite where
+            valid.
+        valid: (B, H, W) bool.
+        cameras: of each stack; None where unknown.
+        sources: where each sample comes from, for messages.
+    """
+
+    images: Tensor
+    slice_valid: Tensor
+    focus_distances_m: Tensor
+    focus_positions_m: Tensor
+    all_in_focus: Tensor
+    has_all_in_focus: Tensor
+    depth_m: Tensor
+    valid: Tensor
+    cameras: tuple[Camera | None, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def blur_scale_px_m(self) -> Tensor:
+        """(B,) `Camera.blur_scale_px_m`; NaN where the camera is unknown."""
+        return self._of_cameras(lambda camera: camera.blur_scale_px_m)
+
+    @property
+    def focal_length_px(self) -> Tensor:
+        """(B,) `Camera.focal_length_px`; NaN where the camera is unknown."""
+        return self._of_cameras(lambda camera: camera.focal_length_px)
+
+    def to(self, device: torch.device | str) -> StackBatch:
+        """The batch on a device; copied there without waiting where its memory is pinned."""
+        # Towards the CPU, not waiting would hand out memory that is still being written.
+        waits = torch.device(device).type == "cpu"
+        return self._map(lambda tensor: tensor.to(device, non_blocking=not waits))
+
+    def pin_memory(self) -> StackBatch:
+        """The batch in page-locked memory, from which a GPU copies faster."""
+        return self._map(Tensor.pin_memory)
+
+    def stack(self, index: int) -> FocalStack:
+        """One stack, without padding."""
+        used = self.slice_valid[index]
+        distances_m, positions_m = (
+            None if bool(values.isnan().all()) else values
+            for values in (self.focus_distances_m[index][used], self.focus_positions_m[index][used])
+        )
+        return FocalStack(self.images[index][used], self.cameras[index], distances_m, positions_m)
+
+    def sample(self, index: int) -> StackSample:
+        """One sample, without padding."""
+        return StackSample(
+            self.stack(index),
+            self.depth_m[index],
+            self.valid[index],
+            self.all_in_focus[index] if bool(self.has_all_in_focus[index]) else None,
+            self.sources[index],
+        )
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> StackBatch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
+
+    def _of_cameras(self, value: Callable[[Camera], float]) -> Tensor:
+        values = [math.nan if camera is None else value(camera) for camera in self.cameras]
+        return self.images.new_tensor(values)
+
+
+def collate(samples: Sequence[StackSample]) -> StackBatch:
+    """Samples of one size to a batch; stacks with fewer frames than the longest are padded.
+
+    Raises:
+        InputError: sizes that differ; names two samples.
+    """
+    first = samples[0]
+    for sample in samples:
+        if sample.stack.size != first.stack.size:
+            (height, width), (first_height, first_width) = sample.stack.size, first.stack.size
+            raise InputError(
+                f"{sample.source}: {width}x{height}, but {first.source} of the same batch is "
+                f"{first_width}x{first_height}. Set data.image_size, or train with batch size 1."
+            )
+    images = pad_sequence([sample.stack.images for sample in samples], batch_first=True)
+    count = images.shape[1]
+
+    def focus(values: Tensor | None) -> Tensor:
+        known = images.new_empty(0) if values is None else values.to(images)
+        return functional.pad(known, (0, count - len(known)), value=math.nan)
+
+    lengths = torch.tensor([len(sample.stack) for sample in samples], device=images.device)
+    nothing = torch.zeros_like(first.stack.images[0])
+    return StackBatch(
+        images=images,
+        slice_valid=torch.arange(count, device=images.device) < lengths[:, None],
+        focus_distances_m=torch.stack([focus(s.stack.focus_distances_m) for s in samples]),
+        focus_positions_m=torch.stack([focus(s.stack.focus_positions_m) for s in samples]),
+        all_in_focus=torch.stack(
+            [nothing if s.all_in_focus is None else s.all_in_focus for s in samples]
+        ),
+        has_all_in_focus=torch.tensor(
+            [s.all_in_focus is not None for s in samples], device=images.device
+        ),
+        depth_m=torch.stack([torch.where(s.valid, s.depth_m, _FILL_M) for s in samples]),
+        valid=torch.stack([s.valid for s in samples]),
+        cameras=tuple(s.stack.camera for s in samples),
+        sources=tuple(s.source for s in samples),
+    )

@@ -1,0 +1,147 @@
+"""The data of a configuration, opened for real: what is there, what is bad, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from focaldiffusion.config.data import DataConfig, Source, Split
+from focaldiffusion.config.sources import resolve_sources
+from focaldiffusion.data.batch import StackBatch, collate
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.data.loading import batches
+from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.registry import open_dataset
+from focaldiffusion.data.sets.filelist import FileList
+from focaldiffusion.errors import InputError
+from focaldiffusion.optics import blur_radius_px, inverse_m
+
+
+@dataclass(frozen=True, eq=False)
+class SourceCheck:
+    """One source of a split after its first batch was read and simulated.
+
+    Attributes:
+        source: with all that it inherits.
+        samples: in an epoch, after `max_samples`.
+        scenes: how many physical scenes they show.
+        skipped: a sentence for each listed sample that is left out for want of files.
+        notices: a sentence for each name of the published original that a file list uses.
+        bad: a sentence for each sample of the batch that could not be read or simulated.
+        batch: the others; None where all were bad.
+    """
+
+    source: Source
+    samples: int
+    scenes: frozenset[str]
+    skipped: Sequence[str]
+    notices: Sequence[str]
+    bad: Sequence[str]
+    batch: StackBatch | None
+
+
+def check_split(
+    data: DataConfig, split: Split, *, batch_size: int, seed: int, device: str = "cpu"
+) -> list[SourceCheck]:
+    """Open every source of a split and make its first batch, as training would.
+
+    Raises:
+        InputError: a source that is not complete, or whose files are missing.
+    """
+    checks = []
+    for source in resolve_sources(data, split):
+        dataset = open_dataset(source)
+        mixture = Mixture([(source, dataset)], seed, shuffle=split == "train")
+        good, bad = probe(mixture, min(batch_size, len(mixture)), device)
+        scenes = frozenset(
+            dataset.scene(mixture.draw(position).sample) for position in range(len(mixture))
+        )
+        batch = collate(good) if good else None
+        notices = dataset.notices if isinstance(dataset, FileList) else ()
+        checks.append(
+            SourceCheck(source, len(mixture), scenes, dataset.skipped, notices, bad, batch)
+        )
+    return checks
+
+
+def probe(mixture: Mixture, count: int, device: str = "cpu") -> tuple[list[StackSample], list[str]]:
+    """The first samples of a mixture, and for those that fail the reason."""
+    good: list[StackSample] = []
+    bad: list[str] = []
+    for position in range(count):
+        try:
+            good += [batch.sample(0) for batch in batches(mixture, [position], 1, device=device)]
+        except InputError as error:
+            bad.append(str(error))
+    return good, bad
+
+
+def check_disjoint(checks: Sequence[SourceCheck]) -> None:
+    """Refuse splits that share a scene: what was trained on cannot be a test.
+
+    Raises:
+        InputError: names the two splits and the first scene that both have.
+    """
+    for trained in (check for check in checks if check.source.split == "train"):
+        for held_out in (check for check in checks if check.source.split != "train"):
+            # Names of scenes mean the same within one data set only.
+            if trained.source.dataset_type != held_out.source.dataset_type:
+                continue
+            shared = sorted(trained.scenes & held_out.scenes)
+            if shared:
+                raise InputError(
+                    f"scene {shared[0]} is in train (source {trained.source.name}) and in "
+                    f"{held_out.source.split} (source {held_out.source.name})"
+                    + (f", and so are {len(shared) - 1} more" if len(shared) > 1 else "")
+                    + ". Leave it out of one: a score on scenes seen in training says nothing."
+                )
+
+
+def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:
+    """What a batch holds: rows of name, shape, unit and range."""
+    focus = batch.focus_distances_m[batch.slice_valid]
+    focus = focus[~focus.isnan()]
+    frames = batch.images[batch.slice_valid]
+    rows = [("frames", _shape(batch.images), "linear light", _range(frames))]
+    if focus.numel():
+        rows.append(("focus distances", _shape(batch.focus_distances_m), "m", _range(focus)))
+    else:
+        rows.append(("focus distances", "none", "", "order only, or stage positions"))
+    share = float(batch.valid.double().mean())
+    depth = f"{_range(batch.depth_m[batch.valid])}; {share:.1%} valid"
+    rows.append(("depth", _shape(batch.depth_m), "m", depth))
+    diameters = _blur_diameters_px(batch)
+    if diameters.numel():
+        rows.append(("blur diameter", "", "px", _range(diameters)))
+    sharp = batch.all_in_focus[batch.has_all_in_focus]
+    if sharp.numel():
+        rows.append(("all in focus", _shape(sharp), "linear light", _range(sharp)))
+    else:
+        rows.append(("all in focus", "none", "", ""))
+    return rows
+
+
+def _blur_diameters_px(batch: StackBatch) -> Tensor:
+    """Blur diameters at the valid pixels of all stacks whose lens and focus are known."""
+    found = [batch.images.new_empty(0)]
+    for index in range(len(batch)):
+        stack = batch.stack(index)
+        if stack.camera is not None and stack.focus_distances_m is not None:
+            inverse_depth = inverse_m(batch.depth_m[index][batch.valid[index]])
+            scale = stack.camera.blur_scale_px_m
+            radii = blur_radius_px(inverse_depth, stack.focus_coordinates[:, None], scale)
+            found.append(2 * radii.abs().flatten())
+    return torch.cat(found)
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))
+
+
+def _range(values: Tensor) -> str:
+    # Thousandths of a pixel or of the light say nothing here.
+    low, high = (round(float(end), 3) for end in values.aminmax())
+    return f"{low:.4g} to {high:.4g}"

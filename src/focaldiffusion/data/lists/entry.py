@@ -1,0 +1,238 @@
+"""One entry of a file list: the fields that every form of list has, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
+
+from focaldiffusion.config.data import CameraDefaults, DepthRange
+from focaldiffusion.config.section import Section
+from focaldiffusion.data.fields import first_problem, unknown_name
+from focaldiffusion.data.rasters import Turn
+from focaldiffusion.errors import InputError
+from focaldiffusion.stack import check_focus
+
+
+def _several(value: Any) -> Any:
+    """The items of a text, which semicolons separate; null, in a list, is infinity."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(";") if item.strip()]
+    if isinstance(value, list):
+        return [math.inf if item is None else item for item in value]
+    return value
+
+
+_Several = BeforeValidator(_several)
+_Span = Annotated[DepthRange, _Several]
+_Distance = Annotated[float, Field(gt=0, allow_inf_nan=True)]
+_Turns = Annotated[tuple[Turn, ...], _Several]
+
+
+class Entry(Section):
+    """A sample of a file list; data/filelists/README.md explains the fields to users."""
+
+    depth: str
+    """Path of the depth map."""
+    all_in_focus: str | None = None
+    """Path of the image that is sharp everywhere."""
+    focal_stack: str | None = None
+    """Path of the folder of frames, or of one multi-page TIFF."""
+    image_glob: Annotated[str, Field(min_length=1)] | None = None
+    """Which files of the folder are frames."""
+    generate_focal_stack: bool | None = None
+    """Simulate the stack from image and depth, or read the frames."""
+    num_images: Annotated[int, Field(ge=2)] | None = None
+    """Frames of the stack: to be found, or to be simulated."""
+    focus_distances_m: Annotated[tuple[_Distance, ...], _Several] | None = None
+    """Lens to plane of sharp focus of each frame [m]."""
+    focal_range: _Span | None = None
+    """Nearest and farthest focus of a simulated stack [m]."""
+    camera: CameraDefaults = CameraDefaults()
+    depth_dataset: str | None = None
+    """Name of the array in an HDF5 file."""
+    depth_scale: PositiveFloat | None = None
+    """Metres per unit of the depth map."""
+    depth_shift: float | None = None
+    """Metres added to the scaled depth."""
+    depth_kind: Literal["planar", "ray"] | None = None
+    """Along the optical axis, or along each pixel's ray."""
+    depth_bounds: _Span | None = None
+    """Nearest and farthest depth to believe [m]."""
+    depth_orientation: _Turns = ()
+    """How the depth map is turned, step by step."""
+    image_orientation: _Turns = ()
+    """How the image and the frames are turned, step by step."""
+    name: str | None = None
+    """What tells the sample from the others of the list."""
+    scene: str | None = None
+    """The physical scene that the sample shows."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Entry:
+        if self.focus_distances_m is not None:
+            distances = list(self.focus_distances_m)
+            check_focus("focus_distances_m", distances, self.num_images or len(distances))
+        contradiction = next((text for holds, text in self._contradictions() if holds), None)
+        if contradiction is not None:
+            raise ValueError(contradiction)
+        return self
+
+    def _contradictions(self) -> Iterable[tuple[bool, str]]:
+        """What must not hold, and what to say where it does."""
+        photographed = self.all_in_focus is None or self.generate_focal_stack is False
+        hdf5 = self.depth.lower().endswith((".hdf5", ".h5"))
+        return (
+            (
+                self.all_in_focus is None and self.focal_stack is None,
+                "names neither an image (all_in_focus) nor frames (focal_stack); expected one",
+            ),
+            (
+                self.generate_focal_stack is True and self.all_in_focus is None,
+                "generate_focal_stack is true, but there is no image to simulate from; name it "
+                "under all_in_focus",
+            ),
+            (
+                self.generate_focal_stack is False and self.focal_stack is None,
+                "generate_focal_stack is false, but there are no frames to read; name their "
+                "folder under focal_stack",
+            ),
+            (
+                self.image_glob is not None and self.focal_stack is None,
+                "image_glob chooses the frames of a focal_stack, and there is none",
+            ),
+            (
+                self.focal_range is not None and photographed,
+                "focal_range governs simulated stacks only; give focus_distances_m, or a "
+                "stack.json beside the frames, or leave the stack without distances",
+            ),
+            (
+                self.focal_range is not None and self.focus_distances_m is not None,
+                "focal_range and focus_distances_m exclude each other; give one",
+            ),
+            (
+                self.depth_dataset is not None and not hdf5,
+                f"depth_dataset names an array of an HDF5 file, and {self.depth} is none",
+            ),
+        )
+
+    def simulated(self, default: bool | None, place: str) -> bool:
+        """Whether the stack is to be simulated: as the entry says, the default, or what it names.
+
+        Args:
+            default: `data.dataset_kwargs.generate_focal_stack`.
+            place: file and line, for messages.
+
+        Raises:
+            InputError: what the default asks for is not listed.
+        """
+        chosen = default if self.generate_focal_stack is None else self.generate_focal_stack
+        if chosen is None:
+            return self.focal_stack is None
+        lacking = "all_in_focus" if chosen else "focal_stack"
+        if getattr(self, lacking) is None:
+            raise InputError(
+                f"{place}: names no {lacking}, and data.dataset_kwargs.generate_focal_stack is "
+                f"{str(chosen).lower()}. List it, or change the option."
+            )
+        return chosen
+
+
+_CAMERA = "camera."
+FIELDS = tuple(name for name in Entry.model_fields if name != "camera") + tuple(
+    _CAMERA + name for name in CameraDefaults.model_fields
+)
+"""Every field, those of the camera with a dot."""
+
+ORIGINALS = {
+    "depth_path": "depth",
+    "depth_map_path": "depth",
+    "focal_stack_dir": "focal_stack",
+    "scene_path": "focal_stack",
+    "stack_directory": "focal_stack",
+    "aif": "all_in_focus",
+    "aif_path": "all_in_focus",
+    "focus_distances": "focus_distances_m",
+    "focus_range": "focal_range",
+    "depth_range": "depth_bounds",
+    "transpose_depth": "depth_orientation",
+    "camera.focal_length": "camera.focal_length_m",
+    "camera.pixel_size": "camera.pixel_pitch_m",
+}
+"""Names of fields in the lists of the original, and ours; those that are equal are left out."""
+
+_DIFFERENCES = {
+    "depth_range": "; depth outside is invalid, where the original clipped it",
+    "transpose_depth": "; true is transpose",
+    "camera.focal_length": ", in metres",
+    "camera.pixel_size": ", in metres",
+}
+
+REFUSED = {
+    "camera.aperture": "the original read it as a diameter in metres in one place and as an "
+    "f-number in another. Give camera.aperture_diameter_m, or camera.f_number",
+}
+"""Names of fields in the lists of the original that have no one meaning, and why."""
+
+
+def known_field(name: str) -> bool:
+    """Whether a list may have a field of this name."""
+    return name == "camera" or name in (*FIELDS, *ORIGINALS, *REFUSED)
+
+
+def entry_of(fields: dict[str, Any], place: str, notices: dict[str, str]) -> Entry:
+    """Check the fields of one line.
+
+    Args:
+        fields: by name, values as numbers and lists or as text; the camera as a mapping or with
+            dotted names.
+        place: file and line, for messages.
+        notices: gains a sentence for each name of the original that is met for the first time.
+
+    Raises:
+        InputError: an unknown or refused name (with the nearest one), a value of the wrong kind,
+            or fields that contradict each other.
+    """
+    flat = {name: value for name, value in fields.items() if name != "camera"}
+    camera = fields.get("camera") or {}
+    if not isinstance(camera, dict):
+        raise InputError(f"{place}: camera is {camera!r}; expected its values by name.")
+    flat |= {_CAMERA + name: value for name, value in camera.items()}
+    ours: dict[str, Any] = {}
+    for given, value in flat.items():
+        name = _our_name(given, place)
+        if name in ours:
+            raise InputError(f"{place}: {name} is given twice, once under an older name.")
+        if given != name:
+            notices.setdefault(
+                given, f"{place}: {given} is called {name} here{_DIFFERENCES.get(given, '')}."
+            )
+        ours[name] = _transposed(value, place) if given == "transpose_depth" else value
+    nested = {name: value for name, value in ours.items() if not name.startswith(_CAMERA)}
+    nested["camera"] = {
+        name.removeprefix(_CAMERA): value
+        for name, value in ours.items()
+        if name.startswith(_CAMERA)
+    }
+    try:
+        return Entry.model_validate(nested)
+    except ValidationError as error:
+        raise InputError(f"{place}: {first_problem(error)}") from None
+
+
+def _our_name(name: str, place: str) -> str:
+    if name in REFUSED:
+        raise InputError(f"{place}: {name} is refused: {REFUSED[name]}.")
+    if name not in FIELDS and name not in ORIGINALS:
+        raise InputError(f"{place}: {unknown_name(name, FIELDS)}")
+    return ORIGINALS.get(name, name)
+
+
+def _transposed(value: Any, place: str) -> list[Turn]:
+    """The turns that the original's `transpose_depth` asks for."""
+    text = str(value).lower()
+    if text not in ("true", "false", "1", "0"):
+        raise InputError(f"{place}: transpose_depth is {value!r}; expected true or false.")
+    return ["transpose"] if text in ("true", "1") else []

@@ -1,0 +1,132 @@
+"""Batches of a split: workers read and vary samples, stacks are simulated where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from focaldiffusion.config.data import DataConfig, Split
+from focaldiffusion.config.sources import resolve_sources
+from focaldiffusion.data.batch import StackBatch, collate
+from focaldiffusion.data.dataset import Sample, StackSample
+from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.registry import open_dataset
+from focaldiffusion.data.simulation import simulate
+from focaldiffusion.errors import InputError
+from focaldiffusion.scene import Scene
+
+
+def open_split(data: DataConfig, split: Split, seed: int) -> Mixture:
+    """The sources of a split; shuffled and weighted for training, in order otherwise.
+
+    Raises:
+        InputError: a source that is not complete, or whose files are missing.
+    """
+    members = [(source, open_dataset(source)) for source in resolve_sources(data, split)]
+    return Mixture(members, seed, shuffle=split == "train")
+
+
+def batches(
+    mixture: Mixture,
+    positions: Sequence[int],
+    batch_size: int,
+    *,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[StackBatch]:
+    """Read, vary, photograph and collate the samples at these positions, in their order.
+
+    The workers photograph where the device is the CPU. Otherwise they deliver scenes, which this
+    process photographs on the device. What a batch holds does not depend on `num_workers`.
+
+    Args:
+        mixture: of one split.
+        positions: counted from the start of the run: `range(start, stop)`, where an epoch has
+            `len(mixture)`; any other sequence, for a share of several processes.
+        batch_size: samples a batch; the last one may have fewer.
+        num_workers: processes, of one thread each; 0 reads in this one.
+        device: where the batches are.
+
+    Raises:
+        InputError: a sample that cannot be read or photographed, or sizes that differ.
+    """
+    device = torch.device(device)
+    groups = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
+    loader: DataLoader[Any] = DataLoader(
+        _Reader(mixture, simulates=device.type == "cpu"),  # type: ignore[arg-type]
+        sampler=groups,  # type: ignore[arg-type]
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # else the loader would take a number from the global one
+        pin_memory=device.type == "cuda",
+    )
+    for group, part in zip(groups, loader, strict=True):
+        if isinstance(part, InputError):
+            raise part
+        if isinstance(part, StackBatch):
+            yield part.to(device)
+        else:
+            moved = [_moved(sample, device) for sample in part]
+            yield _photographed(moved, mixture, group)
+
+
+class _Reader:
+    """What a worker does for one batch: a map-style data set of groups of positions."""
+
+    def __init__(self, mixture: Mixture, *, simulates: bool) -> None:
+        self.mixture, self.simulates = mixture, simulates
+
+    def __getitem__(self, positions: Sequence[int]) -> StackBatch | list[Sample] | InputError:
+        try:
+            samples = [self.mixture[position] for position in positions]
+            if self.simulates or all(isinstance(sample, StackSample) for sample in samples):
+                return _photographed(samples, self.mixture, positions)
+            return samples
+        except InputError as error:
+            return error  # raised by a worker it would reach the user inside a traceback
+
+
+def _photographed(
+    samples: Sequence[Sample], mixture: Mixture, positions: Sequence[int]
+) -> StackBatch:
+    """The samples of some positions as a batch of stacks."""
+    stacks = []
+    for sample, position in zip(samples, positions, strict=True):
+        if isinstance(sample, Scene):
+            draw = mixture.draw(position)
+            source = mixture.sources[draw.source]
+            sample = simulate(sample, source, draw.generator("simulation"))
+        stacks.append(sample)
+    return collate(stacks)
+
+
+def _moved(sample: Sample, device: torch.device) -> Sample:
+    """The sample with its tensors on a device."""
+
+    def on_device(holder: Any) -> Any:
+        tensors = {
+            field.name: value.to(device)
+            for field in fields(holder)
+            if isinstance(value := getattr(holder, field.name), torch.Tensor)
+        }
+        return replace(holder, **tensors)
+
+    if isinstance(sample, Scene):
+        return on_device(sample)
+    return on_device(replace(sample, stack=on_device(sample.stack)))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(_: int) -> None:
+    # Torch limits itself to one thread in a worker; OpenCV would take every core, in each.
+    cv2.setNumThreads(1)

@@ -1,0 +1,172 @@
+"""Mixture: which sample of which source comes at each position of a run, and with which seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from focaldiffusion.config.data import Source
+from focaldiffusion.data.dataset import Dataset, Sample
+from focaldiffusion.data.transforms import transform
+from focaldiffusion.errors import InputError
+
+Indices = NDArray[np.int64]
+Purpose = Literal["transforms", "simulation"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a position of a run holds.
+
+    Attributes:
+        source: index among the sources of the mixture.
+        sample: index in the data set of that source.
+        seed: of everything that is random about it.
+    """
+
+    source: int
+    sample: int
+    seed: tuple[int, ...]
+
+    def generator(self, purpose: Purpose) -> torch.Generator:
+        """A CPU generator; one for each purpose, so that none depends on what another draws."""
+        sequence = np.random.SeedSequence((*self.seed, PURPOSES.index(purpose)))
+        state = sequence.generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0]))
+
+
+class Mixture:
+    """Several sources as one map-style data set of positions, counted from the start of a run.
+
+    Position p, of epoch p // len(self), is a function of the seed and p alone: a run resumes
+    from its position, and workers need no state.
+
+    Shuffled (train), sources are drawn by weight. An epoch has as many positions as the sources
+    have samples; each source gets its share of them, exact to one sample and spread evenly. A
+    source passes through a permutation of its samples without repeating any, then through
+    another one, across epochs where its share is small. In order (val, test), weights do not
+    count: an epoch is every sample once, and every epoch has the same seeds.
+
+    Of a source with more samples than `max_samples`, that many are used, spread evenly over it.
+    """
+
+    def __init__(
+        self, members: Sequence[tuple[Source, Dataset]], seed: int, *, shuffle: bool
+    ) -> None:
+        """Mix data sets, each with the source that it was opened from.
+
+        Raises:
+            InputError: no source, a source without samples, or one whose weight gives it none.
+        """
+        if not members:
+            raise InputError("a mixture needs at least one source, got none.")
+        self.sources = tuple(source for source, _ in members)
+        self.datasets = tuple(dataset for _, dataset in members)
+        self.seed = seed
+        self._shuffle = shuffle
+        self._used = [_used(source, dataset) for source, dataset in members]
+        counts = np.array([len(used) for used in self._used])
+        if shuffle:
+            weights = np.array([source.weight for source in self.sources])
+            counts = _shares(weights, int(counts.sum()))
+            for source, count in zip(self.sources, counts, strict=True):
+                if count == 0:
+                    raise InputError(
+                        f"{source.name}: weight {source.weight} gives it none of the "
+                        f"{counts.sum()} samples of an epoch. Raise it, or leave the source out."
+                    )
+        self._counts = counts
+        self._schedule = _interleaved(counts) if shuffle else _in_turn(counts)
+        self._permutations: dict[int, tuple[int, Indices]] = {}
+
+    def __len__(self) -> int:
+        """Positions in an epoch."""
+        return len(self._schedule)
+
+    @property
+    def skipped(self) -> list[str]:
+        """A sentence for each listed sample that is left out because its files are missing."""
+        return [
+            f"{source.name}: {sentence}"
+            for source, dataset in zip(self.sources, self.datasets, strict=True)
+            for sentence in dataset.skipped
+        ]
+
+    def draw(self, position: int) -> Draw:
+        """What a position, counted from the start of the run, holds."""
+        epoch, place = divmod(position, len(self))
+        source, turn = (int(number) for number in self._schedule[place])
+        used = self._used[source]
+        if not self._shuffle:
+            return Draw(source, int(used[turn]), (self.seed, source, turn))
+        turn += epoch * int(self._counts[source])
+        rounds, index = divmod(turn, len(used))
+        permutation = self._permutation(source, rounds)
+        return Draw(source, int(used[permutation[index]]), (self.seed, source, turn))
+
+    def __getitem__(self, position: int) -> Sample:
+        """Read the sample of a position and vary it; a `Scene` is still to be photographed.
+
+        Raises:
+            InputError: its files are not what they should be.
+        """
+        draw = self.draw(position)
+        source = self.sources[draw.source]
+        sample = self.datasets[draw.source][draw.sample]
+        options, size = source.options.transforms, source.image_size
+        return transform(sample, options, size, draw.generator("transforms"))
+
+    def _permutation(self, source: int, rounds: int) -> Indices:
+        """The order of one pass through a source; the latest is kept."""
+        kept = self._permutations.get(source)
+        if kept is None or kept[0] != rounds:
+            generator = np.random.default_rng((self.seed, source, rounds))
+            kept = (rounds, generator.permutation(len(self._used[source])))
+            self._permutations[source] = kept
+        return kept[1]
+
+
+def _used(source: Source, dataset: Dataset) -> Indices:
+    """The samples of a data set that `max_samples` leaves, spread evenly.
+
+    Raises:
+        InputError: there are none.
+    """
+    count = len(dataset)
+    if count == 0:
+        skipped = dataset.skipped
+        reason = f" {len(skipped)} were skipped; the first: {skipped[0]}" if skipped else ""
+        raise InputError(
+            f"{source.name}: has no {source.split} samples.{reason} Check its data_root and "
+            "filelist, or leave the source out."
+        )
+    wanted = min(count, source.max_samples or count)
+    return np.arange(wanted) * count // wanted
+
+
+def _shares(weights: NDArray[np.float64], total: int) -> Indices:
+    """Whole numbers with a given sum, each within one of its share (largest remainder)."""
+    exact = weights / weights.sum() * total
+    shares = np.floor(exact).astype(np.int64)
+    most_left_over = np.argsort(shares - exact, kind="stable")[: total - shares.sum()]
+    shares[most_left_over] += 1
+    return shares
+
+
+def _interleaved(counts: Indices) -> Indices:
+    """(L, 2): source and turn at each place, where every source comes at even intervals."""
+    turns = _in_turn(counts)
+    moments = (turns[:, 1] + 0.5) / counts[turns[:, 0]]
+    return turns[np.argsort(moments, kind="stable")]
+
+
+def _in_turn(counts: Indices) -> Indices:
+    """(L, 2): source and turn at each place, one source after the other."""
+    turns = [np.arange(count) for count in counts]
+    return np.stack([np.repeat(np.arange(len(counts)), counts), np.concatenate(turns)], axis=1)

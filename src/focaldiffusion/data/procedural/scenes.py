@@ -1,0 +1,142 @@
+"""A whole scene from a seed: working range and lens, backdrop, props, light, exposure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from focaldiffusion.data.procedural.backdrops import set_backdrop
+from focaldiffusion.data.procedural.dice import chance, log_uniform
+from focaldiffusion.data.procedural.lighting import Lighting
+from focaldiffusion.data.procedural.props import set_props
+from focaldiffusion.data.procedural.raycast import picture
+from focaldiffusion.data.procedural.rays import Grid
+from focaldiffusion.data.procedural.studio import DrawPhotograph, Studio, View
+from focaldiffusion.data.procedural.vectors import Vector3, floats, unit
+from focaldiffusion.optics import Camera
+from focaldiffusion.scene import Scene
+
+WORKING_RANGE_M = (0.1, 50.0)
+"""The working ranges of scenes lie between."""
+CONTENT = (1 / 1.3, 2.0)
+"""Nearest and farthest depth of anything, in units of the ends of the working range."""
+FOCAL_LENGTH_WIDTHS = (0.7, 2.5)
+"""Focal length in image widths: fields of view from 71 to 23 degrees."""
+BLUR_PX_AT_512 = (4.0, 60.0)
+"""Blur diameter at one end of the working range when focused at the other, at 512 px width."""
+STENCIL_SHARE = 0.25
+"""Scenes on which the light falls as through a window or foliage: edges that are not of depth."""
+LARGEST_APERTURE = 0.125
+"""Diameter of the aperture, in units of the near end of the working range: what macro lenses have.
+A wider one would look around what it looks at, which no single view knows."""
+
+
+def make_scene(
+    seed: int | Sequence[int],
+    image_size: tuple[int, int],
+    *,
+    working_range_m: tuple[float, float] | None = None,
+    draw_photograph: DrawPhotograph | None = None,
+    device: torch.device | str = "cpu",
+) -> Scene:
+    """A scene with exact depth, the same for the same arguments.
+
+    The working range is chosen before anything is set up in it. Things stand nearer and farther,
+    too, and may fill only a part of it, so it says no more of the truth than a photographer's
+    guess.
+
+    Args:
+        seed: numbers >= 0 that tell scenes apart.
+        image_size: (height, width) [px].
+        working_range_m: (near, far) to sweep [m]; random within `WORKING_RANGE_M` when not given.
+        draw_photograph: makes some of the textures.
+        device: where to compute; all random numbers are drawn on the CPU.
+
+    Returns:
+        A scene whose depth is that of the ray through each pixel's centre, valid everywhere.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = image_size
+    near_m, far_m = working_range_m or _working_range_m(rng)
+    sweep_dpt = 1 / near_m - 1 / far_m
+    focal_length_px = width * log_uniform(rng, *FOCAL_LENGTH_WIDTHS)
+    blur_px = log_uniform(rng, *BLUR_PX_AT_512) * width / 512
+    aperture_m = min(blur_px / (sweep_dpt * focal_length_px), LARGEST_APERTURE * near_m)
+    camera = Camera(focal_length_px, aperture_m, image_size)
+    view = View(
+        half_width=width / (2 * focal_length_px),
+        half_height=height / (2 * focal_length_px),
+        pixel=1 / focal_length_px,
+        near_dpt=1 / near_m,
+        far_dpt=1 / far_m,
+        nearest_dpt=min(1 / near_m + 0.3 * sweep_dpt, 1 / (CONTENT[0] * near_m)),
+        farthest_dpt=max(
+            1 / far_m - log_uniform(rng, 0.02, 1) * sweep_dpt, 1 / (CONTENT[1] * far_m)
+        ),
+    )
+    device = torch.device(device)
+    with torch.inference_mode():
+        studio = Studio(rng, view, draw_photograph, device)
+        set_backdrop(studio)
+        set_props(studio)
+        grid = Grid(image_size, view.pixel, device)
+        light, depth_m = picture(studio.bodies, grid, _lighting(studio))
+        image = _exposed(rng, light)
+    return Scene(
+        image.clone(),  # outside, as a tensor that gradients may be taken through
+        depth_m.clone(),
+        torch.ones(image_size, dtype=torch.bool, device=device),
+        camera,
+        source=f"procedural scene {seed}",
+        focal_range_m=(near_m, far_m),
+    )
+
+
+def _working_range_m(rng: np.random.Generator) -> tuple[float, float]:
+    """From macro, which is shallow, to the street."""
+    nearest, farthest = WORKING_RANGE_M
+    near = log_uniform(rng, nearest, 5.0)
+    shallowest, deepest = (1.25, 4.0) if near < 0.25 else (1.5, 16.0)
+    return near, min(near * log_uniform(rng, shallowest, deepest), farthest)
+
+
+def _lighting(studio: Studio) -> Lighting:
+    rng, view = studio.rng, studio.view
+    x, y, z = floats(rng.standard_normal(3))
+    lamp_position = rng.uniform(0, 1.1)
+    lamp = studio.at(rng.uniform(-1.2, 1.2), rng.uniform(-1.5, 0.3), view.dioptres(lamp_position))
+    ambient, main = log_uniform(rng, 0.1, 0.7), log_uniform(rng, 0.1, 2)
+    near = log_uniform(rng, 0.1, 1) if chance(rng, 0.5) else 0.0
+    a, b, c = studio.ground_dpt or (0.0, 1.0, 0.0)
+    return Lighting(
+        # From above and from the camera's side: what is seen is lit.
+        towards=unit((x, -abs(y) - 0.3, -abs(z) - 0.2)),
+        colour=_tinted(rng, main),
+        ambient=_tinted(rng, ambient),
+        up=unit((-a, -b, -c)),
+        softness=log_uniform(rng, 0.05, 1.0),
+        lamp_m=lamp,
+        lamp_colour=_tinted(rng, near),
+        lamp_reach_m=lamp[2] * view.half_width,
+        corner_m=rng.uniform(0, 0.5) * view.half_width / view.dioptres(1.0),
+        stencil=studio.new_outline().outline if chance(rng, STENCIL_SHARE) else None,
+        stencil_m=studio.size_m(1 / view.dioptres(1.0), 0.2, 1.5),
+    )
+
+
+def _tinted(rng: np.random.Generator, strength: float) -> Vector3:
+    """Light from bluish to yellowish."""
+    warmth = rng.normal(0, 0.12)
+    return strength * math.exp(warmth), strength, strength * math.exp(-warmth)
+
+
+def _exposed(rng: np.random.Generator, light: Tensor) -> Tensor:
+    """Light as the sensor takes it: dark, well exposed, or with blown highlights."""
+    few = light.amax(0).flatten()[::17]
+    middle, bright = torch.quantile(few, few.new_tensor([0.5, 0.95])).clamp_min(1e-6)
+    gain = torch.minimum(log_uniform(rng, 0.12, 2.0) / bright, 0.8 / middle)
+    return (light * gain).clamp(0, 1)

@@ -1,0 +1,49 @@
+"""Directions and points of three components: x right, y down, z away from the camera."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+Vector3 = tuple[float, float, float]
+Axes = tuple[Vector3, Vector3, Vector3]
+"""Three unit vectors at right angles."""
+
+
+def floats(vector: Iterable[float]) -> Vector3:
+    """Three components as numbers of Python."""
+    x, y, z = map(float, vector)
+    return x, y, z
+
+
+def direction(rng: np.random.Generator) -> Vector3:
+    """A unit vector, uniform over the sphere."""
+    return unit(floats(rng.standard_normal(3)))
+
+
+def across(axis: Vector3, rng: np.random.Generator) -> tuple[Vector3, Vector3]:
+    """Two unit vectors that make a right angle with a unit vector and each other."""
+    first = unit(cross(axis, direction(rng)))
+    return first, cross(axis, first)
+
+
+def cross(a: Vector3, b: Vector3) -> Vector3:
+    """The vector product."""
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def unit(vector: Vector3) -> Vector3:
+    """The vector at length 1."""
+    length = math.hypot(*vector)
+    return vector[0] / length, vector[1] / length, vector[2] / length
+
+
+def beyond(point: Vector3, along: Vector3, distance: float) -> Vector3:
+    """The point at a distance from another, along a direction."""
+    return (
+        point[0] + distance * along[0],
+        point[1] + distance * along[1],
+        point[2] + distance * along[2],
+    )

@@ -1,0 +1,158 @@
+"""Images and depth maps as a data set's files have them, and how they are turned and scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldiffusion.config.data import DatasetOptions
+from focaldiffusion.depth import depth_from_ray_distance
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.depth_files import read_values
+from focaldiffusion.io.images import read_image
+from focaldiffusion.optics import Camera, srgb_to_linear
+
+Turn = Literal[
+    "transpose", "flip_horizontal", "flip_vertical", "rotate_90", "rotate_180", "rotate_270"
+]
+"""Rows for columns; left for right; top for bottom; degrees clockwise."""
+
+
+def turned(raster: Tensor, turns: Sequence[Turn]) -> Tensor:
+    """An image (3, H, W) or a map (H, W) after some turns, one after the other."""
+    for turn in turns:
+        if turn == "transpose":
+            raster = raster.transpose(-1, -2)
+        elif turn.startswith("flip"):
+            raster = raster.flip(-1 if turn == "flip_horizontal" else -2)
+        else:
+            raster = raster.rot90(-int(turn.removeprefix("rotate_")) // 90, (-2, -1))
+    return raster.contiguous()
+
+
+def as_light(srgb: NDArray[np.float32], turns: Sequence[Turn] = ()) -> Tensor:
+    """An image (H, W, 3), encoded as sRGB, as linear light (3, H, W)."""
+    return turned(srgb_to_linear(torch.from_numpy(srgb).permute(2, 0, 1)), turns)
+
+
+def read_light(path: Path, turns: Sequence[Turn] = ()) -> Tensor:
+    """An image file as linear light.
+
+    Returns:
+        (3, H, W) float32, [0, 1], linear RGB.
+
+    Raises:
+        InputError: missing or unreadable; the message names the file.
+    """
+    return as_light(read_image(path), turns)
+
+
+def check_size(path: Path, raster: Tensor, size: tuple[int, int], other: Path) -> None:
+    """Check that an image or a map has the (height, width) of another file.
+
+    Raises:
+        InputError: names both files and both sizes.
+    """
+    height, width = raster.shape[-2:]
+    if (height, width) != size:
+        raise InputError(
+            f"{path}: {width}x{height}, but {other} is {size[1]}x{size[0]}. "
+            "They must show the same view: correct the pair or its orientation, or resize one; "
+            "take the nearest pixel for depth."
+        )
+
+
+@dataclass(frozen=True)
+class DepthFormat:
+    """What the numbers of depth files mean.
+
+    Attributes:
+        scale_m: metres per unit; None where a file's numbers are metres by themselves, which
+            those of a PNG, whole numbers, are not.
+        shift_m: metres added to the scaled numbers.
+        kind: along the optical axis, or along each pixel's ray.
+        bounds_m: nearest and farthest depth to believe; all where None.
+    """
+
+    scale_m: float | None = None
+    shift_m: float = 0.0
+    kind: Literal["planar", "ray"] = "planar"
+    bounds_m: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, options: DatasetOptions) -> DepthFormat:
+        """What the configuration says."""
+        return cls(
+            options.depth_scale,
+            options.depth_shift,
+            options.depth_kind or "planar",
+            options.depth_bounds,
+        )
+
+    def check(self, path: Path, place: str) -> None:
+        """Check that the numbers of a file are known to be metres, from its name alone.
+
+        Raises:
+            InputError: whole numbers without a scale.
+        """
+        if self.scale_m is None and path.suffix.lower() == ".png":
+            raise InputError(
+                f"{place}: {path.name} holds whole numbers, and nothing says of how many metres. "
+                "Give depth_scale: 0.001 for millimetres, 0.01 for centimetres."
+            )
+
+    def read(self, path: Path, *, dataset: str | None = None, turns: Sequence[Turn] = ()) -> Tensor:
+        """The depth of a file, still of its `kind`.
+
+        NaN, infinity and 0, the mark of an unknown pixel in files of whole numbers, are unknown
+        before the shift is added; what is not positive then, after.
+
+        Args:
+            path: the file.
+            dataset: of an HDF5 file, the name of the array.
+            turns: how the map is turned.
+
+        Returns:
+            (H, W) float32 metres, NaN where unknown.
+
+        Raises:
+            InputError: missing or unreadable; the message names the file.
+        """
+        values = read_values(path, dataset)
+        depth_m = values * (1.0 if self.scale_m is None else self.scale_m) + self.shift_m
+        known = values.isfinite() & (values != 0) & (depth_m > 0)
+        return turned(depth_m.masked_fill(~known, torch.nan), turns)
+
+    def planar(self, depth_m: Tensor, camera: Camera | None, source: str) -> Tensor:
+        """Depth along the optical axis, within the bounds, of what `read` returned.
+
+        Args:
+            depth_m: (H, W) metres, NaN where unknown.
+            camera: sees the map as it is turned; None where unknown.
+            source: what messages call the sample.
+
+        Returns:
+            (H, W) metres, NaN where unknown or out of bounds.
+
+        Raises:
+            InputError: distances along rays of an unknown camera.
+        """
+        if self.kind == "ray":
+            if camera is None:
+                raise InputError(
+                    f"{source}: depth_kind is ray, and nothing leads from the ray to the optical "
+                    "axis: the camera is unknown. Give it with the sample, in stack.json or in "
+                    "data.dataset_kwargs.camera_defaults."
+                )
+            depth_m = depth_from_ray_distance(depth_m, camera)
+        if self.bounds_m is None:
+            return depth_m
+        near_m, far_m = self.bounds_m
+        return depth_m.masked_fill((depth_m < near_m) | (depth_m > far_m), torch.nan)

@@ -1,0 +1,124 @@
+"""From the files of one sample to a scene, or to a stack with its truth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from focaldiffusion.config.data import CameraDefaults
+from focaldiffusion.data.cameras import completed, sample_camera
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.data.rasters import DepthFormat, Turn, as_light, check_size, read_light
+from focaldiffusion.io.stacks import OpenedStack
+from focaldiffusion.optics import Camera
+from focaldiffusion.scene import Scene
+from focaldiffusion.stack import FocalStack
+
+
+@dataclass(frozen=True)
+class SampleFiles:
+    """The depth map of a sample and its image, and what turns and units they have.
+
+    Attributes:
+        source: what messages call the sample.
+        depth: the depth map.
+        depth_format: what its numbers mean.
+        image: sharp everywhere; None where there is none.
+        depth_dataset: of an HDF5 depth map, the name of the array.
+        depth_turns: how the depth map is turned.
+        image_turns: how the image is turned, and the frames.
+    """
+
+    source: str
+    depth: Path
+    depth_format: DepthFormat
+    image: Path | None = None
+    depth_dataset: str | None = None
+    depth_turns: tuple[Turn, ...] = ()
+    image_turns: tuple[Turn, ...] = ()
+
+    def scene(
+        self,
+        given: CameraDefaults,
+        defaults: CameraDefaults,
+        *,
+        principal_point_px: tuple[float, float] | None = None,
+    ) -> Scene:
+        """Read the image and its depth.
+
+        Args:
+            given: what is known of the sample's camera, at the size of the turned image.
+            defaults: `camera_defaults`.
+            principal_point_px: (x, y), the image centre when not given.
+
+        Raises:
+            InputError: files that cannot be read or do not fit each other, or too little known of
+                the camera.
+        """
+        assert self.image is not None
+        image = read_light(self.image, self.image_turns)
+        size = (image.shape[-2], image.shape[-1])
+        camera = sample_camera(
+            size, given, defaults, source=self.source, principal_point_px=principal_point_px
+        )
+        depth_m = self._depth_m(camera, size, self.image)
+        return Scene(image, depth_m, ~depth_m.isnan(), camera, self.source)
+
+    def stack(
+        self, opened: OpenedStack, given: CameraDefaults, defaults: CameraDefaults
+    ) -> StackSample:
+        """Read the frames, their depth and the image, if there is one.
+
+        The camera is the given one, over that of stack.json or EXIF, over the defaults; None where
+        none of them says anything, or the files not enough.
+
+        Raises:
+            InputError: files that cannot be read or do not fit each other, or a camera that is
+                given in part.
+        """
+        images = torch.stack(
+            [as_light(opened.frames.read(index), self.image_turns) for index in range(len(opened))]
+        )
+        size = (images.shape[-2], images.shape[-1])
+        camera = self._stack_camera(opened, size, given, defaults)
+        stack = FocalStack(
+            images,
+            camera,
+            focus_distances_m=_values(opened.focus_distances_m),
+            focus_positions_m=_values(opened.focus_positions_m),
+        )
+        first = opened.files[0]
+        depth_m = self._depth_m(camera, size, first)
+        image = None
+        if self.image is not None:
+            image = read_light(self.image, self.image_turns)
+            check_size(self.image, image, size, first)
+        return StackSample(stack, depth_m, ~depth_m.isnan(), image, self.source)
+
+    def _stack_camera(
+        self,
+        opened: OpenedStack,
+        size: tuple[int, int],
+        given: CameraDefaults,
+        defaults: CameraDefaults,
+    ) -> Camera | None:
+        configured = completed(given, defaults).model_dump(exclude_none=True)
+        if not configured and opened.lens.missing():
+            return None
+        recorded = CameraDefaults(**asdict(opened.lens))
+        return sample_camera(size, completed(given, recorded), defaults, source=self.source)
+
+    def _depth_m(self, camera: Camera | None, size: tuple[int, int], other: Path) -> Tensor:
+        """(H, W) planar, NaN where unknown, after a check against the size of another file."""
+        depth_m = self.depth_format.read(
+            self.depth, dataset=self.depth_dataset, turns=self.depth_turns
+        )
+        check_size(self.depth, depth_m, size, other)
+        return self.depth_format.planar(depth_m, camera, self.source)
+
+
+def _values(values_m: tuple[float, ...] | None) -> Tensor | None:
+    return None if values_m is None else torch.tensor(values_m)

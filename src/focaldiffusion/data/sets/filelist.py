@@ -1,0 +1,224 @@
+"""Samples that a file list names one by one; data/filelists/README.md explains the lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from focaldiffusion.config.data import DatasetOptions, RootKind, Source
+from focaldiffusion.data.dataset import Sample
+from focaldiffusion.data.lists.entry import Entry
+from focaldiffusion.data.lists.files import read_list
+from focaldiffusion.data.rasters import DepthFormat
+from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.assembly import SampleFiles
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.images import natural_key
+from focaldiffusion.io.known import Known
+from focaldiffusion.io.stacks import OpenedStack, open_stack
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A sample whose files are there."""
+
+    entry: Entry
+    name: str
+    files: SampleFiles
+    frames: Path | None
+    """None where the stack is to be simulated."""
+    focus_distances_m: tuple[float, ...] | None
+    """Of a stack to be simulated."""
+
+
+class FileList:
+    """The samples of `source.filelist`, with paths relative to `data.data_root`.
+
+    What an entry says comes before what the configuration says. Conflicts are errors.
+
+    Attributes:
+        skipped: see `Dataset`.
+        notices: a sentence for each name of the original that the list uses.
+    """
+
+    def __init__(self, source: Source) -> None:
+        """Read the list and find its files.
+
+        Raises:
+            InputError: no list, a bad line, or a file that is missing.
+        """
+        if source.filelist is None:
+            raise InputError(
+                f"{source.name}: no list of the {source.split} samples. Give "
+                f"data.{source.split}_filelist, or filelist in the source."
+            )
+        if source.options.layout is not None:
+            raise InputError(f"{source.name}: layout does not apply to a file list; remove it.")
+        listing = read_list(Path(source.filelist))
+        self._defaults = source.options.camera_defaults
+        self.notices = list(listing.notices)
+        self.skipped: list[str] = []
+        self._items: list[_Item] = []
+        roots, names = Roots.of(source.data_root), set[str]()
+        for entry, place in zip(listing.entries, listing.places, strict=True):
+            simulated = entry.simulated(source.options.generate_focal_stack, place)
+            name = _name(entry, simulated, place, names)
+            try:
+                depth, image, frames = _paths(entry, simulated, roots, place)
+            except InputError as error:
+                if not source.allow_missing:
+                    raise
+                self.skipped.append(str(error))
+                continue
+            form = _depth_format(entry, source.options)
+            form.check(depth, place)
+            files = SampleFiles(
+                f"{place} ({name})",
+                depth,
+                form,
+                image,
+                entry.depth_dataset,
+                entry.depth_orientation,
+                entry.image_orientation,
+            )
+            focus = _focus_distances_m(entry, source.focal_range) if simulated else None
+            self._items.append(_Item(entry, name, files, frames, focus))
+        if not self._items:
+            raise InputError(
+                f"{source.filelist}: the files of all {len(self.skipped)} samples are missing. "
+                f"{self.skipped[0]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read an image to photograph, or a stack that was photographed or rendered before.
+
+        Raises:
+            InputError: files that cannot be read or do not fit what the list says of them.
+        """
+        item, defaults = self._items[index], self._defaults
+        if item.frames is None:
+            return replace(
+                item.files.scene(item.entry.camera, defaults),
+                focus_distances_m=item.focus_distances_m,
+                focal_range_m=item.entry.focal_range if item.focus_distances_m is None else None,
+            )
+        opened = _opened(item.entry, item.frames, item.files.source)
+        return item.files.stack(opened, item.entry.camera, defaults)
+
+    def name(self, index: int) -> str:
+        """The name that the list gives, or the listed path of the image or the frames."""
+        return self._items[index].name
+
+    def scene(self, index: int) -> str:
+        """The scene that the list gives, or the first folder of the listed path.
+
+        A path without folders, or an absolute one, is a scene of its own.
+        """
+        item = self._items[index]
+        if item.entry.scene is not None:
+            return item.entry.scene
+        path = PurePosixPath(_main(item.entry, item.frames is None))
+        return str(path) if path.is_absolute() else path.parts[0]
+
+
+def _name(entry: Entry, simulated: bool, place: str, taken: set[str]) -> str:
+    """What tells an entry from the others, which it joins in `taken`.
+
+    Raises:
+        InputError: two entries are given one name.
+    """
+    name = entry.name or _main(entry, simulated)
+    if name in taken:
+        if entry.name is not None:
+            raise InputError(
+                f"{place}: another sample is called {name} too. Give it a name of its own."
+            )
+        name = f"{name} (line {place.rpartition(':')[2]})"
+    taken.add(name)
+    return name
+
+
+def _main(entry: Entry, simulated: bool) -> str:
+    """The listed path of what the sample is made from."""
+    path = entry.all_in_focus if simulated else entry.focal_stack
+    assert path is not None
+    return path
+
+
+def _paths(
+    entry: Entry, simulated: bool, roots: Roots, place: str
+) -> tuple[Path, Path | None, Path | None]:
+    """The depth map, the image and, unless they are to be simulated, the frames of an entry.
+
+    Raises:
+        InputError: one is missing.
+    """
+
+    def found(relative: str | None, kind: RootKind) -> Path | None:
+        remedy = (
+            f"{place} lists it. Correct data.data_root or the list; data/filelists/README.md says "
+            "where the data sets are to be had."
+        )
+        return None if relative is None else roots.need(relative, kind, remedy=remedy)
+
+    image = found(entry.all_in_focus, "all_in_focus")
+    frames = None if simulated else found(entry.focal_stack, "focal_stack")
+    depth = found(entry.depth, "depth")
+    assert depth is not None
+    return depth, image, frames
+
+
+def _depth_format(entry: Entry, options: DatasetOptions) -> DepthFormat:
+    """What the numbers of an entry's depth map mean."""
+    given = {
+        "scale_m": entry.depth_scale,
+        "shift_m": entry.depth_shift,
+        "kind": entry.depth_kind,
+        "bounds_m": entry.depth_bounds,
+    }
+    return replace(
+        DepthFormat.of(options),
+        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+    )
+
+
+def _focus_distances_m(
+    entry: Entry, focal_range_m: tuple[float, float] | None
+) -> tuple[float, ...] | None:
+    """Where a simulated stack of an entry is focused; None leaves that to who simulates.
+
+    An entry with a number of frames has them evenly in dioptres over its range, or the source's.
+    """
+    span_m = entry.focal_range or focal_range_m
+    if entry.focus_distances_m is not None or entry.num_images is None or span_m is None:
+        return entry.focus_distances_m
+    near_dpt, far_dpt = 1 / span_m[0], 1 / span_m[1]
+    return tuple((1 / np.linspace(near_dpt, far_dpt, entry.num_images)).tolist())
+
+
+def _opened(entry: Entry, frames: Path, source: str) -> OpenedStack:
+    """The frames of an entry and what is known of their focus: listed, of stack.json or of EXIF.
+
+    Raises:
+        InputError: frames that do not make a stack, or not the listed number of them.
+    """
+    chosen: Path | list[Path] = frames
+    if entry.image_glob is not None:
+        chosen = sorted(frames.glob(entry.image_glob), key=lambda path: natural_key(path.name))
+        if not chosen:
+            raise InputError(f"{source}: no file in {frames} matches {entry.image_glob}.")
+    try:
+        opened = open_stack(chosen, Known(focus_distances_m=entry.focus_distances_m))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    if entry.num_images not in (None, len(opened)):
+        raise InputError(
+            f"{source}: {len(opened)} frames in {frames}, but num_images is {entry.num_images}. "
+            "Correct the number, or choose the frames with image_glob."
+        )
+    return opened

@@ -1,0 +1,120 @@
+"""HCI 4D light field benchmark: the centre views of rendered light fields, with exact depth.
+
+Honauer, Johannsen, Kondermann and Goldluecke, 2016, https://lightfield-analysis.uni-konstanz.de.
+
+    training/boxes/input_Cam000.png ... input_Cam080.png    9 x 9 views, 512 x 512
+                   parameters.cfg                           lens and positions
+                   gt_depth_lowres.pfm                      metres, of the centre view
+
+From the official tools, https://github.com/lightfield-analysis: python-tools (names, parameters),
+blender-addon (depth is the renderer's Z, in metres and planar: the disparity maps are computed
+from it). Never run on real files.
+
+Depth-from-focus papers since AiFDepthNet read HCI_FS_trainval.h5 instead: stacks refocused by
+shifting the views, with disparity as truth. It holds neither focus distance nor sensor size, so no
+metres follow from it, and it is not read here.
+"""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
+from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.errors import InputError
+from focaldiffusion.scene import Scene
+
+_GET = (
+    "Get the light fields with their depth maps from https://lightfield-analysis.uni-konstanz.de "
+    "and let data_root be the folder that holds additional, stratified and training."
+)
+_GRID = 9
+_CENTRE_VIEW = f"input_Cam{_GRID**2 // 2:03d}.png"
+
+
+class HCI:
+    """The centre view of each light field, its depth and its lens: scenes to photograph.
+
+    train reads the categories additional and stratified (20 scenes), val and test both read
+    training (boxes, cotton, dino, sideboard), as those papers do. The category test has no public
+    truth. The views were rendered at f/100, all in focus: the aperture to simulate is that of
+    `camera_defaults`.
+
+    Attributes:
+        skipped: a sentence for each scene that is left out because a file is missing.
+    """
+
+    def __init__(self, source: Source) -> None:
+        check_published(source, split_from="its folders", depth_kind="planar", depth_scale=1.0)
+        self._options = source.options
+        categories = ("additional", "stratified") if source.split == "train" else ("training",)
+        self._folder = Roots.of(source.data_root).need(categories[0], remedy=_GET).parent
+        names = []
+        for category in categories:
+            folder = self._folder / category
+            if not folder.is_dir():
+                raise InputError(f"{folder}: no such folder. {_GET}")
+            names += sorted(f"{category}/{p.name}" for p in folder.iterdir() if p.is_dir())
+        faults = {name: first_missing(self._files(name)) for name in names}
+        self._names, self.skipped = complete_samples(source, faults, self._folder, _GET)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Scene:
+        """Read one scene.
+
+        Raises:
+            InputError: a file that is not what it should be.
+        """
+        image_path, depth_path, parameters_path = self._files(self._names[index])
+        light = read_light(image_path)
+        size = (light.shape[1], light.shape[2])
+        depths = DepthFormat(bounds_m=self._options.depth_bounds)
+        depth_m = depths.read(depth_path)
+        check_size(depth_path, depth_m, size, image_path)
+        depth_m = depths.planar(depth_m, None, str(depth_path))
+        camera = sample_camera(
+            size, _lens(parameters_path), self._options.camera_defaults, source=str(image_path)
+        )
+        return Scene(light, depth_m, ~depth_m.isnan(), camera, str(image_path))
+
+    def name(self, index: int) -> str:
+        """Category and scene, such as training/boxes."""
+        return self._names[index]
+
+    def scene(self, index: int) -> str:
+        """The light field, such as boxes."""
+        return self._names[index].partition("/")[2]
+
+    def _files(self, name: str) -> tuple[Path, Path, Path]:
+        """Centre view, depth and parameters."""
+        folder = self._folder / name
+        return folder / _CENTRE_VIEW, folder / "gt_depth_lowres.pfm", folder / "parameters.cfg"
+
+
+def _lens(path: Path) -> CameraDefaults:
+    """Focal length and sensor of a parameters.cfg.
+
+    Raises:
+        InputError: not such a file, or a grid of views whose centre is another one.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"))
+        columns, rows = (parser.getint("extrinsics", f"num_cams_{axis}") for axis in "xy")
+        focal_length_mm = parser.getfloat("intrinsics", "focal_length_mm")
+        sensor_mm = parser.getfloat("intrinsics", "sensor_size_mm")
+    except (OSError, ValueError, configparser.Error) as error:
+        raise InputError(f"{path}: not the parameters of a light field ({error}).") from error
+    if (columns, rows) != (_GRID, _GRID):
+        raise InputError(
+            f"{path}: a grid of {columns} x {rows} views; expected {_GRID} x {_GRID}, whose centre "
+            f"is {_CENTRE_VIEW}."
+        )
+    return CameraDefaults(focal_length_m=focal_length_mm / 1000, sensor_width_m=sensor_mm / 1000)

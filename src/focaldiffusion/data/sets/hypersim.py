@@ -1,0 +1,276 @@
+"""HyperSim: path-traced rooms in HDR, with the distance along every ray and a camera per scene.
+
+Roberts et al., ICCV 2021, https://github.com/apple/ml-hypersim. A root holds the scenes as they
+are published, and beside them two tables of that repository: `metadata_images_split_scene_v1.csv`
+(the official split and exclusions) and `metadata_camera_parameters.csv` (the cameras).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldiffusion.config.data import CameraDefaults, RootKind, Source
+from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.rasters import DepthFormat, check_size
+from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.image_plane import ImagePlane
+from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.images import read_image
+from focaldiffusion.scene import Scene
+
+SPLIT_CSV = "metadata_images_split_scene_v1.csv"
+CAMERA_CSV = "metadata_camera_parameters.csv"
+_REPOSITORY = "https://github.com/apple/ml-hypersim"
+_SOURCES = {
+    SPLIT_CSV: f"{_REPOSITORY}/blob/main/evermotion_dataset/analysis/{SPLIT_CSV}",
+    CAMERA_CSV: f"{_REPOSITORY}/blob/main/contrib/mikeroberts3000/{CAMERA_CSV}",
+}
+_DISPLAY_GAMMA = 2.2
+_BRIGHT = 0.8**_DISPLAY_GAMMA
+_DARK = 1e-4
+_LARGEST_HALF = 65504.0
+_LUMA = np.array([0.3, 0.59, 0.11], np.float32)  # CCIR 601, as in the published tone map
+
+
+class HyperSim:
+    """The frames of one official split that the public release includes.
+
+    Light is that of `frame.IIII.color.hdf5` at the exposure of the published tone map, see
+    `exposed`. With `layout: preview` it is read from `frame.IIII.tonemap.jpg`, the same picture
+    in 8 bits; neither stands in for the other.
+
+    Depth and intrinsics are those of each scene's own image plane, see `ImagePlane`: 277 of the
+    482 published cameras are tilted, by up to 41 degrees. Unknown are NaN, what the render entity
+    -1 marks as empty, and what lies outside `depth_bounds`. In 31 scenes rows and columns of the
+    image are up to 1.1 degrees off a right angle: their depth is exact, but the camera's rays are
+    up to 1 % of the depth off to the side.
+
+    Attributes:
+        skipped: a sentence for each frame that is left out because a file is missing.
+        excluded: the frames of this split's scenes that the authors keep out of their release.
+    """
+
+    def __init__(self, source: Source) -> None:
+        check_published(
+            source,
+            split_from=SPLIT_CSV,
+            depth_kind="ray",
+            depth_scale=1.0,
+            layouts=("hdf5", "preview"),
+        )
+        self.skipped: list[str] = []
+        self._options = source.options
+        self._preview = source.options.layout == "preview"
+        roots = Roots.of(source.data_root)
+        listed, self.excluded = _published_frames(_table(roots, SPLIT_CSV), source.split)
+        self._cameras = _cameras(_table(roots, CAMERA_CSV), {scene for scene, _, _ in listed})
+        self._folders: dict[tuple[str, str], tuple[Path, Path]] = {}
+        self._frames: list[tuple[str, str, int]] = []
+        for (scene, camera), frames in groupby(sorted(listed), key=lambda frame: frame[:2]):
+            self._folders[scene, camera] = self._find(roots, scene, camera)
+            # One listing per folder: a look at each of the 200,000 files takes minutes on a
+            # network drive.
+            present = {folder: _names(folder) for folder in self._folders[scene, camera]}
+            for frame in frames:
+                paths = self._paths(*frame)
+                missing = next((p for p in paths if p.name not in present[p.parent]), None)
+                if missing is None:
+                    self._frames.append(frame)
+                elif source.allow_missing:
+                    self.skipped.append(f"{missing}: no such file; its frame is left out.")
+                else:
+                    raise InputError(
+                        f"{missing}: no such file. {SPLIT_CSV} lists it: get {scene} with the "
+                        f"download script of {_REPOSITORY}, or allow missing samples."
+                    )
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> Scene:
+        """Read one frame.
+
+        Raises:
+            InputError: a file that is not what it should be, or an incomplete camera.
+        """
+        scene, camera_name, frame = self._frames[index]
+        light_path, distance_path, entity_path = self._paths(scene, camera_name, frame)
+        ray_distance_m = _read(distance_path, 2)
+        not_empty = _read(entity_path, 2) != -1
+        pixels = read_image(light_path) if self._preview else _read(light_path, 3)
+        size = (pixels.shape[0], pixels.shape[1])
+        check_size(distance_path, torch.from_numpy(ray_distance_m), size, light_path)
+        check_size(entity_path, torch.from_numpy(not_empty), size, light_path)
+        if self._preview:
+            light = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().pow_(_DISPLAY_GAMMA)
+        else:
+            light, lit = exposed(pixels, not_empty)
+            not_empty &= lit
+        plane = ImagePlane.of(self._cameras[scene], size)
+        depth_m = torch.from_numpy(plane.depth(ray_distance_m))
+        known = torch.from_numpy(not_empty) & (depth_m > 0) & depth_m.isfinite()
+        within = DepthFormat(bounds_m=self._options.depth_bounds)
+        depth_m = within.planar(depth_m.masked_fill(~known, torch.nan), None, distance_path.name)
+        focal_length_px, principal_point_px = plane.pinhole()
+        source = f"HyperSim {self.name(index)}"
+        camera = sample_camera(
+            size,
+            CameraDefaults(focal_length_px=focal_length_px),
+            self._options.camera_defaults,
+            source=source,
+            principal_point_px=principal_point_px,
+        )
+        return Scene(light, depth_m, ~depth_m.isnan(), camera, source)
+
+    def name(self, index: int) -> str:
+        """Scene, camera trajectory and frame, as the files are named."""
+        scene, camera, frame = self._frames[index]
+        return f"{scene}/{camera}/frame.{frame:04d}"
+
+    def scene(self, index: int) -> str:
+        """The scene; the official split never divides one."""
+        return self._frames[index][0]
+
+    def _find(self, roots: Roots, scene: str, camera: str) -> tuple[Path, Path]:
+        """The folders of light and geometry; where they ought to be if there are none."""
+
+        def find(kind: RootKind, content: str) -> Path:
+            relative = f"{scene}/images/scene_{camera}_{content}"
+            return roots.find(relative, kind) or roots.candidates(relative, kind)[0]
+
+        light = "final_preview" if self._preview else "final_hdf5"
+        return find("all_in_focus", light), find("depth", "geometry_hdf5")
+
+    def _paths(self, scene: str, camera: str, frame: int) -> tuple[Path, Path, Path]:
+        """Light, distance and render entity of a frame."""
+        light, geometry = self._folders[scene, camera]
+        stem = f"frame.{frame:04d}"
+        return (
+            light / f"{stem}.{'tonemap.jpg' if self._preview else 'color.hdf5'}",
+            geometry / f"{stem}.depth_meters.hdf5",
+            geometry / f"{stem}.render_entity_id.hdf5",
+        )
+
+
+def exposed(colour: NDArray[np.floating], not_empty: NDArray[np.bool_]) -> tuple[Tensor, NDArray]:
+    """Linear light of an HDR frame at the exposure of the published tone map.
+
+    That map (`code/python/tools/scene_generate_images_tonemap.py`) shows (k c)^(1/2.2), with k
+    such that the 90th percentile of brightness is shown as 0.8. Light is k c, cut off at 1 as
+    there: blurring it and encoding it again differs from the published picture by nothing but
+    the curves of gamma 2.2 and sRGB. A frame too dark to expose is black, as published.
+
+    Args:
+        colour: (H, W, 3) radiance.
+        not_empty: (H, W), where there is geometry, which alone sets the exposure.
+
+    Returns:
+        (3, H, W) float32 in [0, 1]; (H, W) False where the colour is not a number (black there).
+    """
+    light = colour.transpose(2, 0, 1).astype(np.float32, order="C")
+    np.minimum(light, _LARGEST_HALF, out=light)  # half floats overflow at lamps
+    brightness = (_LUMA @ light.reshape(3, -1)).reshape(not_empty.shape)
+    known = ~np.isnan(brightness)
+    seen = brightness[not_empty & known]
+    bright = float(np.percentile(seen, 90)) if seen.size else _BRIGHT
+    light *= np.float32(_BRIGHT / bright if bright >= _DARK else 0.0)
+    np.clip(light, 0, 1, out=light)
+    if not known.all():
+        light[:, ~known] = 0
+    return torch.from_numpy(light), known
+
+
+def _table(roots: Roots, name: str) -> Path:
+    """One of the two tables, under whichever root it lies."""
+    *others, last = roots.folders
+    found = next((path for kind in others if (path := roots.find(name, kind))), None)
+    return found or roots.need(
+        name, last, remedy=f"Download {_SOURCES[name]} into the folder of the scenes."
+    )
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        absent = [name for name in columns if name not in (reader.fieldnames or ())]
+        if absent:
+            raise InputError(
+                f"{path}: has no column {absent[0]}. Download it again: {_SOURCES[path.name]}"
+            )
+        for row in reader:
+            if None in row.values():
+                raise InputError(
+                    f"{path}, line {reader.line_num}: cut short. Download it again: "
+                    f"{_SOURCES[path.name]}"
+                )
+            yield row
+
+
+def _published_frames(path: Path, split: str) -> tuple[list[tuple[str, str, int]], int]:
+    """(scene, camera, frame) of a split, and how many of its scenes' frames are excluded."""
+    frames: list[tuple[str, str, int]] = []
+    excluded: list[str] = []
+    columns = (
+        "scene_name",
+        "camera_name",
+        "frame_id",
+        "included_in_public_release",
+        "split_partition_name",
+    )
+    for row in _rows(path, columns):
+        if row["included_in_public_release"] != "True":
+            excluded.append(row["scene_name"])
+        elif row["split_partition_name"] == split:
+            frames.append((row["scene_name"], row["camera_name"], int(row["frame_id"])))
+    scenes = {scene for scene, _, _ in frames}
+    return frames, sum(scene in scenes for scene in excluded)
+
+
+def _cameras(path: Path, scenes: set[str]) -> dict[str, NDArray[np.float64]]:
+    """`M_cam_from_uv` of scenes."""
+    columns = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
+    cameras = {
+        row["scene_name"]: np.array([float(row[name]) for name in columns]).reshape(3, 3)
+        for row in _rows(path, ("scene_name", *columns))
+        if row["scene_name"] in scenes
+    }
+    if unknown := sorted(scenes - cameras.keys()):
+        raise InputError(
+            f"{path}: has no camera for {unknown[0]}. Download it again: {_SOURCES[CAMERA_CSV]}"
+        )
+    return cameras
+
+
+def _names(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries}
+
+
+def _read(path: Path, dimensions: int) -> NDArray:
+    """The array of a HyperSim file, which is opened for this access only."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            values = np.asarray(file["dataset"][()])
+    except (OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot be read as HDF5 with an array named dataset ({error}). Download it "
+            "again."
+        ) from error
+    if values.ndim != dimensions or (dimensions == 3 and values.shape[2] != 3):
+        expected = "(height, width)" if dimensions == 2 else "(height, width, 3)"
+        raise InputError(f"{path}: an array of shape {values.shape}; expected {expected}.")
+    return values

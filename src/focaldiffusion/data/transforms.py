@@ -1,0 +1,156 @@
+"""Variations of a sample: window, size, mirror image, colours; what belongs together follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from focaldiffusion.config.data import Transforms
+from focaldiffusion.data.dataset import Sample
+from focaldiffusion.data.draws import integer, uniform
+from focaldiffusion.errors import InputError
+from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
+from focaldiffusion.scene import Scene
+from focaldiffusion.window import Window
+
+_WINDOW_DRAWS = 8
+_GREY = (0.2126, 0.7152, 0.0722)  # Rec. 709, whose primaries sRGB has
+
+
+def transform(
+    sample: Sample,
+    options: Transforms,
+    image_size: tuple[int, int] | None,
+    generator: torch.Generator,
+) -> Sample:
+    """Vary a sample: image, frames, depth, validity and camera together.
+
+    A window of the wanted aspect is resized to `image_size`, larger or smaller; enlarging invents
+    no detail, and the camera follows. Light is averaged, depth and validity take the nearest
+    pixel. A scene is varied before it is photographed, so that its blur is the new camera's; the
+    frames of a photographed stack change colour as its all-in-focus image does.
+
+    Args:
+        sample: as its data set reads it.
+        options: what to vary, and how much.
+        image_size: (height, width) of the result; that of the sample when not given.
+        generator: of all that is drawn.
+
+    Raises:
+        InputError: no valid depth in the windows that were drawn, nor in the middle.
+    """
+    height, width = sample.valid.shape
+    window = _window(sample, options, image_size or (height, width), generator)
+    mirror = options.flip and integer(0, 1, generator) == 1
+    moved = _mapped(sample, window.light, window.nearest, window.camera)
+    if mirror:
+        moved = _mapped(moved, _mirrored, _mirrored, Camera.mirrored)
+    brightness, contrast, saturation = (
+        1 + uniform(-spread, spread, generator)
+        for spread in (options.brightness, options.contrast, options.saturation)
+    )
+    if brightness == contrast == saturation == 1:
+        return moved
+    colours = _colours(_reference(moved), brightness, contrast, saturation)
+    return _mapped(moved, colours, _same, _same)
+
+
+def _window(
+    sample: Sample, options: Transforms, size: tuple[int, int], generator: torch.Generator
+) -> Window:
+    """A window of the wanted size with valid depth in it, random or in the middle.
+
+    Raises:
+        InputError: none was found.
+    """
+    height, width = sample.valid.shape
+    largest_step = min(height / size[0], width / size[1])
+
+    def has_depth(window: Window) -> bool:
+        return bool(window.nearest(sample.valid).any())
+
+    for _ in range(_WINDOW_DRAWS if options.random_crop else 0):
+        window = Window(0, 0, largest_step * uniform(*options.scale_range, generator), size)
+        rows, columns = window.extent
+        left, top = integer(0, width - columns, generator), integer(0, height - rows, generator)
+        window = replace(window, left=left, top=top)
+        if has_depth(window):
+            return window
+    window = Window(0, 0, largest_step * uniform(*options.scale_range, generator), size)
+    rows, columns = window.extent
+    window = replace(window, left=(width - columns) // 2, top=(height - rows) // 2)
+    if not has_depth(window):
+        raise InputError(
+            f"{sample.source}: cropped to {size[1]}x{size[0]}, its middle has no pixel with a "
+            "valid depth. Leave this sample out, or crop less."
+        )
+    return window
+
+
+def _mapped(
+    sample: Sample,
+    light: Callable[[Tensor], Tensor],
+    plane: Callable[[Tensor], Tensor],
+    optics: Callable[[Camera], Camera],
+) -> Sample:
+    """The sample with its images, its depth and validity, and its camera changed.
+
+    The native frames of a stack are dropped: they are not what its images show any more.
+    """
+    depth_m, valid = plane(sample.depth_m), plane(sample.valid)
+    if isinstance(sample, Scene):
+        return replace(
+            sample,
+            all_in_focus=light(sample.all_in_focus),
+            depth_m=depth_m,
+            valid=valid,
+            camera=optics(sample.camera),
+        )
+    camera = None if sample.stack.camera is None else optics(sample.stack.camera)
+    return replace(
+        sample,
+        stack=replace(sample.stack, images=light(sample.stack.images), camera=camera, frames=None),
+        depth_m=depth_m,
+        valid=valid,
+        all_in_focus=None if sample.all_in_focus is None else light(sample.all_in_focus),
+    )
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _mirrored(image: Tensor) -> Tensor:
+    return image.flip(-1)
+
+
+def _reference(sample: Sample) -> Tensor:
+    """The image whose mean the contrast is stretched about: one for the image and its frames."""
+    if isinstance(sample, Scene):
+        return sample.all_in_focus
+    return sample.stack.images if sample.all_in_focus is None else sample.all_in_focus
+
+
+def _colours(
+    reference: Tensor, brightness: float, contrast: float, saturation: float
+) -> Callable[[Tensor], Tensor]:
+    """A change of colours, the same for every image it is applied to."""
+
+    def exposed(image: Tensor) -> Tensor:
+        return (image * brightness).clamp(0, 1)
+
+    # In float64, or it would depend on the number of threads that sum.
+    mean = float(linear_to_srgb(exposed(reference)).mean(dtype=torch.float64))
+
+    def coloured(image: Tensor) -> Tensor:
+        if contrast == saturation == 1:
+            return exposed(image)
+        code = mean + contrast * (linear_to_srgb(exposed(image)) - mean)
+        grey = (code * code.new_tensor(_GREY)[:, None, None]).sum(-3, keepdim=True)
+        return srgb_to_linear((grey + saturation * (code - grey)).clamp(0, 1))
+
+    return coloured

@@ -1,0 +1,294 @@
+"""The models that need no training: our physical estimate and the classical methods beside it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.align import align
+from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.prediction import (
+    MemoryFrames,
+    Model,
+    Prediction,
+    near_to_far,
+    reference_frame,
+)
+from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.pipeline import Settings, recover, working_size
+from focaldiffusion.stack import FocalStack
+
+Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
+
+_WINDOW_PX = 9  # side of the square over which sharpness is averaged
+_SALIENCE_PX = 5
+_SMALLEST_MEASURE = 1e-12  # of sharpness, so that its logarithm is finite
+
+
+class Physics:
+    """Our physical estimate without any learned model, as `focaldiffusion infer` makes it."""
+
+    def __init__(self, device: str, *, aligned: bool = False) -> None:
+        """Computes on a torch device.
+
+        Args:
+            device: such as "cpu" or "cuda".
+            aligned: registers the frames to the middle one of the sweep first, if they moved.
+        """
+        self.name = "physics-aligned" if aligned else "physics"
+        self._device = device
+        self._aligned = aligned
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """See `Model`."""
+        stack = replace(stack, frames=MemoryFrames(stack))
+        return self._in_register(stack) if self._aligned else self._recovered(stack)
+
+    def _recovered(self, stack: FocalStack) -> Prediction:
+        """Of a stack with native frames."""
+        settings = Settings()
+        size = working_size(stack.size, len(stack), settings.working_size)
+        working = stack
+        if size != stack.size:
+            working = replace(
+                stack,
+                images=functional.interpolate(
+                    stack.images, size=size, mode="bilinear", antialias=True
+                ),
+                camera=None if stack.camera is None else stack.camera.resized(size),
+            )
+        working = replace(working, images=working.images.to(self._device))
+        found, _ = recover(working, stack.camera, settings.psf)
+        return Prediction(
+            found.depth_m, _channels_first(found.all_in_focus), found.confidence.cpu()
+        )
+
+    def _in_register(self, stack: FocalStack) -> Prediction:
+        """The same of the registered frames, back in the view of the reference.
+
+        Beyond what all frames show there is no depth, and the image is that of the reference.
+        """
+        assert stack.frames is not None
+        reference = reference_frame(stack)
+        alignment = align(stack.frames, focus_order=near_to_far(stack), reference=reference)
+        if alignment.is_identity:
+            return self._recovered(stack)
+        frames, crop = alignment.apply(stack.frames), alignment.crop
+        images = torch.stack([_channels_first(frames.read(i)) for i in range(len(stack))])
+        camera = stack.camera
+        inner = self._recovered(
+            replace(
+                stack,
+                images=srgb_to_linear(images),
+                camera=camera and camera.cropped(crop.left, crop.top, crop.size),
+                frames=frames,
+            )
+        )
+        assert inner.all_in_focus is not None
+        assert inner.confidence is not None
+        window = np.s_[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        depth_m = None
+        if inner.depth_m is not None:
+            depth_m = torch.full(stack.size, torch.nan)
+            depth_m[window] = inner.depth_m
+        all_in_focus = _channels_first(stack.frames.read(reference))
+        all_in_focus[window] = inner.all_in_focus
+        confidence = torch.zeros(stack.size)
+        confidence[window] = inner.confidence
+        return Prediction(depth_m, all_in_focus, confidence)
+
+
+class Argmax:
+    """Depth is the focus distance of the sharpest frame; no image."""
+
+    name = "argmax"
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """See `Model`. Sharpness is the squared Laplacian of the grey sRGB frame, averaged."""
+        order = near_to_far(stack)
+        focus_dpt = _focus_dpt(stack, self.name)[order]
+        frames = MemoryFrames(stack)
+        sharpness = [
+            _window_mean(cv2.Laplacian(_grey(frames.read(index)), cv2.CV_32F) ** 2)
+            for index in order
+        ]
+        return Prediction(_depth_m(focus_dpt[np.argmax(sharpness, axis=0)]))
+
+
+class ShapeFromFocus:
+    """Classical shape from focus: Nayar & Nakagawa, Shape from Focus, PAMI 1994.
+
+    The focus measure is their sum-modified-Laplacian; the depth is the peak of a Gaussian through
+    the largest measure and its two neighbours, over inverse focus distance, where blur is linear
+    and the steps need not be equal. At either end of the sweep there is nothing to interpolate.
+    Confidence is how far the peak rises above the other frames: 1 - mean of the others / peak. The
+    image takes each pixel from its sharpest frame.
+    """
+
+    name = "shape-from-focus"
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """See `Model`."""
+        order = near_to_far(stack)
+        focus_dpt = _focus_dpt(stack, self.name)[order]
+        frames = MemoryFrames(stack)
+        images = np.stack([frames.read(index) for index in order])
+        measures = np.stack([_window_mean(_modified_laplacian(_grey(one))) for one in images])
+        sharpest = measures.argmax(axis=0)[None]
+        peak = np.take_along_axis(measures, sharpest, axis=0)[0]
+        others = (measures.sum(axis=0) - peak) / (len(order) - 1)
+        confidence = 1 - others / np.maximum(peak, _SMALLEST_MEASURE)
+        confidence[peak == 0] = 0
+        depth_m = _depth_m(_gaussian_peak(focus_dpt, measures, sharpest[0]))
+        image = np.take_along_axis(images, sharpest[..., None], axis=0)[0]
+        return Prediction(depth_m, _channels_first(image), torch.from_numpy(confidence))
+
+
+class LaplacianPyramid:
+    """Classical fusion, an image and no depth: Burt & Kolczynski, ICCV 1993.
+
+    Every coefficient of the fused Laplacian pyramid comes from the frame with the largest energy
+    around it, in the sum over the channels; the base of the pyramid is the mean of the frames.
+    """
+
+    name = "laplacian-pyramid"
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """See `Model`."""
+        frames = MemoryFrames(stack)
+        fused: list[Image] = []
+        strongest: list[Image] = []
+        bases: list[Image] = []
+        for index in near_to_far(stack):
+            details, base = _laplacian_pyramid(frames.read(index))
+            bases.append(base)
+            for level, detail in enumerate(details):
+                square = np.einsum("hwc,hwc->hw", detail, detail)
+                salience = cv2.blur(square, (_SALIENCE_PX, _SALIENCE_PX))
+                if level == len(fused):
+                    fused.append(detail)
+                    strongest.append(salience)
+                    continue
+                stronger = salience > strongest[level]
+                fused[level][stronger] = detail[stronger]
+                np.maximum(strongest[level], salience, out=strongest[level])
+        image = np.mean(bases, axis=0)
+        for detail in reversed(fused):
+            image = detail + cv2.pyrUp(image, dstsize=detail.shape[1::-1])
+        return Prediction(all_in_focus=_channels_first(image.clip(0, 1)))
+
+
+MODELS: dict[str, Callable[[str], Model]] = {
+    "physics": Physics,
+    "physics-aligned": lambda device: Physics(device, aligned=True),
+    "argmax": lambda _: Argmax(),
+    "shape-from-focus": lambda _: ShapeFromFocus(),
+    "laplacian-pyramid": lambda _: LaplacianPyramid(),
+}
+"""What opens a model on a torch device; the classical ones know only the processor."""
+
+
+def open_model(name: str, *, device: str = "cpu") -> Model:
+    """The model of that name.
+
+    Args:
+        name: one of `MODELS`.
+        device: where it computes, if it uses torch.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        raise InputError(
+            f"model {name!r} is unknown"
+            + (f"; did you mean {near[0]}?" if near else ".")
+            + f" Expected one of {', '.join(MODELS)}."
+        )
+    return MODELS[name](device)
+
+
+def _focus_dpt(stack: FocalStack, model: str) -> Image:
+    """(N,) inverse focus distances.
+
+    Raises:
+        InputError: they are not known.
+    """
+    if stack.axis != "inverse_depth_dpt":
+        raise InputError(
+            f"{model}: the stack has no focus distances, so it has no depth in metres. Give "
+            "focus_distances_m in its stack.json, or leave this model out."
+        )
+    return stack.focus_coordinates.cpu().numpy()
+
+
+def _depth_m(inverse_depth_dpt: Image) -> Tensor:
+    """Metres, NaN at infinity."""
+    inverse = torch.from_numpy(inverse_depth_dpt)
+    return torch.where(inverse > 0, 1 / inverse, torch.nan)
+
+
+def _grey(srgb: Image) -> Image:
+    return cv2.cvtColor(srgb, cv2.COLOR_RGB2GRAY)
+
+
+def _window_mean(plane: Image) -> Image:
+    return cv2.blur(plane, (_WINDOW_PX, _WINDOW_PX))
+
+
+def _modified_laplacian(grey: Image) -> Image:
+    """|second difference along x| + |the same along y|: opposite signs do not cancel."""
+    second = np.array([[-1.0, 2.0, -1.0]], np.float32)
+    return np.abs(cv2.filter2D(grey, -1, second)) + np.abs(cv2.filter2D(grey, -1, second.T))
+
+
+def _gaussian_peak(focus_dpt: Image, measures: Image, sharpest: NDArray[np.intp]) -> Image:
+    """Where a Gaussian through three neighbouring measures peaks: a parabola of the logarithms.
+
+    Args:
+        focus_dpt: (N,), monotonic.
+        measures: (N, H, W), >= 0.
+        sharpest: (H, W), index of the largest.
+
+    Returns:
+        (H, W) dioptres, nearer to the sharpest frame's than to the others'; at the ends of the
+        sweep that frame's own.
+    """
+    at_peak = focus_dpt[sharpest]
+    if len(focus_dpt) < 3:
+        return at_peak
+    middle = sharpest.clip(1, len(focus_dpt) - 2)
+    x0, x1, x2 = (focus_dpt[middle + step] for step in (-1, 0, 1))
+    logarithm = np.log(np.maximum(measures, _SMALLEST_MEASURE))
+    y0, y1, y2 = (
+        np.take_along_axis(logarithm, (middle + step)[None], axis=0)[0] for step in (-1, 0, 1)
+    )
+    # Frames of equal focus, and plateaus, have no parabola.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        before, after = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+        vertex = (x0 + x1) / 2 - before * (x2 - x0) / (2 * (after - before))
+    return np.where((middle == sharpest) & np.isfinite(vertex), vertex, at_peak)
+
+
+def _laplacian_pyramid(image: Image) -> tuple[list[Image], Image]:
+    """The details, finest first, and the base, whose short side has 8 to 16 pixels."""
+    details = []
+    for _ in range(max(1, min(image.shape[:2]).bit_length() - 4)):
+        smaller = cv2.pyrDown(image)
+        details.append(image - cv2.pyrUp(smaller, dstsize=image.shape[1::-1]))
+        image = smaller
+    return details, image
+
+
+def _channels_first(image: Image) -> Tensor:
+    """(H, W, 3) to (3, H, W)."""
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()

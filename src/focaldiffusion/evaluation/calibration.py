@@ -1,0 +1,136 @@
+"""What a confidence is worth: the relative error of depth against it.
+
+Pixels of equal confidence count alike: each takes the mean over all orders of its tie, wherever a
+boundary falls between them. Depth and truth are as in `metrics.depth_metrics`; a missing prediction
+has relative error 1. Confidence is (H, W), larger is surer, without NaN where `valid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldiffusion.errors import check_shape
+from focaldiffusion.evaluation.metrics import valid_pixels
+
+Pixels = NDArray[np.float64]
+
+
+class Decile(NamedTuple):
+    """A tenth of the valid pixels of one image, chosen by confidence."""
+
+    mean_confidence: float
+    abs_rel: float
+    share: float
+    """Of the valid pixels."""
+    within_5_percent: float
+    """Share of the decile with a relative error below 0.05."""
+    within_10_percent: float
+
+
+def abs_rel_confident(
+    prediction_m: Tensor,
+    truth_m: Tensor,
+    valid: Tensor,
+    confidence: Tensor,
+    share: float = 0.5,
+) -> float:
+    """`abs_rel` of the most confident share of the valid pixels; constant confidence gives all's.
+
+    Args:
+        prediction_m: (H, W) metres.
+        truth_m: (H, W) metres.
+        valid: (H, W) bool.
+        confidence: (H, W).
+        share: in (0, 1].
+
+    Raises:
+        InputError: as `metrics.depth_metrics`.
+        ValueError: `share` out of range, or NaN confidence.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; expected 0 < share <= 1")
+    error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
+    places = share * len(error)
+    (total,) = _sums_of_surest([error], sureness, places)
+    return float(total / places)
+
+
+def ause(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor) -> float:
+    """Area under the sparsification error curve of AbsRel (Ilg et al. 2018, arXiv 1802.07095).
+
+    The curve is the AbsRel of the most confident share of the pixels less that of the most
+    accurate share (the oracle), over all shares from one pixel to all; the area is its mean.
+    0 where confidence ranks the pixels as their error does.
+
+    Args:
+        prediction_m: (H, W) metres.
+        truth_m: (H, W) metres.
+        valid: (H, W) bool.
+        confidence: (H, W).
+
+    Raises:
+        InputError: as `metrics.depth_metrics`.
+        ValueError: NaN confidence.
+    """
+    error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
+    places = np.arange(1, len(error) + 1, dtype=np.float64)
+    (by_confidence,) = _sums_of_surest([error], sureness, places)
+    return float(((by_confidence - np.sort(error).cumsum()) / places).mean())
+
+
+def deciles(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor
+) -> list[Decile]:
+    """Error by confidence: ten tenths of the valid pixels, the least confident first.
+
+    A pixel on a boundary belongs in part to either side.
+
+    Args:
+        prediction_m: (H, W) metres.
+        truth_m: (H, W) metres.
+        valid: (H, W) bool.
+        confidence: (H, W).
+
+    Raises:
+        InputError: as `metrics.depth_metrics`.
+        ValueError: NaN confidence.
+    """
+    error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
+    places = np.linspace(0, len(error), 11)
+    sums = _sums_of_surest([sureness, error, error < 0.05, error < 0.1], sureness, places)
+    means = np.diff(sums) / np.diff(places)
+    return [
+        Decile(mean, abs_rel, 0.1, *within) for mean, abs_rel, *within in means.T[::-1].tolist()
+    ]
+
+
+def _error_and_confidence(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor
+) -> tuple[Pixels, Pixels]:
+    """Relative error and confidence of the valid pixels, (P,)."""
+    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    check_shape("confidence", confidence, valid.shape)
+    sureness = confidence[valid].double()
+    if sureness.isnan().any():
+        raise ValueError("confidence is NaN at valid pixels")
+    return ((prediction - truth).abs() / truth).cpu().numpy(), sureness.cpu().numpy()
+
+
+def _sums_of_surest(
+    columns: Sequence[NDArray[Any]], sureness: Pixels, places: float | Pixels
+) -> Pixels:
+    """Sum over the so many surest pixels of each (P,) column: (columns, K) for (K,) places.
+
+    Places may end inside a tie or a pixel: there the sum is a line between the tie's two ends.
+    """
+    order = np.argsort(-sureness)
+    ranked = sureness[order]
+    ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True)) + 1
+    knots = np.append(0, ends)
+    sums = (np.append(0.0, column[order].cumsum()[ends - 1]) for column in columns)
+    return np.stack([np.interp(places, knots, sums_at_knots) for sums_at_knots in sums])

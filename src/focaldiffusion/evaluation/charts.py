@@ -1,0 +1,145 @@
+"""The charts of the report, as SVG for a page: text in the page's colour, nothing loaded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from focaldiffusion.evaluation.robustness import CURVES, VARIANTS
+from focaldiffusion.evaluation.summary import Result, Summary
+from focaldiffusion.evaluation.tables import heading
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008) tell apart for the colour-blind; the markers do so in grey print.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+_MARKERS = "osD^vPX"
+_INK = "#010203"  # stands for the page's text colour, which only the page knows
+_SIZE = 3.5, 2.5  # inches
+_PLOT = 0.18, 0.19, 0.79, 0.77  # left, bottom, width, height, in shares of that
+
+
+def robustness_chart(summary: Summary, curve: str, metric: str) -> str | None:
+    """A metric over what is made worse, one line a model, its interval shaded.
+
+    The protocol as it is has a large point where the axis has a place for it, and a dotted line
+    in any case. Points are hollow where some samples have no prediction.
+
+    Args:
+        summary: of the run.
+        curve: a name of `CURVES`.
+        metric: which.
+
+    Returns:
+        None where there are fewer than two points, or the values are words.
+    """
+    figure, axes = _figure()
+    for model, plain in summary.plain.items():
+        style = _style(summary, model)
+        points = _points(summary, curve, metric, model)
+        if len(points) < 2:
+            continue
+        settings = sorted(points)
+        means = [points[setting].means[metric] for setting in settings]
+        axes.plot(settings, [mean.mean for mean in means], linewidth=1.4, **style)
+        low, high = zip(*(mean.interval or (mean.mean, mean.mean) for mean in means), strict=True)
+        axes.fill_between(settings, low, high, color=style["color"], alpha=0.1, linewidth=0)
+        for setting, result in points.items():
+            if result.failed:
+                hollow = {**style, "markersize": 7, "markerfacecolor": "none"}
+                axes.plot(setting, result.means[metric].mean, **hollow)
+        whole = plain.means[metric].mean
+        axes.axhline(whole, linestyle=":", linewidth=1, color=style["color"])
+        unchanged = CURVES[curve].unchanged
+        if unchanged is not None:
+            axes.plot(unchanged, whole, **{**style, "markersize": 8})
+    if not axes.lines:
+        return None
+    axes.set_xlabel(curve.replace("_", " "))
+    axes.set_ylabel(heading(metric))
+    return _svg(figure)
+
+
+def _points(summary: Summary, curve: str, metric: str, model: str) -> dict[float, Result]:
+    """The results along a curve by setting, the protocol as it is where that has a place on it."""
+    plain = summary.plain[model]
+    if metric not in plain.means:
+        return {}
+    unchanged = CURVES[curve].unchanged
+    points = {} if unchanged is None else {unchanged: plain}
+    for name in summary.variants:
+        variant, result = VARIANTS.get(name), summary.results.get((name, model))
+        if variant is None or variant.curve != curve or isinstance(variant.value, str):
+            continue
+        if result is not None and metric in result.means:
+            points[float(variant.value)] = result
+    return points
+
+
+def calibration_chart(summary: Summary) -> str | None:
+    """AbsRel of each tenth of the pixels by confidence; None where no model has confidence."""
+    figure, axes = _figure()
+    for model, result in summary.plain.items():
+        if result.calibration is not None:
+            errors = [row[1] for row in result.calibration]
+            tenths = range(1, len(errors) + 1)
+            axes.plot(tenths, errors, linewidth=1.4, **_style(summary, model))
+    if not axes.lines:
+        return None
+    axes.set_xlabel("tenth of the pixels, from least to most confident")
+    axes.set_ylabel("AbsRel ↓")
+    axes.set_xticks(range(1, 11))
+    axes.set_ylim(bottom=0)
+    return _svg(figure)
+
+
+def legend(summary: Summary, models: Sequence[str]) -> str:
+    """The line of each model, for a key beside the charts."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(sum(0.08 * len(model) + 0.7 for model in models), 0.3))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for model in models:
+        axes.plot([], [], label=model, linewidth=1.4, **_style(summary, model))
+    axes.legend(loc="center left", ncols=len(models), frameon=False, labelcolor=_INK, fontsize=9)
+    return _svg(figure)
+
+
+def _style(summary: Summary, model: str) -> dict[str, Any]:
+    place = summary.models.index(model)
+    return {
+        "color": _COLOURS[place % len(_COLOURS)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "markersize": 4,
+    }
+
+
+def _figure() -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE)
+    axes = figure.add_axes(_PLOT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color(_INK)
+    axes.tick_params(colors=_INK, labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=_INK, size=9)
+    axes.grid(alpha=0.15, color=_INK)
+    axes.patch.set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    """The figure without its XML head, in the page's text colour and with text as text."""
+    from matplotlib import rc_context
+
+    file = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "focaldiffusion"}):
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+    text = file.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")

@@ -1,0 +1,137 @@
+"""Other tools: stacks written out for them, and the predictions that they made of these.
+
+    DIR/SAMPLE/depth.npy            float, metres along the optical axis, NaN where unknown
+    DIR/SAMPLE/depth_mm.png         the same in 16-bit millimetres, 0 where unknown
+    DIR/SAMPLE/all_in_focus.png     8 or 16 bit sRGB
+    DIR/SAMPLE/confidence.npy       larger is surer; or confidence.png, grey
+    DIR/SAMPLE.npy                  depth alone
+
+All at the size of the frames: nothing is resized here, because how to enlarge a depth map is part
+of what a tool does. Of two files that say the same, the .npy counts. `focaldiffusion infer`
+writes these names too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.prediction import Prediction
+from focaldiffusion.io.depth_files import read_depth_mm, read_npy
+from focaldiffusion.io.images import read_image
+from focaldiffusion.io.simulated import write_stack
+from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.stack import FocalStack
+
+
+def sample_folder(directory: Path, sample: str) -> Path:
+    """Where a sample lies inside a folder; the parts of its name are folders.
+
+    Raises:
+        InputError: the name leads outside.
+    """
+    folder = directory / sample
+    if ".." in Path(sample).parts or not folder.is_relative_to(directory):
+        raise InputError(
+            f"sample {sample!r} has no place inside {directory}. Give it a relative name in its "
+            "file list."
+        )
+    return folder
+
+
+def export_stack(stack: FocalStack, directory: Path, sample: str) -> None:
+    """Write a stack for another tool to DIR/SAMPLE: 16-bit sRGB frames and `stack.json`.
+
+    A stack holds no truth, so none can be written.
+
+    Raises:
+        InputError: the folder is there already, or the file system refuses.
+    """
+    folder = sample_folder(directory, sample)
+    if folder.exists():
+        raise InputError(f"{folder}: is there already. Choose another folder for the stacks.")
+    with file_errors_named(directory), staging(folder.parent, (folder.name,)) as partial:
+        write_stack(partial / folder.name, stack, bit_depth=16, note={"sample": sample})
+
+
+class Predictions:
+    """A model that has already worked: its predictions lie in a folder, see above."""
+
+    def __init__(self, directory: Path) -> None:
+        """For the predictions in `directory`, after which the model is called.
+
+        Raises:
+            InputError: no such folder.
+        """
+        if not directory.is_dir():
+            raise InputError(f"{directory}: no such folder; expected predictions, one per sample.")
+        self.name = directory.resolve().name
+        self._directory = directory
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """See `Model`.
+
+        Raises:
+            InputError: there is none of this sample, or a file that does not fit its frames.
+        """
+        folder = sample_folder(self._directory, sample)
+        alone = folder.with_name(f"{folder.name}.npy")
+        found = Prediction(
+            depth_m=_first(
+                stack.size,
+                {
+                    folder / "depth.npy": read_npy,
+                    alone: read_npy,
+                    folder / "depth_mm.png": read_depth_mm,
+                },
+            ),
+            all_in_focus=_first(stack.size, {folder / "all_in_focus.png": _read_srgb}),
+            confidence=_first(
+                stack.size,
+                {
+                    folder / "confidence.npy": _read_confidence,
+                    folder / "confidence.png": lambda path: _read_srgb(path)[0],
+                },
+            ),
+        )
+        if found.depth_m is None and found.all_in_focus is None:
+            raise InputError(
+                f"{folder}: no prediction of this sample; expected depth.npy, depth_mm.png or "
+                f"all_in_focus.png in it, or {alone.name} beside it."
+            )
+        return found
+
+
+def _first(size: tuple[int, int], readers: dict[Path, Callable[[Path], Tensor]]) -> Tensor | None:
+    """The first file that is there, read; None without any.
+
+    Raises:
+        InputError: it is not of that (height, width).
+    """
+    path = next((path for path in readers if path.is_file()), None)
+    if path is None:
+        return None
+    values = readers[path](path)
+    height, width = values.shape[-2:]
+    if (height, width) != size:
+        raise InputError(
+            f"{path}: {width}x{height}, but the frames are {size[1]}x{size[0]}. Resize the "
+            "prediction to the frames as its tool would."
+        )
+    return values
+
+
+def _read_srgb(path: Path) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    return torch.from_numpy(read_image(path)).permute(2, 0, 1).contiguous()
+
+
+def _read_confidence(path: Path) -> Tensor:
+    values = read_npy(path)
+    if bool(values.isnan().any()):
+        raise InputError(f"{path}: contains NaN. Write 0 where nothing is sure.")
+    return values

@@ -1,0 +1,74 @@
+"""What is scored, and whatever makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.stack import FocalStack
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of a stack, at the size of its frames; None for what it does not say.
+
+    Attributes:
+        depth_m: (H, W) metres along the optical axis, NaN where it knows none.
+        all_in_focus: (3, H, W) sRGB-encoded, [0, 1].
+        confidence: (H, W), larger is surer, no NaN.
+    """
+
+    depth_m: Tensor | None = None
+    all_in_focus: Tensor | None = None
+    confidence: Tensor | None = None
+
+
+class Model(Protocol):
+    """Anything that makes a prediction from a stack: it never sees the truth."""
+
+    name: str
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """Reconstruct a stack.
+
+        Args:
+            stack: aligned, with everything that is known of its focus and lens.
+            sample: the name of the sample, by which predictions made elsewhere are found.
+
+        Raises:
+            InputError: the model cannot work on this stack.
+        """
+        ...
+
+
+def near_to_far(stack: FocalStack) -> list[int]:
+    """The frames in order of focus: what follows it depends on no order they are listed in."""
+    order: list[int] = stack.focus_coordinates.argsort(descending=True, stable=True).tolist()
+    return order
+
+
+def reference_frame(stack: FocalStack) -> int:
+    """The frame whose view the truth has where frames moved: the middle one of the sweep."""
+    return near_to_far(stack)[(len(stack) - 1) // 2]
+
+
+class MemoryFrames:
+    """The frames of a stack that has no files, as native frames to fuse."""
+
+    def __init__(self, stack: FocalStack) -> None:
+        """For the frames of `stack`, which counts as 8-bit."""
+        self.names = tuple(f"frame {index + 1}" for index in range(len(stack)))
+        self.size = stack.size
+        self.bit_depth = 8
+        self.is_grey = False
+        self._images = stack.images
+
+    def read(self, index: int) -> NDArray[np.float32]:
+        """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
+        frame = linear_to_srgb(self._images[index].cpu().float()).clamp(0, 1)
+        return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())

@@ -1,0 +1,315 @@
+"""What becomes of a model when something goes wrong: one thing, by a known amount.
+
+A curve varies one thing. Where a protocol simulates its frames, noise, PSF and the number of
+frames change what is photographed; all else changes the recorded frames, or what a model is told of
+them, and suits every stack. The truth is never changed. Where frames move or their exposure
+drifts, the middle frame of the sweep stays as it is, so its view remains that of the truth.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from focaldiffusion.data.dataset import Dataset, StackSample
+from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
+from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, chosen_frames
+from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
+from focaldiffusion.physics.capture import Imperfections, moved
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.stack import FocalStack
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One thing that goes wrong.
+
+    Attributes:
+        meaning: what the values are, for an axis.
+        values: how wrong; words where they have no order.
+        unchanged: the value at which a protocol is as it is; None where there is none, or where
+            it differs from protocol to protocol.
+        photograph: makes the protocol photograph otherwise; only read where it photographs.
+        change: changes a stack; None in place of a stack to which it does not apply. The generator
+            starts alike at all values, so that a curve shows its value and not its draws.
+    """
+
+    meaning: str
+    values: tuple[float | str, ...]
+    unchanged: float | None = None
+    photograph: Callable[[Protocol, Any], Protocol] | None = None
+    change: Callable[[FocalStack, Any, torch.Generator], FocalStack | None] | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A point on a curve.
+
+    Attributes:
+        curve: a name of `CURVES`.
+        value: one of its values.
+    """
+
+    curve: str
+    value: float | str
+
+    @property
+    def name(self) -> str:
+        """Such as focus_scale=1.05."""
+        value = self.value if isinstance(self.value, str) else f"{self.value:g}"
+        return f"{self.curve}={value}"
+
+    def sample(self, protocol: Protocol, dataset: Dataset, index: int) -> StackSample | None:
+        """A sample of the protocol, made worse; its truth is that of the protocol.
+
+        Args:
+            protocol: how it would be.
+            dataset: what `protocol.open` returned.
+            index: of the sample.
+
+        Returns:
+            The sample, the same each time; None where the variant does not apply to it.
+
+        Raises:
+            InputError: as `Protocol.sample`.
+        """
+        curve = CURVES[self.curve]
+        if curve.photograph is not None and protocol.focus_distances_m is not None:
+            return curve.photograph(protocol, self.value).sample(dataset, index)
+        if curve.change is None:
+            return None
+        sample = protocol.sample(dataset, index)
+        seed = zlib.crc32(f"{self.curve} {dataset.name(index)}".encode())
+        stack = curve.change(sample.stack, self.value, torch.Generator().manual_seed(seed))
+        return None if stack is None else replace(sample, stack=stack)
+
+
+def _focus_scaled(stack: FocalStack, factor: float, _: torch.Generator) -> FocalStack | None:
+    if stack.focus_distances_m is None:
+        return None
+    return replace(stack, focus_distances_m=stack.focus_distances_m * factor)
+
+
+def _focus_offset(
+    stack: FocalStack, offset_dpt: float | Tensor, _: torch.Generator
+) -> FocalStack | None:
+    if stack.focus_distances_m is None:
+        return None
+    told_dpt = inverse_m(stack.focus_distances_m) + offset_dpt
+    # No lens reports a focus beyond infinity.
+    return replace(stack, focus_distances_m=inverse_m(told_dpt.clamp_min(0)))
+
+
+def _focus_jittered(
+    stack: FocalStack, spread_dpt: float, generator: torch.Generator
+) -> FocalStack | None:
+    drawn = 2 * torch.rand(len(stack), generator=generator, dtype=torch.float64) - 1
+    return _focus_offset(stack, spread_dpt * drawn.to(stack.images.device), generator)
+
+
+def _aperture_scaled(stack: FocalStack, factor: float, _: torch.Generator) -> FocalStack | None:
+    if stack.camera is None:
+        return None
+    told_m = stack.camera.aperture_diameter_m * factor
+    return replace(stack, camera=replace(stack.camera, aperture_diameter_m=told_m))
+
+
+def _reordered(stack: FocalStack, how: str, generator: torch.Generator) -> FocalStack | None:
+    if how == "shuffled":  # frames and distances alike
+        return chosen_frames(stack, tuple(torch.randperm(len(stack), generator=generator).tolist()))
+    if stack.focus_distances_m is None:
+        return None
+    order = near_to_far(stack)
+    wrong = list(reversed(order))
+    if how == "two_swapped":
+        middle = len(order) // 2
+        wrong = [*order[: middle - 1], order[middle], order[middle - 1], *order[middle + 1 :]]
+    told_m = stack.focus_distances_m.clone()
+    told_m[order] = stack.focus_distances_m[wrong]
+    return replace(stack, focus_distances_m=told_m)
+
+
+def _frame_missing(stack: FocalStack, which: str, _: torch.Generator) -> FocalStack | None:
+    order = near_to_far(stack)
+    if len(order) < 3:
+        return None
+    lost = {"nearest": order[0], "middle": reference_frame(stack), "farthest": order[-1]}[which]
+    return chosen_frames(stack, tuple(index for index in range(len(stack)) if index != lost))
+
+
+def _frames_photographed(protocol: Protocol, count: int) -> Protocol:
+    """Evenly along the protocol's own sweep, so that its own number gives its own planes."""
+    planes = protocol.focus_distances_m
+    if isinstance(planes, OraclePlanes):
+        return replace(protocol, focus_distances_m=replace(planes, count=count))
+    assert planes is not None
+    focus_dpt = 1 / np.array(planes)
+    place = np.linspace(0, len(planes) - 1, count)
+    between = torch.from_numpy(np.interp(place, np.arange(len(planes)), focus_dpt))
+    return replace(protocol, focus_distances_m=tuple(inverse_m(between).tolist()))
+
+
+def _frames_left(stack: FocalStack, count: int, _: torch.Generator) -> FocalStack | None:
+    if count > len(stack):
+        return None
+    order = near_to_far(stack)
+    kept = {order[round(place)] for place in np.linspace(0, len(order) - 1, count)}
+    return chosen_frames(stack, tuple(sorted(kept)))
+
+
+def _noisy(stack: FocalStack, std_lsb: float, generator: torch.Generator) -> FocalStack:
+    encoded = linear_to_srgb(stack.images)
+    noise = torch.randn(encoded.shape, generator=generator).to(encoded)
+    return _recorded(stack, srgb_to_linear((encoded + noise * (std_lsb / 255)).clamp(0, 1)))
+
+
+def _compressed(stack: FocalStack, quality: int, _: torch.Generator) -> FocalStack:
+    levels = (linear_to_srgb(stack.images) * 255).round().clamp(0, 255).byte().cpu()
+    frames = []
+    for frame in levels.permute(0, 2, 3, 1).numpy():
+        file = cv2.imencode(
+            ".jpg", np.ascontiguousarray(frame[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        )[1]
+        frames.append(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[..., ::-1])
+    encoded = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+    return _recorded(stack, srgb_to_linear(encoded))
+
+
+def _exposure_drifted(stack: FocalStack, drift: float, _: torch.Generator) -> FocalStack:
+    gains = 1 + drift * _along_sweep(stack)
+    return _recorded(stack, stack.images * gains[:, None, None, None].to(stack.images))
+
+
+def _magnified(stack: FocalStack, growth: float, _: torch.Generator) -> FocalStack:
+    return _moved(stack, Imperfections(magnifications=1 + growth * _along_sweep(stack)))
+
+
+def _shifted(stack: FocalStack, distance_px: float, generator: torch.Generator) -> FocalStack:
+    angle = 2 * torch.pi * torch.rand(len(stack), generator=generator, dtype=torch.float64)
+    shifts_px = distance_px * torch.stack([angle.cos(), angle.sin()], dim=1)
+    shifts_px[reference_frame(stack)] = 0
+    return _moved(stack, Imperfections(shifts_px=shifts_px))
+
+
+def _moved(stack: FocalStack, motion: Imperfections) -> FocalStack:
+    height, width = stack.size
+    centre = stack.camera.principal_point_px if stack.camera is not None else None
+    images = moved(stack.images, centre or (width / 2, height / 2), motion)
+    return _recorded(stack, images)
+
+
+def _recorded(stack: FocalStack, images: Tensor) -> FocalStack:
+    """The stack with other light, as much as a file holds."""
+    return replace(stack, images=images.clamp(0, 1).to(stack.images), frames=None)
+
+
+def _along_sweep(stack: FocalStack) -> Tensor:
+    """(N,) place of each frame in the sweep, in even steps, over its length; middle frame at 0."""
+    along = torch.empty(len(stack), dtype=torch.float64)
+    along[near_to_far(stack)] = torch.linspace(0, 1, len(stack), dtype=torch.float64)
+    return along - along[reference_frame(stack)]
+
+
+CURVES: dict[str, Curve] = {
+    "focus_scale": Curve(
+        "told focus distance / true one",
+        (0.9, 0.95, 0.98, 1.02, 1.05, 1.1),
+        unchanged=1.0,
+        change=_focus_scaled,
+    ),
+    "focus_offset_dpt": Curve(
+        "told focus - true one [dpt], the same for all frames",
+        (-0.05, 0.05),
+        unchanged=0.0,
+        change=_focus_offset,
+    ),
+    "focus_jitter_dpt": Curve(
+        "told focus - true one [dpt], up to ± this, drawn for each frame",
+        (0.025, 0.05, 0.1),
+        unchanged=0.0,
+        change=_focus_jittered,
+    ),
+    "aperture_scale": Curve(
+        "told aperture diameter / true one",
+        (0.9, 1.1),
+        unchanged=1.0,
+        change=_aperture_scaled,
+    ),
+    "order": Curve(
+        "frames shuffled with their distances; distances of the middle two swapped; all reversed",
+        ("shuffled", "two_swapped", "reversed"),
+        change=_reordered,
+    ),
+    "missing_frame": Curve(
+        "the frame that is left out", ("nearest", "middle", "farthest"), change=_frame_missing
+    ),
+    "frames": Curve(
+        "number of frames, evenly over the sweep",
+        tuple(range(2, 11)),
+        photograph=_frames_photographed,
+        change=_frames_left,
+    ),
+    "noise_lsb": Curve(
+        "standard deviation of the noise in sRGB [1/255]; added to frames that are not simulated",
+        (0, 1, 2, 4, 8),
+        photograph=lambda protocol, std_lsb: replace(protocol, noise_std_lsb=std_lsb),
+        change=_noisy,
+    ),
+    "jpeg_quality": Curve("JPEG quality", (60, 75, 85, 95), change=_compressed),
+    "exposure_drift": Curve(
+        "light of the farthest frame / nearest - 1, about the middle one",
+        (0.02, 0.05, 0.1, 0.2),
+        unchanged=0.0,
+        change=_exposure_drifted,
+    ),
+    "magnification": Curve(
+        "scale of the farthest frame - nearest, about the middle one",
+        (0.001, 0.0025, 0.005, 0.01, 0.02),
+        unchanged=0.0,
+        change=_magnified,
+    ),
+    "shift_px": Curve(
+        "every frame but the middle one displaced this far in a direction of its own [px]",
+        (0.25, 0.5, 1, 2, 5, 10),
+        unchanged=0.0,
+        change=_shifted,
+    ),
+    "psf_exponent": Curve(
+        "exponent of the lens blur, 2 a Gaussian; a disc is told",
+        (2, 4, 8, 16),
+        photograph=lambda protocol, exponent: replace(
+            protocol, psf=PSF("power_exponential", exponent)
+        ),
+    ),
+}
+"""By name."""
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for name, curve in CURVES.items()
+    for variant in (Variant(name, value) for value in curve.values)
+}
+"""By name."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "quick": (
+        "focus_scale=0.95",
+        "focus_scale=1.05",
+        "focus_jitter_dpt=0.05",
+        "aperture_scale=1.1",
+        "missing_frame=middle",
+        "noise_lsb=4",
+        "jpeg_quality=75",
+        "shift_px=1",
+    ),
+    "full": tuple(VARIANTS),
+}
+"""The names of the variants of each suite."""

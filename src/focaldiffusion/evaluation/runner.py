@@ -1,0 +1,299 @@
+"""Running models over a protocol: several processes, failures counted, interrupted runs resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from focaldiffusion import __version__
+from focaldiffusion.data.dataset import Dataset, StackSample
+from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.baselines import open_model
+from focaldiffusion.evaluation.external import Predictions
+from focaldiffusion.evaluation.pictures import result_picture
+from focaldiffusion.evaluation.prediction import Model, Prediction
+from focaldiffusion.evaluation.protocols import find_protocol
+from focaldiffusion.evaluation.records import RUN, SAMPLES, Record, read_records, write_records
+from focaldiffusion.evaluation.robustness import VARIANTS
+from focaldiffusion.evaluation.scoring import calibration_of, score
+from focaldiffusion.io.images import write_png
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate on what; two runs of one plan give the same figures.
+
+    Attributes:
+        protocol: a name of `PROTOCOLS`.
+        data_root: folder of the data set.
+        models: names for `open_model`.
+        predictions: folders of predictions made by other tools.
+        variants: names of `VARIANTS`, besides the protocol as it is.
+        max_samples: so many samples at most, spread evenly; None takes all.
+        device: where models compute.
+    """
+
+    protocol: str
+    data_root: str
+    models: tuple[str, ...]
+    predictions: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    max_samples: int | None = None
+    device: str = "cpu"
+
+
+def evaluate(
+    plan: Plan,
+    directory: Path,
+    *,
+    workers: int = 1,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Score every model on every sample; each record reaches the disk as soon as it is made.
+
+    Args:
+        plan: what to do.
+        directory: folder of the run. One that holds an unfinished run of the same plan is
+            continued: what is done stays, what failed is tried again.
+        workers: processes. 1 works in this one.
+        command: as it was typed, for the report.
+        progress: called with the samples that are done and their total.
+
+    Returns:
+        The records of the whole run, in the order of the plan.
+
+    Raises:
+        InputError: data that are missing, an unknown name, or a folder with another run.
+    """
+    evaluator = _Evaluator(plan, directory)
+    _begin(plan, directory, workers, command)
+    done = {record.key: record for record in _earlier(directory) if record.status == "done"}
+    write_records(directory, done.values())
+    tasks = [
+        _Task(index, variant, missing)
+        for variant in (None, *plan.variants)
+        for index in evaluator.samples
+        if (missing := evaluator.missing(index, variant, done))
+    ]
+    with (directory / SAMPLES).open("a", encoding="utf-8") as file:
+        for count, records in enumerate(_results(evaluator, tasks, workers), start=1):
+            for record in records:
+                done[record.key] = record
+                file.write(record.line())
+            file.flush()
+            if progress is not None:
+                progress(count, len(tasks))
+    return [done[key] for key in evaluator.keys_in_order() if key in done]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The models that have not yet seen one variant of one sample."""
+
+    index: int
+    variant: str | None
+    models: tuple[str, ...]
+
+
+class _Evaluator:
+    """The protocol, its data and the models, in one process."""
+
+    def __init__(self, plan: Plan, directory: Path) -> None:
+        for name in plan.variants:
+            if name not in VARIANTS:
+                raise InputError(f"variant {name!r} is unknown; expected one of {list(VARIANTS)}.")
+        self.directory = directory
+        self.variants = plan.variants
+        self.protocol = find_protocol(plan.protocol)
+        self.dataset: Dataset = self.protocol.open(plan.data_root)
+        self.models: dict[str, Model] = {
+            model.name: model
+            for model in (
+                *(open_model(name, device=plan.device) for name in plan.models),
+                *(Predictions(Path(folder)) for folder in plan.predictions),
+            )
+        }
+        count = len(self.dataset)
+        wanted = min(count, plan.max_samples or count)
+        self.samples = [index * count // wanted for index in range(wanted)]
+
+    def keys_in_order(self) -> Iterator[tuple[str | None, str, str]]:
+        for variant in (None, *self.variants):
+            for index in self.samples:
+                for model in self.models:
+                    yield variant, self.dataset.name(index), model
+
+    def missing(self, index: int, variant: str | None, done: dict[Any, Record]) -> tuple[str, ...]:
+        name = self.dataset.name(index)
+        return tuple(model for model in self.models if (variant, name, model) not in done)
+
+    def run(self, task: _Task) -> list[Record]:
+        """The records of a task; a variant that does not apply to the protocol has none."""
+        name = self.dataset.name(task.index)
+        common: dict[str, Any] = {
+            "protocol": self.protocol.name,
+            "variant": task.variant,
+            "sample": name,
+            "scene": self.dataset.scene(task.index),
+            "counted": self.protocol.counts(name),
+        }
+        try:
+            sample = self._sample(task)
+        except Exception as error:
+            failed = _reason(error)
+            return [
+                Record(**common, model=model, status="failed", error=failed)
+                for model in task.models
+            ]
+        if sample is None:
+            return []
+        return [self._record(common, sample, name, model) for model in task.models]
+
+    def _sample(self, task: _Task) -> StackSample | None:
+        if task.variant is None:
+            return self.protocol.sample(self.dataset, task.index)
+        return VARIANTS[task.variant].sample(self.protocol, self.dataset, task.index)
+
+    def _record(self, common: dict[str, Any], sample: StackSample, name: str, model: str) -> Record:
+        started = time.perf_counter()
+        try:
+            prediction = self.models[model].predict(sample.stack, name)
+            seconds = time.perf_counter() - started
+            metrics = score(sample, prediction, self.protocol.domain)
+            calibration = calibration_of(sample, prediction)
+            picture = None
+            if common["variant"] is None:
+                picture = self._picture(sample, prediction, name, model)
+        # Whatever a model does wrong must not end the run of the others.
+        except Exception as error:
+            return Record(**common, model=model, status="failed", error=_reason(error))
+        return Record(
+            **common,
+            model=model,
+            status="done",
+            metrics=metrics,
+            seconds=round(seconds, 3),
+            peak_memory_mib=_peak_memory_mib(),
+            calibration=calibration,
+            picture=picture,
+        )
+
+    def _picture(self, sample: StackSample, prediction: Prediction, name: str, model: str) -> str:
+        path = Path("pictures", *name.split("/"), f"{model.replace('/', '_')}.png")
+        (self.directory / path).parent.mkdir(parents=True, exist_ok=True)
+        write_png(self.directory / path, result_picture(sample, prediction), bit_depth=8)
+        return path.as_posix()
+
+
+def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Iterator[list[Record]]:
+    """The records of each task, in order."""
+    if workers == 1 or len(tasks) < 2:
+        yield from map(evaluator.run, tasks)
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), _start_worker, (evaluator, threads)
+    ) as pool:
+        yield from pool.map(_work, tasks)
+
+
+_in_worker: _Evaluator | None = None
+
+
+def _start_worker(evaluator: _Evaluator, threads: int) -> None:
+    global _in_worker
+    torch.set_num_threads(threads)
+    _in_worker = evaluator
+
+
+def _work(task: _Task) -> list[Record]:
+    assert _in_worker is not None
+    return _in_worker.run(task)
+
+
+def _begin(plan: Plan, directory: Path, workers: int, command: Sequence[str]) -> None:
+    """Write what is run and on what, or check that it is the run that the folder holds.
+
+    Raises:
+        InputError: it is another one.
+    """
+    path = directory / RUN
+    written = json.loads(json.dumps(asdict(plan)))
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8")).get("plan", {})
+        different = [key for key in written if there.get(key) != written[key]]
+        if different:
+            key = different[0]
+            raise InputError(
+                f"{directory}: holds an evaluation with {key} {there.get(key)}, not "
+                f"{written[key]}. Choose another --output-dir."
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "focaldiffusion": __version__,
+        "command": list(command),
+        "plan": written,
+        "workers": workers,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("torch", "numpy", "opencv-python-headless")},
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _earlier(directory: Path) -> list[Record]:
+    return read_records(directory) if (directory / SAMPLES).exists() else []
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no prediction, in a sentence; of a mistake of ours also where."""
+    if isinstance(error, InputError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+
+
+def _peak_memory_mib() -> int | None:
+    if sys.platform == "win32":  # has no counter of it in the standard library
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The model of the processor, as the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

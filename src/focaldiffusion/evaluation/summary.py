@@ -1,0 +1,259 @@
+"""What a run found: means with their intervals, failures and costs of every model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.baselines import MODELS
+from focaldiffusion.evaluation.protocol import Protocol
+from focaldiffusion.evaluation.protocols import find_protocol
+from focaldiffusion.evaluation.records import RUN, SAMPLES, Record, read_records
+from focaldiffusion.evaluation.scoring import METRICS
+from focaldiffusion.evaluation.statistics import (
+    CONFIDENCE,
+    FEW_SCENES,
+    RESAMPLES,
+    Estimate,
+    estimate,
+)
+
+Calibration = list[list[float]]
+"""Rows of mean confidence, AbsRel and share of the pixels, the least confident first."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one variant of the protocol, over the samples that count.
+
+    Attributes:
+        means: by the names of `scoring.METRICS`, each over the samples that have it.
+        samples: how many there are, those that failed among them.
+        failed: how many have no prediction.
+        seconds: mean wall time of a prediction; None when all failed.
+        peak_memory_mib: the largest of the processes that made them.
+        calibration: mean over samples.
+    """
+
+    means: dict[str, Estimate]
+    samples: int
+    failed: int
+    seconds: float | None
+    peak_memory_mib: int | None
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run of `focaldiffusion evaluate`.
+
+    Attributes:
+        directory: its folder.
+        run: the facts in `run.json`.
+        protocol: what it was run on.
+        records: of every sample, model and variant.
+        models: those that were trained or ran elsewhere, then those that need no training.
+        results: by variant, None being the protocol as it is, and model.
+    """
+
+    directory: Path
+    run: dict[str, Any]
+    protocol: Protocol
+    records: Sequence[Record]
+    models: tuple[str, ...]
+    results: dict[tuple[str | None, str], Result]
+
+    @property
+    def title(self) -> str:
+        """The protocol, marked where the truth chose the focus planes."""
+        mark = " (oracle: focus planes taken from the truth)" if self.protocol.oracle else ""
+        return f"{self.protocol.name}{mark}"
+
+    @property
+    def plain(self) -> dict[str, Result]:
+        """The models on the protocol as it is."""
+        return {model: self.results[None, model] for model in self.models}
+
+    @property
+    def untrained(self) -> list[str]:
+        """The models that need no training."""
+        return [model for model in self.models if model in MODELS]
+
+    @property
+    def variants(self) -> list[str]:
+        """What was made worse, in the order of the run."""
+        return list(dict.fromkeys(variant for variant, _ in self.results if variant is not None))
+
+    @property
+    def failures(self) -> list[Record]:
+        """The records without a prediction."""
+        return [record for record in self.records if record.status == "failed"]
+
+    def failure_notes(self) -> list[str]:
+        """A sentence for each model that failed on samples that count, with its first reason."""
+        notes = []
+        for (variant, model), result in self.results.items():
+            if result.failed:
+                first = next(
+                    record
+                    for record in self.failures
+                    if (record.variant, record.model, record.counted) == (variant, model, True)
+                )
+                where = f", {variant}" if variant else ""
+                notes.append(
+                    f"{result.failed} of {result.samples} samples failed for {model}{where}, and "
+                    f"are not in its means: {first.sample}: {first.error}"
+                )
+        return notes
+
+    def counts_note(self) -> str:
+        """How many samples and scenes the means are of, and what their intervals are worth."""
+        plain = [record for record in self.records if record.variant is None]
+        counted = {record.sample: record.scene for record in plain if record.counted}
+        scenes = len(set(counted.values()))
+        note = f"Means over {len(counted)} samples of {scenes} scenes"
+        if left_out := len({record.sample for record in plain}) - len(counted):
+            note += f"; {left_out} more are reported but not in the mean"
+        note += f". Intervals: {CONFIDENCE:.0%}, bootstrap over scenes."
+        if 0 < scenes < FEW_SCENES:
+            note += " Few scenes: the intervals are too narrow, and others may differ widely."
+        return note
+
+
+def summarise(directory: Path) -> Summary:
+    """Read a run and take its means.
+
+    Raises:
+        InputError: the folder holds no run, or one that is empty or of an unknown protocol.
+    """
+    records = read_records(directory)
+    if not records:
+        raise InputError(f"{directory / SAMPLES}: is empty; let the evaluation run on.")
+    try:
+        run = json.loads((directory / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{directory / RUN}: cannot be read ({error}), so what was run is not known. "
+            "Evaluate again into another folder."
+        ) from error
+    groups: dict[tuple[str | None, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.variant, record.model].append(record)
+    names = dict.fromkeys(record.model for record in records if record.variant is None)
+    return Summary(
+        directory,
+        run,
+        find_protocol(records[0].protocol),
+        records,
+        (
+            *(model for model in names if model not in MODELS),
+            *(model for model in MODELS if model in names),
+        ),
+        {key: _result(group) for key, group in groups.items()},
+    )
+
+
+def write_metrics(summary: Summary, directory: Path) -> None:
+    """Write `metrics.json`, all means and the samples of the protocol as it is, and `metrics.csv`,
+    one row a record.
+    """
+    content = json.dumps(_as_json(summary), indent=2, allow_nan=False)
+    (directory / "metrics.json").write_text(content + "\n", encoding="utf-8")
+    (directory / "metrics.csv").write_text(_as_csv(summary.records), encoding="utf-8")
+
+
+def _result(records: list[Record]) -> Result:
+    counted = [record for record in records if record.counted]
+    done = [record for record in counted if record.status == "done"]
+    means = {}
+    for name in METRICS:
+        having = [record for record in done if name in record.metrics]
+        if having:
+            values = [record.metrics[name] for record in having]
+            means[name] = estimate(values, [record.scene for record in having])
+    calibrations = [record.calibration for record in done if record.calibration is not None]
+    memory = [record.peak_memory_mib for record in done if record.peak_memory_mib is not None]
+    return Result(
+        means,
+        samples=len(counted),
+        failed=len(counted) - len(done),
+        seconds=float(np.mean([record.seconds for record in done])) if done else None,
+        peak_memory_mib=max(memory, default=None),
+        calibration=np.mean(calibrations, axis=0).tolist() if calibrations else None,
+    )
+
+
+def _as_json(summary: Summary) -> dict[str, Any]:
+    protocol = summary.protocol
+    found = {name for result in summary.results.values() for name in result.means}
+    return {
+        "run": summary.run,
+        "protocol": {
+            "name": protocol.name,
+            "oracle": protocol.oracle,
+            "about": protocol.about,
+            **protocol.settings(),
+        },
+        "bootstrap": {
+            "over": "scenes",
+            "confidence": CONFIDENCE,
+            "resamples": RESAMPLES,
+            "few_scenes_below": FEW_SCENES,
+        },
+        "metrics": {name: asdict(metric) for name, metric in METRICS.items() if name in found},
+        "models": {
+            model: {
+                **_result_as_json(result),
+                "variants": {
+                    variant: _result_as_json(summary.results[variant, model])
+                    for variant in summary.variants
+                    if (variant, model) in summary.results
+                },
+            }
+            for model, result in summary.plain.items()
+        },
+        "published": [asdict(row) for row in protocol.published],
+        "samples": [asdict(record) for record in summary.records if record.variant is None],
+    }
+
+
+def _result_as_json(result: Result) -> dict[str, Any]:
+    means = {}
+    for name, mean in result.means.items():
+        low, high = mean.interval or (None, None)
+        means[name] = {
+            "mean": mean.mean,
+            "low": low,
+            "high": high,
+            "samples": mean.samples,
+            "scenes": mean.scenes,
+            "few_scenes": mean.few_scenes,
+        }
+    return {**asdict(result), "means": means}
+
+
+def _as_csv(records: Sequence[Record]) -> str:
+    found = [name for name in METRICS if any(name in record.metrics for record in records)]
+    facts = ("protocol", "variant", "sample", "scene", "counted", "model", "status")
+    costs = ("seconds", "peak_memory_mib", "error")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*facts, *found, *costs])
+    for record in records:
+        writer.writerow(
+            [
+                *(getattr(record, name) for name in facts),
+                *(record.metrics.get(name) for name in found),
+                *(getattr(record, name) for name in costs),
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from rooms import SIZE, Rooms, photographed, room, source
+
+from focaldiffusion.data.cache import Cache, write_cache
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.data.loading import batches
+from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.registry import open_dataset
+from focaldiffusion.data.sample_file import read_sample, write_sample
+from focaldiffusion.data.simulation import simulate
+from focaldiffusion.errors import InputError
+from focaldiffusion.optics import Camera
+from focaldiffusion.stack import FocalStack
+
+NOISY = {"simulator_kwargs": {"noise_std_lsb_range": [1.0, 1.0]}}
+
+
+def mixture(count: int = 4, seed: int = 0, options: dict = NOISY) -> Mixture:
+    return Mixture([(source(options=options), Rooms(count))], seed, shuffle=True)
+
+
+def cached(directory, **changes) -> Cache:
+    return Cache(source("cached", dataset_type="cache", data_root=str(directory), **changes))
+
+
+def test_a_cache_holds_what_was_simulated(tmp_path):
+    mixed = mixture()
+    reports = []
+    write_cache(mixed, tmp_path / "c", progress=lambda *counts: reports.append(counts))
+    assert reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    where = source("cached", dataset_type="cache", data_root=str(tmp_path / "c"))
+    dataset = open_dataset(where)
+    assert len(dataset) == 4
+    for i, batch in enumerate(batches(mixed, range(4), 1)):
+        expected, found = batch.sample(0), dataset[i]
+        # 8-bit frames are exact, but for the rounding of float32; the image has 16 bits.
+        torch.testing.assert_close(found.stack.images, expected.stack.images, rtol=0, atol=2e-7)
+        torch.testing.assert_close(found.all_in_focus, expected.all_in_focus, rtol=0, atol=2e-5)
+        assert torch.equal(found.depth_m[found.valid], expected.depth_m[found.valid])
+        assert torch.equal(found.valid, expected.valid)
+        assert torch.equal(found.stack.focus_distances_m, expected.stack.focus_distances_m)
+        assert found.stack.camera == expected.stack.camera
+        assert found.source == expected.source
+        sample = mixed.draw(i).sample
+        assert dataset.name(i) == f"{i:06d} rooms/room_{sample}"
+        assert dataset.scene(i) == f"house_{sample // 2}"
+
+
+def test_the_index_says_how_the_stacks_were_made(tmp_path):
+    write_cache(mixture(), tmp_path, count=2)
+    index = json.loads((tmp_path / "cache.json").read_text())
+    assert index["seed"] == 0
+    kwargs = index["sources"][0]["options"]["simulator_kwargs"]
+    assert kwargs["noise_std_lsb_range"] == [1.0, 1.0]
+    assert len(index["samples"]) == 2
+
+
+def test_an_interrupted_cache_is_continued_and_refused_until_then(tmp_path):
+    write_cache(mixture(), tmp_path)
+    lost = tmp_path / "samples" / "000002.safetensors"
+    kept = tmp_path / "samples" / "000001.safetensors"
+    before = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(InputError, match=r"000002.safetensors: no such file; 1 of the 4 samples"):
+        cached(tmp_path)
+    some = cached(tmp_path, allow_missing=True)
+    assert len(some) == 3
+    assert len(some.skipped) == 1
+    assert "000002.safetensors: no such file" in some.skipped[0]
+    assert some.name(2).startswith("000003")
+    written = kept.stat().st_mtime_ns
+    write_cache(mixture(), tmp_path)
+    assert kept.stat().st_mtime_ns == written
+    assert lost.read_bytes() == before
+    assert len(cached(tmp_path)) == 4
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_another_cache_is_not_written_over(tmp_path):
+    write_cache(mixture(), tmp_path, count=1)
+    with pytest.raises(InputError, match=r"holds a cache with other seed\. Choose another folder"):
+        write_cache(mixture(seed=1), tmp_path, count=1)
+    with pytest.raises(InputError, match="holds a cache with other sources"):
+        write_cache(mixture(options={}), tmp_path, count=1)
+
+
+def test_options_that_ask_for_other_stacks_are_refused(tmp_path):
+    write_cache(mixture(), tmp_path, count=1)
+    assert len(cached(tmp_path, options=NOISY)) == 1
+    assert len(cached(tmp_path, options={"transforms": {"flip": True}})) == 1
+    other = {"camera_defaults": {"f_number": 1.4}, "depth_scale": 2.0}
+    message = "cached: camera_defaults, depth_scale differ from what the finished stacks of"
+    with pytest.raises(InputError, match=message):
+        cached(tmp_path, options=other)
+
+
+def test_bad_caches_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"cache.json: no such file or folder. Write the cache"):
+        cached(tmp_path)
+    (tmp_path / "cache.json").write_text("{}")
+    with pytest.raises(InputError, match=r"cache.json: is not the index of a cache"):
+        cached(tmp_path)
+    (tmp_path / "cache.json").write_text('{"format": 99}')
+    with pytest.raises(InputError, match=r"format 99; expected 1\. Write the cache again"):
+        cached(tmp_path)
+    (tmp_path / "cache.json").unlink()
+    write_cache(mixture(), tmp_path, count=1)
+    path = tmp_path / "samples" / "000000.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"000000.safetensors: is missing or damaged"):
+        cached(tmp_path)[0]
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16, None])
+def test_light_comes_back_in_the_bits_that_it_has(tmp_path, bit_depth):
+    options = {"simulator_kwargs": {"bit_depth": bit_depth}}
+    sample = simulate(room(), source(options=options), torch.Generator().manual_seed(0))
+    write_sample(tmp_path / "s", sample)
+    found = read_sample(tmp_path / "s").stack.images
+    # Half a code of 16 bits is 1.7e-5 in the steepest place of the curve, at white.
+    tolerance = {8: 2e-7, 16: 2e-7, None: 1.8e-5}[bit_depth]
+    torch.testing.assert_close(found, sample.stack.images, rtol=0, atol=tolerance)
+
+
+def test_infinite_focus_and_an_unknown_camera_survive(tmp_path):
+    truth = room()
+    camera = Camera(200.0, 0.02, SIZE, principal_point_px=(30.25, 20.5))
+    stack = FocalStack(torch.rand(2, 3, *SIZE), camera, torch.tensor([1.0, math.inf]))
+    write_sample(tmp_path / "s", StackSample(stack, truth.depth_m, truth.valid, None, "far"))
+    found = read_sample(tmp_path / "s")
+    assert found.stack.camera == camera
+    assert found.stack.focus_distances_m.tolist() == [1.0, math.inf]
+    assert found.all_in_focus is None
+    positions = torch.tensor([0.0, 1e-3])
+    write_sample(tmp_path / "p", photographed(focus_positions_m=positions))
+    found = read_sample(tmp_path / "p")
+    assert found.stack.camera is None
+    assert torch.equal(found.stack.focus_positions_m, positions)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from rooms import Rooms, source
+
+from focaldiffusion.config.data import DataConfig
+from focaldiffusion.data.batch import StackBatch
+from focaldiffusion.data.loading import _moved, _photographed, _Reader, batches, open_split
+from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.errors import InputError
+
+VARIED = {
+    "transforms": {"random_crop": True, "scale_range": [0.5, 1.0], "flip": True, "contrast": 0.2},
+    "simulator_kwargs": {
+        "psf": "power_exponential",
+        "aperture_stops": 1.0,
+        "focus_spacing": "random",
+        "noise_std_lsb_range": [0.0, 2.0],
+        "exposure_jitter": 0.05,
+        "shift_px": 0.5,
+    },
+}
+
+
+def mixture(count: int = 6, *, shuffle: bool = True, **rooms) -> Mixture:
+    where = source(options=VARIED, image_size=(24, 32), focal_stack_size=(2, 4))
+    return Mixture([(where, Rooms(count, **rooms))], 7, shuffle=shuffle)
+
+
+def assert_equal(one: StackBatch, two: StackBatch) -> None:
+    for field in dataclasses.fields(StackBatch):
+        a, b = getattr(one, field.name), getattr(two, field.name)
+        if isinstance(a, torch.Tensor):
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert a == b
+
+
+def test_the_number_of_workers_changes_nothing():
+    mixed = mixture()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # a worker has one
+    try:
+        alone = list(batches(mixed, range(8), 2))
+    finally:
+        torch.set_num_threads(threads)
+    for workers in (1, 2):
+        shared = list(batches(mixed, range(8), 2, num_workers=workers))
+        assert len(shared) == len(alone) == 4
+        for one, two in zip(alone, shared, strict=True):
+            assert_equal(one, two)
+
+
+def test_a_run_resumes_in_the_middle_of_an_epoch():
+    whole = list(batches(mixture(), range(10), 2))
+    for one, two in zip(whole[2:], batches(mixture(), range(4, 10), 2), strict=True):
+        assert_equal(one, two)
+
+
+def test_loading_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    list(batches(mixture(), range(2), 2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_positions_may_be_the_share_of_one_process():
+    mixed = mixture()
+    whole = list(batches(mixed, range(6), 1))
+    share = list(batches(mixed, range(1, 6, 2), 1))
+    for one, two in zip(whole[1::2], share, strict=True):
+        assert_equal(one, two)
+
+
+def test_the_last_batch_holds_the_rest_and_stacks_are_padded():
+    found = list(batches(mixture(5, shuffle=False), range(5), 2))
+    assert [len(batch) for batch in found] == [2, 2, 1]
+    frames = {int(n) for batch in found for n in batch.slice_valid.sum(1)}
+    assert frames <= {2, 3, 4}
+    assert len(frames) > 1
+
+
+def test_photographed_stacks_pass_through():
+    (batch,) = batches(mixture(2, shuffle=False, stacks=True), range(2), 2)
+    assert batch.focus_distances_m.isnan().all()
+    assert batch.images.shape == (2, 2, 3, 24, 32)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_sample_is_one_sentence_from_a_worker_too(workers):
+    mixed = mixture(3, shuffle=False, damaged=frozenset({1}))
+    loaded = batches(mixed, range(3), 1, num_workers=workers)
+    assert next(loaded).sources == ("room 0",)
+    with pytest.raises(InputError) as caught:
+        next(loaded)
+    assert str(caught.value) == "room 1: is damaged. Fetch it again."
+
+
+def test_photographed_stacks_move_to_the_device():
+    mixed = mixture(2, shuffle=False, stacks=True)
+    (batch,) = batches(mixed, range(2), 2, device="meta")
+    assert batch.images.is_meta
+    assert batch.valid.is_meta
+
+
+def test_scenes_photographed_after_the_workers_are_the_same():
+    """What a GPU would get: scenes from the workers, photographed by this process."""
+    mixed = mixture()
+    scenes = _Reader(mixed, simulates=False)[[0, 1]]
+    moved = [_moved(scene, torch.device("cpu")) for scene in scenes]
+    (expected,) = batches(mixed, [0, 1], 2)
+    assert_equal(_photographed(moved, mixed, [0, 1]), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_photographs_what_the_cpu_does():
+    quiet = {"simulator_kwargs": {**VARIED["simulator_kwargs"], "noise_std_lsb_range": [0, 0]}}
+    where = source(options=quiet, focal_stack_size=(2, 4))
+    mixed = Mixture([(where, Rooms(4))], 7, shuffle=True)
+    for cpu, gpu in zip(
+        batches(mixed, range(4), 2),
+        batches(mixed, range(4), 2, num_workers=1, device="cuda"),
+        strict=True,
+    ):
+        assert gpu.images.is_cuda
+        assert gpu.focus_distances_m.is_cuda
+        # One step of 8 bits where rounding falls to the other side.
+        assert (cpu.images - gpu.images.cpu()).abs().max() < 0.01
+        assert_equal(dataclasses.replace(cpu, images=gpu.images.cpu()), gpu.to("cpu"))
+
+
+def test_a_split_without_data_names_the_key():
+    with pytest.raises(InputError, match=r"has no data for val: give data\.val_sources"):
+        open_split(DataConfig(), "val", 0)

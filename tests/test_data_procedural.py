@@ -1,0 +1,472 @@
+from __future__ import annotations
+
+import math
+import pickle
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from focaldiffusion.config.data import DatasetOptions, Source
+from focaldiffusion.data.procedural import Procedural
+from focaldiffusion.data.procedural.lighting import Lighting
+from focaldiffusion.data.procedural.photographs import Photographs
+from focaldiffusion.data.procedural.raycast import cast, picture
+from focaldiffusion.data.procedural.rays import Grid
+from focaldiffusion.data.procedural.scenes import (
+    BLUR_PX_AT_512,
+    CONTENT,
+    LARGEST_APERTURE,
+    WORKING_RANGE_M,
+    make_scene,
+)
+from focaldiffusion.data.procedural.shapes import (
+    Body,
+    Box,
+    Card,
+    Cylinder,
+    Ellipsoid,
+    Form,
+    Plane,
+    Relief,
+)
+from focaldiffusion.data.procedural.textures import Material, Texture, plain
+from focaldiffusion.data.registry import open_dataset
+from focaldiffusion.data.simulation import simulate
+from focaldiffusion.errors import InputError
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.scene import Scene
+
+SIZE = (48, 64)
+GRID = Grid((96, 128), 1 / 120, torch.device("cpu"))
+WHITE = Material(plain((1.0, 1.0, 1.0), torch.device("cpu")))
+# Turned about two axes; the rows are orthonormal.
+TURNED = ((0.8, 0.0, 0.6), (0.36, 0.8, -0.48), (-0.48, 0.6, 0.64))
+STRAIGHT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+def source_of(split: str = "train", **changes) -> Source:
+    values = {
+        "name": "made up",
+        "split": split,
+        "dataset_type": "procedural",
+        "data_root": [],
+        "filelist": None,
+        "focal_range": None,
+        "focal_stack_size": (5, 5),
+        "image_size": SIZE,
+        "max_samples": None,
+        "weight": 1.0,
+        "allow_missing": False,
+        "options": DatasetOptions(),
+    }
+    return Source(**(values | changes))
+
+
+def options(**values) -> DatasetOptions:
+    return DatasetOptions.model_validate(values)
+
+
+def body(form: Form, centre=(0.1, -0.05, 2.0), axes=TURNED, half=(0.5, 0.4, 0.3)) -> Body:
+    return Body(form, centre, axes, half, WHITE, texel_m=0.01)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [make_scene((5, index), (96, 128)) for index in range(40)]
+
+
+# Depth: against loops in double precision
+
+
+def entry_by_search(one: Body, rays: np.ndarray) -> np.ndarray:
+    """The depth (P,) at which rays (P, 3) first are within a body, infinite where never."""
+    axes, centre, half = (np.array(value) for value in (one.axes, one.centre_m, one.half_m))
+
+    def outside(depth: np.ndarray) -> np.ndarray:
+        x, y, z = np.moveaxis((depth[..., None] * rays[:, None] - centre) @ axes.T / half, -1, 0)
+        if isinstance(one.form, Box):
+            return np.maximum(np.maximum(abs(x), abs(y)), abs(z)) > 1
+        if isinstance(one.form, Cylinder):
+            return (x * x + z * z > 1) | (abs(y) > 1)
+        return x * x + y * y + z * z > 1
+
+    steps = np.linspace(1.0, 3.0, 1001)
+    is_in = ~outside(np.broadcast_to(steps, (len(rays), len(steps))))
+    high = steps[is_in.argmax(1)]
+    low = high - (steps[1] - steps[0])
+    for _ in range(40):
+        middle = (low + high) / 2
+        is_before = outside(middle[:, None])[:, 0]
+        low, high = np.where(is_before, middle, low), np.where(is_before, high, middle)
+    return np.where(is_in.any(1), high, np.inf)
+
+
+@pytest.mark.parametrize("form", [Box(), Ellipsoid(), Cylinder()])
+def test_the_depth_of_solids_is_that_of_the_ray_through_the_pixel_centre(form):
+    one = body(form)
+    depth_m, _ = cast([one], GRID)
+    rows, columns = np.mgrid[0:96:4, 0:128:4].reshape(2, -1)
+    x, y = (columns + 0.5 - 64) / 120, (rows + 0.5 - 48) / 120
+    expected = entry_by_search(one, np.stack([x, y, np.ones_like(x)], 1))
+    found = depth_m.double().numpy()[rows, columns]
+    hit = np.isfinite(expected)
+    assert 80 < hit.sum() < 400
+    # The search may step over an edge that is thinner than its steps.
+    assert (np.isfinite(found) & ~hit).sum() <= 2
+    np.testing.assert_allclose(found[hit], expected[hit], rtol=2e-6)
+
+
+def test_small_far_spheres_keep_their_roundness():
+    ball = body(Ellipsoid(), (0.0, 0.0, 60.0), STRAIGHT, (0.6, 0.6, 0.6))
+    depth_m, _ = cast([ball], Grid((9, 9), 0.0015, torch.device("cpu")))
+    x = (np.arange(9) - 4.0) * 0.0015
+    length_squared = 1 + x**2 + x[:, None] ** 2
+    expected = (60 - np.sqrt(3600 - length_squared * (3600 - 0.36))) / length_squared
+    # A ten-thousandth of the radius.
+    np.testing.assert_allclose(depth_m.double().numpy(), expected, rtol=1e-6)
+
+
+def test_depth_is_planar_not_along_the_ray():
+    straight = body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0))
+    depth_m, _ = cast([straight], GRID)
+    assert torch.equal(depth_m, torch.full_like(depth_m, 2.0))
+
+
+@pytest.mark.parametrize("form", [Plane(), Card()])
+def test_slanted_planes_have_linear_inverse_depth(form):
+    half = (math.inf, math.inf, 0.0) if isinstance(form, Plane) else (9.0, 9.0, 0.0)
+    slanted = body(form, half=half)
+    depth_m, _ = cast([slanted], GRID)
+    normal, centre = np.array(slanted.axes[2]), np.array(slanted.centre_m)
+    x, y = (slope.double().numpy() for slope in GRID.slopes)
+    inverse = (normal[0] * x + normal[1] * y + normal[2]) / (normal @ centre)
+    seen = torch.isfinite(depth_m).numpy()
+    assert seen.mean() > 0.9
+    np.testing.assert_allclose(1 / depth_m.double().numpy()[seen], inverse[seen], rtol=1e-5)
+
+
+def test_relief_is_the_plane_scaled_by_its_heights():
+    height = torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) * 0.1
+    relief = body(
+        Relief((0.2, 0.3, 0.5), height, (128 / 240, 96 / 240)),
+        (0.0, 0.0, 0.0),
+        STRAIGHT,
+        (math.inf,) * 3,
+    )
+    depth_m, _ = cast([relief], GRID)
+    heights = functional.interpolate(
+        height[None, None].double(), size=(96, 128), mode="bicubic", align_corners=False
+    )[0, 0]
+    x, y = GRID.slopes
+    expected = 1 / ((0.2 * x + 0.3 * y + 0.5) * (1 + heights))
+    torch.testing.assert_close(depth_m.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_a_cut_card_shows_what_is_behind_its_holes():
+    ring = torch.tensor([[1.0, 1, 1, 1], [1, -1, -1, 1], [1, -1, -1, 1], [1, 1, 1, 1]])
+    card = body(Card(ring), (0.0, 0.0, 1.0), STRAIGHT, (0.4, 0.4, 0.0))
+    wall = body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0))
+    depth_m, owner = cast([card, wall], GRID)
+    assert depth_m[48, 64] == 2.0  # through the hole
+    assert depth_m[48, 64 + 40] == 1.0  # the rim
+    assert depth_m[48, 64 + 55] == 2.0  # beside the card
+    assert (owner == (depth_m == 2.0)).all()
+
+
+def test_edges_are_smooth_in_the_picture_and_sharp_in_depth():
+    black = Material(plain((0.0, 0.0, 0.0), torch.device("cpu")))
+    bodies = [
+        Body(Card(), (0.0, 0.0, 1.0), TURNED, (0.3, 0.3, 0.0), WHITE, 0.01, False),
+        Body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0), black, 0.01, False),
+    ]
+    light, depth_m = picture(bodies, GRID, lit_evenly())
+    _, owner = cast(bodies, GRID)
+    assert torch.equal(depth_m == 2.0, owner == 1)
+    inner = light[0][owner == 0].max()
+    mixed = (light[0] > 0.1 * inner) & (light[0] < 0.9 * inner)
+    assert 50 < mixed.sum() < 400  # a line about the card
+    shares = (light[0][mixed] / inner * 5).double()
+    assert (shares - shares.round()).abs().max() < 0.05  # of five rays
+
+
+def lit_evenly() -> Lighting:
+    return Lighting(
+        towards=(0.0, 0.0, -1.0),
+        colour=(0.0, 0.0, 0.0),
+        ambient=(1.0, 1.0, 1.0),
+        up=(0.0, -1.0, 0.0),
+        softness=0.1,
+        lamp_m=(0.0, 0.0, 0.0),
+        lamp_colour=(0.0, 0.0, 0.0),
+        lamp_reach_m=1.0,
+        corner_m=0.0,
+        stencil=None,
+        stencil_m=1.0,
+    )
+
+
+# Whole scenes
+
+
+def test_every_pixel_has_a_depth_within_the_stated_bounds(scenes):
+    for scene in scenes:
+        near_m, far_m = scene.focal_range_m
+        assert WORKING_RANGE_M[0] <= near_m < far_m <= WORKING_RANGE_M[1]
+        assert scene.valid.all()
+        assert scene.depth_m.min() >= CONTENT[0] * near_m * (1 - 1e-5)
+        assert scene.depth_m.max() <= CONTENT[1] * far_m * (1 + 1e-5)
+        assert scene.all_in_focus.min() >= 0
+        assert scene.all_in_focus.max() <= 1
+        assert scene.all_in_focus.isfinite().all()
+
+
+def test_lenses_suit_the_working_range(scenes):
+    blurs = []
+    for scene in scenes:
+        near_m, far_m = scene.focal_range_m
+        camera = scene.camera
+        assert camera.aperture_diameter_m <= LARGEST_APERTURE * near_m * (1 + 1e-9)
+        blur = camera.blur_scale_px_m * (1 / near_m - 1 / far_m)
+        blurs.append(blur * 512 / 128)
+    assert min(blurs) >= BLUR_PX_AT_512[0] * 0.999
+    assert max(blurs) <= BLUR_PX_AT_512[1] * 1.001
+    assert max(blurs) > 3 * min(blurs)
+
+
+def test_scenes_are_varied(scenes):
+    near = torch.tensor([scene.focal_range_m[0] for scene in scenes])
+    assert near.min() < 0.25  # macro
+    assert near.max() > 2.5
+    spans = torch.tensor([float(scene.depth_m.max() / scene.depth_m.min()) for scene in scenes])
+    assert spans.quantile(0.1) < 2.5
+    assert spans.quantile(0.9) > 4
+    # Some scenes leave a good part of the sweep empty, in some things stand before and beyond it.
+    positions = torch.tensor([_positions(scene) for scene in scenes])
+    assert (positions[:, 1] - positions[:, 0] < 0.7).sum() >= 4
+    assert (positions[:, 0] < -0.05).sum() >= 8
+    assert (positions[:, 1] > 1.05).sum() >= 8
+    means = torch.tensor([float(linear_to_srgb(scene.all_in_focus).mean()) for scene in scenes])
+    assert means.min() < 0.25
+    assert means.max() > 0.5
+
+
+def _positions(scene: Scene) -> tuple[float, float]:
+    """The scene's content in its working range: 0 is its near end in dioptres, 1 its far end."""
+    near_m, far_m = scene.focal_range_m
+    position = (1 / near_m - 1 / scene.depth_m) / (1 / near_m - 1 / far_m)
+    return float(position.min()), float(position.max())
+
+
+def test_large_surfaces_have_no_texture(scenes):
+    shares = torch.tensor([_bare_share(scene) for scene in scenes])
+    assert 0.25 < shares.mean() < 0.65
+    assert (shares > 0.5).sum() >= 6  # hardly anything to see
+    assert (shares < 0.2).sum() >= 6  # texture everywhere
+
+
+def _bare_share(scene: Scene) -> float:
+    """Share of pixels around which sRGB differs by less than four levels of 255 within 5 px."""
+    grey = linear_to_srgb(scene.all_in_focus).mean(0)[None, None]
+    highest = functional.max_pool2d(grey, 5, 1, 2)
+    lowest = -functional.max_pool2d(-grey, 5, 1, 2)
+    return float((highest - lowest < 4 / 255).float().mean())
+
+
+def test_edges_of_image_and_depth_agree_now_and_then(scenes):
+    of_both = of_image_alone = of_depth_alone = 0
+    for scene in scenes:
+        srgb = linear_to_srgb(scene.all_in_focus).mean(0)
+        in_image = (srgb[:, 2:] - srgb[:, :-2]).abs() > 0.1
+        dpt = 1 / scene.depth_m
+        in_depth = ((dpt[:, 2:] - dpt[:, :-2]).abs() / dpt[:, 1:-1]) > 0.1
+        of_both += int((in_image & in_depth).sum())
+        of_image_alone += int((in_image & ~in_depth).sum())
+        of_depth_alone += int((in_depth & ~in_image).sum())
+    assert of_image_alone > of_both  # texture and shadows
+    assert of_depth_alone > 0.2 * of_both  # surfaces that look alike
+    assert of_both > 0.2 * of_depth_alone
+
+
+def test_some_light_is_more_than_the_sensor_takes(scenes):
+    shares = torch.tensor([float((s.all_in_focus == 1).any(0).float().mean()) for s in scenes])
+    assert (shares > 0.002).sum() >= 8
+    assert shares.max() < 0.5
+
+
+def test_a_scene_follows_from_its_seed_alone():
+    first, again, other = (make_scene((1, seed), SIZE) for seed in (3, 3, 4))
+    assert torch.equal(first.all_in_focus, again.all_in_focus)
+    assert torch.equal(first.depth_m, again.depth_m)
+    assert first.camera == again.camera
+    assert not torch.equal(first.depth_m, other.depth_m)
+
+
+def test_a_larger_picture_shows_the_same_scene():
+    small, large = make_scene(7, (48, 64)), make_scene(7, (144, 192))
+    assert large.camera.focal_length_px == pytest.approx(3 * small.camera.focal_length_px)
+    # The centre of every third pixel is that of a pixel of the small picture. Rods are not the
+    # same: they are some pixels thick.
+    same = torch.isclose(large.depth_m[1::3, 1::3], small.depth_m, rtol=1e-4)
+    assert same.float().mean() > 0.97
+
+
+# The data set
+
+
+def test_scenes_are_the_same_in_any_order_and_process():
+    dataset = open_dataset(source_of())
+    assert isinstance(dataset, Procedural)
+    last, first = dataset[9], dataset[2]
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[2].all_in_focus, first.all_in_focus)
+    assert torch.equal(copy[9].depth_m, last.depth_m)
+    assert len(dataset) >= 1_000_000
+    assert list(dataset.skipped) == []
+
+
+def test_splits_share_no_scene():
+    train, val, test = (Procedural(source_of(split)) for split in ("train", "val", "test"))
+    names = {dataset.scene(index) for dataset in (train, val, test) for index in range(50)}
+    assert len(names) == 150
+    depths = [dataset[0].depth_m for dataset in (train, val, test)]
+    assert not any(torch.equal(a, b) for a, b in pairwise([*depths, depths[0]]))
+
+
+def test_scenes_are_made_at_the_size_of_the_source():
+    assert Procedural(source_of(image_size=(30, 70)))[0].size == (30, 70)
+    assert Procedural(source_of(image_size=None))[0].size == (384, 512)
+
+
+def test_focal_range_is_that_of_every_scene():
+    dataset = Procedural(source_of(focal_range=(0.5, 4.0)))
+    for index in range(5):
+        scene = dataset[index]
+        assert scene.focal_range_m == (0.5, 4.0)
+        assert scene.depth_m.min() >= 0.5 * CONTENT[0]
+
+
+def test_stacks_are_focused_over_the_working_range_of_each_scene():
+    source = source_of()
+    scene = Procedural(source)[4]
+    sample = simulate(scene, source, torch.Generator().manual_seed(0))
+    near_m, far_m = scene.focal_range_m
+    distances = sample.stack.focus_distances_m
+    assert float(distances.min()) == pytest.approx(near_m, rel=1e-4)
+    assert float(distances.max()) == pytest.approx(far_m, rel=1e-4)
+
+
+def test_a_named_aperture_replaces_the_scenes_own():
+    own = Procedural(source_of())[1].camera
+    wide = Procedural(source_of(options=options(camera_defaults={"aperture_diameter_m": 0.02})))
+    assert wide[1].camera.aperture_diameter_m == 0.02
+    assert wide[1].camera.focal_length_px == own.focal_length_px
+    lens = {"f_number": 2.0, "sensor_width_m": 0.036}
+    camera = Procedural(source_of(options=options(camera_defaults=lens)))[1].camera
+    assert camera.aperture_diameter_m == pytest.approx(own.focal_length_px * 0.036 / 64 / 2)
+
+
+def test_depth_bounds_make_the_rest_invalid():
+    whole = Procedural(source_of())[3]
+    middle = float(whole.depth_m.median())
+    dataset = Procedural(source_of(options=options(depth_bounds=(0.01, middle))))
+    scene = dataset[3]
+    assert torch.equal(scene.valid, whole.depth_m <= middle)
+    assert scene.depth_m[~scene.valid].isnan().all()
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    folder = tmp_path / "pictures" / "red"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    noise[..., :2] = 0  # red alone, in the order of OpenCV
+    assert cv2.imwrite(str(folder / "noise.png"), noise)
+    return tmp_path / "pictures"
+
+
+def test_textures_come_from_a_folder_of_photographs(photographs, monkeypatch):
+    dataset = Procedural(source_of(data_root=str(photographs), image_size=(96, 128)))
+    with_photographs = [dataset[index].all_in_focus for index in range(4)]
+    without = Procedural(source_of(image_size=(96, 128)))
+    assert any(
+        not torch.equal(scene, without[index].all_in_focus)
+        for index, scene in enumerate(with_photographs)
+    )
+    drawn = Photographs.of([photographs])(np.random.default_rng(0))
+    assert drawn.dtype == torch.float32
+    assert drawn[0].std() > 0.1
+    assert drawn[1:].abs().max() == 0
+
+
+def test_a_studio_uses_photographs_for_a_share_of_its_materials(scenes):
+    drawn = []
+
+    def draw(rng: np.random.Generator) -> torch.Tensor:
+        drawn.append(rng)
+        return torch.rand(3, 32, 48)
+
+    for seed in range(20):
+        make_scene(seed, SIZE, draw_photograph=draw)
+    # 3 to 7 materials a scene, of which 65 % have a texture and half of those a photograph.
+    assert 0.2 < len(drawn) / 100 < 0.5
+
+
+# Textures
+
+
+def test_textures_are_averaged_over_what_a_pixel_sees():
+    checks = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float()
+    texture = Texture(checks.expand(3, -1, -1).contiguous())
+    at = torch.full((5,), 20.5)
+    near = texture.sample(at, at, torch.ones(5))
+    far = texture.sample(at, at, torch.tensor([4.0, 8.0, 2.0, 16.0, 30.0]))
+    assert torch.equal(near[0], checks[20, 20].expand(5))
+    torch.testing.assert_close(far, torch.full((3, 5), 0.5))
+
+
+def test_textures_are_mirrored_without_end():
+    ramp = torch.linspace(0, 1, 32).expand(3, 32, 32).contiguous()
+    u = torch.tensor([4.5, -4.5, 64 + 4.5, 64 - 4.5])
+    colours = Texture(ramp).sample(u, torch.full((4,), 7.5), torch.ones(4))
+    torch.testing.assert_close(colours[0], ramp[0, 0, 4].expand(4))
+
+
+# Messages
+
+
+def test_a_folder_without_photographs_is_named(tmp_path):
+    with pytest.raises(InputError, match=f"^{tmp_path}: no photographs .*drawn textures alone"):
+        Procedural(source_of(data_root=str(tmp_path)))
+
+
+def test_a_broken_photograph_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    dataset = Procedural(source_of(data_root=str(tmp_path)))
+    with pytest.raises(InputError, match=r"broken\.jpg"):
+        list(map(dataset.__getitem__, range(20)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"filelist": "list.csv"}, r"made up: a file list \(list.csv\)"),
+        ({"options": options(depth_scale=0.001)}, "made up: depth_scale is 0.001"),
+        ({"options": options(depth_kind="ray")}, "made up: depth_kind is ray"),
+        ({"options": options(layout="hdf5")}, "made up: layout 'hdf5' is unknown"),
+        ({"options": options(generate_focal_stack=False)}, "generate_focal_stack is false"),
+    ],
+)
+def test_options_that_cannot_apply_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        Procedural(source_of(**changes))
+
+
+def test_an_f_number_needs_a_sensor():
+    dataset = Procedural(source_of(options=options(camera_defaults={"f_number": 2.0})))
+    with pytest.raises(InputError, match=r"^procedural train 0: the aperture is unknown"):
+        dataset[0]
