@@ -63,8 +63,8 @@ def mitsuba_scene(
         write_ply(path, part.mesh)
         bsdf = {"type": "twosided", "inner": _bsdf(part)}
         scene[f"part_{k}"] = {"type": "ply", "filename": str(path), "bsdf": bsdf}
-    # Loaded in parallel, the lights come in any order, and with it another noise.
-    return mi.load_dict(scene, parallel=False, optimize=False)
+    # Merged meshes come in another order in every run, and with it the lights and their noise.
+    return mi.load_dict(scene, optimize=False)
 
 
 def _shape(light: Softbox | Bulb) -> dict[str, Any]:

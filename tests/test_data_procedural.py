@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -194,6 +195,19 @@ def test_edges_are_smooth_in_the_picture_and_sharp_in_depth():
     assert (shares - shares.round()).abs().max() < 0.05  # of five rays
 
 
+def test_a_body_throws_its_shadow_away_from_the_lamp():
+    ball = body(Ellipsoid(), (0.0, 0.0, 1.5), STRAIGHT, (0.1, 0.1, 0.1))
+    wall = Body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0), WHITE, 0.01, False)
+    lighting = replace(lit_evenly(), towards=(-0.6, 0.0, -0.8), colour=(1.0, 1.0, 1.0))
+    light, _ = picture([ball, wall], GRID, lighting)
+    lit = light[0, 48, 20]
+    # Half a metre behind the ball, the shadow is 0.375 m to the right: 22.5 px.
+    assert light[0, 48, 64 + 22] < lit - 0.7
+    assert light[0, 48, 64 - 22] == lit
+    assert light[0, 48, 64] > 0.8  # the ball itself, seen and lit from its left
+    assert light[0, 48, 64 - 7] > light[0, 48, 64 + 7] + 0.2
+
+
 def lit_evenly() -> Lighting:
     return Lighting(
         towards=(0.0, 0.0, -1.0),
@@ -315,6 +329,17 @@ def test_a_larger_picture_shows_the_same_scene():
     assert same.float().mean() > 0.97
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_makes_the_same_scenes():
+    for seed in range(5):
+        here, there = make_scene(seed, (96, 128)), make_scene(seed, (96, 128), device="cuda")
+        assert there.depth_m.device.type == "cuda"
+        same = torch.isclose(there.depth_m.cpu(), here.depth_m, rtol=1e-5)
+        assert same.float().mean() > 0.999  # at edges, rounding decides
+        difference = (there.all_in_focus.cpu() - here.all_in_focus).abs()
+        assert difference.median() < 1e-4
+
+
 # The data set
 
 
@@ -389,7 +414,7 @@ def photographs(tmp_path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_textures_come_from_a_folder_of_photographs(photographs, monkeypatch):
+def test_textures_come_from_a_folder_of_photographs(photographs):
     dataset = Procedural(source_of(data_root=str(photographs), image_size=(96, 128)))
     with_photographs = [dataset[index].all_in_focus for index in range(4)]
     without = Procedural(source_of(image_size=(96, 128)))

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: an unknown name, data that are missing, or a folder with another run.
     """
-    from focaldiffusion.evaluation.report import write_report
+    from focaldiffusion.evaluation.report import print_summary, write_report
     from focaldiffusion.evaluation.robustness import SUITES
     from focaldiffusion.evaluation.runner import Plan, evaluate
     from focaldiffusion.io.staging import file_errors_named
@@ -101,8 +101,8 @@ def run(options: argparse.Namespace) -> int:
             command=["focaldiffusion", *sys.argv[1:]],
             progress=lambda done, total: progress("samples", done, total),
         )
-        text = write_report(options.output_dir)
+        summary = write_report(options.output_dir)
     if not options.quiet:
-        print(text)
+        print_summary(summary)
         print(f"report: {shlex.quote(str(options.output_dir / 'report.html'))}")
     return 1 if any(record.status == "failed" for record in records) else 0

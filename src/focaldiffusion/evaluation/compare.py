@@ -151,7 +151,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     title = f"{found.protocol}: A {found.model_a}, B {found.model_b}"
     grid = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
     grid.add_column("metric")
-    for name in ("A", "B", "B − A", f"{CONFIDENCE:.0%} interval", "P(B better)"):
+    for name in ("A", "B", "B − A", f"{100 * CONFIDENCE:g} % interval", "P(B better)"):
         grid.add_column(name, justify="right")
     grid.add_column("B is")
     for name, metric in found.metrics.items():

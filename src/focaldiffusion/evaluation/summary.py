@@ -123,7 +123,7 @@ class Summary:
         note = f"Means over {len(counted)} samples of {scenes} scenes"
         if left_out := len({record.sample for record in plain}) - len(counted):
             note += f"; {left_out} more are reported but not in the mean"
-        note += f". Intervals: {CONFIDENCE:.0%}, bootstrap over scenes."
+        note += f". Intervals: {100 * CONFIDENCE:g} %, bootstrap over scenes."
         if 0 < scenes < FEW_SCENES:
             note += " Few scenes: the intervals are too narrow, and others may differ widely."
         return note

@@ -118,16 +118,16 @@ def heading(name: str) -> str:
 
 
 def decimals(name: str, values: Iterable[float]) -> int:
-    """How many a column needs to show two digits of its smallest value, three at least."""
+    """How many a column needs to show three digits of its largest value, three at least."""
     if METRICS[name].unit == "dB":
         return 2
-    smallest = min((abs(value) for value in values if value), default=1.0)
-    return next((digits for digits in range(3, 6) if smallest >= 10.0 ** (1 - digits)), 6)
+    largest = max(map(abs, values), default=1.0)
+    return next((places for places in range(3, 6) if largest >= 10.0 ** (2 - places)), 6)
 
 
 def number(value: float, places: int) -> str:
-    """A figure with a real minus sign."""
-    return f"{value:.{places}f}".replace("-", "−")
+    """A figure with a real minus sign, which 0 has not."""
+    return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
 
 
 def tables(summary: Summary, *, headlines: bool = False) -> list[Table]:

@@ -137,7 +137,7 @@ def _unblocked(
     owner: Tensor,
     lighting: Lighting,
 ) -> tuple[Tensor, Tensor]:
-    """Shares of the main lamp's and of the ambient light that reach the points."""
+    """Shares of the main lamp's and of the ambient light that other bodies let through."""
     lit, open_sky = torch.ones_like(point[0]), torch.ones_like(point[0])
     _darken_corners(bodies, point, open_sky, lighting.corner_m)
     if lighting.stencil is not None:
@@ -150,14 +150,13 @@ def _unblocked(
         body, radius = bodies[index], bodies[index].radius_m
         shadow_end = beyond(body.centre_m, lighting.towards, -_SHADOW_REACH * radius)
         window = rays.window(around([(body.centre_m, radius), (shadow_end, radius)]))
-        here = (slice(None), *window)
-        lit[window] *= 1 - _shadow(body, point[here], lighting)
+        here, others = (slice(None), *window), owner[window] != index
+        lit[window] *= 1 - _shadow(body, point[here], lighting) * others
         if isinstance(body.form, Card):  # thin: what it keeps from one side comes to the other
             continue
         window = rays.window(around([(body.centre_m, _DARKENS_REACH * radius)]))
-        here = (slice(None), *window)
-        darker = _darkening(body, point[here], normal[here]) * (owner[window] != index)
-        open_sky[window] *= 1 - darker
+        here, others = (slice(None), *window), owner[window] != index
+        open_sky[window] *= 1 - _darkening(body, point[here], normal[here]) * others
     return lit, open_sky
 
 

@@ -1,0 +1,190 @@
+"""Runs of models over a protocol: figures, resuming, failures, and that no truth leaks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import exit_code, names, refusal
+from fixtures import stacks
+
+from focaldiffusion.cli.main import main
+from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.baselines import MODELS, open_model
+from focaldiffusion.evaluation.protocols import PROTOCOLS
+from focaldiffusion.evaluation.records import SAMPLES, read_records
+from focaldiffusion.evaluation.runner import Plan, evaluate
+from script.evaluate import main as script_evaluate
+
+SCENES = ("desk", "shelf", "window")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three small stacks with truth, in the layout of the protocol `stacks`."""
+    folder = tmp_path / "root"
+    for name in SCENES:
+        stacks.write(folder / name)
+    return folder
+
+
+def plan(root: Path, *models: str, **settings: object) -> Plan:
+    return replace(Plan("stacks", str(root), models or ("argmax",)), **settings)
+
+
+def test_every_model_sees_every_sample(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    steps: list[tuple[int, int]] = []
+    records = evaluate(
+        plan(root, "argmax", "laplacian-pyramid"),
+        out,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert [(one.sample, one.model) for one in records] == [
+        (sample, model) for sample in SCENES for model in ("argmax", "laplacian-pyramid")
+    ]
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert all(one.status == "done" and one.counted for one in records)
+    assert read_records(out) == records
+    assert {"abs_rel", "delta_1.25"} <= records[0].metrics.keys()
+    assert "psnr" not in records[0].metrics
+    assert {"psnr", "ssim"} <= records[1].metrics.keys()
+    assert "abs_rel" not in records[1].metrics
+    for record in records:
+        assert record.picture is not None
+        assert (out / record.picture).is_file()
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["plan"]["models"] == ["argmax", "laplacian-pyramid"]
+    assert facts["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_workers_change_nothing(root: Path, tmp_path: Path) -> None:
+    one, two = (
+        evaluate(plan(root), tmp_path / str(workers), workers=workers) for workers in (1, 2)
+    )
+    assert [record.metrics for record in one] == [record.metrics for record in two]
+
+
+def test_an_interrupted_run_continues(root: Path, tmp_path: Path) -> None:
+    whole = evaluate(plan(root), tmp_path / "whole")
+    part = tmp_path / "part"
+    evaluate(plan(root), part)
+    lines = (part / SAMPLES).read_text().splitlines(keepends=True)
+    # Killed in the middle of the second line.
+    marked = json.loads(lines[0]) | {"seconds": 123.0}
+    (part / SAMPLES).write_text(json.dumps(marked) + "\n" + lines[1][:40])
+    continued = evaluate(plan(root), part)
+    assert [one.metrics for one in continued] == [one.metrics for one in whole]
+    assert [one.seconds == 123.0 for one in continued] == [True, False, False]
+    assert len((part / SAMPLES).read_text().splitlines()) == 3
+
+
+def test_another_plan_is_refused_a_run_that_is_there(root: Path, tmp_path: Path) -> None:
+    evaluate(plan(root), tmp_path / "out")
+    with pytest.raises(InputError, match=r"holds an evaluation with models \['argmax'\], not"):
+        evaluate(plan(root, "physics"), tmp_path / "out")
+
+
+def test_a_failure_is_recorded_and_tried_again(root: Path, tmp_path: Path) -> None:
+    frame = next((root / "shelf" / "stack").glob("*.png"))
+    content = frame.read_bytes()
+    frame.write_bytes(content[:60])
+    records = evaluate(plan(root), tmp_path / "out")
+    assert [one.status for one in records] == ["done", "failed", "done"]
+    assert str(frame) in (records[1].error or "")
+    assert records[1].metrics == {}
+
+    frame.write_bytes(content)
+    records = evaluate(plan(root), tmp_path / "out")
+    assert [one.status for one in records] == ["done", "done", "done"]
+
+
+def test_samples_of_a_limit_are_spread_evenly(root: Path, tmp_path: Path) -> None:
+    records = evaluate(plan(root, max_samples=2), tmp_path / "out")
+    assert [one.sample for one in records] == ["desk", "shelf"]
+
+
+def test_variants_are_scored_beside_the_protocol(root: Path, tmp_path: Path) -> None:
+    variants = ("focus_scale=1.05", "focus_scale=0.95")
+    records = evaluate(plan(root, max_samples=1, variants=variants), tmp_path / "out")
+    assert [one.variant for one in records] == [None, *variants]
+    plain, farther, nearer = (one.metrics["abs_rel"] for one in records)
+    assert farther != plain
+    assert nearer != plain
+    with pytest.raises(InputError, match="variant 'noise' is unknown"):
+        evaluate(plan(root, variants=("noise",)), tmp_path / "other")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_predictions_do_not_depend_on_the_truth(model: str, root: Path) -> None:
+    """The truth is replaced by noise on disk: every prediction stays, bit for bit."""
+    protocol = PROTOCOLS["stacks"]
+
+    def prediction() -> list[torch.Tensor]:
+        dataset = protocol.open(root)
+        sample = protocol.sample(dataset, 0)
+        found = open_model(model).predict(sample.stack, dataset.name(0))
+        maps = (found.depth_m, found.all_in_focus, found.confidence)
+        return [values for values in maps if values is not None]
+
+    before = prediction()
+    generator = np.random.default_rng(0)
+    truth = root / "desk" / "truth"
+    np.savez(truth / "depth.npz", depth=generator.uniform(0.1, 9, stacks.SIZE).astype("float32"))
+    (truth / "all_in_focus.png").unlink()
+    after = prediction()
+    assert len(before) == len(after) > 0
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
+
+
+def test_the_command_writes_a_report(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    argv = ("evaluate", "--dataset", "stacks", "--data-root", root, "--output-dir", out)
+    assert exit_code(main, *argv) == 0
+    printed = capsys.readouterr().out
+    for name in ("physics", "argmax", "shape-from-focus", "laplacian-pyramid"):
+        assert name in printed
+    assert {"metrics.json", "metrics.csv", "report.html", "run.json", "samples.jsonl"} <= set(
+        names(out)
+    )
+
+
+def test_failures_give_exit_code_1(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next((root / "shelf" / "stack").glob("*.png")).write_bytes(b"")
+    out = tmp_path / "out"
+    argv = ("--dataset", "stacks", "--data-root", root, "--output-dir", out, "--no-baselines")
+    assert exit_code(main, "evaluate", *argv) == 1
+    assert "1 of 3" in capsys.readouterr().out
+
+
+def test_the_original_command_translates_its_flags(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("--dataset", "stacks", "--data_root", root, "--output_dir", tmp_path / "out")
+    assert exit_code(script_evaluate, *argv, "--checkpoint", "argmax", "--max_samples", "1") == 0
+    records = read_records(tmp_path / "out")
+    assert {one.sample for one in records} == {"desk"}
+    assert records[0].model == "argmax"
+    capsys.readouterr()
+    assert "every sample gets its picture" in refusal(
+        capsys, tmp_path, script_evaluate, *argv, "--num_viz", "3"
+    )
+
+
+def test_an_unknown_model_or_protocol_is_one_sentence(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("evaluate", "--data-root", root, "--output-dir", tmp_path / "out")
+    err = refusal(capsys, tmp_path, main, *argv, "--dataset", "stacks", "--model", "phisics")
+    assert "did you mean physics?" in err
+    err = refusal(capsys, tmp_path, main, *argv, "--dataset", "stack")
+    assert "stacks" in err
