@@ -161,6 +161,13 @@ def test_the_folder_is_looked_for_from_the_nearest_place_outwards(
 def test_made_scenes_need_no_folder() -> None:
     (source,) = resolve_sources(DataConfig(dataset_type="procedural"), "train")
     assert source.data_root == []
+    alone = DataConfig(dataset_type="procedural", data_root="/textures")
+    assert resolve_sources(alone, "train")[0].data_root == "/textures"
+    # In a mixture the common folder is that of the other sources, not one of textures.
+    mixed = DataConfig(
+        dataset_type="procedural", data_root="/data", train_sources=[{"name": "made"}]
+    )
+    assert resolve_sources(mixed, "train")[0].data_root == []
 
 
 # The presets

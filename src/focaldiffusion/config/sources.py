@@ -40,7 +40,8 @@ def resolve_sources(data: DataConfig, split: Split) -> list[Source]:
         )
     if sources is None:
         filelist = getattr(data, f"{split}_filelist")
-        sources = (SourceConfig(name=str(data.dataset_type), filelist=filelist),)
+        name = str(data.dataset_type)
+        sources = (SourceConfig(name=name, filelist=filelist, data_root=data.data_root),)
     return [_resolved(source, data, split) for source in sources]
 
 
@@ -89,11 +90,13 @@ def _options(general: DatasetKwargs, special: DatasetKwargs, split: Split) -> Da
 
 def _root(source: SourceConfig, data: DataConfig, kind: str) -> DataRoot:
     """Where the files of a source lie, as it says, the `data` block or the environment."""
-    root = data.data_root if source.data_root is None else source.data_root
+    root = source.data_root
+    if kind in _FILELESS:
+        # The folder of the other sources would be taken for a folder of textures.
+        return [] if root is None else root
+    root = data.data_root if root is None else root
     if root is not None:
         return root
-    if kind in _FILELESS:
-        return []
     variables = [
         *(
             f"{re.sub(r'[^A-Z0-9]+', '_', name.upper())}_DATA_ROOT"
