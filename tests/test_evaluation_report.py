@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation.charts import robustness_chart
+from focaldiffusion.evaluation.charts import legend, robustness_chart
 from focaldiffusion.evaluation.report import print_summary, write_report
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.summary import Summary, summarise
@@ -67,7 +67,7 @@ def page(folder: Path) -> str:
 def printed(summary: Summary, width: int = 160) -> str:
     file = io.StringIO()
     print_summary(summary, Console(file=file, width=width))
-    return file.getvalue()
+    return file.getvalue().replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_means_are_of_what_counts(found: Summary) -> None:
@@ -165,6 +165,13 @@ def test_published_figures_and_their_marks(tmp_path: Path) -> None:
     assert "oracle: focus planes taken from the truth" in (tmp_path / "report.html").read_text(
         encoding="utf-8"
     )
+
+
+def test_published_figures_of_metrics_that_we_lack(tmp_path: Path) -> None:
+    write_run(tmp_path, [record("hall", "physics", {"abs_rel": 0.1}, protocol="fod500")])
+    text = printed(summarise(tmp_path))
+    assert "MSE [m²]" in text
+    assert "DDFT a" in text
 
 
 def test_the_terminal_counts_failures(found: Summary) -> None:
@@ -267,6 +274,13 @@ def test_curves_go_through_the_protocol_as_it_is(found: Summary) -> None:
     assert robustness_chart(found, "focus_scale", "psnr") is None  # of no variant
     assert robustness_chart(found, "order", "abs_rel") is None  # in words
     assert robustness_chart(found, "noise_lsb", "abs_rel") is None  # not in the run
+
+
+def test_keys_name_any_model(tmp_path: Path) -> None:
+    names = ["_mine", "$x_1$", "<b>"]
+    write_run(tmp_path, [record("hall", name, {"abs_rel": 0.1}) for name in names])
+    key = legend(summarise(tmp_path), names)
+    assert Reader(key).said.split()[-3:] == names  # after a style
 
 
 def test_every_metric_has_a_name() -> None:

@@ -108,6 +108,13 @@ def test_samples_of_a_limit_are_spread_evenly(root: Path, tmp_path: Path) -> Non
     assert [one.sample for one in records] == ["desk", "shelf"]
 
 
+def test_two_models_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "argmax"
+    folder.mkdir()
+    with pytest.raises(InputError, match="two models are called argmax"):
+        evaluate(plan(root, predictions=(str(folder),)), tmp_path / "out")
+
+
 def test_variants_are_scored_beside_the_protocol(root: Path, tmp_path: Path) -> None:
     variants = ("focus_scale=1.05", "focus_scale=0.95")
     records = evaluate(plan(root, max_samples=1, variants=variants), tmp_path / "out")
@@ -188,3 +195,25 @@ def test_an_unknown_model_or_protocol_is_one_sentence(
     assert "did you mean physics?" in err
     err = refusal(capsys, tmp_path, main, *argv, "--dataset", "stack")
     assert "stacks" in err
+
+
+def test_exported_stacks_come_back_as_predictions(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported, predicted = tmp_path / "exported", tmp_path / "other_tool"
+    argv = ("evaluate", "--dataset", "stacks", "--data-root", root)
+    assert exit_code(main, *argv, "--export-stacks", exported) == 0
+    assert "3 stacks" in capsys.readouterr().out
+    assert names(exported) == sorted(SCENES)
+    assert not list(exported.rglob("depth*"))
+    for name in SCENES[:2]:
+        (predicted / name).mkdir(parents=True)
+        np.save(predicted / name / "depth.npy", np.full(stacks.SIZE, 1.0, np.float32))
+    out = tmp_path / "out"
+    flags = ("--model", "argmax", "--no-baselines", "--predictions", predicted)
+    assert exit_code(main, *argv, "--output-dir", out, *flags) == 1  # one sample is missing
+    found = {(one.sample, one.model): one for one in read_records(out)}
+    # Half of the scene is 1 m deep, half 2 m; one of its 768 pixels has no truth.
+    assert found["desk", "other_tool"].metrics["abs_rel"] == pytest.approx(0.25, abs=1e-3)
+    assert found["window", "other_tool"].status == "failed"
+    assert "no prediction of this sample" in (found["window", "other_tool"].error or "")

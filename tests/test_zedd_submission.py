@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import exit_code, refusal
 from fixtures import zedd
 from PIL import Image
 
+from focaldiffusion.cli.main import main
 from focaldiffusion.data.sets.zedd import SIZE
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Prediction
@@ -159,3 +161,26 @@ def test_missing_test_scenes_are_named(tmp_path: Path) -> None:
     lost.unlink()
     with pytest.raises(InputError, match=rf"{lost}: no such file.*huggingface"):
         next(predicted_depths(NearestFocus(), tmp_path))
+
+
+def test_the_command_checks_a_zip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "good.zip"
+    write_submission(good, depths())
+    assert exit_code(main, "submit", "--check", good) == 0
+    assert "50 depth maps" in capsys.readouterr().out
+    bad = tmp_path / "bad.zip"
+    with zipfile.ZipFile(good) as archive, zipfile.ZipFile(bad, "w") as copy:
+        for name in archive.namelist()[:-1]:
+            copy.writestr(name, archive.read(name))
+    assert "zedd_output_0050.npy" in refusal(capsys, tmp_path, main, "submit", "--check", bad)
+    message = refusal(capsys, tmp_path, main, "submit", "--output", tmp_path / "new.zip")
+    assert "--data-root" in message
+
+
+def test_the_command_refuses_what_is_no_zedd(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    argv = ("submit", "--data-root", root, "--output", tmp_path / "new.zip")
+    assert "metadata.txt" in refusal(capsys, tmp_path, main, *argv)

@@ -29,9 +29,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--data-root", required=True, type=Path, metavar="DIR", help="folder of the data set"
     )
-    parser.add_argument(
-        "--output-dir", required=True, type=Path, metavar="DIR", help="folder for the report"
-    )
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for the report")
     parser.add_argument(
         "--model",
         action="append",
@@ -50,6 +48,12 @@ def add_parser(commands: Commands) -> None:
         type=Path,
         metavar="DIR",
         help="predictions of another tool, one folder a sample, repeatable",
+    )
+    parser.add_argument(
+        "--export-stacks",
+        type=Path,
+        metavar="DIR",
+        help="write the stacks, never the truth, for another tool to predict, and stop",
     )
     parser.add_argument(
         "--robustness",
@@ -73,11 +77,16 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: an unknown name, data that are missing, or a folder with another run.
     """
+    from focaldiffusion.errors import InputError
     from focaldiffusion.evaluation.report import print_summary, write_report
     from focaldiffusion.evaluation.robustness import SUITES
     from focaldiffusion.evaluation.runner import Plan, evaluate
     from focaldiffusion.io.staging import file_errors_named
 
+    if options.export_stacks is not None:
+        return _export(options)
+    if options.output_dir is None:
+        raise InputError("--output-dir is missing: the folder for the report.")
     models = options.model or ["physics"]
     if not options.no_baselines:
         models += [name for name in _BASELINES if name not in models]
@@ -106,3 +115,25 @@ def run(options: argparse.Namespace) -> int:
         print_summary(summary)
         print(f"report: {shlex.quote(str(options.output_dir / 'report.html'))}")
     return 1 if any(record.status == "failed" for record in records) else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    """Write the stacks of the protocol and return the exit code.
+
+    Raises:
+        InputError: an unknown protocol, data that are missing, or a folder that is taken.
+    """
+    from focaldiffusion.evaluation.external import export_stack
+    from focaldiffusion.evaluation.protocols import find_protocol
+
+    protocol = find_protocol(options.dataset)
+    dataset = protocol.open(options.data_root)
+    with progress_bars("exporting", quiet=options.quiet) as progress:
+        for index in range(len(dataset)):
+            stack = protocol.sample(dataset, index).stack
+            export_stack(stack, options.export_stacks, dataset.name(index))
+            progress("stacks", index + 1, len(dataset))
+    if not options.quiet:
+        print(f"{len(dataset)} stacks in {options.export_stacks}; score what is made of them with")
+        print("--predictions DIR, where DIR/SAMPLE holds depth.npy or all_in_focus.png")
+    return 0

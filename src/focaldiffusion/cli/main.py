@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from focaldiffusion import __version__
-from focaldiffusion.cli import compare, data, evaluate, infer, simulate, train
+from focaldiffusion.cli import compare, data, evaluate, infer, simulate, submit, train
 from focaldiffusion.cli.flags import Parser
 
 
@@ -60,6 +60,7 @@ def _parser() -> Parser:
     train.add_parser(commands)
     evaluate.add_parser(commands)
     compare.add_parser(commands)
+    submit.add_parser(commands)
     data.add_parser(commands)
     return parser
 

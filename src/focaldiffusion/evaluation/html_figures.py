@@ -29,8 +29,8 @@ def calibration_figure(summary: Summary) -> str | None:
         return None
     return (
         f"{legend(summary, models)}<figure>{calibration_chart(summary)}<figcaption>AbsRel of each "
-        "tenth of the pixels by confidence, mean over images. A confidence that knows the error "
-        "falls from left to right.</figcaption></figure>\n"
+        "tenth of the pixels, the least confident first, mean over images. Where confidence knows "
+        "the error, the line falls from left to right.</figcaption></figure>\n"
     )
 
 

@@ -122,13 +122,17 @@ class _Evaluator:
         self.variants = plan.variants
         self.protocol = find_protocol(plan.protocol)
         self.dataset: Dataset = self.protocol.open(plan.data_root)
-        self.models: dict[str, Model] = {
-            model.name: model
-            for model in (
-                *(open_model(name, device=plan.device) for name in plan.models),
-                *(Predictions(Path(folder)) for folder in plan.predictions),
-            )
-        }
+        self.models: dict[str, Model] = {}
+        for model in (
+            *(open_model(name, device=plan.device) for name in plan.models),
+            *(Predictions(Path(folder)) for folder in plan.predictions),
+        ):
+            if model.name in self.models:
+                raise InputError(
+                    f"two models are called {model.name}; a folder of predictions is called after "
+                    "itself. Rename the folder, or leave one out."
+                )
+            self.models[model.name] = model
         count = len(self.dataset)
         wanted = min(count, plan.max_samples or count)
         self.samples = [index * count // wanted for index in range(wanted)]

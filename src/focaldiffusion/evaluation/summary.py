@@ -28,7 +28,7 @@ from focaldiffusion.evaluation.statistics import (
 )
 
 Calibration = list[list[float]]
-"""Rows of mean confidence, AbsRel and share of the pixels, the least confident first."""
+"""Rows of `calibration.Decile`, the least confident first."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,9 @@ def summarise(directory: Path) -> Summary:
 
 
 def write_metrics(summary: Summary, directory: Path) -> None:
-    """Write `metrics.json`, all means and the samples of the protocol as it is, and `metrics.csv`,
-    one row a record.
+    """Write `metrics.json` and `metrics.csv`.
+
+    The first has all means and the samples of the protocol as it is, the second a row a record.
     """
     content = json.dumps(_as_json(summary), indent=2, allow_nan=False)
     (directory / "metrics.json").write_text(content + "\n", encoding="utf-8")

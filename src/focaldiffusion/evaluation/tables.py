@@ -131,14 +131,16 @@ def number(value: float, places: int) -> str:
 
 
 def tables(summary: Summary, *, headlines: bool = False) -> list[Table]:
-    """A table for each group of metrics of which there are figures.
+    """A table for each group of metrics of which there are figures, ours or published ones.
 
     Args:
         summary: of the run.
-        headlines: only the metrics for which a terminal has room.
+        headlines: only the metrics for which a terminal has room, and those that were published.
     """
+    published = {name for row in summary.protocol.published for name in row.figures}
     found = {name for result in summary.plain.values() for name in result.means}
-    shown = [name for name in METRICS if name in found and (name in HEADLINES or not headlines)]
+    wanted = published | (found & set(HEADLINES) if headlines else found)
+    shown = [name for name in METRICS if name in wanted]
     groups = {title: [name for name in shown if _group(name) == title] for title in _GROUPS}
     return [_table(summary, title, names) for title, names in groups.items() if names]
 
@@ -190,12 +192,12 @@ def _column(
     not compare.
     """
     there = [estimate for estimate in ours.values() if estimate is not None]
-    samples = max(estimate.samples for estimate in there)
+    samples = max((estimate.samples for estimate in there), default=0)
     whole = [estimate.mean for estimate in there if estimate.samples == samples]
     places = decimals(name, [*(estimate.mean for estimate in there), *filter(None, published)])
     metric = METRICS[name]
-    best = max(whole) if metric.better == "up" else min(whole)
-    ranked = len(there) > 1 and not metric.oracle and min(whole) < max(whole)
+    ranked = not metric.oracle and len(there) > 1 and min(whole) < max(whole)
+    best = number(max(whole) if metric.better == "up" else min(whole), places) if ranked else None
 
     def cell(estimate: Estimate | None) -> Cell | None:
         if estimate is None:
@@ -205,8 +207,8 @@ def _column(
         if estimate.interval is not None:
             low, high = estimate.interval
             interval = number(low, places), number(high, places)
-        text = number(estimate.mean, places) + ("*" if fewer else "")
-        return Cell(text, interval, ranked and not fewer and estimate.mean == best)
+        text = number(estimate.mean, places)
+        return Cell(text + "*" * fewer, interval, not fewer and text == best)
 
     return [
         *(cell(estimate) for estimate in ours.values()),

@@ -1,0 +1,74 @@
+"""`focaldiffusion submit`: depth of ZEDD's test stacks in the format of its server."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from focaldiffusion.cli.flags import Commands
+from focaldiffusion.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to those of `focaldiffusion`."""
+    parser = commands.add_parser(
+        "submit",
+        help="write or check a zip for the test server of ZEDD",
+        description="Predict the depth of the 50 test stacks of ZEDD, whose truth is on its "
+        "server, and write the zip that it takes; or check a zip that is there.",
+    )
+    parser.set_defaults(run=run)
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--output", type=Path, metavar="ZIP", help="the zip to write")
+    kind.add_argument("--check", type=Path, metavar="ZIP", help="a zip to check as the server does")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of ZEDD")
+    parser.add_argument("--model", default="physics", metavar="NAME", help="(default: physics)")
+    parser.add_argument(
+        "--fill-m",
+        type=float,
+        metavar="METRES",
+        help="what to write where the model knows no depth; without it gaps are an error",
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="where the model computes")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write or check the zip and return the exit code.
+
+    Raises:
+        InputError: what the server would refuse, or files that are missing.
+    """
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.evaluation.baselines import open_model
+    from focaldiffusion.evaluation.zedd_submission import (
+        NAMES,
+        check_submission,
+        predicted_depths,
+        write_submission,
+    )
+
+    if options.check is not None:
+        check_submission(options.check)
+    else:
+        if options.data_root is None:
+            raise InputError("--output needs --data-root, the folder of ZEDD.")
+        model = open_model(options.model, device=options.device)
+        with progress_bars("predicting", quiet=options.quiet) as progress:
+
+            def counted() -> Iterator[tuple[str, Tensor]]:
+                predictions = predicted_depths(model, options.data_root)
+                for done, prediction in enumerate(predictions, start=1):
+                    yield prediction
+                    progress("stacks", done, len(NAMES))
+
+            write_submission(options.output, counted(), fill_m=options.fill_m)
+    if not options.quiet:
+        path = options.check or options.output
+        print(f"{path}: {len(NAMES)} depth maps, as the server takes them")
+    return 0
