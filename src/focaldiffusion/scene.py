@@ -43,14 +43,7 @@ class Scene:
         check_shape("Scene.valid", self.valid, self.size)
         if self.camera.image_size != self.size:
             raise ValueError(f"camera of {self.camera.image_size}, scene of {self.size}")
-        known = self.depth_m[self.valid]
-        if known.numel() == 0:
-            raise InputError(f"{self.source}: no pixel has a valid depth. Leave this scene out.")
-        if not bool((known > 0).all()):
-            raise InputError(
-                f"{self.source}: {int((~(known > 0)).sum())} pixels marked valid have a depth that "
-                "is not a positive number. Mark them invalid (NaN in the depth file)."
-            )
+        check_depth(self.depth_m, self.valid, self.source)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,4 +68,25 @@ class Scene:
             depth_m=window.nearest(self.depth_m),
             valid=window.nearest(self.valid),
             camera=window.camera(self.camera),
+        )
+
+
+def check_depth(depth_m: Tensor, valid: Tensor, source: str) -> None:
+    """Refuse a truth that says nothing, or that is not a depth where it counts as one.
+
+    Args:
+        depth_m: (H, W) metres.
+        valid: (H, W) bool.
+        source: where it comes from, for the message.
+
+    Raises:
+        InputError: no valid depth, or a valid depth that is not positive.
+    """
+    if not bool(valid.any()):
+        raise InputError(f"{source}: no pixel has a valid depth. Leave it out.")
+    bad = int((valid & ~(depth_m > 0)).sum())
+    if bad:
+        raise InputError(
+            f"{source}: {bad} pixels marked valid have a depth that is not a positive number. "
+            "Mark them invalid (NaN in the depth file)."
         )

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from focaldiffusion.errors import InputError, check_shape
-from focaldiffusion.scene import Scene
+from focaldiffusion.errors import check_shape
+from focaldiffusion.scene import Scene, check_depth
 from focaldiffusion.stack import FocalStack
 
 
@@ -39,14 +39,7 @@ class StackSample:
         check_shape("StackSample.valid", self.valid, self.stack.size)
         if self.all_in_focus is not None:
             check_shape("StackSample.all_in_focus", self.all_in_focus, (3, *self.stack.size))
-        known = self.depth_m[self.valid]
-        if known.numel() == 0:
-            raise InputError(f"{self.source}: no pixel has a valid depth. Leave this sample out.")
-        if not bool((known > 0).all()):
-            raise InputError(
-                f"{self.source}: {int((~(known > 0)).sum())} pixels marked valid have a depth that "
-                "is not a positive number. Mark them invalid."
-            )
+        check_depth(self.depth_m, self.valid, self.source)
 
 
 Sample = Scene | StackSample
