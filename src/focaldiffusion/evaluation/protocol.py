@@ -13,8 +13,8 @@ from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source, Split, Transforms
 from focaldiffusion.data.dataset import Dataset, StackSample
-from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
 from focaldiffusion.data.registry import open_dataset
+from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.published import PUBLISHED, PublishedRow

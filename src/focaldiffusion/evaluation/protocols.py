@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from focaldiffusion.config.data import CameraDefaults
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, unknown
 from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol
 from focaldiffusion.physics.psf import PSF
 
@@ -196,10 +194,5 @@ def find_protocol(name: str) -> Protocol:
         InputError: there is none; the message names the nearest one.
     """
     if name not in PROTOCOLS:
-        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        raise InputError(
-            f"protocol {name!r} is unknown"
-            + (f"; did you mean {near[0]}?" if near else ".")
-            + f" Expected one of {', '.join(PROTOCOLS)}."
-        )
+        raise InputError(unknown("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]
