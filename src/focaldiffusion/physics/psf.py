@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from focaldiffusion.errors import InputError
 
@@ -23,7 +24,8 @@ FAMILIES: tuple[Family, ...] = ("disc", "gaussian", "power_exponential")
 EXPONENT_RANGE = (2.0, 32.0)
 
 _TABLE_STEPS_PER_UNIT = 64
-_TABLE_END = 32  # a disc's transfer function has fallen to 6e-4 there, softer edges lie below it
+_TABLE_END = 32  # |f| R from which the soft edges of the other families count as zero
+_DISC_TABLE_END = 2176  # |f| R at which the disc's transfer function has fallen to 1e-6
 _QUADRATURE_NODES = 512
 
 
@@ -82,33 +84,11 @@ class PSF:
         Returns:
             The same shape; 1 at zero. Negative values are the disc's contrast reversals.
         """
-        if self.family == "disc":
-            return _Jinc.apply(2 * math.pi * frequency_radius)
         if self.family == "gaussian":
             return torch.exp(-0.5 * (math.pi * frequency_radius) ** 2)
-        return _interpolate_table(_hankel_table(self.exponent), frequency_radius.abs())
-
-
-class _Jinc(torch.autograd.Function):
-    """2 J1(x) / x, with the derivative that torch's Bessel functions lack: -2 J2(x) / x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        safe = torch.where(x.abs() < 1e-3, 1.0, x)
-        return torch.where(x.abs() < 1e-3, 1 - x * x / 8, 2 * torch.special.bessel_j1(safe) / safe)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        safe = torch.where(x.abs() < 0.5, 1.0, x)
-        j0, j1 = torch.special.bessel_j0(safe), torch.special.bessel_j1(safe)
-        # J2 = 2 J1/x - J0 cancels near zero; the series is exact to 1e-12 below 0.5.
-        square = x * x
-        series = (
-            -x / 4 * (1 - square / 12 * (1 - square / 32 * (1 - square / 60 * (1 - square / 96))))
-        )
-        return gradients[0] * torch.where(x.abs() < 0.5, series, -2 * (2 * j1 / safe - j0) / safe)
+        exponent = math.inf if self.family == "disc" else self.exponent
+        table = _hankel_table(exponent, frequency_radius.dtype, frequency_radius.device)
+        return _interpolate(table, frequency_radius.abs())
 
 
 def _scale_of_exponent(exponent: float) -> float:
@@ -120,39 +100,49 @@ def _scale_of_exponent(exponent: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _hankel_table(exponent: float) -> Tensor:
-    """(2, T) float64: the transfer function of exp(-2 (r/c)^p) and its slope on a regular grid."""
-    scale = _scale_of_exponent(exponent)
-    end = scale * 20 ** (1 / exponent)  # the PSF has fallen to e^-40
-    nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
-    r = torch.from_numpy((nodes + 1) * end / 2)
-    light = torch.from_numpy(weights) * torch.exp(-2 * (r / scale) ** exponent) * r
-    light = light / light.sum()
-    frequency = torch.linspace(
-        0, _TABLE_END, _TABLE_END * _TABLE_STEPS_PER_UNIT + 1, dtype=torch.float64
-    )
-    phase = 2 * math.pi * frequency[:, None] * r
-    value = torch.special.bessel_j0(phase) @ light
-    slope = torch.special.bessel_j1(phase) @ (-2 * math.pi * r * light)
-    return torch.stack([value, slope])
+def _hankel_table(exponent: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(4, T): cubics in the rest of |f|R * steps that interpolate the transfer function.
+
+    Hermite cubics of the values and slopes of the transform of exp(-2 (r/c)^p); of the disc, where
+    p is infinite.
+    """
+    end = _DISC_TABLE_END if math.isinf(exponent) else _TABLE_END
+    frequency = torch.linspace(0, end, end * _TABLE_STEPS_PER_UNIT + 1, dtype=torch.float64)
+    if math.isinf(exponent):
+        value, slope = _jinc(2 * math.pi * frequency)
+    else:
+        scale = _scale_of_exponent(exponent)
+        outermost = scale * 20 ** (1 / exponent)  # the PSF has fallen to e^-40
+        nodes, weights = np.polynomial.legendre.leggauss(_QUADRATURE_NODES)
+        r = torch.from_numpy((nodes + 1) * outermost / 2)
+        light = torch.from_numpy(weights) * torch.exp(-2 * (r / scale) ** exponent) * r
+        light = light / light.sum()
+        phase = 2 * math.pi * frequency[:, None] * r
+        value = torch.special.bessel_j0(phase) @ light
+        slope = torch.special.bessel_j1(phase) @ (-2 * math.pi * r * light)
+    slope = slope / _TABLE_STEPS_PER_UNIT
+    rise, left, right = value.diff(), slope[:-1], slope[1:]
+    cubics = torch.stack([value[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise])
+    return functional.pad(cubics, (0, 1)).to(device, dtype)  # and zero beyond the end
 
 
-def _interpolate_table(table: Tensor, frequency_radius: Tensor) -> Tensor:
-    """Cubic Hermite interpolation of a table of values and slopes; zero beyond its end."""
-    value, slope = table.to(frequency_radius) * torch.tensor(
-        [[1.0], [1.0 / _TABLE_STEPS_PER_UNIT]], dtype=torch.float64
-    ).to(frequency_radius)
-    position = frequency_radius.clamp_max(_TABLE_END) * _TABLE_STEPS_PER_UNIT
-    index = position.detach().floor().long().clamp_max(value.numel() - 2)
+def _jinc(x: Tensor) -> tuple[Tensor, Tensor]:
+    """2 J1(x)/x, the transform of the disc, and its derivative by |f|R = x/2π."""
+    safe = torch.where(x == 0, 1.0, x)
+    j0, j1 = torch.special.bessel_j0(safe), torch.special.bessel_j1(safe)
+    value = torch.where(x == 0, 1.0, 2 * j1 / safe)
+    j2 = torch.where(x == 0, 0.0, 2 * j1 / safe - j0)
+    return value, -4 * math.pi * j2 / safe
+
+
+def _interpolate(cubics: Tensor, frequency_radius: Tensor) -> Tensor:
+    """The cubics of `_hankel_table` at |f| R."""
+    position = frequency_radius.flatten() * _TABLE_STEPS_PER_UNIT
+    position = position.clamp_max(cubics.shape[1] - 1)
+    index = position.detach().int()
     t = position - index
-    left, right = value[index], value[index + 1]
-    left_slope, right_slope = slope[index], slope[index + 1]
-    rise = right - left
-    result = left + t * (
-        left_slope
-        + t * (3 * rise - 2 * left_slope - right_slope + t * (left_slope + right_slope - 2 * rise))
-    )
-    return torch.where(frequency_radius < _TABLE_END, result, 0.0)
+    a, b, c, d = (row.index_select(0, index) for row in cubics)
+    return (a + t * (b + t * (c + t * d))).reshape(frequency_radius.shape)
 
 
 def blur(image: Tensor, radius_px: float | Tensor, psf: PSF) -> Tensor:
@@ -191,19 +181,21 @@ class MirrorGrid:
     def __init__(self, size: tuple[int, int], reach_px: float) -> None:
         """For an image of (height, width) and a filter that reaches so far [px]."""
         self.size = size
-        margin = math.ceil(reach_px) + 2  # 2: the band limit spreads the PSF's edge a little
-        self.grid_size = tuple(
-            min(2 * side, _fast_fft_size(side + 2 * margin)) if margin < side else 2 * side
+        margin = filter_margin(reach_px)
+        height, width = (
+            min(2 * side, fast_fft_size(side + 2 * margin)) if margin < side else 2 * side
             for side in size
         )
+        self.grid_size = (height, width)
 
     def spectrum(self, image: Tensor) -> Tensor:
         """Half spectrum (..., P, Q/2+1) of the mirrored image (..., H, W)."""
-        rows, columns = (
-            _mirror_index(side, extent, image.device)
-            for side, extent in zip(self.size, self.grid_size, strict=True)
-        )
-        return torch.fft.rfft2(image.index_select(-2, rows).index_select(-1, columns))
+        for dim, side, extent in zip((-2, -1), self.size, self.grid_size, strict=True):
+            before = (extent - side) // 2
+            after = extent - side - before
+            following = image.narrow(dim, side - after, after).flip(dim)
+            image = torch.cat([image, following, image.narrow(dim, 0, before).flip(dim)], dim)
+        return torch.fft.rfft2(image)
 
     def image(self, spectrum: Tensor) -> Tensor:
         """The (..., H, W) image of a half spectrum."""
@@ -211,42 +203,45 @@ class MirrorGrid:
         return torch.fft.irfft2(spectrum, s=self.grid_size)[..., :height, :width]
 
     def transfer(self, psf: PSF, radius_px: Tensor) -> Tensor:
-        """The factors of the half spectrum that blur by a PSF of radius R.
-
-        A spectrum that ends abruptly at the Nyquist frequency rings: a disc of radius 1 px would
-        overshoot an edge by 2 %. So each axis reads sin(πβf) / (πβ) for f, with β² = 1/(1 + R²).
-        Small radii thus get the lattice's own diffusion, which never rings, large ones f itself,
-        so that the disc's edge stays in place, and all the same variance. Edges overshoot by
-        0.7 % at most, and path-traced frames come out within 0.1 dB of what plain f gives.
-
-        Args:
-            psf: the PSF.
-            radius_px: R [px], >= 0, any shape (...).
-
-        Returns:
-            (..., P, Q/2+1).
-        """
-        radius = radius_px[..., None, None]
-        beta = math.pi * torch.rsqrt(1 + radius**2)
-        height, width = self.grid_size
-        options: Any = {"dtype": radius.dtype, "device": radius.device}
-        vertical = torch.sin(beta * torch.fft.rfftfreq(height, **options)[:, None]) / beta
-        horizontal = torch.sin(beta * torch.fft.rfftfreq(width, **options)) / beta
-        # The addend keeps the root's gradient finite at frequency zero.
-        frequency = torch.sqrt(vertical**2 + horizontal**2 + 1e-30)
-        upper = psf.otf(frequency * radius)
-        return torch.cat([upper, upper[..., 1:-1, :].flip(-2)], dim=-2)  # negative frequencies
+        """The factors (..., P, Q/2+1) of the half spectrum that blur, see `transfer`."""
+        return transfer(psf, radius_px, self.grid_size)
 
 
-def _mirror_index(side: int, extent: int, device: torch.device) -> Tensor:
-    """Pixel of a row of `side` that each of the `extent` positions of the periodic grid shows."""
-    position = torch.arange(extent, device=device)
-    after = (extent - side + 1) // 2
-    position = torch.where(position < side + after, position, position - extent) % (2 * side)
-    return torch.minimum(position, 2 * side - 1 - position)
+def transfer(psf: PSF, radius_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """The factors of a periodic grid's half spectrum that blur by a PSF of radius R.
+
+    A spectrum that ends abruptly at the Nyquist frequency rings: a disc of radius 1 px would
+    overshoot an edge by 2 %. So each axis reads sin(πβf) / (πβ) for f, with β² = 1/(1 + R²).
+    Small radii thus get the lattice's own diffusion, which never rings, large ones f itself,
+    so that the disc's edge stays in place, and all the same variance. Edges overshoot by
+    0.7 % at most, and path-traced frames come out within 0.1 dB of what plain f gives.
+
+    Args:
+        psf: the PSF.
+        radius_px: R [px], >= 0, any shape (...).
+        grid_size: (P, Q), even.
+
+    Returns:
+        (..., P, Q/2+1).
+    """
+    radius = radius_px[..., None]
+    beta = math.pi * torch.rsqrt(1 + radius**2)
+    options: Any = {"dtype": radius.dtype, "device": radius.device}
+    # The addend keeps the root's gradient finite at frequency zero.
+    vertical, horizontal = (
+        (torch.sin(beta * torch.fft.rfftfreq(extent, **options)) * (radius / beta)) ** 2 + 1e-30
+        for extent in grid_size
+    )
+    upper = psf.otf(torch.sqrt(vertical[..., :, None] + horizontal[..., None, :]))
+    return torch.cat([upper, upper[..., 1:-1, :].flip(-2)], dim=-2)  # negative frequencies
 
 
-def _fast_fft_size(minimum: int) -> int:
+def filter_margin(reach_px: float) -> int:
+    """Pixels around an image that a filter of this reach [px] sees."""
+    return math.ceil(reach_px) + 2  # 2: the band limit spreads the PSF's edge a little
+
+
+def fast_fft_size(minimum: int) -> int:
     """The smallest even size >= `minimum` with prime factors 2, 3, 5 and 7 only."""
     size = minimum + minimum % 2
     while True:
