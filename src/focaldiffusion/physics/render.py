@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch.nn import functional
 
 from focaldiffusion.errors import check_shape
 from focaldiffusion.optics import blur_radius_px
-from focaldiffusion.physics.psf import PSF, MirrorGrid
+from focaldiffusion.physics.patches import Patch, find_patches
+from focaldiffusion.physics.psf import PSF, transfer
 from focaldiffusion.physics.silhouettes import split_mixed_pixels
 
 MAX_LAYERS = 32
@@ -22,6 +24,7 @@ SILHOUETTE_PX = 2.0
 """Neighbouring pixels whose blur differs by more px of diameter lie on two surfaces."""
 
 _MAX_LATTICE = 1 << 20  # bounds the memory that a stray pixel at a micrometre asks for
+_CHUNK_PX = 1 << 20  # of the grids of all frames that are blurred at once; more leave the cache
 _TRUSTED_COVERAGE = 0.02
 """Share of a layer's blur below which what it sees is too little to divide by."""
 
@@ -68,35 +71,58 @@ def render(
     radii_px = blur_radius_px(planes[:, None], focus_dpt.to(planes), blur_scale_px_m).abs()
     scene = split_mixed_pixels(all_in_focus, inverse_depth_dpt, SILHOUETTE_PX / blur_scale_px_m)
 
-    frames = [torch.zeros_like(all_in_focus) for _ in focus_dpt]
-    visible = [torch.ones_like(inverse_depth_dpt) for _ in focus_dpt]
-    front, back = scene.share, 1 - scene.share  # shares of a pixel at or behind layer k
+    surfaces = torch.stack([scene.front[:3], scene.back[:3]])  # (2, 3, H, W)
+    shares = torch.stack([scene.share, 1 - scene.share])
+    coordinate = _layer_coordinate(torch.stack([scene.front[3], scene.back[3]]), planes)
+
+    frames = all_in_focus.new_zeros((len(focus_dpt), 4, *size))  # light, and opacity in all
+    touched = coordinate.detach().floor().cpu().numpy()
+    sight_px = 0.0  # how far the blur of nearer layers reaches
     for k, layer_radii_px in enumerate(radii_px):
-        front_behind = scene.share * _share_behind(scene.front[3], planes, k)
-        back_behind = (1 - scene.share) * _share_behind(scene.back[3], planes, k)
-        front_mask, back_mask, coverage = front - front_behind, back - back_behind, front + back
-        front, back = front_behind, back_behind
-        mask = front_mask + back_mask
-        if not bool(mask.any()):
-            continue
-        masked = scene.front[:3] * front_mask + scene.back[:3] * back_mask
-        layer = torch.cat([masked, mask[None], coverage[None]])  # (5, H, W)
-        hidden = _continue_behind(layer)
-        grid = MirrorGrid(size, psf.support * float(layer_radii_px.max()))
-        spectrum = grid.spectrum(layer)
-        for n, radius_px in enumerate(layer_radii_px):
-            blurred = layer
-            if radius_px > 0:
-                blurred = grid.image(spectrum * grid.transfer(psf, radius_px))
-            missing = (_TRUSTED_COVERAGE - blurred[4]).clamp_min(0)
-            seen = (blurred[:4] + missing * hidden) / blurred[4].clamp_min(_TRUSTED_COVERAGE)
-            opacity = seen[3].clamp(0, 1)
-            # The light shrinks with its opacity, so that a constant image stays constant.
-            light = seen[:3] * (opacity / seen[3].clamp_min(1e-6))
-            frames[n] = frames[n] + visible[n] * light
-            visible[n] = visible[n] * (1 - opacity)
+        reach_px = psf.support * float(layer_radii_px.max())
+        hidden = None
+        for patch in find_patches(((touched == k) | (touched == k - 1)).any(0), reach_px, sight_px):
+            layer = _layer(
+                patch.source(surfaces), patch.source(shares), patch.source(coordinate) - k
+            )
+            for chosen, blurred in _blurred(layer, patch, psf, layer_radii_px):
+                missing = (_TRUSTED_COVERAGE - blurred[:, 4:]).clamp_min(0)
+                seen = blurred[:, :4]
+                if bool((missing > 0).any()):
+                    if hidden is None:
+                        hidden = _continue_behind(_layer(surfaces, shares, coordinate - k))
+                    seen = seen + missing * patch.seen(hidden)
+                seen = seen / blurred[:, 4:].clamp_min(_TRUSTED_COVERAGE)
+                opacity = seen[:, 3:].clamp(0, 1)
+                # The light shrinks with its opacity, so that a constant image stays constant.
+                light = seen[:, :3] * (opacity / seen[:, 3:].clamp_min(1e-6))
+                composite = patch.seen(frames[chosen])
+                visible = (1 - composite[:, 3:]).clamp_min(0)
+                composite += visible * torch.cat([light, opacity], dim=1)
+        sight_px = max(sight_px, reach_px)
     # The band limit of the PSF may undershoot black beside a highlight by 0.7 %.
-    return torch.stack(frames).clamp_min(0)
+    return frames[:, :3].clamp_min(0)
+
+
+def _blurred(
+    layer: Tensor, patch: Patch, psf: PSF, radii_px: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    """A layer (5, h, w) blurred for every frame where the patch sees it.
+
+    Yields:
+        A slice of the frames, and (n, 5, rows, columns) of these.
+    """
+    spectrum = patch.spectrum(layer)
+    height, width = patch.grid_size
+    step = max(1, _CHUNK_PX // (height * width))
+    for first in range(0, len(radii_px), step):
+        chosen = slice(first, first + step)
+        factors = transfer(psf, radii_px[chosen], patch.grid_size)[:, None]
+        blurred = patch.inside(torch.fft.irfft2(spectrum * factors, s=patch.grid_size))
+        for index, radius_px in enumerate(radii_px[chosen].tolist()):
+            if radius_px == 0:  # not through the transform, which rounds
+                blurred[index] = patch.unblurred(layer)
+        yield chosen, blurred
 
 
 def layer_planes(
@@ -133,14 +159,29 @@ def layer_planes(
     return lattice[used]
 
 
-def _share_behind(inverse_depth_dpt: Tensor, planes: Tensor, k: int) -> Tensor:
-    """The share of each pixel behind layer k, (H, W).
-
-    A pixel is shared between the two layers that enclose it, linearly in inverse depth.
-    """
-    if k == len(planes) - 1:
+def _layer_coordinate(inverse_depth_dpt: Tensor, planes: Tensor) -> Tensor:
+    """k + t where layers k and k + 1 share a pixel as 1 - t to t, linearly in inverse depth."""
+    if len(planes) == 1:
         return torch.zeros_like(inverse_depth_dpt)
-    return ((planes[k] - inverse_depth_dpt) / (planes[k] - planes[k + 1])).clamp(0, 1)
+    k = torch.bucketize(-inverse_depth_dpt.detach(), -planes) - 1
+    k = k.clamp(0, len(planes) - 2)
+    t = (planes[k] - inverse_depth_dpt) / (planes[k] - planes[k + 1])
+    return k + t.clamp(0, 1)
+
+
+def _layer(surfaces: Tensor, shares: Tensor, steps_behind: Tensor) -> Tensor:
+    """What is blurred of a layer: light, opacity, and what it and all behind it cover, (5, H, W).
+
+    Args:
+        surfaces: (2, 3, H, W), light of the front and the back of each pixel.
+        shares: (2, H, W), how much of the pixel each covers.
+        steps_behind: (2, H, W), how many layers they lie behind this one.
+    """
+    masks = shares * (1 - steps_behind.abs()).clamp_min(0)
+    behind = shares * steps_behind.clamp(0, 1)
+    light = (surfaces * masks[:, None]).sum(0)
+    opacity = masks.sum(0)[None]
+    return torch.cat([light, opacity, opacity + behind.sum(0)])
 
 
 def _continue_behind(layer: Tensor) -> Tensor:
