@@ -90,8 +90,8 @@ class Patch:
         return planes[..., rows, columns]
 
     def spectrum(self, planes: Tensor) -> Tensor:
-        """Half spectrum (..., P, Q/2+1) of the source (..., h, w), mirrored at the image's ends."""
-        return torch.fft.rfft2(self.columns.mirrored(self.rows.mirrored(planes, -2), -1))
+        """Spectrum (..., P, Q) of the source (..., h, w), complex, mirrored at the image's ends."""
+        return torch.fft.fft2(self.columns.mirrored(self.rows.mirrored(planes, -2), -1))
 
 
 def find_patches(used: NDArray[np.bool_], reach_px: float, sight_px: float) -> Iterator[Patch]:
@@ -110,10 +110,16 @@ def find_patches(used: NDArray[np.bool_], reach_px: float, sight_px: float) -> I
     for x in _runs(np.asarray(used.any(0)), 2 * spread):
         for y in _runs(np.asarray(used[:, x].any(1)), 2 * spread):
             rows, columns = (
-                Span.around(max(run.start - spread, 0), min(run.stop + spread, side), margin, side)
-                for run, side in ((y, height), (x, width))
+                _around(run, spread, margin, side) for run, side in ((y, height), (x, width))
             )
             yield Patch(rows, columns)
+
+
+def _around(run: slice, spread: int, margin: int, side: int) -> Span:
+    """Where a layer shows that has its own pixels in a run."""
+    first, last = max(run.start - spread, 0), min(run.stop + spread, side)
+    # Even from both ends: then the grid of a mirrored image is the mirrored grid.
+    return Span.around(first - first % 2, last + (side - last) % 2, margin, side)
 
 
 def _runs(used: NDArray[np.bool_], gap: int) -> list[slice]:

@@ -75,7 +75,9 @@ def render(
     shares = torch.stack([scene.share, 1 - scene.share])
     coordinate = _layer_coordinate(torch.stack([scene.front[3], scene.back[3]]), planes)
 
-    frames = all_in_focus.new_zeros((len(focus_dpt), 4, *size))  # light, and opacity in all
+    # Blurring two real planes as one complex plane costs little more than one: red with green,
+    # blue with opacity.
+    frames = _paired(all_in_focus.new_zeros((len(focus_dpt), 4, *size)))
     touched = coordinate.detach().floor().cpu().numpy()
     sight_px = 0.0  # how far the blur of nearer layers reaches
     for k, layer_radii_px in enumerate(radii_px):
@@ -85,44 +87,62 @@ def render(
             layer = _layer(
                 patch.source(surfaces), patch.source(shares), patch.source(coordinate) - k
             )
-            for chosen, blurred in _blurred(layer, patch, psf, layer_radii_px):
-                missing = (_TRUSTED_COVERAGE - blurred[:, 4:]).clamp_min(0)
-                seen = blurred[:, :4]
+            for chosen, seen, coverage in _blurred(layer, patch, psf, layer_radii_px):
+                missing = (_TRUSTED_COVERAGE - coverage).clamp_min(0)
                 if bool((missing > 0).any()):
                     if hidden is None:
                         hidden = _continue_behind(_layer(surfaces, shares, coordinate - k))
                     seen = seen + missing * patch.seen(hidden)
-                seen = seen / blurred[:, 4:].clamp_min(_TRUSTED_COVERAGE)
-                opacity = seen[:, 3:].clamp(0, 1)
-                # The light shrinks with its opacity, so that a constant image stays constant.
-                light = seen[:, :3] * (opacity / seen[:, 3:].clamp_min(1e-6))
+                seen = seen / coverage.clamp_min(_TRUSTED_COVERAGE)
+                opacity = seen[:, 1:].imag
                 composite = patch.seen(frames[chosen])
-                visible = (1 - composite[:, 3:]).clamp_min(0)
-                composite += visible * torch.cat([light, opacity], dim=1)
+                visible = (1 - composite[:, 1:].imag).clamp_min(0)
+                # The light shrinks with its opacity, so that a constant image stays constant.
+                composite += seen * (visible * opacity.clamp(0, 1) / opacity.clamp_min(1e-6))
         sight_px = max(sight_px, reach_px)
+    light = torch.stack([frames[:, 0].real, frames[:, 0].imag, frames[:, 1].real], dim=1)
     # The band limit of the PSF may undershoot black beside a highlight by 0.7 %.
-    return frames[:, :3].clamp_min(0)
+    return light.clamp_min(0)
+
+
+def _paired(planes: Tensor) -> Tensor:
+    """(..., 4, H, W) as (..., 2, H, W) complex planes."""
+    return torch.complex(planes[..., 0::2, :, :], planes[..., 1::2, :, :])
 
 
 def _blurred(
     layer: Tensor, patch: Patch, psf: PSF, radii_px: Tensor
-) -> Iterator[tuple[slice, Tensor]]:
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """A layer (5, h, w) blurred for every frame where the patch sees it.
 
     Yields:
-        A slice of the frames, and (n, 5, rows, columns) of these.
+        A slice of n frames; their light and opacity, (n, 2, rows, columns) complex; and their
+        coverage, (n, 1, rows, columns).
     """
-    spectrum = patch.spectrum(layer)
+    pairs, coverage = _paired(layer[:4]), layer[4:]
+    spectrum = patch.spectrum(pairs)  # (2, P, Q)
+    hides = bool((coverage < 1).any())
+    coverage_spectrum = patch.spectrum(coverage + 0j) if hides else None
     height, width = patch.grid_size
-    step = max(1, _CHUNK_PX // (height * width))
+    step = max(2, _CHUNK_PX // (height * width))
     for first in range(0, len(radii_px), step):
         chosen = slice(first, first + step)
-        factors = transfer(psf, radii_px[chosen], patch.grid_size)[:, None]
-        blurred = patch.inside(torch.fft.irfft2(spectrum * factors, s=patch.grid_size))
-        for index, radius_px in enumerate(radii_px[chosen].tolist()):
-            if radius_px == 0:  # not through the transform, which rounds
-                blurred[index] = patch.unblurred(layer)
-        yield chosen, blurred
+        half = transfer(psf, radii_px[chosen], patch.grid_size)
+        factors = torch.cat([half, half[..., 1:-1].flip(-1)], dim=-1)[:, None]  # (n, 1, P, Q)
+        blurred = patch.inside(torch.fft.ifft2(spectrum * factors))
+        covered = coverage.new_ones(len(factors), 1, 1, 1)
+        if coverage_spectrum is not None:
+            # Two frames at once: their factors are symmetric, so each gives a real plane.
+            two = functional.pad(factors, (0, 0, 0, 0, 0, 0, 0, len(factors) % 2))
+            both = torch.fft.ifft2(coverage_spectrum * torch.complex(two[0::2], two[1::2]))
+            both = patch.inside(both)
+            covered = torch.stack([both.real, both.imag], dim=1).flatten(0, 1)[: len(factors)]
+        sharp = radii_px[chosen] == 0
+        if bool(sharp.any()):  # not through the transform, which rounds
+            still = sharp[:, None, None, None]
+            blurred = torch.where(still, patch.unblurred(pairs), blurred)
+            covered = torch.where(still, patch.unblurred(coverage), covered)
+        yield chosen, blurred, covered
 
 
 def layer_planes(
@@ -193,13 +213,17 @@ def _continue_behind(layer: Tensor) -> Tensor:
         layer: (5, H, W): light, opacity, and the coverage that both are multiplied by.
 
     Returns:
-        (4, H, W), light and opacity of what is at or behind the layer, full coverage.
+        (2, H, W) complex, light and opacity of what is at or behind the layer, full coverage.
     """
     pyramid = [layer[None]]
     while max(pyramid[-1].shape[-2:]) > 1:
-        # Unlike strided pooling, this halves odd sizes symmetrically.
         height, width = pyramid[-1].shape[-2:]
-        pulled = functional.adaptive_avg_pool2d(pyramid[-1], ((height + 1) // 2, (width + 1) // 2))
+        if height % 2 or width % 2:
+            # Unlike strided pooling, this halves odd sizes symmetrically.
+            half = ((height + 1) // 2, (width + 1) // 2)
+            pulled = functional.adaptive_avg_pool2d(pyramid[-1], half)
+        else:
+            pulled = functional.avg_pool2d(pyramid[-1], 2)
         # A coarse pixel that is covered in part knows its value as well as a full one.
         coverage = pulled[:, 4:]
         pyramid.append(pulled * ((4 * coverage).clamp_max(1) / coverage.clamp_min(1e-12)))
@@ -210,4 +234,4 @@ def _continue_behind(layer: Tensor) -> Tensor:
             filled, size=fine.shape[-2:], mode="bilinear", align_corners=False
         )
         filled = fine[:, :4] + (1 - fine[:, 4:]) * coarse
-    return filled[0]
+    return _paired(filled[0])
