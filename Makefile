@@ -29,7 +29,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	@$(ensure_venv)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,exr,raw]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,exr,raw,train]'
 	@touch $(VENV)/installed $@
 
 # A failed venv (Debian ships it as python3-venv) leaves half an environment behind: remove it.

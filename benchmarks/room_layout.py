@@ -22,7 +22,7 @@ from parts import Bulb, Finish, Part, Softbox
 from shapes import Array, Mesh
 from textures import Colour, Rng, Texture
 
-AMBIENT = (0.22, 0.22, 0.24)
+AMBIENT = (0.30, 0.32, 0.36)
 PICTURE_PX = 512
 """Width of the picture that textures and thin things are sized for [px]."""
 TEXELS_PER_PX = 2.0
@@ -149,15 +149,8 @@ def draw_room(
         0.5 * far_m,
         (8.0, 7.5, 6.8),
     )
-    fill = Softbox(
-        (side * 0.7 * far_m, 0.0, 0.8 * far_m),
-        (0.0, 0.6 * far_m, 0.0),
-        0.4 * far_m,
-        0.4 * far_m,
-        (1.8, 2.1, 2.6),
-    )
     bulbs = [builder.bulb() for _ in range(difficulty.bulbs)]
-    return Room(eye, builder.parts, [key, fill, *bulbs])
+    return Room(eye, builder.parts, [key, *bulbs])
 
 
 @dataclass(eq=False)
@@ -281,7 +274,8 @@ class _Builder:
         path = shapes.curve([ends[0], middle, ends[1]])
         length = float(np.linalg.norm(ends[1] - ends[0]))
         surface = self.surface(6 * radius, length, min(depths))
-        self.parts.append(Part(shapes.tube(path, radius), *surface))
+        caps = [shapes.sphere(radius, 24).at(*end) for end in ends]
+        self.parts.append(Part(shapes.merged([shapes.tube(path, radius), *caps]), *surface))
 
     def bulb(self) -> Bulb:
         """A small bright sphere in the upper part of the picture."""
@@ -346,4 +340,4 @@ def _hoop(rng: Rng, size_m: float) -> Mesh:
     return upright.at(0, 0, 0.45 * size_m + thick)
 
 
-_THINGS = (_box, _box, _ball, _can, _vase, _card, _card, _spring, _hoop)
+_THINGS = (_box, _box, _ball, _ball, _can, _can, _vase, _card, _card, _spring, _hoop)

@@ -25,7 +25,7 @@ Wallpaper = Callable[[Rng, tuple[int, int], float], Texture]
 
 def colour(rng: Rng) -> Colour:
     """A paint: any hue, seldom loud, neither black nor white; sRGB."""
-    value, saturation = rng.uniform(0.35, 0.9), rng.beta(1.5, 2.5)
+    value, saturation = rng.uniform(0.35, 0.9), 0.6 * rng.beta(1.5, 2.5)
     hue = rng.uniform(0, 6) + np.array([0.0, 4.0, 2.0])
     pure = np.clip(np.abs(hue % 6 - 3) - 1, 0, 1)
     red, green, blue = (value * (1 - saturation * (1 - pure))).tolist()

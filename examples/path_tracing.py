@@ -55,7 +55,9 @@ def mitsuba_scene(
     emitter = {"type": "constant", "radiance": _rgb(ambient), "sampling_weight": 0.15}
     scene["ambient"] = emitter
     for k, light in enumerate(lights):
-        radiance, weight = _rgb(light.radiance), 0.15 if k else 1.0
+        # What is sampled at the expense of the key light, which makes most of the image.
+        weight = 1.0 if k == 0 else 0.04 if isinstance(light, Bulb) else 0.15
+        radiance = _rgb(light.radiance)
         emitter = {"type": "area", "radiance": radiance, "sampling_weight": weight}
         scene[f"light_{k}"] = {**_shape(light), "emitter": emitter}
     for k, part in enumerate(parts):

@@ -68,6 +68,17 @@ def test_a_cache_is_a_data_set_with_the_same_stacks(
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_sheet_is_a_png_and_goes_where_output_says(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("data", "inspect", CONFIG, "--data-root", tree, "--output", tmp_path / "sheet.jpg")
+    assert "sheet.jpg: the sheet is a .png" in refusal(capsys, tmp_path, main, *argv)
+    flag = ("--output-dir", tmp_path)
+    assert "unrecognized arguments" in refusal(capsys, tmp_path, main, *argv, *flag)
+    png = ("--output", tmp_path / "sheet.png", "--device", "gpu")
+    assert "--device gpu: torch cannot" in refusal(capsys, tmp_path, main, *argv, *png)
+
+
 def test_an_output_that_cannot_be_written_is_one_sentence(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

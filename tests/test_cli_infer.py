@@ -103,7 +103,7 @@ BROKEN_STACKS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "unknown key": (
         lambda s: write_sidecar(s, focus_distance_m=DISTANCES),
-        "stack.json: unknown key 'focus_distance_m'; did you mean 'focus_distances_m'?",
+        "stack.json: key 'focus_distance_m' is unknown; did you mean focus_distances_m?",
     ),
     "wrong count in stack.json": (
         lambda s: write_sidecar(s, focus_distances_m=[0.4, 0.7]),
@@ -255,6 +255,7 @@ def test_flags_reach_the_pipeline(
         "working_size": 48,
         "psf": {"family": "power_exponential", "exponent": 4},
         "device": "cpu",
+        "fill_unsharp": False,
     }
     assert metadata["working_size"] == [32, 48]
     # 50 mm / 4, and 50 mm over 36 mm / 96 px, at half the size, at the reference's focus.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import contents, exit_code, names, refusal
+from fixtures import rgbd
 from PIL import Image
 
 from focaldiffusion.cli.main import main
@@ -48,6 +49,44 @@ def with_files(folder: Path, *flags: str | Path) -> list[str | Path]:
 
 def simulate(folder: Path, *flags: str | Path) -> int:
     return exit_code(main, *with_files(folder, *flags))
+
+
+def of_dataset(name: str, *flags: str | Path) -> tuple[str | Path, ...]:
+    focus = ("--focus-distances", "1,2", "--quiet")
+    return ("simulate", "--dataset", name, *focus, *flags)
+
+
+def test_procedural_scenes_need_no_folder(tmp_path: Path) -> None:
+    assert exit_code(main, *of_dataset("procedural", "--output", tmp_path / "out")) == 0
+    assert len(names(tmp_path / "out" / "stack")) == 3
+
+
+def test_the_depth_scale_is_that_of_a_sample_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rgbd.write(tmp_path / "tree")
+    room = sorted((tmp_path / "tree").iterdir())[0]
+    stored = np.load(room / "depth.npz")["depth"]
+    lens = ("--f-number", "2", "--sensor-width-mm", "36", "--depth-scale", "0.5")
+    where = ("--data-root", tmp_path / "tree", "--output", tmp_path / "out")
+    assert exit_code(main, *of_dataset("rgbd", *where, *lens)) == 0
+    depth_m = np.load(tmp_path / "out" / "truth" / "depth.npz")["depth"]
+    np.testing.assert_allclose(depth_m, stored * 0.5)
+    argv = of_dataset("procedural", "--depth-scale", "0.5", "--output", tmp_path / "no")
+    assert "depth_scale is 0.5, but that of procedural is 1.0" in refusal(
+        capsys, tmp_path, main, *argv
+    )
+
+
+def test_a_lens_in_other_units_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rgbd.write(tmp_path / "tree")
+    where = ("--data-root", tmp_path / "tree", "--output", tmp_path / "out", "--f-number", "2")
+    for width, message in (("36000", "36 looks like millimetres"), ("0.036", "3.6e-05 metres is")):
+        argv = of_dataset("rgbd", *where, "--sensor-width-mm", width)
+        err = refusal(capsys, tmp_path, main, *argv)
+        assert f"the lens of the flags: sensor_width_m {message}" in err
 
 
 def test_the_stack_is_what_capture_makes(scene: Path, tmp_path: Path) -> None:

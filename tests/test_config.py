@@ -189,7 +189,7 @@ def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch, value: str 
         ),
         (
             "scheduler: {xyz: 1}",
-            "my.yaml:1: scheduler.xyz is unknown; expected one of type, warmup_steps",
+            "my.yaml:1: scheduler.xyz is unknown. Expected one of type, warmup_steps",
         ),
         (
             "data:\n  data_root: {dept: /x}",

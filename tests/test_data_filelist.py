@@ -241,8 +241,23 @@ def test_a_turned_depth_map_is_turned_back(root: Path, turns: list[str], of_nump
     stored = np.arange(1, 24 * 32 + 1, dtype=np.float32)
     stored = stored.reshape((32, 24) if of_numpy(np.zeros((2, 3))).shape == (3, 2) else (24, 32))
     np.save(root / "depth.npy", stored)
-    scene = one(root, rgbd(depth_orientation=turns))
+    scene = one(root, rgbd(depth_orientation=turns, depth_scale=1))
     np.testing.assert_array_equal(scene.depth_m.numpy(), of_numpy(stored))
+
+
+def test_millimetres_that_pass_for_metres_are_noticed(root: Path) -> None:
+    np.save(root / "depth.npy", np.full((24, 32), 1500, np.float32))
+    with pytest.raises(
+        InputError, match=r"depth\.npy: half of the depth is above 100, which looks"
+    ):
+        one(root, rgbd())
+    assert one(root, rgbd(depth_scale=0.001)).depth_m[0, 0] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("pattern", ["/etc/*", "*.bmp", ".", "../truth/*"])
+def test_frames_are_chosen_by_their_names_in_the_folder(root: Path, pattern: str) -> None:
+    with pytest.raises(InputError, match=r"no file in \S+ matches"):
+        one(root, stack(image_glob=pattern))
 
 
 def test_turns_of_the_image_turn_the_frames_too(root: Path) -> None:
@@ -380,7 +395,7 @@ def test_missing_files_are_left_out_and_listed_where_that_is_allowed(root: Path)
     assert "gone.npy: no such file" in dataset.skipped[0]
     with pytest.raises(InputError, match="the files of all 1 samples are missing"):
         listed(root, gone, allow_missing=True)
-    with pytest.raises(InputError, match="unknown field 'dept'"):
+    with pytest.raises(InputError, match="field 'dept' is unknown"):
         listed(root, gone, rgbd() | {"dept": 1}, allow_missing=True)
 
 

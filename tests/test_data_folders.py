@@ -83,8 +83,8 @@ def test_rgbd_f_number_reaches_the_stack(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("intrinsics", "message"),
     [
-        ({"fov": 60}, "camera.json: unknown field 'fov'. Known fields: fx, fy, cx"),
-        ({"widht": 40}, "camera.json: unknown field 'widht'; did you mean 'width'?"),
+        ({"fov": 60}, "camera.json: field 'fov' is unknown. Expected one of fx, fy, cx"),
+        ({"widht": 40}, "camera.json: field 'widht' is unknown; did you mean width?"),
         ({"cx": None}, "camera.json: cx is missing."),
         ({"fx": "40"}, "camera.json: fx is '40'; expected a valid number."),
         ({"fx": -1}, "camera.json: fx is -1; expected greater than 0."),

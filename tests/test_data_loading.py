@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,6 +55,22 @@ def test_the_number_of_workers_changes_nothing():
         assert len(shared) == len(alone) == 4
         for one, two in zip(alone, shared, strict=True):
             assert_equal(one, two)
+
+
+FORKS_AFTER_THREADS = """
+import cv2, numpy
+from test_data_loading import batches, mixture
+cv2.setNumThreads(4)
+cv2.GaussianBlur(numpy.zeros((2000, 2000, 3), numpy.float32), (0, 0), 9)
+assert len(list(batches(mixture(), range(4), 2, num_workers=2))) == 2
+assert cv2.getNumThreads() == 4
+"""
+
+
+def test_workers_start_where_opencv_has_had_threads():
+    # A worker that waits for threads that it does not have would wait for ever.
+    command = [sys.executable, "-c", FORKS_AFTER_THREADS]
+    subprocess.run(command, cwd=Path(__file__).parent, check=True, timeout=120)
 
 
 def test_a_run_resumes_in_the_middle_of_an_epoch():

@@ -303,11 +303,11 @@ class TestSidecar:
             ("[1]", "stack.json: holds a list; expected an object in braces."),
             (
                 '{"focus_distance_m": [1]}',
-                "stack.json: unknown key 'focus_distance_m'; did you mean 'focus_distances_m'?",
+                "stack.json: key 'focus_distance_m' is unknown; did you mean focus_distances_m?",
             ),
             (
                 '{"camera": {"focal_lenght_m": 0.05}}',
-                "unknown key 'camera.focal_lenght_m'; did you mean 'focal_length_m'?",
+                "key 'camera.focal_lenght_m' is unknown; did you mean focal_length_m?",
             ),
             (
                 '{"camera": {"focal_length_m": 0.05}}',

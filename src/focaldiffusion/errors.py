@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -13,6 +14,20 @@ class InputError(ValueError):
     The command line prints it without a traceback and exits with code 2. Programming
     errors are never wrapped in it.
     """
+
+
+def is_unknown(name: str, known: Iterable[str], *, likely: Iterable[str] = ()) -> str:
+    """What to say after a name that is none of the known ones: the nearest one, then all.
+
+    Args:
+        name: as it was written.
+        known: the names that it could have been.
+        likely: what else may have been meant where none of them is near, the likeliest first.
+    """
+    known = list(known)
+    meant = [*difflib.get_close_matches(name, known, n=1), *likely]
+    nearest = f"; did you mean {meant[0]}?" if meant else "."
+    return f"is unknown{nearest} Expected one of {', '.join(known)}."
 
 
 def check_shape(name: str, tensor: Tensor, expected: Sequence[int | str]) -> None:

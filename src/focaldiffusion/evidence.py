@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from focaldiffusion.errors import check_shape
@@ -60,6 +61,16 @@ class Evidence:
         """(H, W) entropy of the posterior over log K: 0 is certain, 1 is flat."""
         log_posterior = self.posterior.clamp_min(1e-12).log()
         return -(self.posterior * log_posterior).sum(0) / math.log(len(self.hypotheses))
+
+    def posterior_at(self, coordinate: Tensor) -> Tensor:
+        """(H, W) the posterior where a surface (H, W) passes, linear between hypotheses."""
+        last = len(self.hypotheses) - 1
+        right = torch.searchsorted(self.hypotheses, coordinate.contiguous()).clamp(1, last)
+        ends = torch.stack([right - 1, right])
+        before, after = self.hypotheses[ends]
+        share = ((coordinate - before) / (after - before)).clamp(0, 1)
+        masses = self.posterior.gather(0, ends)
+        return torch.lerp(masses[0], masses[1], share)
 
     @property
     def certainty(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -13,28 +13,26 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion import __version__
 from focaldiffusion.align import Alignment, align
 from focaldiffusion.errors import InputError
-from focaldiffusion.evidence import Evidence
+from focaldiffusion.estimate import Estimate, Refine, Stage, describe, estimate_depth, silent
 from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.stacks import OpenedStack
-from focaldiffusion.optics import Camera, far_bound_dpt, srgb_to_linear
-from focaldiffusion.physics.calibrate import BlurScale, find_blur_scale
-from focaldiffusion.physics.complete import complete
-from focaldiffusion.physics.consistency import confidence, rerender_residual
+from focaldiffusion.optics import Camera, srgb_to_linear
+from focaldiffusion.physics.fill import fill
 from focaldiffusion.physics.fuse import fuse
 from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.sweep import (
-    frame_weights,
-    noise_std,
-    sweep,
-    sweep_sharpness,
-)
+from focaldiffusion.physics.sweep import frame_weights
 from focaldiffusion.physics.upsample import upsample
-from focaldiffusion.reconstruction import FIELD_OF_AXIS, Reconstruction
+from focaldiffusion.reconstruction import (
+    FIELD_OF_AXIS,
+    Reconstruction,
+    generated_mark,
+    index_type,
+)
 from focaldiffusion.stack import FocalStack
 
 Progress = Callable[[str, int, int], None]
@@ -57,6 +55,7 @@ class Settings:
         working_size: long side [px] at which depth is solved; less for stacks of many frames.
         psf: shape of the lens blur.
         device: where torch computes, such as "cpu" or "cuda".
+        fill_unsharp: let the model's image replace what no frame shows sharp.
     """
 
     align: Literal["auto", "on", "off"] = "auto"
@@ -64,6 +63,7 @@ class Settings:
     working_size: int = 1024
     psf: PSF = field(default_factory=PSF)
     device: str = "cpu"
+    fill_unsharp: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,39 +85,28 @@ class Result:
     focal_length_px: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """What physics alone says of a stack, at working resolution.
-
-    Attributes:
-        evidence: of the plane sweep, or of sharpness where the lens is unknown.
-        coordinate: (H, W) the completed surface, in the unit of the evidence's axis.
-        agreement: (H, W) in [0, 1], how far the completion's directions agree.
-        confidence: (H, W) in [0, 1].
-        grade: what was known of the camera, in words.
-        found_scale: the blur scale that was searched for, None where it was known.
-        residual_rms: of the re-rendered stack, sRGB; None where there is no lens or metric depth.
-        beyond_dpt: inverse depth below which a depth cannot be told from infinity.
-    """
-
-    evidence: Evidence
-    coordinate: Tensor
-    agreement: Tensor
-    confidence: Tensor
-    grade: str
-    found_scale: BlurScale | None
-    residual_rms: float | None
-    beyond_dpt: float
-
-
 def reconstruct(
-    opened: OpenedStack, settings: Settings, progress: Progress | None = None
+    opened: OpenedStack,
+    settings: Settings,
+    progress: Progress | None = None,
+    refine: Refine | None = None,
 ) -> Result:
     """Recover the all-in-focus image and the depth of a stack.
+
+    Args:
+        opened: the stack.
+        settings: how.
+        progress: called as the work goes on.
+        refine: a model's part; None leaves the physical estimate.
 
     Raises:
         InputError: a frame that cannot be read or aligned; settings the stack cannot fulfil.
     """
+    if settings.fill_unsharp and refine is None:
+        raise InputError(
+            "fill_unsharp: there is no model to generate what no frame shows sharp. Choose a "
+            "model, or leave it off."
+        )
     clock = _Clock(progress)
     with clock.stage("aligning") as count:
         alignment = _align(opened, settings, count)
@@ -127,9 +116,14 @@ def reconstruct(
         native_camera = native_camera.cropped(crop.left, crop.top, crop.size)
     with clock.stage("reading") as count:
         stack = load_stack(opened, alignment, native_camera, settings, count)
-    recovered, estimate = recover(stack, native_camera, settings.psf, clock.stage)
-    # Alignment may have left frames out; users count those they gave.
-    given_index = np.array(alignment.kept, np.uint8 if len(opened) <= 256 else np.uint16)
+    recovered, estimate = recover(
+        stack,
+        native_camera,
+        settings.psf,
+        clock.stage,
+        refine,
+        fill_unsharp=settings.fill_unsharp,
+    )
     height_m = recovered.height_m
     if height_m is not None and opened.focus_positions_m is not None:
         first, last = opened.focus_positions_m[0], opened.focus_positions_m[-1]
@@ -139,7 +133,7 @@ def reconstruct(
     return Result(
         reconstruction=replace(
             recovered,
-            source_index=given_index[recovered.source_index],
+            source_index=_given_index(recovered.source_index, alignment.kept, len(opened)),
             height_m=height_m,
             provenance=_provenance(opened, alignment, settings, stack, estimate, clock),
         ),
@@ -154,7 +148,10 @@ def recover(
     stack: FocalStack,
     native_camera: Camera | None,
     psf: PSF,
-    stage: Callable[[str], Any] | None = None,
+    stage: Stage = silent,
+    refine: Refine | None = None,
+    *,
+    fill_unsharp: bool = False,
 ) -> tuple[Reconstruction, Estimate]:
     """The all-in-focus image and the depth of a stack that is aligned.
 
@@ -162,7 +159,9 @@ def recover(
         stack: at working resolution, with its native frames.
         native_camera: optics at the size of the native frames, None when unknown.
         psf: shape of the lens blur.
-        stage: as in `estimate_depth`.
+        stage: times the work and shows its progress.
+        refine: a model's part; None leaves the physical estimate.
+        fill_unsharp: let the image that `refine` generates replace what no frame shows sharp.
 
     Returns:
         The reconstruction at native size, heights counted from the stack's first position and
@@ -170,12 +169,16 @@ def recover(
     """
     if stack.frames is None:
         raise ValueError("fusion needs the native frames: FocalStack.frames is None")
-    stage = stage or _Clock(None).stage
     estimate = estimate_depth(stack, psf, stage)
+    if refine is not None:
+        estimate = refine(stack, estimate, stage)
     frames = stack.frames
     with stage("fusing") as count, torch.inference_mode():
         weights = frame_weights(estimate.evidence.sharpest, stack.focus_coordinates)
         fusion = fuse(frames, weights, progress=count)
+        if fill_unsharp:
+            image = _generated_image(estimate, grey=frames.is_grey)
+            fusion = fill(fusion, image, estimate.evidence.never_sharp)
     with stage("enlarging"):
         coordinate = upsample(estimate.coordinate, fusion.all_in_focus)
         certain = cv2.resize(
@@ -197,58 +200,6 @@ def recover(
         **depth,
     )
     return reconstruction, estimate
-
-
-def estimate_depth(
-    stack: FocalStack, psf: PSF, stage: Callable[[str], Any] | None = None
-) -> Estimate:
-    """The physical estimate: evidence, completed surface and confidence of a working stack.
-
-    Args:
-        stack: at working resolution; needs no native frames.
-        psf: shape of the lens blur.
-        stage: makes the context of a named stage, which yields the function to be called with
-            the units of work done and in all.
-    """
-    stage = stage or _Clock(None).stage
-    with torch.inference_mode():
-        scale, grade, found = _known_blur_scale(stack), "calibrated", None
-        if scale is None and stack.axis != "order":
-            with stage("calibrating") as count:
-                found = find_blur_scale(stack, psf, progress=count)
-            scale = found.value if found.is_clear else None
-            grade = _GRADES[stack.axis] + ("" if scale is not None else ", depth from sharpness")
-        elif scale is None:
-            grade = _GRADES["order"]
-        with stage("sweeping") as count:
-            if scale is None:
-                evidence = sweep_sharpness(stack)
-            else:
-                evidence = sweep(stack, scale, psf, progress=count)
-        with stage("completing") as count:
-            completion = complete(evidence, progress=count)
-        residual = None
-        if scale is not None and stack.axis == "inverse_depth_dpt":
-            with stage("checking"):
-                residual = rerender_residual(stack, evidence, completion.coordinate, scale, psf)
-        return Estimate(
-            evidence=evidence,
-            coordinate=completion.coordinate,
-            agreement=completion.agreement,
-            confidence=confidence(evidence, completion, residual),
-            grade=grade,
-            found_scale=found,
-            residual_rms=None if residual is None else float(residual.square().mean().sqrt()),
-            # An eighth of a pixel of blur, or a kilometre where blur says nothing.
-            beyond_dpt=1e-3 if scale is None else far_bound_dpt(scale, tolerance_px=0.125),
-        )
-
-
-_GRADES = {
-    "inverse_depth_dpt": "focus distances only",
-    "position_m": "stage positions",
-    "order": "order only",
-}
 
 
 def load_stack(
@@ -315,10 +266,24 @@ def _align(opened: OpenedStack, settings: Settings, count: Callable[[int, int], 
     )
 
 
-def _known_blur_scale(stack: FocalStack) -> float | None:
-    if stack.camera is None or stack.axis != "inverse_depth_dpt":
-        return None
-    return stack.camera.blur_scale_px_m
+def _generated_image(estimate: Estimate, *, grey: bool) -> Tensor:
+    """(3, H, W) the model's image; of a stack of one channel, without colour."""
+    generation = estimate.generation
+    if generation is None or generation.image is None:
+        raise ValueError("fill_unsharp: `refine` has generated no image")
+    if grey:
+        return generation.image.mean(0, keepdim=True).expand(3, -1, -1)
+    return generation.image
+
+
+def _given_index(
+    source_index: NDArray[np.integer[Any]], kept: Sequence[int], given: int
+) -> NDArray[np.integer[Any]]:
+    """Alignment may have left frames out; users count those they gave."""
+    table = np.full(generated_mark(source_index.dtype) + 1, 0, index_type(given))
+    table[: len(kept)] = kept
+    table[-1] = generated_mark(table.dtype)
+    return table[source_index]
 
 
 def _provenance(
@@ -329,25 +294,14 @@ def _provenance(
     estimate: Estimate,
     clock: _Clock,
 ) -> dict[str, Any]:
-    camera = stack.camera
     return {
-        "focaldiffusion": __version__,
-        "model": "physics",
-        "grade": estimate.grade,
+        **describe(stack, estimate),
         "frames": [str(path) for path in opened.files],
         "origins": opened.origins,
         "focus_distances_m": opened.focus_distances_m,
         "focus_positions_m": opened.focus_positions_m,
         "focus_uncertainty_dpt": opened.focus_uncertainty_dpt,
-        "camera_at_working_size": None if camera is None else asdict(camera),
-        "blur_scale_found": None if estimate.found_scale is None else asdict(estimate.found_scale),
         "alignment": alignment.summary(),
-        "working_size": list(stack.size),
-        "hypotheses": estimate.evidence.hypotheses.tolist(),
-        "noise_std_srgb": noise_std(stack.images),
-        "rerender_residual_rms_srgb": estimate.residual_rms,
-        "mean_confidence": float(estimate.confidence.mean()),
-        "never_sharp_share": float(estimate.evidence.never_sharp.float().mean()),
         "settings": asdict(settings),
         "seconds": clock.seconds,
         "process_peak_memory_mib": _peak_memory_mib(),

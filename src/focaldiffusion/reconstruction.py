@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from focaldiffusion.errors import check_shape
@@ -28,7 +28,8 @@ class Reconstruction:
             of the listed positions.
         depth_relative: (H, W) position in the focus sweep, 0 the first frame, 1 the last.
         confidence: (H, W) in [0, 1].
-        source_index: (H, W) uint8 or uint16, the frame that each pixel mainly comes from.
+        source_index: (H, W) uint8 or uint16, the frame that each pixel mainly comes from; the
+            largest value of its type marks generated pixels, see `generated_mark`.
         camera: optics at the native size, or None when unknown.
         provenance: everything needed to reproduce the result; JSON-serialisable.
     """
@@ -62,3 +63,13 @@ FIELD_OF_AXIS: dict[Axis, str] = {
     "order": "depth_relative",
 }
 """Which field, and which file, carries the result of a sweep over each axis."""
+
+
+def index_type(frame_count: int) -> type[np.unsignedinteger[Any]]:
+    """The type of a `source_index`: the smallest with room for every frame and the mark."""
+    return np.uint8 if frame_count <= np.iinfo(np.uint8).max else np.uint16
+
+
+def generated_mark(dtype: DTypeLike) -> int:
+    """What a `source_index` says of generated pixels: 255 in uint8, 65535 in uint16."""
+    return int(np.iinfo(dtype).max)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
-from focaldiffusion.optics import Camera, inverse_m
+from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb
 
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
 
@@ -111,6 +111,23 @@ class FocalStack:
         if self.focus_positions_m is not None:
             return (self.focus_positions_m - self.focus_positions_m[0]).to(self.images)
         return torch.linspace(0, 1, len(self)).to(self.images)
+
+
+class MemoryFrames:
+    """The frames of a stack that has no files, as native frames to fuse."""
+
+    def __init__(self, stack: FocalStack) -> None:
+        """For the frames of `stack`, which counts as 8-bit."""
+        self.names = tuple(f"frame {index + 1}" for index in range(len(stack)))
+        self.size = stack.size
+        self.bit_depth = 8
+        self.is_grey = False
+        self._images = stack.images
+
+    def read(self, index: int) -> NDArray[np.float32]:
+        """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
+        frame = linear_to_srgb(self._images[index].cpu().float()).clamp(0, 1)
+        return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
 
 
 def check_focus(

@@ -19,8 +19,13 @@ _KEY_OF_FLAG = {
 }
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that `read_config` reads besides the file itself."""
+def add_config(parser: argparse.ArgumentParser, *, saves: bool = True) -> None:
+    """Add the flags that `read_config` reads besides the file itself.
+
+    Args:
+        parser: of a command that reads a configuration.
+        saves: whether it writes to the configuration's `output`.
+    """
     group = parser.add_argument_group("in place of what the file says")
     group.add_argument(
         "--override",
@@ -31,7 +36,13 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         help="such as training.batch_size=4 data.image_size=[480,640]",
     )
     for flag, key in _KEY_OF_FLAG.items():
-        group.add_argument(flag, metavar="PATH", help=f"short for --override {key}=PATH")
+        if saves or not key.startswith("output."):
+            group.add_argument(flag, metavar="PATH", help=f"short for --override {key}=PATH")
+    group.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="short for --override data.allow_missing=true: leave out samples without their files",
+    )
 
 
 def read_config(options: argparse.Namespace) -> Config:
@@ -43,10 +54,13 @@ def read_config(options: argparse.Namespace) -> Config:
     from focaldiffusion.config.load import load_config
 
     paths = {
-        key: getattr(options, flag[2:].replace("-", "_")) for flag, key in _KEY_OF_FLAG.items()
+        key: getattr(options, flag[2:].replace("-", "_"), None)
+        for flag, key in _KEY_OF_FLAG.items()
     }
     # JSON is YAML, and quotes what a path may hold.
     given = [f"{key}={json.dumps(path)}" for key, path in paths.items() if path is not None]
+    if options.allow_missing:
+        given.append("data.allow_missing=true")
     loaded = load_config(options.config, [*options.override, *given])
     for notice in loaded.notices:
         print(f"note: {notice}", file=sys.stderr)

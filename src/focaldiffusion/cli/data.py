@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands, positive_integer
+from focaldiffusion.cli.flags import Commands, check_device, positive_integer
 from focaldiffusion.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def add_parser(commands: Commands) -> None:
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a configuration file")
-    add_config(parser)
+    add_config(parser, saves=False)
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="train", help="(default: train)"
     )
@@ -68,6 +68,7 @@ def _open(options: argparse.Namespace) -> tuple[Config, Mixture]:
     from focaldiffusion.data.loading import open_split
 
     config = read_config(options)
+    check_device(options.device)
     return config, open_split(config.data, options.split, config.training.seed)
 
 
@@ -81,10 +82,13 @@ def _inspect(options: argparse.Namespace) -> int:
     import torch
 
     from focaldiffusion.data.loading import batches
+    from focaldiffusion.errors import InputError
     from focaldiffusion.io.contact_sheet import Row, contact_sheet
     from focaldiffusion.io.images import write_png
     from focaldiffusion.io.staging import file_errors_named
 
+    if options.output.suffix.lower() != ".png":
+        raise InputError(f"--output {options.output}: the sheet is a .png; name it so.")
     _, mixture = _open(options)
     count = min(options.samples, len(mixture))
     rows = []

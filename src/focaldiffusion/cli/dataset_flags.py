@@ -27,21 +27,29 @@ def add_dataset(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def source(options: argparse.Namespace, facts: Known, *, generate: bool | None) -> Source:
+def source(
+    options: argparse.Namespace,
+    facts: Known,
+    *,
+    generate: bool | None,
+    depth_scale_m: float | None = None,
+) -> Source:
     """The source that the flags describe.
 
     Args:
         options: with the flags of `add_dataset`, `--dataset` given.
         facts: the lens of samples that name none.
         generate: whether stacks are to be simulated; None takes them as the data set has them.
+        depth_scale_m: metres per unit of the depth files, where the data set does not say.
 
     Raises:
-        InputError: no --data-root.
+        InputError: no --data-root, or a lens of which a value has another unit.
     """
     from focaldiffusion.config.data import DatasetOptions, Source
+    from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.errors import InputError
 
-    if options.data_root is None:
+    if options.data_root is None and options.dataset not in FILELESS:
         raise InputError(
             f"--dataset {options.dataset} needs --data-root, the folder that holds its files."
         )
@@ -49,7 +57,7 @@ def source(options: argparse.Namespace, facts: Known, *, generate: bool | None) 
         name=options.dataset,
         split=options.split,
         dataset_type=options.dataset,
-        data_root=options.data_root,
+        data_root=[] if options.data_root is None else options.data_root,
         filelist=options.filelist,
         focal_range=None,
         focal_stack_size=(2, 2),
@@ -59,6 +67,7 @@ def source(options: argparse.Namespace, facts: Known, *, generate: bool | None) 
         allow_missing=False,
         options=DatasetOptions(
             camera_defaults=camera_defaults(facts),
+            depth_scale=depth_scale_m,
             generate_focal_stack=generate,
             layout=options.layout,
         ),
@@ -66,14 +75,25 @@ def source(options: argparse.Namespace, facts: Known, *, generate: bool | None) 
 
 
 def camera_defaults(facts: Known) -> CameraDefaults:
-    """The lens of the flags, in metres."""
-    from focaldiffusion.config.data import CameraDefaults
+    """The lens of the flags, in metres.
 
-    return CameraDefaults(
-        f_number=facts.f_number,
-        focal_length_m=facts.focal_length_mm and facts.focal_length_mm / 1000,
-        pixel_pitch_m=facts.pixel_pitch_um and facts.pixel_pitch_um / 1e6,
-        sensor_width_m=facts.sensor_width_mm and facts.sensor_width_mm / 1000,
-        focal_length_px=facts.focal_length_px,
-        aperture_diameter_m=facts.aperture_diameter_m,
-    )
+    Raises:
+        InputError: a length that no lens has.
+    """
+    from pydantic import ValidationError
+
+    from focaldiffusion.config.data import CameraDefaults
+    from focaldiffusion.data.fields import first_problem
+    from focaldiffusion.errors import InputError
+
+    try:
+        return CameraDefaults(
+            f_number=facts.f_number,
+            focal_length_m=facts.focal_length_mm and facts.focal_length_mm / 1000,
+            pixel_pitch_m=facts.pixel_pitch_um and facts.pixel_pitch_um / 1e6,
+            sensor_width_m=facts.sensor_width_mm and facts.sensor_width_mm / 1000,
+            focal_length_px=facts.focal_length_px,
+            aperture_diameter_m=facts.aperture_diameter_m,
+        )
+    except ValidationError as error:
+        raise InputError(f"the lens of the flags: {first_problem(error)}") from None

@@ -134,6 +134,27 @@ def psf(options: argparse.Namespace) -> PSF:
     return PSF("power_exponential", options.psf_exponent)
 
 
+def check_device(name: str) -> None:
+    """Check that torch computes on the device of --device.
+
+    Raises:
+        InputError: it does not; names the reason.
+    """
+    import torch
+
+    from focaldiffusion.errors import InputError
+
+    try:
+        torch.zeros(1, device=name)
+    # AssertionError: torch was built without CUDA.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"--device {name}: torch cannot compute there "
+            f"({str(error).splitlines()[0].rstrip('.')}). Use --device cpu, or install a torch "
+            "that suits the device."
+        ) from None
+
+
 def positive_integer(text: str) -> int:
     """An argparse type for whole numbers from 1 on."""
     try:

@@ -15,6 +15,7 @@ from focaldiffusion.cli.flags import (
     add_focus_distances,
     add_lens,
     add_psf,
+    check_device,
     known,
     positive_integer,
     psf,
@@ -180,24 +181,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         drop_unaligned=options.drop_unaligned,
         **{name: value for name, value in given.items() if value is not None},
     )
-    _check_device(settings.device)
+    check_device(settings.device)
     return settings
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    from focaldiffusion.errors import InputError
-
-    try:
-        torch.zeros(1, device=name)
-    # AssertionError: torch was built without CUDA.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"--device {name}: torch cannot compute there "
-            f"({str(error).splitlines()[0].rstrip('.')}). Use --device cpu, or install a torch "
-            "that suits the device."
-        ) from None
 
 
 def _open_all(options: argparse.Namespace) -> list[_Job]:

@@ -48,7 +48,7 @@ def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
     from focaldiffusion.errors import InputError
     from focaldiffusion.scene import Scene
 
-    dataset = open_dataset(source(options, facts, generate=True))
+    dataset = open_dataset(source(options, facts, generate=True, depth_scale_m=options.depth_scale))
     index = _index(dataset, options.sample, f"{options.dataset}, split {options.split}")
     sample = dataset[index]
     if not isinstance(sample, Scene):
@@ -113,14 +113,14 @@ def _read_depth(path: Path, scale_m: float | None) -> Tensor:
     """
 
     from focaldiffusion.errors import InputError
-    from focaldiffusion.io.depth_files import read_depth_mm, read_values
+    from focaldiffusion.io.depth_files import looks_like_millimetres, read_depth_mm, read_values
 
     if scale_m is not None and not (math.isfinite(scale_m) and scale_m > 0):
         raise InputError(f"--depth-scale is {scale_m}; expected a positive number.")
     if path.suffix.lower() == ".png":
         return read_depth_mm(path) * (1 if scale_m is None else 1000 * scale_m)
     values = read_values(path)
-    if scale_m is None and float(values.nanmedian()) > 100:
+    if scale_m is None and looks_like_millimetres(values):
         raise InputError(
             f"{path}: half of the depth is above 100, which looks like millimetres. Give "
             "--depth-scale 0.001; or 1, if it is metres."

@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands
+from focaldiffusion.cli.flags import Commands, check_device
 
 if TYPE_CHECKING:
     from focaldiffusion.data.dry_run import SourceCheck
+
+
+REFUSED = {
+    "--resume": "this version does not train yet, so there is nothing to resume",
+    "--debug": "for more messages set logging.level=DEBUG, for fewer samples "
+    "data.max_train_samples, by --override",
+}
+"""Flags of the original that have no meaning here, and why."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -31,6 +39,9 @@ def add_parser(commands: Commands) -> None:
         "--dry-run", action="store_true", help="open the data, write nothing, train nothing"
     )
     parser.add_argument("--device", default="cpu", metavar="NAME", help="to simulate on")
+    refused = parser.add_argument_group("of the original, without a meaning in this version")
+    for flag, reason in REFUSED.items():
+        refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,6 +55,10 @@ def run(options: argparse.Namespace) -> int:
     from focaldiffusion.data.dry_run import check_disjoint, check_split
     from focaldiffusion.errors import InputError
 
+    for flag, reason in REFUSED.items():
+        if getattr(options, flag[2:]) is not None:
+            raise InputError(f"{flag}: {reason}.")
+    check_device(options.device)
     if not options.dry_run:
         raise InputError(
             "this version does not train yet; --dry-run checks the data of the configuration."
@@ -65,10 +80,10 @@ def run(options: argparse.Namespace) -> int:
         for check in found:
             _print(check)
         checks += found
-    check_disjoint(checks)
     bad = [sentence for check in checks for sentence in check.bad]
     if bad:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
+    check_disjoint(checks)
     print("the data are in order; no scene of val or test is in train.")
     return 0
 
@@ -86,7 +101,7 @@ def _print(check: SourceCheck) -> None:
     )
     for notice in check.notices:
         print(f"note: {notice}", file=sys.stderr)
-    if check.skipped:
-        print(f"    first left out: {check.skipped[0]}", file=sys.stderr)
+    for sentence in check.skipped:
+        print(f"left out: {sentence}", file=sys.stderr)
     for name, shape, unit, extent in describe(check.batch) if check.batch else ():
         print(f"    {name:<16} {shape:<24} {unit:<13} {extent}".rstrip())

@@ -43,6 +43,15 @@ def _fewest_to_most(count: int | tuple[int, int]) -> int | tuple[int, int]:
     return count
 
 
+def _of_metres(scale_m: float) -> float:
+    if scale_m >= 10:
+        raise ValueError(
+            f"{scale_m:g} looks like units per metre; in metres per unit that is {1 / scale_m:g}"
+        )
+    return scale_m
+
+
+DepthScale = Annotated[PositiveFloat, AfterValidator(_of_metres)]
 DepthRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_near_to_far)]
 Exponent = Annotated[float, Field(ge=2, le=32)]
 WindowSide = Annotated[float, Field(gt=0, le=1)]
@@ -71,13 +80,15 @@ class CameraDefaults(Section):
     @field_validator("focal_length_m", "pixel_pitch_m", "sensor_width_m")
     @classmethod
     def _in_metres(cls, value: float | None, info: ValidationInfo) -> float | None:
-        limit, unit, per_m = {
-            "focal_length_m": (2.0, "millimetres", 1e3),
-            "pixel_pitch_m": (1e-3, "micrometres", 1e6),
-            "sensor_width_m": (1.0, "millimetres", 1e3),
+        least, limit, unit, per_m = {
+            "focal_length_m": (1e-4, 2.0, "millimetres", 1e3),
+            "pixel_pitch_m": (1e-7, 1e-3, "micrometres", 1e6),
+            "sensor_width_m": (1e-4, 1.0, "millimetres", 1e3),
         }[info.field_name or ""]
         if value is not None and value >= limit:
             raise ValueError(f"{value:g} looks like {unit}; in metres that is {value / per_m:g}")
+        if value is not None and value < least:
+            raise ValueError(f"{value:g} metres is smaller than any; check the unit")
         return value
 
     @model_validator(mode="after")
@@ -145,7 +156,7 @@ class DatasetOptions(Section):
     """How frames are photographed."""
     transforms: Transforms = Transforms()
     """How images are varied before."""
-    depth_scale: PositiveFloat | None = None
+    depth_scale: DepthScale | None = None
     """Metres per unit of the depth files."""
     depth_shift: float = 0.0
     """Metres added to the scaled depth."""
@@ -242,6 +253,10 @@ class DataConfig(Section):
             names = f"{split}_filelist", f"{split}_sources"
             if all(getattr(self, name) is not None for name in names):
                 raise ValueError(f"{' and '.join(names)} exclude each other; give one")
+            called = [source.name for source in getattr(self, f"{split}_sources") or ()]
+            twice = next((name for name in called if called.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"two {split}_sources are called {twice}; give each its own name")
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -14,6 +13,7 @@ from focaldiffusion.config.data import RootKind
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.section import Section, section_in
 from focaldiffusion.config.yaml_files import Block, KeyPath, dotted
+from focaldiffusion.errors import is_unknown
 
 _EXPECTED = {
     "bool_parsing": "true or false",
@@ -104,7 +104,7 @@ def _complaint(path: KeyPath, found: list[ErrorDetails]) -> str:
     if "missing" in kinds:
         return " is missing"
     if "extra_forbidden" in kinds or found[0]["loc"][-1] == "[key]":
-        return f" is unknown{_suggestion(path)}"
+        return f" {_unknown(path)}"
     expected = [
         _EXPECTED[kind].format(**details.get("ctx", {})) if kind in _EXPECTED else details["msg"]
         for kind, details in kinds.items()
@@ -114,8 +114,8 @@ def _complaint(path: KeyPath, found: list[ErrorDetails]) -> str:
     return f": expected {' or '.join(dict.fromkeys(expected))}, got {got}"
 
 
-def _suggestion(path: KeyPath) -> str:
-    """The known key that an unknown one most likely means."""
+def _unknown(path: KeyPath) -> str:
+    """What to say after an unknown key: the known one that it most likely means, and all."""
     name = str(path[-1])
     section: type[Section] | None = Config
     for part in path[:-1]:
@@ -124,12 +124,8 @@ def _suggestion(path: KeyPath) -> str:
     # The one mapping that is no section is a data_root.
     names = get_args(RootKind) if section is None else tuple(section.model_fields)
     elsewhere = [key for key in _known_keys() if key.endswith(f".{name}")]
-    likely = [
-        *difflib.get_close_matches(name, names, n=1),
-        *(other for other in names if name in other),
-        *sorted(elsewhere, key=len),
-    ]
-    return f"; did you mean {likely[0]}?" if likely else f"; expected one of {', '.join(names)}"
+    containing = (other for other in names if name in other)
+    return is_unknown(name, names, likely=[*containing, *sorted(elsewhere, key=len)])
 
 
 def _known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:

@@ -19,7 +19,7 @@ from focaldiffusion.config.data import (
 from focaldiffusion.config.merge import merged
 from focaldiffusion.errors import InputError
 
-_FILELESS = {"procedural"}
+FILELESS = {"procedural"}
 """Data sets that are made, not read."""
 
 
@@ -91,7 +91,7 @@ def _options(general: DatasetKwargs, special: DatasetKwargs, split: Split) -> Da
 def _root(source: SourceConfig, data: DataConfig, kind: str) -> DataRoot:
     """Where the files of a source lie, as it says, the `data` block or the environment."""
     root = source.data_root
-    if kind in _FILELESS:
+    if kind in FILELESS:
         # The folder of the other sources would be taken for a folder of textures.
         return [] if root is None else root
     root = data.data_root if root is None else root

@@ -56,9 +56,7 @@ def check_split(
         dataset = open_dataset(source)
         mixture = Mixture([(source, dataset)], seed, shuffle=split == "train")
         good, bad = probe(mixture, min(batch_size, len(mixture)), device)
-        scenes = frozenset(
-            dataset.scene(mixture.draw(position).sample) for position in range(len(mixture))
-        )
+        scenes = mixture.scenes(0)
         batch = collate(good) if good else None
         notices = dataset.notices if isinstance(dataset, FileList) else ()
         checks.append(

@@ -1,22 +1,8 @@
-"""Sentences about fields that someone wrote wrongly, in a list or beside an image."""
+"""The first problem of fields that someone wrote, in a list or beside an image."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from pydantic import ValidationError
-
-
-def unknown_name(name: str, known: Iterable[str]) -> str:
-    """A sentence about a name that is none of the known ones: the nearest, then all."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return (
-        f"unknown field {name!r}"
-        + (f"; did you mean {near[0]!r}?" if near else ".")
-        + f" Known fields: {', '.join(known)}."
-    )
 
 
 def first_problem(error: ValidationError) -> str:

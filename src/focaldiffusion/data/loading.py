@@ -67,7 +67,7 @@ def batches(
         generator=torch.Generator(),  # else the loader would take a number from the global one
         pin_memory=device.type == "cuda",
     )
-    for group, part in zip(groups, loader, strict=True):
+    for group, part in zip(groups, _started(loader), strict=True):
         if isinstance(part, InputError):
             raise part
         if isinstance(part, StackBatch):
@@ -125,6 +125,20 @@ def _moved(sample: Sample, device: torch.device) -> Sample:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader, whose workers have been forked while OpenCV had no threads.
+
+    A copy of a process has the locks of its threads but not the threads: a worker that finds a
+    pool of OpenCV's, which anything in this process may have started, waits for it for ever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _one_thread(_: int) -> None:

@@ -98,6 +98,10 @@ class Mixture:
             for sentence in dataset.skipped
         ]
 
+    def scenes(self, source: int) -> frozenset[str]:
+        """The physical scenes of all samples that are used of a source."""
+        return frozenset(map(self.datasets[source].scene, self._used[source].tolist()))
+
     def draw(self, position: int) -> Draw:
         """What a position, counted from the start of the run, holds."""
         epoch, place = divmod(position, len(self))

@@ -15,7 +15,7 @@ from torch import Tensor
 from focaldiffusion.config.data import DatasetOptions
 from focaldiffusion.depth import depth_from_ray_distance
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.depth_files import read_values
+from focaldiffusion.io.depth_files import looks_like_millimetres, read_values
 from focaldiffusion.io.images import read_image
 from focaldiffusion.optics import Camera, srgb_to_linear
 
@@ -123,9 +123,14 @@ class DepthFormat:
             (H, W) float32 metres, NaN where unknown.
 
         Raises:
-            InputError: missing or unreadable; the message names the file.
+            InputError: missing or unreadable, or millimetres by mistake; names the file.
         """
         values = read_values(path, dataset)
+        if self.scale_m is None and looks_like_millimetres(values):
+            raise InputError(
+                f"{path}: half of the depth is above 100, which looks like millimetres. Give "
+                "depth_scale: 0.001; or 1, if it is metres."
+            )
         depth_m = values * (1.0 if self.scale_m is None else self.scale_m) + self.shift_m
         known = values.isfinite() & (values != 0) & (depth_m > 0)
         return turned(depth_m.masked_fill(~known, torch.nan), turns)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
 from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import Dataset
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, is_unknown
 
 DATASETS = {
     "cache": "cache:Cache",
@@ -37,11 +36,9 @@ def open_dataset(source: Source) -> Dataset:
         InputError: an unknown `dataset_type`, or files that are missing.
     """
     if source.dataset_type not in DATASETS:
-        near = difflib.get_close_matches(source.dataset_type, DATASETS, n=1)
         raise InputError(
-            f"{source.name}: dataset_type {source.dataset_type!r} is unknown"
-            + (f"; did you mean {near[0]}?" if near else ".")
-            + f" Expected one of {', '.join(DATASETS)}."
+            f"{source.name}: dataset_type {source.dataset_type!r} "
+            f"{is_unknown(source.dataset_type, DATASETS)}"
         )
     module, name = DATASETS[source.dataset_type].split(":")
     dataset: Dataset = getattr(importlib.import_module(f"focaldiffusion.data.{module}"), name)(

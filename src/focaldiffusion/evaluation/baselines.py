@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,17 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.align import align
-from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation.prediction import (
-    MemoryFrames,
-    Model,
-    Prediction,
-    near_to_far,
-    reference_frame,
-)
+from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.evaluation.prediction import Model, Prediction, near_to_far, reference_frame
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.pipeline import Settings, recover, working_size
-from focaldiffusion.stack import FocalStack
+from focaldiffusion.stack import FocalStack, MemoryFrames
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
@@ -208,12 +201,7 @@ def open_model(name: str, *, device: str = "cpu") -> Model:
         InputError: an unknown name.
     """
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        raise InputError(
-            f"model {name!r} is unknown"
-            + (f"; did you mean {near[0]}?" if near else ".")
-            + f" Expected one of {', '.join(MODELS)}."
-        )
+        raise InputError(f"model {name!r} {is_unknown(name, MODELS)}")
     return MODELS[name](device)
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.stack import FocalStack
 
 
@@ -55,20 +52,3 @@ def near_to_far(stack: FocalStack) -> list[int]:
 def reference_frame(stack: FocalStack) -> int:
     """The frame whose view the truth has where frames moved: the middle one of the sweep."""
     return near_to_far(stack)[(len(stack) - 1) // 2]
-
-
-class MemoryFrames:
-    """The frames of a stack that has no files, as native frames to fuse."""
-
-    def __init__(self, stack: FocalStack) -> None:
-        """For the frames of `stack`, which counts as 8-bit."""
-        self.names = tuple(f"frame {index + 1}" for index in range(len(stack)))
-        self.size = stack.size
-        self.bit_depth = 8
-        self.is_grey = False
-        self._images = stack.images
-
-    def read(self, index: int) -> NDArray[np.float32]:
-        """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
-        frame = linear_to_srgb(self._images[index].cpu().float()).clamp(0, 1)
-        return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())

@@ -52,6 +52,11 @@ def read_npy(path: Path) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+def looks_like_millimetres(depth_m: Tensor) -> bool:
+    """Whether what should be metres must be millimetres: half of it is beyond 100."""
+    return float(depth_m[depth_m.isfinite()].median().nan_to_num()) > 100
+
+
 def why_not_millimetres(depth_m: Tensor) -> str | None:
     """The reason why 16-bit millimetres would misstate a depth map, or None when they suit it.
 

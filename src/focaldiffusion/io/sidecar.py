@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, is_unknown
 
 SIDECAR_NAME = "stack.json"
 
@@ -111,11 +110,7 @@ def _sentence(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         model = SidecarCamera if len(problem["loc"]) > 1 else Sidecar
         name = str(problem["loc"][-1])
-        near = difflib.get_close_matches(name, model.model_fields, n=1, cutoff=0)
-        return (
-            f"unknown key {place!r}; did you mean {near[0]!r}? "
-            f"Known keys: {', '.join(model.model_fields)}."
-        )
+        return f"key {place!r} {is_unknown(name, model.model_fields)}"
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
         return f"{place} {message}.".strip()

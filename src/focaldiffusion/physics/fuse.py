@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from focaldiffusion.reconstruction import index_type
 from focaldiffusion.stack import FrameSource
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
@@ -25,7 +26,7 @@ class Fusion:
 
     Attributes:
         all_in_focus: (H, W, 3) sRGB-encoded float32, within the range of the frames at each pixel.
-        source_index: (H, W) uint8, or uint16 above 256 frames: the frame of largest weight.
+        source_index: (H, W) of `index_type`: the frame of largest weight.
     """
 
     all_in_focus: Image
@@ -58,7 +59,7 @@ def fuse(
     storage = np.uint8 if frames.bit_depth == 8 else np.uint16
     lowest = np.full((height, width, 3), steps, storage)
     highest = np.zeros((height, width, 3), storage)
-    source_index = np.zeros((height, width), np.uint8 if len(frames.names) <= 256 else np.uint16)
+    source_index = np.zeros((height, width), index_type(len(frames.names)))
     source_weight = np.full((height, width), -1, np.float32)
     blended: list[Image] = []
     total: list[Image] = []

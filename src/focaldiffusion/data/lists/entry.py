@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from focaldiffusion.config.data import CameraDefaults, DepthRange
+from focaldiffusion.config.data import CameraDefaults, DepthRange, DepthScale
 from focaldiffusion.config.section import Section
-from focaldiffusion.data.fields import first_problem, unknown_name
+from focaldiffusion.data.fields import first_problem
 from focaldiffusion.data.rasters import Turn
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, is_unknown
 from focaldiffusion.stack import check_focus
 
 
@@ -53,7 +53,7 @@ class Entry(Section):
     camera: CameraDefaults = CameraDefaults()
     depth_dataset: str | None = None
     """Name of the array in an HDF5 file."""
-    depth_scale: PositiveFloat | None = None
+    depth_scale: DepthScale | None = None
     """Metres per unit of the depth map."""
     depth_shift: float | None = None
     """Metres added to the scaled depth."""
@@ -202,7 +202,7 @@ def entry_of(fields: dict[str, Any], place: str, notices: dict[str, str]) -> Ent
     flat |= {_CAMERA + name: value for name, value in camera.items()}
     ours: dict[str, Any] = {}
     for given, value in flat.items():
-        name = _our_name(given, place)
+        name = our_name(given, place)
         if name in ours:
             raise InputError(f"{place}: {name} is given twice, once under an older name.")
         if given != name:
@@ -222,11 +222,16 @@ def entry_of(fields: dict[str, Any], place: str, notices: dict[str, str]) -> Ent
         raise InputError(f"{place}: {first_problem(error)}") from None
 
 
-def _our_name(name: str, place: str) -> str:
+def our_name(name: str, place: str) -> str:
+    """What a field is called here.
+
+    Raises:
+        InputError: unknown, with the nearest one, or refused.
+    """
     if name in REFUSED:
         raise InputError(f"{place}: {name} is refused: {REFUSED[name]}.")
     if name not in FIELDS and name not in ORIGINALS:
-        raise InputError(f"{place}: {unknown_name(name, FIELDS)}")
+        raise InputError(f"{place}: field {name!r} {is_unknown(name, FIELDS)}")
     return ORIGINALS.get(name, name)
 
 

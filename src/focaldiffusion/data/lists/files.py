@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from focaldiffusion.data.lists.entry import Entry, entry_of, known_field
+from focaldiffusion.data.lists.entry import Entry, entry_of, known_field, our_name
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import IMAGE_SUFFIXES
 
@@ -75,8 +75,13 @@ def _csv_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
         place = _place(path, line)
         if number == 0 and any(map(known_field, cells)):
             header = cells
+            names = [our_name(cell, place) for cell in cells]
+            for name in names:
+                if names.count(name) > 1:
+                    raise InputError(f"{place}: {name} is the name of two columns.")
         elif header is None:
-            yield line, _by_position(cells, place)
+            # A spreadsheet ends every row as the longest one does.
+            yield line, _by_position([*cells[:2], *filter(None, cells[2:])], place)
         elif len(cells) != len(header):
             raise InputError(f"{place}: {len(cells)} cells, but {len(header)} columns.")
         else:

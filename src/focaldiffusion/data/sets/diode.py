@@ -55,7 +55,7 @@ class DIODE:
             source, split_from="its folders", depth_kind=kind, depth_scale=1.0, layouts=_TYPES
         )
         self._options = source.options
-        self._depths = DepthFormat(kind=kind, bounds_m=source.options.depth_bounds)
+        self._depths = DepthFormat(1.0, kind=kind, bounds_m=source.options.depth_bounds)
         split = "train" if source.split == "train" else "val"
         self._folder = Roots.of(source.data_root).need(split, remedy=_GET)
         layout = source.options.layout

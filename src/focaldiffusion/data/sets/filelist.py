@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -209,7 +210,9 @@ def _opened(entry: Entry, frames: Path, source: str) -> OpenedStack:
     """
     chosen: Path | list[Path] = frames
     if entry.image_glob is not None:
-        chosen = sorted(frames.glob(entry.image_glob), key=lambda path: natural_key(path.name))
+        found = frames.iterdir() if frames.is_dir() else ()
+        chosen = [path for path in found if fnmatchcase(path.name, entry.image_glob)]
+        chosen.sort(key=lambda path: natural_key(path.name))
         if not chosen:
             raise InputError(f"{source}: no file in {frames} matches {entry.image_glob}.")
     try:

@@ -81,7 +81,7 @@ class FoD500:
         """
         sample = self._samples[index]
         source = f"FoD500 {sample}"
-        depths = DepthFormat(bounds_m=self._options.depth_bounds)
+        depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds)
         depth_m = depths.planar(depths.read(self._folder / f"{sample}Dpt.exr"), None, source)
         size = (depth_m.shape[0], depth_m.shape[1])
         frames = frames_on_grid([self._folder / name for name in self._frames[sample]], size)

@@ -75,7 +75,7 @@ class HCI:
         image_path, depth_path, parameters_path = self._files(self._names[index])
         light = read_light(image_path)
         size = (light.shape[1], light.shape[2])
-        depths = DepthFormat(bounds_m=self._options.depth_bounds)
+        depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds)
         depth_m = depths.read(depth_path)
         check_size(depth_path, depth_m, size, image_path)
         depth_m = depths.planar(depth_m, None, str(depth_path))

@@ -95,7 +95,7 @@ class InfinigenDefocus:
         """
         *frames, sharp, depth_path, camera_path = self._paths(self._views[index])
         source = f"Infinigen Defocus {self.name(index)}"
-        depths = DepthFormat(bounds_m=self._options.depth_bounds or _BOUNDS_M)
+        depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds or _BOUNDS_M)
         depth_m = depths.planar(depths.read(depth_path), None, source)
         size = (depth_m.shape[0], depth_m.shape[1])
         matrix = _read_matrix(camera_path)

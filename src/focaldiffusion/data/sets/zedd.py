@@ -103,7 +103,7 @@ class ZEDD:
         """
         *frames, sharp, depth_path, matrix_path = self._paths(self._scenes[index])
         source = f"ZEDD {self.name(index)}"
-        depths = DepthFormat(bounds_m=self._options.depth_bounds or _BOUNDS_M)
+        depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds or _BOUNDS_M)
         depth_m = depths.planar(depths.read(depth_path), None, source)
         size = (depth_m.shape[0], depth_m.shape[1])
         simulated = bool(self._options.generate_focal_stack)

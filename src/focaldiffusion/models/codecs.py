@@ -1,0 +1,192 @@
+"""From images and depth codes to the latents that the flow runs on, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+
+class LatentCodec(Protocol):
+    """Images and depth codes to latents and back; both sides of an image divide by `factor`."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a side of a latent cell."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Latent channels of an RGB image."""
+        ...
+
+    @property
+    def depth_channels(self) -> int:
+        """Latent channels of a depth code."""
+        ...
+
+    def encode_image(self, rgb: Tensor) -> Tensor:
+        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: H or W is no multiple of `factor`; see `pad`.
+        """
+        ...
+
+    def encode_depth(self, code: Tensor) -> Tensor:
+        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: H or W is no multiple of `factor`; see `pad`.
+        """
+        ...
+
+    def decode_image(self, latents: Tensor) -> Tensor:
+        """The sRGB image (B, 3, H, W); may leave [-1, 1]."""
+        ...
+
+    def decode_depth(self, latents: Tensor) -> Tensor:
+        """The depth code (B, 1, H, W); may leave [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class VAECodec:
+    """The autoencoder of Stable Diffusion 3.5, which sees depth as a grey image.
+
+    Latents are (z - shift) · scale of the posterior's mode z, so that their variance is about
+    one. Nothing else applies this shift and scale. Computes in the dtype of the autoencoder;
+    what it decodes is float32.
+
+    Attributes:
+        vae: not frozen here; gradients pass through it.
+    """
+
+    vae: AutoencoderKL
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a side of a latent cell."""
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+
+    @property
+    def channels(self) -> int:
+        """Latent channels of an RGB image."""
+        return self.vae.config["latent_channels"]
+
+    @property
+    def depth_channels(self) -> int:
+        """Latent channels of a depth code: those of an image."""
+        return self.channels
+
+    def encode_image(self, rgb: Tensor) -> Tensor:
+        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1]."""
+        _check_size(rgb, self.factor)
+        z = self.vae.encode(rgb.to(self.vae.dtype)).latent_dist.mode()
+        shift, scale = self._shift_and_scale
+        return (z - shift) * scale
+
+    def encode_depth(self, code: Tensor) -> Tensor:
+        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
+        return self.encode_image(code.expand(-1, 3, -1, -1))
+
+    def decode_image(self, latents: Tensor) -> Tensor:
+        """The sRGB image (B, 3, H, W); may leave [-1, 1]."""
+        shift, scale = self._shift_and_scale
+        return self.vae.decode((latents / scale + shift).to(self.vae.dtype)).sample.float()
+
+    def decode_depth(self, latents: Tensor) -> Tensor:
+        """The depth code (B, 1, H, W), the mean of three channels; may leave [-1, 1]."""
+        return self.decode_image(latents).mean(1, keepdim=True)
+
+    @property
+    def _shift_and_scale(self) -> tuple[float, float]:
+        # Autoencoders older than SD3 declare no shift.
+        return self.vae.config["shift_factor"] or 0.0, self.vae.config["scaling_factor"]
+
+
+@dataclass(frozen=True)
+class PatchCodec:
+    """The pixels of a cell as its channels: no weights, nothing lost.
+
+    Attributes:
+        factor: pixels of a side of a latent cell.
+    """
+
+    factor: int
+
+    @property
+    def channels(self) -> int:
+        """Latent channels of an RGB image."""
+        return 3 * self.factor**2
+
+    @property
+    def depth_channels(self) -> int:
+        """Latent channels of a depth code."""
+        return self.factor**2
+
+    def encode_image(self, rgb: Tensor) -> Tensor:
+        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1]."""
+        return self._encode(rgb)
+
+    def encode_depth(self, code: Tensor) -> Tensor:
+        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
+        return self._encode(code)
+
+    def decode_image(self, latents: Tensor) -> Tensor:
+        """The sRGB image (B, 3, H, W)."""
+        return functional.pixel_shuffle(latents, self.factor)
+
+    def decode_depth(self, latents: Tensor) -> Tensor:
+        """The depth code (B, 1, H, W)."""
+        return functional.pixel_shuffle(latents, self.factor)
+
+    def _encode(self, planes: Tensor) -> Tensor:
+        _check_size(planes, self.factor)
+        return functional.pixel_unshuffle(planes, self.factor)
+
+
+def encode_state(codec: LatentCodec, rgb: Tensor, depth_code: Tensor) -> Tensor:
+    """The state of the flow, (B, `channels` + `depth_channels`, h, w): image first, then depth.
+
+    Args:
+        codec: of the model.
+        rgb: (B, 3, H, W) sRGB in [-1, 1].
+        depth_code: (B, 1, H, W) in [-1, 1].
+    """
+    return torch.cat([codec.encode_image(rgb), codec.encode_depth(depth_code)], dim=1)
+
+
+def decode_state(codec: LatentCodec, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The image (B, 3, H, W) and the depth code (B, 1, H, W) of a state."""
+    image, depth = state.split([codec.channels, codec.depth_channels], dim=1)
+    return codec.decode_image(image), codec.decode_depth(depth)
+
+
+def pad(planes: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column of (B, C, H, W) until both sides divide by `multiple`.
+
+    That is `LatentCodec.factor`, times the patch size where a transformer follows.
+    """
+    height, width = planes.shape[-2:]
+    return functional.pad(planes, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def unpad(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """The (height, width) that `pad` was given, of padded (B, C, H, W)."""
+    return planes[..., : size[0], : size[1]]
+
+
+def _check_size(planes: Tensor, factor: int) -> None:
+    # An autoencoder would drop the odd rows and columns without a word.
+    height, width = planes.shape[-2:]
+    if height % factor or width % factor:
+        raise ValueError(
+            f"{height}x{width} px, but latent cells are {factor}x{factor} px: pad the image first"
+        )

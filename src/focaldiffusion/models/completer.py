@@ -1,0 +1,161 @@
+"""Completer: the network with all that it takes to run it on proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from focaldiffusion.models.codecs import LatentCodec, decode_state, pad, unpad
+from focaldiffusion.models.conditioning import Pooling, Proposal, latent_condition
+from focaldiffusion.models.flow import Start, even_sigmas, sample, timestep
+from focaldiffusion.models.tiles import Tile, blend, tiles_of
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+        FlowMatchEulerDiscreteScheduler,
+    )
+
+    from focaldiffusion.models.prompt import EmptyPrompt
+
+Generators = torch.Generator | list[torch.Generator] | None
+"""Of noise: one for the batch, one for each sample, or torch's own."""
+
+DEFAULT_STEPS: dict[Start, int] = {"estimate": 1, "noise": 4}
+"""Steps along the flow, by its start."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completer:
+    """A proposal in, a complete image and depth code out, by one formula for either start.
+
+    Attributes:
+        transformer: an `SD3Transformer2DModel`, widened for state and conditioning.
+        prompt: the empty prompt.
+        scheduler: of the flow.
+        codec: between images or depth codes and latents.
+        start: of the flow.
+        pooling: of the conditioning.
+        device: that computes; with offloading, not where the weights wait.
+    """
+
+    transformer: Any
+    prompt: EmptyPrompt
+    scheduler: FlowMatchEulerDiscreteScheduler
+    codec: LatentCodec
+    start: Start
+    pooling: Pooling
+    device: torch.device
+
+    @property
+    def multiple_px(self) -> int:
+        """What both sides of the network's images divide by: the pixels of a token."""
+        return self.codec.factor * self.transformer.config.patch_size
+
+    @property
+    def max_side_px(self) -> int:
+        """Longest side that the position embedding covers; larger images are tiled."""
+        return self.multiple_px * self.transformer.config.pos_embed_max_size
+
+    def condition(self, proposal: Proposal) -> Tensor:
+        """The input channels beside the state: latents of the fused image, then maps.
+
+        Args:
+            proposal: on `device`, of whole latent cells.
+
+        Returns:
+            (B, C, h, w) float32.
+        """
+        image = self.codec.encode_image(proposal.all_in_focus).float()
+        return torch.cat([image, latent_condition(proposal, self.codec.factor, self.pooling)], 1)
+
+    def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        """The network's velocity at a state of the flow, for sampling and for training.
+
+        Args:
+            state: (B, C, h, w) image latents, then depth latents.
+            sigma: (B,) noise level.
+            condition: of `condition`.
+
+        Returns:
+            (B, C, h, w) in the dtype of the transformer.
+        """
+        dtype = self.transformer.dtype
+        embeds, pooled = self.prompt(len(state))
+        return self.transformer(
+            hidden_states=torch.cat([state, condition], dim=1).to(dtype),
+            encoder_hidden_states=embeds.to(dtype),
+            pooled_projections=pooled.to(dtype),
+            timestep=timestep(sigma),
+            return_dict=False,
+        )[0]
+
+    def predict(
+        self,
+        proposal: Proposal,
+        steps: int,
+        generator: Generators,
+        *,
+        with_image: bool,
+        tile_px: int | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Tensor:
+        """Follow the flow from its start to the end, tile by tile where the image is too large.
+
+        Args:
+            proposal: (B, ..., H, W) of any size, on any device.
+            steps: along the flow.
+            generator: of the noise; not read by `start: estimate`.
+            with_image: whether to decode the image as well.
+            tile_px: longest side of a tile; None for `max_side_px`.
+            progress: called with the passes through the network done and in all.
+
+        Returns:
+            (B, 4, H, W) sRGB image and depth code, or (B, 1, H, W) the code alone, float32; may
+            leave [-1, 1].
+        """
+        height, width = proposal.depth_code.shape[-2:]
+        padded = proposal.map(lambda maps: pad(maps.to(self.device), self.multiple_px))
+        batch, _, padded_height, padded_width = padded.depth_code.shape
+        side_px = (tile_px or self.max_side_px) // self.multiple_px * self.multiple_px
+        tiles = tiles_of((padded_height, padded_width), side_px, self.multiple_px)
+        noise = None
+        if self.start == "noise":
+            # Of the whole image: tiles see the same where they overlap.
+            cells = (padded_height // self.codec.factor, padded_width // self.codec.factor)
+            noise = self._noise((batch, *cells), generator)
+        passes, total = count(1), len(tiles) * steps
+
+        def planes_of(tile: Tile) -> Tensor:
+            part = padded.map(tile.of)
+            condition = self.condition(part)
+
+            def velocity(state: Tensor, sigma: Tensor) -> Tensor:
+                predicted = self.velocity(state, sigma, condition)
+                progress(next(passes), total)
+                return predicted
+
+            if noise is None:
+                image = condition[:, : self.codec.channels]
+                start = torch.cat([image, self.codec.encode_depth(part.depth_code).float()], 1)
+            else:
+                start = tile.of(noise, self.codec.factor)
+            state = sample(velocity, start, even_sigmas(steps), self.scheduler)
+            if with_image:
+                return torch.cat(decode_state(self.codec, state), dim=1)
+            return self.codec.decode_depth(state[:, self.codec.channels :])
+
+        planes = blend((padded_height, padded_width), ((tile, planes_of(tile)) for tile in tiles))
+        return unpad(planes, (height, width))
+
+    def _noise(self, shape: tuple[int, int, int], generator: Generators) -> Tensor:
+        """Noise in place of a state of (B, h, w); from a generator on the CPU, on any device."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        batch, height, width = shape
+        channels = self.codec.channels + self.codec.depth_channels
+        return randn_tensor((batch, channels, height, width), generator, self.device)

@@ -1,0 +1,223 @@
+"""What the network is told: the physical estimate, in maps that name no lens, frame or distance.
+
+Every map is bounded and means the same for any stack, whatever the number of its frames, their
+focus, the lens, the number of hypotheses or the resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.depth import DepthCodec
+from focaldiffusion.evidence import Evidence
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.stack import FocalStack
+
+FEATURES = (
+    "posterior_mean",
+    "posterior_std",
+    "posterior_entropy",
+    "agreement",
+    "confidence",
+    "never_sharp",
+)
+"""The channels of `Proposal.features`."""
+
+HISTOGRAM_BINS = 16
+
+Pooling = Literal["extremes", "unshuffled"]
+
+# In code units, a 512th of the range. Hypotheses beyond the bounds of the code, such as infinity,
+# share the code of the bound: without this they would have no width, and so no say.
+_NARROWEST_CELL = 1 / 256
+
+
+@dataclass(frozen=True)
+class SurfaceCode:
+    """A surface on the axis of its evidence to a code in [-1, 1], near to far, and back.
+
+    Inverse depth goes through `DepthCodec`. Infinity, 0 dpt, takes the code of the far bound and
+    comes back as the far bound. The other axes are coded linearly over the hypotheses' range. On
+    them nothing says which end is near, so it is agreed: stage positions are heights, and the
+    highest is near; a sweep in an unknown order begins near, as focus bracketing does.
+
+    Attributes:
+        near: coordinate of code -1, in the unit of the axis.
+        far: coordinate of code 1.
+        depth: the code of depth between them, on the inverse depth axis; None on others.
+    """
+
+    near: float
+    far: float
+    depth: DepthCodec | None = None
+
+    @classmethod
+    def of_depth(cls, depth: DepthCodec) -> SurfaceCode:
+        """The code of surfaces in dioptres."""
+        return cls(1 / depth.near_m, 1 / depth.far_m, depth)
+
+    @classmethod
+    def from_stack(
+        cls,
+        stack: FocalStack,
+        evidence: Evidence,
+        blur_scale_px_m: float | None,
+        kind: Literal["log", "inverse"] = "log",
+    ) -> SurfaceCode:
+        """The code of the surfaces of a stack.
+
+        Args:
+            stack: with focus distances, its bounds are those of `DepthCodec.from_stack`.
+            evidence: of the stack. Its hypotheses are the bounds on axes without distances, and
+                where the lens is unknown: then depth is told apart between them alone.
+            blur_scale_px_m: A F at the size of the stack; None where unknown. Not read on axes
+                without distances.
+            kind: of `DepthCodec`; not read on axes without distances.
+        """
+        hypotheses = evidence.hypotheses
+        first, last = float(hypotheses[0]), float(hypotheses[-1])
+        if stack.axis == "order":
+            return cls(near=first, far=last)
+        if stack.axis == "position_m":
+            return cls(near=last, far=first)
+        if blur_scale_px_m is not None:
+            return cls.of_depth(DepthCodec.from_stack(stack, blur_scale_px_m, kind))
+        farthest_finite = float(hypotheses[hypotheses > 0][0])
+        return cls.of_depth(DepthCodec(kind, 1 / last, 1 / farthest_finite))
+
+    def encode(self, coordinate: Tensor) -> Tensor:
+        """Code of a coordinate; coordinates beyond the bounds take the code of the bound."""
+        within = coordinate.clamp(min(self.near, self.far), max(self.near, self.far))
+        if self.depth is not None:
+            return self.depth.encode(1 / within)
+        return (2 * (within - self.near) / (self.far - self.near) - 1).clamp(-1, 1)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Coordinate of a code; codes beyond [-1, 1] take the coordinate of the bound."""
+        if self.depth is not None:
+            return 1 / self.depth.decode(code)
+        return self.near + (code.clamp(-1, 1) + 1) / 2 * (self.far - self.near)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """The physical estimate as the network sees it, at working resolution.
+
+    Attributes:
+        all_in_focus: (B, 3, H, W) sRGB in [-1, 1].
+        depth_code: (B, 1, H, W) in [-1, 1], the completed surface.
+        features: (B, F, H, W), the maps named in `FEATURES`: the mean in [-1, 1], others in
+            [0, 1]. Moments are in units of the code.
+        histogram: (B, M, H, W) posterior over M even bins of the code, near first, summing to 1.
+    """
+
+    all_in_focus: Tensor
+    depth_code: Tensor
+    features: Tensor
+    histogram: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Proposal:
+        """The proposal with each (B, C, H, W) changed alike: padded, cropped, moved."""
+        return Proposal(*(change(getattr(self, field.name)) for field in fields(self)))
+
+    @classmethod
+    def batched(cls, proposals: Sequence[Proposal]) -> Proposal:
+        """One proposal of several of the same size."""
+        return cls(
+            *(
+                torch.cat([getattr(proposal, field.name) for proposal in proposals])
+                for field in fields(cls)
+            )
+        )
+
+
+def proposal_of(
+    evidence: Evidence,
+    coordinate: Tensor,
+    agreement: Tensor,
+    confidence: Tensor,
+    code: SurfaceCode,
+) -> Proposal:
+    """The proposal of one physical estimate, B = 1.
+
+    Args:
+        evidence: of the stack.
+        coordinate: (H, W) the completed surface, in the unit of the evidence's axis.
+        agreement: (H, W) in [0, 1], of the completion's directions.
+        confidence: (H, W) in [0, 1], of the physical estimate.
+        code: of surfaces on that axis.
+    """
+    histogram, mean, std = _posterior_in_code(evidence, code)
+    entropy = -torch.xlogy(histogram, histogram).sum(0) / math.log(HISTOGRAM_BINS)
+    maps = (mean, std, entropy.clamp(0, 1), agreement, confidence, evidence.never_sharp.to(mean))
+    return Proposal(
+        all_in_focus=2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1))[None] - 1,
+        depth_code=code.encode(coordinate)[None, None],
+        features=torch.stack(maps)[None],
+        histogram=histogram[None],
+    )
+
+
+def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tensor:
+    """The maps of a proposal on the latent grid; its image goes through the codec instead.
+
+    extremes: mean, minimum and maximum of each map over a cell, so that a depth edge within it
+    stays two depths. unshuffled: all pixels of a cell, as the patch codec has them. The histogram
+    is averaged in both: of two surfaces it keeps both peaks.
+
+    Args:
+        proposal: whose sides divide by `factor`.
+        factor: `LatentCodec.factor`.
+        pooling: which of the two.
+
+    Returns:
+        (B, `condition_channels`, h, w) in [-1, 1].
+    """
+    maps = torch.cat([proposal.depth_code, proposal.features], dim=1)
+    if pooling == "unshuffled":
+        pooled = [functional.pixel_unshuffle(maps, factor)]
+    else:
+        pooled = [
+            functional.avg_pool2d(maps, factor),
+            -functional.max_pool2d(-maps, factor),
+            functional.max_pool2d(maps, factor),
+        ]
+    return torch.cat([*pooled, functional.avg_pool2d(proposal.histogram, factor)], dim=1)
+
+
+def condition_channels(factor: int, pooling: Pooling) -> int:
+    """The channels of `latent_condition`."""
+    maps = 1 + len(FEATURES)
+    return maps * (factor**2 if pooling == "unshuffled" else 3) + HISTOGRAM_BINS
+
+
+def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, Tensor, Tensor]:
+    """Histogram (M, H, W), mean and standard deviation (H, W) of the posterior over the code.
+
+    The sweep gives every hypothesis the same prior, so its masses follow the spacing of the
+    hypotheses, which frames and lens decide. Here they are samples of a density over the code,
+    each spread over the cell that it stands for: where defocus says nothing, the histogram is
+    flat for any stack.
+    """
+    codes = code.encode(evidence.hypotheses.double())
+    middles = (codes[1:] + codes[:-1]) / 2
+    ends = torch.stack([torch.cat([codes[:1], middles]), torch.cat([middles, codes[-1:]])])
+    half = (ends.diff(dim=0)[0].abs() / 2).clamp_min(_NARROWEST_CELL / 2)
+    centre = ends.mean(0).clamp(half - 1, 1 - half)
+    edges = torch.linspace(-1, 1, HISTOGRAM_BINS + 1).to(codes)[:, None]
+    # (M, K): the part of each cell that lies in each bin, in code units.
+    overlap = torch.minimum(centre + half, edges[1:]) - torch.maximum(centre - half, edges[:-1])
+    width = 2 * half
+    weights = torch.cat([overlap.clamp_min(0), torch.stack([width * codes, width * codes**2])])
+    integrals = torch.einsum("mk,khw->mhw", weights.to(evidence.posterior), evidence.posterior)
+    masses, moments = integrals.split([HISTOGRAM_BINS, 2])
+    total = masses.sum(0)
+    mean, squared = moments / total
+    return masses / total, mean.clamp(-1, 1), (squared - mean**2).clamp(0, 1).sqrt()

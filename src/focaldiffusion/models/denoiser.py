@@ -1,0 +1,181 @@
+"""The velocity network: Stable Diffusion 3.5's transformer with more channels in and out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.models.flow import Start
+from focaldiffusion.models.presets import Preset
+
+if TYPE_CHECKING:
+    from diffusers.models.attention_processor import Attention
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+ALWAYS_TRAINED = ("pos_embed.proj", "proj_out")
+"""The layers that `widen` changes. They train in every tuning mode and are saved beside adapters:
+the output is zero at first, and with all else frozen nothing would have a gradient."""
+
+LORA_TARGETS = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "add_q_proj",
+    "add_k_proj",
+    "add_v_proj",
+    "to_add_out",
+)
+"""Ends of the names of the layers that get adapters: of both attentions of a dual layer."""
+
+AttentionBackend = Literal["native", "flash", "xformers"]
+
+_ATTENTION_PACKAGES = {"flash": "flash-attn", "xformers": "xformers"}
+
+
+def widen(
+    base: SD3Transformer2DModel, state_channels: int, condition_channels: int, start: Start
+) -> SD3Transformer2DModel:
+    """Let a text-to-image transformer read image, depth and conditioning, and predict both.
+
+    The new input weights are zero, so that depth and conditioning say nothing yet. With `noise`
+    the image half of the output is exactly the base's and the depth half zero; with `estimate`
+    all of the output is zero: the flow stays at the physical estimate.
+
+    Args:
+        base: of C channels in and out; changed in place, since a copy may not fit into memory.
+        state_channels: of image and depth latents, the image's C first.
+        condition_channels: joined to the state as further input channels.
+        start: of the flow.
+
+    Returns:
+        `base`.
+
+    Raises:
+        InputError: its input and output differ, so it is not a text-to-image transformer.
+    """
+    channels: int = base.config["in_channels"]
+    if base.config["out_channels"] != channels:
+        raise InputError(
+            f"the base model has {channels} input and {base.config['out_channels']} output "
+            "channels; expected as many in as out, as Stable Diffusion 3.5 has. A model that "
+            "was trained here goes on from its checkpoint instead."
+        )
+    old_in, old_out = base.pos_embed.proj, base.proj_out
+    patch: int = base.config["patch_size"]
+    width = old_out.in_features
+    like_base: Any = {"device": old_in.weight.device, "dtype": old_in.weight.dtype}
+    new_in = nn.Conv2d(state_channels + condition_channels, width, patch, stride=patch, **like_base)
+    new_out = nn.Linear(width, patch**2 * state_channels, **like_base)
+    with torch.no_grad():
+        _zero(new_in)
+        _zero(new_out)
+        new_in.weight[:, :channels] = old_in.weight
+        new_in.bias += old_in.bias  # type: ignore[operator]
+        if start == "noise":
+            # Rows are ordered by cell of the patch, then by channel.
+            for new, old in ((new_out.weight, old_out.weight), (new_out.bias, old_out.bias)):
+                cells_of_new, cells_of_old = (w.unflatten(0, (patch**2, -1)) for w in (new, old))
+                cells_of_new[:, :channels] = cells_of_old
+    base.pos_embed.proj, base.proj_out = new_in, new_out
+    base.out_channels = state_channels
+    base.register_to_config(
+        in_channels=state_channels + condition_channels, out_channels=state_channels
+    )
+    return base
+
+
+def build(preset: Preset, start: Start) -> SD3Transformer2DModel:
+    """The wide transformer of a preset with random weights; with `estimate` its output is zero."""
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+    transformer = SD3Transformer2DModel(
+        **preset.transformer,
+        in_channels=preset.state_channels + preset.condition_channels,
+        out_channels=preset.state_channels,
+    )
+    if start == "estimate":
+        _zero(transformer.proj_out)
+    return transformer
+
+
+def use_attention(transformer: SD3Transformer2DModel, backend: AttentionBackend) -> None:
+    """Choose who computes attention: torch (`native`), FlashAttention or xFormers.
+
+    Raises:
+        InputError: the backend is unknown, or its package is missing or too old.
+    """
+    from diffusers.models.attention_dispatch import attention_backend
+
+    if backend not in get_args(AttentionBackend):
+        raise InputError(
+            f"attention {backend!r} is unknown; expected {', '.join(get_args(AttentionBackend))}."
+        )
+    try:
+        with attention_backend(backend):
+            pass  # entering it asks for the package
+    except RuntimeError as error:
+        package = _ATTENTION_PACKAGES[backend]
+        raise InputError(
+            f"attention {backend!r} needs the package {package}, which is missing, broken or too "
+            f"old here ({error}). Install it with `pip install {package}`, or use native."
+        ) from error
+    transformer.set_attn_processor(_DispatchedAttention(backend))  # type: ignore[arg-type]
+
+
+class _DispatchedAttention:
+    """Attention of image and text tokens through diffusers' dispatcher.
+
+    The processor that the transformer comes with calls torch itself, and ignores which backend
+    `set_attention_backend` names.
+    """
+
+    def __init__(self, backend: AttentionBackend) -> None:
+        self.backend = backend
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attention over image tokens (B, N, D), joined with text tokens (B, L, D) if given."""
+        from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
+        def heads(tokens: Tensor, project: nn.Module, norm: nn.Module | None) -> Tensor:
+            # (B, N, D) to (B, N, heads, D / heads)
+            split = project(tokens).unflatten(-1, (attn.heads, -1))
+            return split if norm is None else norm(split)
+
+        joint = [
+            heads(hidden_states, attn.to_q, attn.norm_q),
+            heads(hidden_states, attn.to_k, attn.norm_k),
+            heads(hidden_states, attn.to_v, None),
+        ]
+        if encoder_hidden_states is not None:
+            text = [
+                heads(encoder_hidden_states, attn.add_q_proj, attn.norm_added_q),
+                heads(encoder_hidden_states, attn.add_k_proj, attn.norm_added_k),
+                heads(encoder_hidden_states, attn.add_v_proj, None),
+            ]
+            joint = [torch.cat(pair, dim=1) for pair in zip(joint, text, strict=True)]
+        query, key, value = joint
+        mixed = dispatch_attention_fn(
+            query, key, value, backend=AttentionBackendName(self.backend)
+        ).flatten(2)  # (B, N + L, D)
+        count = hidden_states.shape[1]
+        project_out, dropout = attn.to_out
+        image = dropout(project_out(mixed[:, :count]))
+        if encoder_hidden_states is None:
+            return image
+        rest = mixed[:, count:]
+        return image, rest if attn.context_pre_only else attn.to_add_out(rest)
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

@@ -1,0 +1,111 @@
+"""Rectified flow between clean latents and a start: the one home of its formulas.
+
+x_σ = (1 - σ) clean + σ start, so that dx/dσ = start - clean, the velocity that the network
+learns. The start is the latents of the physical estimate (one step, deterministic) or noise.
+Liu et al., Flow Straight and Fast (2022); Esser et al., Scaling Rectified Flow Transformers (2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+        FlowMatchEulerDiscreteScheduler,
+    )
+
+Start = Literal["estimate", "noise"]
+
+
+def noised(clean: Tensor, start: Tensor, sigma: Tensor) -> Tensor:
+    """The state at noise level σ: x_σ = (1 - σ) clean + σ start.
+
+    Args:
+        clean: (B, C, h, w).
+        start: (B, C, h, w).
+        sigma: (B,) in [0, 1].
+
+    Returns:
+        (B, C, h, w); exactly `clean` at σ = 0 and `start` at σ = 1.
+    """
+    share = _per_sample(sigma, clean)
+    return (1 - share) * clean + share * start
+
+
+def velocity(clean: Tensor, start: Tensor) -> Tensor:
+    """What the network learns, at every σ: dx/dσ = start - clean."""
+    return start - clean
+
+
+def clean_from_velocity(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+    """The clean latents that a velocity at x_σ leads to in one step: x - σ v.
+
+    Args:
+        x: (B, C, h, w), the state at σ.
+        velocity: (B, C, h, w).
+        sigma: (B,) in [0, 1].
+    """
+    return x - _per_sample(sigma, x) * velocity
+
+
+def timestep(sigma: Tensor) -> Tensor:
+    """What `SD3Transformer2DModel` calls σ: 1000 σ, never rounded to an integer."""
+    return 1000 * sigma
+
+
+def draw_sigma(mode: Start, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels to train at.
+
+    estimate: 1 alone, because the start is also in the conditioning: at any other level the
+    network could solve for the clean latents and would learn nothing. noise: logit-normal(0, 1),
+    Esser et al. (2024).
+
+    Returns:
+        (count,) float32 on the device of the generator.
+    """
+    if mode == "estimate":
+        return torch.ones(count, device=generator.device)
+    return torch.randn(count, generator=generator, device=generator.device).sigmoid()
+
+
+def even_sigmas(steps: int) -> list[float]:
+    """The levels 1, ..., 1/n of n even steps; the last step ends at 0.
+
+    A scheduler's own choice for few steps ends at σ = 0.009 and wastes the last one.
+    """
+    return [1 - index / steps for index in range(steps)]
+
+
+def sample(
+    predict_velocity: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    sigmas: Sequence[float],
+    scheduler: FlowMatchEulerDiscreteScheduler,
+) -> Tensor:
+    """Follow the flow from its start, σ = 1, to clean latents, σ = 0, by Euler steps.
+
+    Args:
+        predict_velocity: called with the state (B, C, h, w) and σ (B,) float32, gives (B, C, h, w).
+        start: (B, C, h, w).
+        sigmas: where the steps begin, 1 first, descending, see `even_sigmas`; the scheduler
+            shifts them by its own `shift`, which leaves 1 at 1.
+        scheduler: of the model.
+
+    Returns:
+        (B, C, h, w) in the dtype of `start`.
+    """
+    scheduler.set_timesteps(sigmas=list(sigmas), device=start.device)
+    x = start
+    for sigma, time in zip(scheduler.sigmas[:-1], scheduler.timesteps, strict=True):
+        # The scheduler returns the dtype of the velocity: of low precision, it would round x.
+        predicted = predict_velocity(x, sigma.expand(len(x))).to(x.dtype)
+        x = scheduler.step(predicted, time, x, return_dict=False)[0]  # type: ignore[arg-type]
+    return x
+
+
+def _per_sample(sigma: Tensor, like: Tensor) -> Tensor:
+    return sigma.to(like).reshape(-1, 1, 1, 1)

@@ -1,0 +1,203 @@
+"""Weights to start from: of a local folder or of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from focaldiffusion.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+    from huggingface_hub.errors import HfHubHTTPError
+
+    Model = TypeVar("Model", bound=ModelMixin)
+
+WEIGHTS = ("transformer", "vae", "scheduler")
+"""The parts of a Stable Diffusion 3.5 folder that are adapted."""
+
+TEXT_ENCODERS = (
+    "scheduler",
+    "tokenizer",
+    "tokenizer_2",
+    "tokenizer_3",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+)
+"""The parts that `EmptyPrompt.from_text_encoders` needs, once."""
+
+
+def resolve_base(model_id: str, parts: Sequence[str] = WEIGHTS, variant: str | None = None) -> Path:
+    """The local folder of a base model, downloaded from the hub or found in its cache if need be.
+
+    Args:
+        model_id: `model.base_model_id`: a local folder, or an id of the hub such as
+            stabilityai/stable-diffusion-3.5-medium.
+        parts: the sub-folders that are needed.
+        variant: `model.variant`, such as fp16; None takes the plain files.
+
+    Raises:
+        InputError: there is no such folder or model, a part is missing, nobody is logged in, the
+            licence is not accepted, or the hub cannot be reached.
+    """
+    folder = Path(model_id)
+    if not folder.is_dir():
+        if not _is_hub_id(model_id):
+            raise InputError(
+                f"{model_id}: no such folder. Give the folder of the base model, or its id on "
+                "the hub, such as stabilityai/stable-diffusion-3.5-medium."
+            )
+        folder = _downloaded(model_id, parts, variant)
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(
+            f"{folder}: has no {', '.join(missing)}; expected the folders of Stable Diffusion 3.5 "
+            "in the layout of diffusers, as `hf download` fetches them."
+        )
+    return folder
+
+
+def check_access(model_id: str) -> None:
+    """Ask the hub whether this login may download a model.
+
+    Raises:
+        InputError: as `resolve_base`, were it to download.
+    """
+    from huggingface_hub import HfApi
+
+    with _explained(model_id):
+        HfApi().auth_check(model_id)
+
+
+def load_part(
+    kind: type[Model],
+    folder: Path,
+    part: str,
+    variant: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Model:
+    """Load one part of a folder that `resolve_base` gave, from safetensors alone.
+
+    Raises:
+        InputError: there are no such files, or their weights are not all of the model's.
+    """
+    try:
+        loaded: Any = kind.from_pretrained(
+            folder,
+            subfolder=part,
+            variant=variant,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        wanted = f"weights of the variant {variant}" if variant else "weights"
+        # Further sentences tell how to load it all the same.
+        reason = str(error).partition(". ")[0].rstrip(" .")
+        raise InputError(
+            f"{folder / part}: expected config.json and {wanted} in safetensors that fit it, but: "
+            f"{reason}. Download the folder again, or give another."
+        ) from error
+    model, report = loaded
+    differences = [
+        f"{what} {', '.join(sorted(report[f'{what}_keys'])[:3])}"
+        for what in ("missing", "unexpected")
+        if report[f"{what}_keys"]
+    ]
+    if differences:
+        raise InputError(
+            f"{folder / part}: the weights do not fit config.json ({'; '.join(differences)}). "
+            "Download the folder again, or give another."
+        )
+    return model
+
+
+def _is_hub_id(text: str) -> bool:
+    """Whether this can be owner/name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return "/" in text
+
+
+def _downloaded(model_id: str, parts: Sequence[str], variant: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    texts = ("*.json", "*.txt", "*.model")
+    # A shard of a variant is called x.fp16-00001-of-00002.safetensors.
+    weights = ("*.safetensors",) if variant is None else (f"*.{variant}*.safetensors",)
+    with _explained(model_id):
+        folder = snapshot_download(
+            model_id,
+            allow_patterns=[f"{part}/{name}" for part in parts for name in texts + weights]
+            + ["model_index.json"],
+            ignore_patterns=["*.*.safetensors"] if variant is None else None,
+        )
+    return Path(folder)
+
+
+@contextmanager
+def _explained(model_id: str) -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence: what is wrong, and what to do."""
+    # HTTPError is that of the client's own HTTP library: lost connections, and all it derives.
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        yield
+    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
+        reason = (
+            _refusal(model_id, answer)
+            if isinstance(answer, HfHubHTTPError)
+            else _unreachable(model_id)
+        )
+        raise InputError(f"{reason} A local folder works too.") from error
+
+
+def _refusal(model_id: str, answer: HfHubHTTPError) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    status = answer.response.status_code
+    login = "Run `hf auth login` (formerly `huggingface-cli login`)"
+    page = f"{constants.ENDPOINT}/{model_id}"
+    gated = isinstance(answer, GatedRepoError)
+    if isinstance(answer, RepositoryNotFoundError) and not gated:
+        return (
+            f"{model_id}: the hub has no such model, or keeps it private. Check the id; {login} "
+            "if it is yours."
+        )
+    if status == 401:
+        return (
+            f"{model_id}: not logged in to the hub, or with a token that is no longer valid. "
+            f"{login}, and accept the licence at {page}."
+        )
+    if gated or status == 403:
+        return (
+            f"{model_id}: you are logged in to the hub, but the licence is not accepted, or the "
+            f"token may not read gated models. Accept the licence at {page}."
+        )
+    return f"{model_id}: the hub answered with error {status}. Try again later."
+
+
+def _unreachable(model_id: str) -> str:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"{model_id}: the hub has to be asked, and HF_HUB_OFFLINE forbids it. Unset it."
+    return f"{model_id}: the hub has to be asked, and there is no network to it. Connect to it."

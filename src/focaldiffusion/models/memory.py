@@ -1,0 +1,219 @@
+"""How much memory and arithmetic a preset needs, found without a GPU and without weights.
+
+The real modules run on torch's meta device, where tensors have sizes but no content, and every
+byte that comes alive or dies is counted. A GPU needs that much for tensors; its context and the
+scratch space of its libraries, of convolutions above all, come on top.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, build
+from focaldiffusion.models.presets import PRESETS, Preset
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+# What the trace has in bfloat16 and a trainer in float32: the trained numbers and their
+# gradients. AdamW's two means come on top.
+_MORE_BYTES_PER_TRAINED = (4 - 2) + (4 - 2) + 4 + 4
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """What one preset needs for one stack at one working size, in bfloat16.
+
+    Attributes:
+        preset: its name.
+        side_px: of the square working image.
+        parameters: of the transformer and the autoencoder.
+        teraflop: of one forward pass of the transformer; multiplying and adding count as two.
+        weights_bytes: parameters, and the position embedding.
+        inference_bytes: weights, and the most that encoding, one step or decoding adds.
+        lora_bytes: weights, and the most that coding or one step of training with AdamW adds. The
+            loss is that of the velocity; gradients through the decoder come on top.
+        lora_checkpointed_bytes: the same with gradient checkpointing.
+    """
+
+    preset: str
+    side_px: int
+    parameters: int
+    teraflop: float
+    weights_bytes: int
+    inference_bytes: int
+    lora_bytes: int
+    lora_checkpointed_bytes: int
+
+
+def memory_table(
+    names: Iterable[str] = ("compact", "sd35-medium", "sd35-large"),
+    sides_px: Sequence[int] = (512, 1024),
+) -> list[MemoryRow]:
+    """A row for each preset and size; the large ones take seconds each."""
+    return [memory_row(name, side_px) for name in names for side_px in sides_px]
+
+
+def memory_row(name: str, side_px: int) -> MemoryRow:
+    """What the preset of this name needs for square images of this size."""
+    work = _Work(PRESETS[name], side_px)
+    parameters = sum(parameter.numel() for parameter in work.model.parameters())
+    weights_bytes = sum(tensor.nbytes for tensor in _tensors(work.model))
+    with FlopCounterMode(display=False) as flop:
+        inference_bytes = peak_bytes(work.model, work.infer)
+    trained = _attach_lora(work.transformer)
+    optimizer_bytes = _MORE_BYTES_PER_TRAINED * trained
+    lora_bytes = peak_bytes(work.model, work.train)
+    work.transformer.enable_gradient_checkpointing(_checkpoint)
+    return MemoryRow(
+        preset=name,
+        side_px=side_px,
+        parameters=parameters,
+        teraflop=sum(flop.get_flop_counts()[type(work.transformer).__name__].values()) / 1e12,
+        weights_bytes=weights_bytes,
+        inference_bytes=inference_bytes,
+        lora_bytes=lora_bytes + optimizer_bytes,
+        lora_checkpointed_bytes=peak_bytes(work.model, work.train) + optimizer_bytes,
+    )
+
+
+class _Work:
+    """The modules of a preset on the meta device, and what they do for one stack."""
+
+    def __init__(self, preset: Preset, side_px: int) -> None:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        cells = side_px // preset.factor
+        channels = preset.state_channels + preset.condition_channels
+        self.autoencoder: AutoencoderKL | None = None
+        with torch.device("meta"):
+            self.transformer = build(preset, "estimate").bfloat16()
+            self.model = nn.ModuleList([self.transformer])
+            if preset.autoencoder is not None:
+                self.autoencoder = AutoencoderKL(**preset.autoencoder).bfloat16()
+                self.model.append(self.autoencoder)
+            empty = partial(torch.empty, dtype=torch.bfloat16)
+            self.image = empty(1, 3, side_px, side_px)
+            self.latents = empty(1, preset.image_channels, cells, cells)
+            self.inputs = {
+                "hidden_states": empty(1, channels, cells, cells),
+                "encoder_hidden_states": empty(
+                    1, preset.prompt_tokens, preset.transformer["joint_attention_dim"]
+                ),
+                "pooled_projections": empty(1, preset.transformer["pooled_projection_dim"]),
+                "timestep": torch.empty(1),
+            }
+
+    @torch.no_grad()
+    def infer(self) -> None:
+        """Encode, one step, decode."""
+        self.code()
+        self.predict()
+
+    def train(self) -> None:
+        """The forward and the backward pass of one step, after the coding."""
+        self.model.zero_grad()
+        self.code()
+        # Not `Tensor.backward`, which would leave the mode that fuses attention.
+        torch.autograd.backward([self.predict().square().mean()])
+
+    @torch.no_grad()
+    def code(self) -> None:
+        if self.autoencoder is not None:
+            self.autoencoder.encode(self.image)
+            self.autoencoder.decode(self.latents)
+
+    def predict(self) -> Tensor:
+        return self.transformer(**self.inputs, return_dict=False)[0]
+
+
+def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
+    """The most bytes of tensors alive at once while `run` works with a model, the model included.
+
+    Args:
+        model: on the meta device or any other.
+        run: called once.
+    """
+    counter = _LiveBytes()
+    counter.add(_tensors(model))
+    with _FusedAttention(), counter:
+        run()
+    return counter.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that operators return, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.add(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        return result
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count the storages of tensors that are not counted yet."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage not in self._known:
+                self._known[storage] = True
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+
+    def _free(self, size: int) -> None:
+        self.live -= size
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as GPUs compute it; on the meta device torch would store all N² products."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.scaled_dot_product_attention and args[0].is_meta:
+            return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3])[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _checkpoint(block: nn.Module, *args: Any) -> Any:
+    # The recomputation runs in the backward pass, outside the mode of the forward pass.
+    return checkpoint(
+        block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _FusedAttention())
+    )
+
+
+def _attach_lora(transformer: SD3Transformer2DModel) -> int:
+    """Make the transformer train as by default; how many numbers that trains."""
+    from peft import LoraConfig
+
+    transformer.requires_grad_(False)
+    transformer.add_adapter(
+        LoraConfig(r=TrainingConfig().lora_rank, target_modules=list(LORA_TARGETS))
+    )
+    for name in ALWAYS_TRAINED:
+        transformer.get_submodule(name).requires_grad_(True)
+    return sum(one.numel() for one in transformer.parameters() if one.requires_grad)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -1,0 +1,44 @@
+"""Generated pixels in the place of fused ones where no frame is sharp: on request, and marked."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.physics.fuse import Fusion, Image
+from focaldiffusion.reconstruction import generated_mark
+
+_FEATHER_PX = 4  # at working resolution: over so many pixels the generated image fades in
+
+
+def fill(fusion: Fusion, generated: Tensor, never_sharp: Tensor) -> Fusion:
+    """Let a generated image replace what no frame shows sharp.
+
+    It fades in within the mask, so every pixel outside keeps what was captured, to the bit; each
+    pixel that it has a part in is marked.
+
+    Args:
+        fusion: at native size (H, W).
+        generated: (3, h, w) linear RGB in [0, 1], at working resolution.
+        never_sharp: (h, w) bool.
+
+    Returns:
+        The fusion with the generated image in it, `generated_mark` in its `source_index`.
+    """
+    size = fusion.source_index.shape[::-1]
+    depth_px = cv2.distanceTransform(never_sharp.cpu().numpy().astype(np.uint8), cv2.DIST_L2, 5)
+    # The outermost pixels of the mask take no part: enlarging carries theirs half a pixel outwards.
+    share: Image = cv2.resize(
+        np.clip((depth_px - 1) / _FEATHER_PX, 0, 1), size, interpolation=cv2.INTER_LINEAR
+    )
+    encoded = linear_to_srgb(generated.clamp(0, 1)).permute(1, 2, 0).cpu().numpy()
+    image: Image = cv2.resize(encoded, size, interpolation=cv2.INTER_LINEAR)
+    # In place: this is an image of native size.
+    image -= fusion.all_in_focus
+    image *= share[..., None]
+    image += fusion.all_in_focus
+    source_index = fusion.source_index.copy()
+    source_index[share > 0] = generated_mark(source_index.dtype)
+    return Fusion(image, source_index)

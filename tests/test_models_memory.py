@@ -1,0 +1,140 @@
+"""Predicted memory and arithmetic, against a real run and against a count by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from focaldiffusion.models.memory import (
+    MemoryRow,
+    _attach_lora,
+    _checkpoint,
+    _Work,
+    memory_row,
+    memory_table,
+    peak_bytes,
+)
+from focaldiffusion.models.presets import PRESETS
+
+COMPACT = PRESETS["compact"]
+SIDE_PX = 256
+
+
+def allocated_bytes(run: Callable[[], object]) -> int:
+    """The most bytes that the CPU's allocator has given to `run` at once."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    events = recorded.profiler.kineto_results.events()
+    memory = sorted(
+        (event for event in events if event.name() == "[memory]"),
+        key=lambda event: event.start_ns(),
+    )
+    live = peak = 0
+    for event in memory:
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+def on_cpu(module: nn.Module) -> None:
+    module.to_empty(device="cpu")
+    for tensor in (*module.parameters(), *module.buffers()):
+        nn.init.normal_(tensor, std=0.02)
+
+
+def bytes_of(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+@pytest.mark.parametrize("task", ["infer", "train", "train_checkpointed"])
+def test_the_transformer_allocates_what_is_predicted(task: str) -> None:
+    """Within 1 %: the CPU's kernels take a little scratch space of their own."""
+    predicted, real = _Work(COMPACT, SIDE_PX), _Work(COMPACT, SIDE_PX)
+    if task != "infer":
+        _attach_lora(predicted.transformer)
+        _attach_lora(real.transformer)
+    if task == "train_checkpointed":
+        predicted.transformer.enable_gradient_checkpointing(_checkpoint)
+        real.transformer.enable_gradient_checkpointing()
+    on_cpu(real.model)
+    real.inputs = {name: torch.randn_like(one, device="cpu") for name, one in real.inputs.items()}
+    run = "infer" if task == "infer" else "train"
+    peak = peak_bytes(predicted.model, getattr(predicted, run)) - bytes_of(predicted.model)
+    assert peak == pytest.approx(allocated_bytes(getattr(real, run)), rel=0.01)
+
+
+def test_the_autoencoder_allocates_what_is_predicted() -> None:
+    """Encoding, within 1 %. Of decoding the CPU needs a quarter more, to reorder convolutions."""
+    settings = {**PRESETS["sd35-medium"].autoencoder, "block_out_channels": (32, 64, 128, 128)}
+    real = AutoencoderKL(**settings)
+    with torch.device("meta"):
+        predicted = AutoencoderKL(**settings)
+        image = torch.empty(1, 3, SIDE_PX, SIDE_PX)
+    image_on_cpu = torch.zeros(image.shape)
+    with torch.no_grad():
+        peak = peak_bytes(predicted, lambda: predicted.encode(image))
+        allocated = allocated_bytes(lambda: real.encode(image_on_cpu))
+    assert peak - bytes_of(predicted) == pytest.approx(allocated, rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def row() -> MemoryRow:
+    return memory_row("compact", SIDE_PX)
+
+
+def test_arithmetic_is_that_of_a_count_by_hand(row: MemoryRow) -> None:
+    width, layers, tokens, text = 264, 4, (SIDE_PX // 8) ** 2, 1
+    # Queries, keys, values, output: 4 D². Feed forward: 2 · 4 D². Modulation, once: 6 D².
+    block = 12 * width**2
+    image = layers * (tokens * block + 6 * width**2)
+    # The last layer takes only queries, keys and values of the text, and two modulations.
+    written = (layers - 1) * (text * block + 6 * width**2)
+    read = text * 3 * width**2 + 2 * width**2
+    attention = layers * 2 * (tokens + text) ** 2 * width
+    ends = tokens * width * (COMPACT.state_channels + COMPACT.condition_channels)
+    ends += tokens * width * COMPACT.state_channels + 2 * width**2
+    time_and_text = (256 + width) * width + (8 + width) * width + text * 8 * width
+    by_hand = image + written + read + attention + ends + time_and_text
+    assert row.teraflop * 1e12 == pytest.approx(2 * by_hand, rel=1e-9)
+
+
+def test_weights_are_all_that_is_saved_in_bfloat16(row: MemoryRow) -> None:
+    position_embedding = 128**2 * 264
+    assert row.weights_bytes == 2 * (row.parameters + position_embedding)
+    assert row.parameters + position_embedding <= 15_000_000
+
+
+def test_checkpointing_saves_memory_and_training_costs_most(row: MemoryRow) -> None:
+    assert row.weights_bytes < row.inference_bytes < row.lora_checkpointed_bytes < row.lora_bytes
+
+
+def test_activations_grow_with_the_area_and_not_with_its_square(row: MemoryRow) -> None:
+    """Attention is fused: four times the tokens are not sixteen times the memory."""
+    larger = memory_row("compact", 2 * SIDE_PX)
+    growth = (larger.inference_bytes - larger.weights_bytes) / (
+        row.inference_bytes - row.weights_bytes
+    )
+    assert growth == pytest.approx(4, rel=0.05)
+
+
+def test_the_table_has_a_row_for_each_preset_and_size() -> None:
+    rows = memory_table(names=["tiny", "compact"], sides_px=[64, 128])
+    assert [(row.preset, row.side_px) for row in rows] == [
+        ("tiny", 64),
+        ("tiny", 128),
+        ("compact", 64),
+        ("compact", 128),
+    ]
+
+
+def test_the_autoencoder_counts_with_the_transformer() -> None:
+    with torch.device("meta"):
+        autoencoder = AutoencoderKL(**PRESETS["tiny"].autoencoder)
+    work = _Work(PRESETS["tiny"], 64)
+    expected = bytes_of(autoencoder) // 2 + bytes_of(work.transformer)
+    assert memory_row("tiny", 64).weights_bytes == expected

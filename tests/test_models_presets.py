@@ -1,0 +1,135 @@
+"""Sizes of the networks: Stable Diffusion 3.5's published ones, and our small one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from torch import nn
+
+from focaldiffusion.models.codecs import PatchCodec, VAECodec
+from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, Proposal, latent_condition
+from focaldiffusion.models.denoiser import build
+from focaldiffusion.models.presets import PRESETS, Preset
+
+
+def on_meta(preset: Preset) -> SD3Transformer2DModel:
+    with torch.device("meta"):
+        return build(preset, "estimate")
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "position_embedding"),
+    [
+        ("sd35-medium", 2_243_171_520, 384**2 * 1536),
+        ("sd35-large", 8_056_627_520, 192**2 * 2432),
+    ],
+)
+def test_bases_have_the_published_size(name: str, count: int, position_embedding: int) -> None:
+    preset = PRESETS[name]
+    channels = preset.image_channels
+    with torch.device("meta"):
+        base = SD3Transformer2DModel(
+            **preset.transformer, in_channels=channels, out_channels=channels
+        )
+    assert parameters(base) == count
+    assert sum(buffer.numel() for buffer in base.buffers()) == position_embedding
+    width = base.inner_dim
+    added_in = (preset.depth_channels + preset.condition_channels) * 2 * 2 * width
+    added_out = preset.depth_channels * 2 * 2 * (width + 1)
+    assert parameters(on_meta(preset)) == count + added_in + added_out
+
+
+@pytest.mark.parametrize("name", ["sd35-medium", "sd35-large"])
+def test_autoencoder_has_the_published_size(name: str) -> None:
+    with torch.device("meta"):
+        autoencoder = AutoencoderKL(**PRESETS[name].autoencoder)
+    assert parameters(autoencoder) == 83_819_683
+
+
+def test_dual_attention_is_in_the_first_thirteen_layers_of_medium_alone() -> None:
+    for name, layers, dual in (("sd35-medium", 24, 13), ("sd35-large", 38, 0)):
+        blocks = on_meta(PRESETS[name]).transformer_blocks
+        assert [block.use_dual_attention for block in blocks] == [
+            layer < dual for layer in range(layers)
+        ]
+
+
+def test_compact_is_at_most_15_million_numbers_with_its_position_embedding() -> None:
+    transformer = on_meta(PRESETS["compact"])
+    assert sum(tensor.numel() for tensor in transformer.state_dict().values()) <= 15_000_000
+
+
+def test_the_state_of_a_cell_of_compact_is_narrower_than_the_network() -> None:
+    preset = PRESETS["compact"]
+    assert preset.state_channels < on_meta(preset).inner_dim
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_channels_are_those_of_codec_and_conditioning(name: str) -> None:
+    preset = PRESETS[name]
+    if preset.autoencoder is None:
+        codec: PatchCodec | VAECodec = PatchCodec(preset.factor)
+    else:
+        with torch.device("meta"):
+            codec = VAECodec(AutoencoderKL(**preset.autoencoder))
+    assert codec.factor == preset.factor
+    assert codec.channels == preset.image_channels
+    assert codec.depth_channels == preset.depth_channels
+
+    side = 2 * preset.factor
+    proposal = Proposal(
+        all_in_focus=torch.zeros(1, 3, side, side),
+        depth_code=torch.zeros(1, 1, side, side),
+        features=torch.zeros(1, len(FEATURES), side, side),
+        histogram=torch.zeros(1, HISTOGRAM_BINS, side, side),
+    )
+    maps = latent_condition(proposal, preset.factor, preset.pooling)
+    assert codec.channels + maps.shape[1] == preset.condition_channels
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width"),
+    [
+        ("sd35-medium", 768, 1024),
+        ("sd35-large", 1024, 768),
+        ("compact", 768, 1024),
+        ("compact", 1024, 1024),
+        ("tiny", 384, 48),
+    ],
+)
+def test_output_has_the_shape_of_the_state(name: str, height: int, width: int) -> None:
+    preset = PRESETS[name]
+    transformer = on_meta(preset)
+    cells = (height // preset.factor, width // preset.factor)
+    channels = preset.state_channels + preset.condition_channels
+    with torch.device("meta"):
+        velocity = transformer(
+            hidden_states=torch.empty(2, channels, *cells),
+            encoder_hidden_states=torch.empty(
+                2, preset.prompt_tokens, preset.transformer["joint_attention_dim"]
+            ),
+            pooled_projections=torch.empty(2, preset.transformer["pooled_projection_dim"]),
+            timestep=torch.empty(2),
+        ).sample
+    assert velocity.shape == (2, preset.state_channels, *cells)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_max_side_is_where_the_position_embedding_ends(name: str) -> None:
+    preset = PRESETS[name]
+    embed = on_meta(preset).pos_embed
+    side = preset.max_side_px // preset.factor
+    assert embed.cropped_pos_embed(side, side).shape[1] == embed.pos_embed.shape[1]
+    with pytest.raises(ValueError, match="cannot be greater than `pos_embed_max_size`"):
+        embed.cropped_pos_embed(side + embed.patch_size, side)
+
+
+def test_a_preset_has_one_codec() -> None:
+    with pytest.raises(ValueError, match="either an autoencoder or a patch factor"):
+        Preset({}, prompt_tokens=1)

@@ -1,0 +1,206 @@
+"""The generator of path-traced rooms: drawing and files always, rays where Mitsuba is installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rooms import source
+
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.data.sets.stacks import Stacks
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import shapes
+import wallpapers
+from parts import Part
+from path_traced_rooms import KINDS, PROGRAMME, Job, Kind, Light, write_scene
+from path_tracing import View, depth_at_pixel_centres, mitsuba_scene, render
+from room_layout import Eye, Room
+
+SIZE = (24, 32)
+JOBS = [Job(index, 0, SIZE, 1) for index in range(len(PROGRAMME))]
+
+
+def rays_to_depth(room: Room, count: int = 13) -> np.ndarray:
+    """Planar depth of the wall or floor behind `count` x `count` points of the picture."""
+    share = np.linspace(-1, 1, count)
+    origin = np.array(room.eye.position_m)
+    rays = np.array([room.eye.point(x, y, 1.0) - origin for x in share for y in share])
+    nearest = np.full(len(rays), np.inf)
+    for part in room.parts[:2]:  # the back wall and the floor
+        a, b, c = part.mesh.positions[:3]
+        edges = np.stack([b - a, c - a], 1)
+        normal = np.cross(*edges.T)
+        t = normal @ (a - origin) / (rays @ normal)
+        uv = np.linalg.lstsq(edges, (origin + t[:, None] * rays - a).T, rcond=None)[0]
+        hit = (t > 0) & (uv > -1e-9).all(0) & (uv < 1 + 1e-9).all(0)
+        nearest = np.where(hit, np.minimum(nearest, t), nearest)
+    return nearest
+
+
+def same_surface(one: Part, other: Part) -> bool:
+    return np.array_equal(one.mesh.positions, other.mesh.positions) and np.array_equal(
+        one.colour, other.colour
+    )
+
+
+@pytest.mark.parametrize("name", ["macro", "table"])
+def test_near_planes_are_equally_spaced_in_dioptres(name: str) -> None:
+    steps = np.diff(1 / np.array(KINDS[name].focus_distances_m))
+    np.testing.assert_allclose(steps, steps.mean(), rtol=0.06)  # three digits of 0.1 m
+
+
+@pytest.mark.parametrize("name", ["room", "hall"])
+def test_far_planes_have_equal_ratios(name: str) -> None:
+    ratios = np.diff(np.log(KINDS[name].focus_distances_m))
+    np.testing.assert_allclose(ratios, ratios.mean(), rtol=0.02)
+
+
+def test_lens_and_planes_do_not_depend_on_what_is_drawn() -> None:
+    for index, (kind, _) in enumerate(PROGRAMME):
+        assert {Job(index, seed, SIZE, 1).kind for seed in range(5)} == {KINDS[kind]}
+
+
+def test_camera_follows_the_size_of_the_picture() -> None:
+    camera = Kind(50, 2.0, (1.0, 2.0), (0, 0)).camera((360, 720))
+    assert camera.focal_length_px == pytest.approx(1000)
+    assert camera.aperture_diameter_m == pytest.approx(0.025)
+    assert camera.image_size == (360, 720)
+
+
+def test_eye_sees_the_floor_at_the_lower_edge_at_the_depth_asked_for() -> None:
+    eye = Eye.above_floor(0.7, 0.3, 0.36, 0.27)
+    below = eye.point(0.4, -1, 0.7)
+    assert below[2] == pytest.approx(0)
+    assert below[1] == pytest.approx(eye.floor_y_m(0.7))
+    axis = np.subtract(eye.target_m, eye.position_m)
+    assert np.dot(below - eye.position_m, axis) == pytest.approx(0.7)  # planar depth
+
+
+@pytest.mark.parametrize("job", JOBS[3:7:2], ids=lambda job: job.name)
+def test_room_is_that_of_its_seed_at_any_number_of_pixels_and_paths(job: Job) -> None:
+    room, again = job.room(), Job(job.index, job.seed, (48, 64), 9).room()
+    assert (room.eye, room.lights) == (again.eye, again.lights)
+    assert all(same_surface(*pair) for pair in zip(room.parts, again.parts, strict=True))
+    other = Job(job.index, job.seed + 7, SIZE, 1).room()
+    assert not same_surface(room.parts[0], other.parts[0])
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_wall_and_floor_fill_the_picture_within_the_reach(job: Job) -> None:
+    depth = rays_to_depth(job.room())
+    near_m, far_m = job.kind.focus_distances_m[0], job.kind.focus_distances_m[-1]
+    assert depth.max() <= 1.01 * far_m  # also false where a ray escapes
+    assert depth.min() >= near_m
+
+
+@pytest.mark.parametrize("paint", wallpapers.WALLPAPERS, ids=lambda paint: paint.__name__)
+@pytest.mark.parametrize(("shape", "feature_px"), [((64, 64), 2.0), ((90, 300), 12.0)])
+def test_wallpaper_has_its_size_and_shows_something(
+    paint: wallpapers.Wallpaper, shape: tuple[int, int], feature_px: float
+) -> None:
+    for seed in range(4):
+        image = paint(np.random.default_rng(seed), shape, feature_px)
+        assert image.dtype == np.float32
+        assert (image.shape[0], image.shape[2]) == (shape[0], 3)
+        assert abs(image.shape[1] - shape[1]) < 12  # boards of whole texels
+        assert image.min() >= 0
+        assert image.max() <= 1
+        assert image.std(axis=(0, 1)).max() > 0.02
+
+
+def test_files_are_read_back_as_the_dataset_of_stacks(tmp_path: Path) -> None:
+    job = Job(2, 5, (60, 80), 4)
+    ramp = np.linspace(0.1, 1.0, 80, dtype=np.float32) * np.ones((60, 1), np.float32)
+    pinhole = np.repeat(ramp[..., None], 3, 2)
+    depth_m = (0.1 + ramp).astype(np.float32)
+    frames = [pinhole for _ in job.kind.focus_distances_m]
+    write_scene(job, Light(frames, pinhole, depth_m), tmp_path / job.name, "0.0")
+    data = Stacks(source("stacks", dataset_type="stacks", data_root=str(tmp_path)))
+    sample = data[0]
+    assert isinstance(sample, StackSample)
+    assert data.name(0) == "02_macro_easy"
+    assert sample.stack.focus_distances_m is not None
+    assert sample.stack.focus_distances_m.tolist() == pytest.approx(job.kind.focus_distances_m)
+    assert sample.stack.camera == job.kind.camera(job.size)
+    np.testing.assert_array_equal(sample.depth_m, depth_m)
+    assert bool(sample.valid.all())
+    note = json.loads((tmp_path / job.name / "stack" / "stack.json").read_text())["note"]
+    assert note["focus_distances"] == "fixed in advance for every macro scene, as is the lens"
+    assert (note["seed"], note["scene"]) == (5, 2)
+
+
+def test_frames_have_the_sensors_noise_and_the_truth_has_none(tmp_path: Path) -> None:
+    from PIL import Image
+
+    job = Job(0, 0, (80, 80), 4)
+    flat = np.full((80, 80, 3), 0.2, np.float32)
+    flat[:8] = 1.0
+    write_scene(job, Light([flat] * 6, flat, flat[..., 0]), tmp_path / "flat", "0.0")
+    truth = np.asarray(Image.open(tmp_path / "flat" / "truth" / "all_in_focus.png"), float)
+    frame = np.asarray(Image.open(tmp_path / "flat" / "stack" / "frame_03.png"), float)
+    assert truth[8:].std() == 0
+    # Rounding adds a twelfth to the variance; 21600 samples tell it to half a per cent.
+    assert (frame - truth)[8:].std() == pytest.approx(np.sqrt(1 + 1 / 12), rel=0.03)
+    assert abs((frame - truth)[8:].mean()) < 0.5  # the truth is rounded once
+
+
+@pytest.fixture(scope="module")
+def mitsuba():
+    mi = pytest.importorskip("mitsuba")
+    mi.set_variant("scalar_rgb")  # needs no compiler
+    return mi
+
+
+VIEW = View(SIZE, 40.0, 0.05, (0.0, 0.0, 0.5), (0.0, 1.0, 0.2))
+
+
+def test_depth_is_planar_at_pixel_centres(mitsuba, tmp_path: Path) -> None:
+    """The plane z = 0 seen from 0.5 m above: h = z (sin p - v cos p) along a ray of height v."""
+    floor = shapes.plate(200.0, 200.0)
+    scene = mitsuba_scene([Part(floor, (0.5, 0.5, 0.5))], [], (1.0, 1.0, 1.0), tmp_path)
+    pitch = np.arctan2(0.3, 1.0)
+    view = View(SIZE, 80.0, 0.05, VIEW.position_m, VIEW.target_m)
+    up = (SIZE[0] / 2 - (np.arange(SIZE[0]) + 0.5)) / view.focal_length_px
+    expected = 0.5 / (np.sin(pitch) - up * np.cos(pitch))
+    depth = depth_at_pixel_centres(scene, view)
+    np.testing.assert_allclose(depth, np.repeat(expected[:, None], SIZE[1], 1), rtol=2e-5)
+
+
+def test_edge_is_blurred_by_the_disc_of_the_thin_lens(mitsuba, tmp_path: Path) -> None:
+    """A black half-plane before a bright sky: a projected disc of diameter D has variance D²/16."""
+    card = shapes.plate(20.0, 20.0).turned("x", 90).at(10.0, 1.0)
+    scene = mitsuba_scene([Part(card, (0.0, 0.0, 0.0))], [], (1.0, 1.0, 1.0), tmp_path)
+    view = View((4, 64), 400.0, 0.05, (0.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+    image = render(scene, view, 2.0, 256, 0)[..., 0].mean(0)
+    light = -np.diff(image)
+    x = np.arange(1, 64)
+    mean = (x * light).sum() / light.sum()
+    variance = ((x - mean) ** 2 * light).sum() / light.sum()
+    diameter = 0.05 * 400.0 * abs(1 / 1.0 - 1 / 2.0)
+    assert light.sum() == pytest.approx(1, abs=1e-6)
+    assert mean == pytest.approx(32, abs=0.1)
+    # Pixels add 1/12, steps between them as much again; 1024 paths a column leave 1 %.
+    assert variance == pytest.approx(diameter**2 / 16 + 1 / 12, rel=0.04)
+
+
+def test_command_gives_the_same_files_twice(mitsuba, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "path_traced_rooms.py"
+    command = [sys.executable, str(script), "--variant", "scalar_rgb"]
+    command += ["--scenes", "1", "--size", "40", "30", "--samples-per-pixel", "4", "--output"]
+    for name in ("one", "two"):
+        subprocess.run([*command, str(tmp_path / name)], check=True, capture_output=True)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert len(files) == 6 + 1 + 2
+    for path in files:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+    again = subprocess.run([*command, str(tmp_path / "one")], capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "already holds truth" in again.stderr or "already holds stack" in again.stderr
