@@ -64,8 +64,8 @@ def test_procedural_scenes_need_no_folder(tmp_path: Path) -> None:
 def test_the_depth_scale_is_that_of_a_sample_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rgbd.write(tmp_path / "tree")
-    room = sorted((tmp_path / "tree").iterdir())[0]
+    room = tmp_path / "tree" / "room"
+    rgbd.write(room)
     stored = np.load(room / "depth.npz")["depth"]
     lens = ("--f-number", "2", "--sensor-width-mm", "36", "--depth-scale", "0.5")
     where = ("--data-root", tmp_path / "tree", "--output", tmp_path / "out")
