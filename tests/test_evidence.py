@@ -32,6 +32,15 @@ def test_moments_are_those_of_the_posterior():
     torch.testing.assert_close(found.std, torch.tensor([[0.5, math.sqrt(27 / 16)]]))
 
 
+def test_the_posterior_along_a_surface_is_interpolated():
+    row = [0.5, 0.2, 0.3]
+    found = evidence(row, row, row, row, row)
+    # Half-way to 1, at 1, half-way to 3, and beyond either end.
+    surface = torch.tensor([[0.5, 1.0, 2.0, -1.0, 9.0]])
+    expected = torch.tensor([[0.35, 0.2, 0.25, 0.5, 0.3]])
+    torch.testing.assert_close(found.posterior_at(surface), expected)
+
+
 def test_a_flat_posterior_knows_nothing_and_a_single_peak_all():
     found = evidence([1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0])
     torch.testing.assert_close(found.entropy, torch.tensor([[1.0, 0.0]]))

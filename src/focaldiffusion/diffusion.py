@@ -1,0 +1,433 @@
+"""FocalDiffusionPipeline: physics proposes, a generative model completes. A pipeline of diffusers.
+
+Import this module where it is needed, and before loading a model: diffusers looks the classes of
+a model's parts up among the modules that are imported, and takes seconds to import itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from typing import Any, get_args
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
+from torch import Tensor, nn
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import Estimate, Generation, Stage, describe, resurface
+from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
+from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators
+from focaldiffusion.models.conditioning import (
+    Proposal,
+    SurfaceCode,
+    condition_channels,
+    proposal_of,
+)
+from focaldiffusion.models.denoiser import build
+from focaldiffusion.models.flow import Start
+from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.models.prompt import EmptyPrompt
+from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.pipeline import recover
+from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.stack import FocalStack, MemoryFrames
+
+_SHIFT = 3.0  # of the noise levels of Stable Diffusion 3.5
+_SMALLEST_TILE_TOKENS = 4  # a side, so that the quarter that neighbours share is one
+_AT_THE_BOUND = 1 / 16  # code units from a bound within which a surface counts as being there
+_TOLERATED_SPREAD = 1 / 16  # code units: members agree within half a bin of the conditioning
+_ALIGNMENT_BYTES = 64  # of torch's own allocations on a CPU
+_MAD_TO_STD = 1.4826  # of a normal distribution
+
+
+class FocalDiffusionPipeline(DiffusionPipeline):
+    """A focal stack to its all-in-focus image and depth.
+
+    The physical estimate comes first: its image and surface, and the evidence around them, are
+    what the network sees, and it completes the surface. The image is still fused from captured
+    pixels.
+    """
+
+    model_cpu_offload_seq = "prompt->transformer->vae"  # type: ignore[assignment]
+    _optional_components = ["vae"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        transformer: SD3Transformer2DModel,
+        prompt: EmptyPrompt,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: AutoencoderKL | None = None,
+        start: str = "estimate",
+        depth_code: str = "log",
+        patch_factor: int | None = None,
+        pooling: str = "extremes",
+    ) -> None:
+        """Put a model together from its parts.
+
+        Args:
+            transformer: widened for state and conditioning, see `widen`.
+            prompt: the empty prompt.
+            scheduler: of the flow.
+            vae: the autoencoder; None for the patch codec.
+            start: of the flow: "estimate" or "noise".
+            depth_code: of `DepthCodec`: "log" or "inverse".
+            patch_factor: pixels of a side of a latent cell of the patch codec; None with a vae.
+            pooling: of `latent_condition`: "extremes" or "unshuffled".
+
+        Raises:
+            InputError: the parts do not fit each other.
+        """
+        super().__init__()
+        self.register_modules(transformer=transformer, prompt=prompt, scheduler=scheduler, vae=vae)
+        self.register_to_config(
+            start=start, depth_code=depth_code, patch_factor=patch_factor, pooling=pooling
+        )
+        self._check_parts()
+
+    @classmethod
+    def from_preset(
+        cls, name: str, start: Start = "estimate", seed: int = 0, depth_code: str = "log"
+    ) -> FocalDiffusionPipeline:
+        """A model of random weights; with `estimate` it says what physics says.
+
+        Args:
+            name: of `PRESETS`.
+            start: of the flow.
+            seed: of the weights; torch's global generator stays as it was.
+            depth_code: of `DepthCodec`.
+
+        Raises:
+            InputError: there is no such preset.
+        """
+        if name not in PRESETS:
+            raise InputError(f"preset {name!r} is unknown; expected {', '.join(PRESETS)}.")
+        preset = PRESETS[name]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            transformer = build(preset, start).eval()
+            vae = None if preset.autoencoder is None else AutoencoderKL(**preset.autoencoder).eval()
+        prompt = EmptyPrompt(
+            preset.prompt_tokens,
+            preset.transformer["joint_attention_dim"],
+            preset.transformer["pooled_projection_dim"],
+        )
+        pipeline = cls(
+            transformer,
+            prompt,
+            FlowMatchEulerDiscreteScheduler(shift=_SHIFT),
+            vae,
+            start=start,
+            depth_code=depth_code,
+            patch_factor=preset.patch_factor,
+            pooling=preset.pooling,
+        )
+        pipeline.register_to_config(_name_or_path=f"{name}, random weights of seed {seed}")
+        return pipeline
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any
+    ) -> FocalDiffusionPipeline:
+        """As any pipeline of diffusers, but from safetensors alone: nothing is unpickled."""
+        pipeline = super().from_pretrained(
+            pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True}
+        )
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                _align(part)
+        return pipeline
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
+        """Fetch a model from the hub. The inherited one refuses parts that diffusers lacks."""
+        from huggingface_hub import snapshot_download
+
+        names = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+        return snapshot_download(
+            pretrained_model_name,
+            allow_patterns=["*.json", "*.safetensors"],
+            **{name: kwargs[name] for name in names if kwargs.get(name) is not None},
+        )
+
+    @property
+    def codec(self) -> LatentCodec:
+        """Between images or depth codes and the latents that the flow runs on."""
+        return PatchCodec(self.config["patch_factor"]) if self.vae is None else VAECodec(self.vae)
+
+    @property
+    def completer(self) -> Completer:
+        """The network with all that it takes to run it."""
+        return Completer(
+            self.transformer,
+            self.prompt,
+            self.scheduler,
+            self.codec,
+            self.config["start"],
+            self.config["pooling"],
+            self._execution_device,
+        )
+
+    def __call__(
+        self,
+        stack: FocalStack,
+        *,
+        psf: PSF | None = None,
+        steps: int | None = None,
+        ensemble: int = 1,
+        seed: int = 0,
+        tile_px: int | None = None,
+        fill_unsharp: bool = False,
+    ) -> Reconstruction:
+        """Recover the all-in-focus image and the depth of a stack that is aligned.
+
+        Args:
+            stack: at working resolution. Without native frames, its images are fused.
+            psf: shape of the lens blur; None for a disc.
+            steps: see `refine`.
+            ensemble: see `refine`.
+            seed: see `refine`.
+            tile_px: see `refine`.
+            fill_unsharp: let the generated image replace what no frame shows sharp.
+
+        Returns:
+            At the size of the native frames.
+
+        Raises:
+            InputError: see `check_inputs`.
+        """
+        self.check_inputs(steps, ensemble, tile_px)
+        frames = MemoryFrames(stack) if stack.frames is None else stack.frames
+        reconstruction, estimate = recover(
+            replace(stack, frames=frames),
+            None if stack.camera is None else stack.camera.resized(frames.size),
+            psf or PSF(),
+            self._bar,
+            partial(
+                self.refine,
+                steps=steps,
+                ensemble=ensemble,
+                seed=seed,
+                tile_px=tile_px,
+                with_image=fill_unsharp,
+            ),
+            fill_unsharp=fill_unsharp,
+        )
+        return replace(reconstruction, provenance=describe(stack, estimate))
+
+    def check_inputs(self, steps: int | None, ensemble: int, tile_px: int | None) -> None:
+        """Check the options of `refine`, before the long work.
+
+        Raises:
+            InputError: steps or members that this model cannot make; tiles that do not fit it.
+        """
+        if self.config["start"] == "estimate" and steps not in (None, 1):
+            raise InputError(
+                f"steps: got {steps}, but this model goes from the physical estimate to the "
+                "result in 1 step. Leave steps out."
+            )
+        if self.config["start"] == "estimate" and ensemble > 1:
+            raise InputError(
+                f"ensemble: got {ensemble}, but this model starts from the physical estimate, so "
+                "its members would all be equal. Leave it out, or take a model that starts from "
+                "noise."
+            )
+        for name, value in (("steps", steps), ("ensemble", ensemble)):
+            if value is not None and value < 1:
+                raise InputError(f"{name}: got {value}; expected at least 1.")
+        completer = self.completer
+        smallest_px = _SMALLEST_TILE_TOKENS * completer.multiple_px
+        if tile_px is not None and not smallest_px <= tile_px <= completer.max_side_px:
+            raise InputError(
+                f"tile_px: got {tile_px}; expected {smallest_px} to {completer.max_side_px} for "
+                "this model. Leave it out for the largest."
+            )
+
+    def propose(self, stack: FocalStack, estimate: Estimate) -> tuple[Proposal, SurfaceCode]:
+        """What the network sees of a physical estimate, B = 1, and the code of its surfaces."""
+        evidence = estimate.evidence
+        code = SurfaceCode.from_stack(
+            stack, evidence, estimate.blur_scale, self.config["depth_code"]
+        )
+        proposal = proposal_of(
+            evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
+        )
+        return proposal, code
+
+    @torch.no_grad()
+    def predict(
+        self, proposal: Proposal, steps: int | None = None, generator: Generators = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the model makes of proposals, B of any size.
+
+        Args:
+            proposal: (B, ..., H, W).
+            steps: along the flow; None for 1 from the estimate, 4 from noise.
+            generator: of the noise; a list has one for each sample.
+
+        Returns:
+            The image (B, 3, H, W), sRGB, and the depth code (B, 1, H, W); may leave [-1, 1].
+        """
+        planes = self.completer.predict(proposal, self._steps(steps), generator, with_image=True)
+        return planes[:, :3], planes[:, 3:]
+
+    @torch.no_grad()
+    def refine(
+        self,
+        stack: FocalStack,
+        estimate: Estimate,
+        stage: Stage | None = None,
+        *,
+        steps: int | None = None,
+        ensemble: int = 1,
+        seed: int = 0,
+        tile_px: int | None = None,
+        with_image: bool = False,
+    ) -> Estimate:
+        """Complete a physical estimate. With its options bound, this is a `Refine`.
+
+        The surface is the median of the ensemble. Its confidence is that of `resurface`, times
+        exp(-(spread / tolerated)² / 2): where the members differ, evidence and prior together
+        leave the depth open, whatever each of them says.
+
+        Args:
+            stack: at working resolution.
+            estimate: what physics says of it.
+            stage: times the work and shows its progress; None for diffusers' progress bars.
+            steps: along the flow; None for 1 from the estimate, 4 from noise.
+            ensemble: how many members, of seeds `seed`, `seed` + 1, ...
+            seed: of the noise.
+            tile_px: longest side of a tile [px]; None for the longest that the model covers.
+            with_image: also generate the image, as filling needs it.
+
+        Raises:
+            InputError: see `check_inputs`; or the model gives no numbers.
+        """
+        self.check_inputs(steps, ensemble, tile_px)
+        stage = stage or self._bar
+        proposal, code = self.propose(stack, estimate)
+        completer, step_count = self.completer, self._steps(steps)
+        members = []
+        with stage("generating") as count:
+            for index in range(ensemble):
+
+                def progress(done: int, total: int, before: int = index) -> None:
+                    count(before * total + done, ensemble * total)
+
+                planes = completer.predict(
+                    proposal,
+                    step_count,
+                    torch.Generator().manual_seed(seed + index),
+                    with_image=with_image,
+                    tile_px=tile_px,
+                    progress=progress,
+                )
+                members.append(planes.to(estimate.coordinate.device))
+        self.maybe_free_model_hooks()
+        planes, spreads = _median_and_spread(torch.cat(members))
+        if not planes.isfinite().all():
+            raise InputError(
+                f"the model gave NaN or infinity in {self.transformer.dtype}. Use bfloat16 or "
+                "float32; if it was one of these, its weights are damaged."
+            )
+        refined = resurface(stack, estimate, _coordinate(planes[-1], code, estimate), stage)
+        spread = spreads[-1] if ensemble > 1 else None
+        if spread is not None:
+            agreed = torch.exp(-((spread / _TOLERATED_SPREAD) ** 2) / 2)
+            refined = replace(refined, confidence=refined.confidence * agreed)
+        generation = Generation(
+            model=str(self.name_or_path or type(self).__name__),
+            provenance={
+                # In the hub's cache, this path has the revision.
+                "weights": self.transformer.config.get("_name_or_path"),
+                "start": self.config["start"],
+                "depth_code": self.config["depth_code"],
+                "dtype": str(self.transformer.dtype).removeprefix("torch."),
+                "steps": step_count,
+                "ensemble": ensemble,
+                "seed": seed,
+                "tile_px": tile_px,
+                "mean_spread": None if spread is None else float(spread.mean()),
+            },
+            image=srgb_to_linear((planes[:3].clamp(-1, 1) + 1) / 2) if with_image else None,
+            spread=spread,
+        )
+        return replace(refined, generation=generation)
+
+    def _steps(self, steps: int | None) -> int:
+        return DEFAULT_STEPS[self.config["start"]] if steps is None else steps
+
+    def _check_parts(self) -> None:
+        start, patch_factor = self.config["start"], self.config["patch_factor"]
+        if start not in get_args(Start):
+            raise InputError(f"start {start!r} is unknown; expected {', '.join(get_args(Start))}.")
+        if (self.vae is None) == (patch_factor is None):
+            raise InputError(
+                f"vae is {'missing' if self.vae is None else 'given'} and patch_factor is "
+                f"{patch_factor}; expected one of the two."
+            )
+        codec = self.codec
+        state = codec.channels + codec.depth_channels
+        condition = codec.channels + condition_channels(codec.factor, self.config["pooling"])
+        got = (self.transformer.config.in_channels, self.transformer.config.out_channels)
+        if got != (state + condition, state):
+            raise InputError(
+                f"the transformer has {got[0]} input and {got[1]} output channels; expected "
+                f"{state + condition} and {state} with this codec. Widen it first, or take all "
+                "parts from one checkpoint."
+            )
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A stage as diffusers' progress bar shows it."""
+        with self.progress_bar(total=1) as bar:
+            bar.set_description(name)
+
+            def show(done: int, total: int) -> None:
+                bar.n, bar.total = done, total
+                bar.refresh()
+
+            yield show
+            show(1, 1)
+
+
+def _align(part: nn.Module) -> None:
+    """Move weights that lie anywhere in a mapped file to where torch would allocate them.
+
+    Matrix products on a CPU round differently by alignment: without this, a model that was saved
+    and loaded would differ from itself in the last bits.
+    """
+    for parameter in part.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT_BYTES:
+            parameter.data = parameter.data.clone()
+
+
+def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
+    """Over the first dimension: the median, and a standard deviation from the median deviation."""
+
+    def median(values: Tensor) -> Tensor:
+        ordered, last = values.sort(0).values, len(values) - 1
+        return (ordered[last // 2] + ordered[(last + 1) // 2]) / 2
+
+    middle = median(members)
+    return middle, _MAD_TO_STD * median((members - middle).abs())
+
+
+def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:
+    """The surface (H, W) of a refined code.
+
+    A code ends at its bounds. Where physics saw beyond, towards infinity, and the model stays at
+    the bound, it has not said otherwise.
+    """
+    physical = code.encode(estimate.coordinate)
+    stays = (physical.abs() == 1) & ((refined - physical).abs() < _AT_THE_BOUND)
+    return torch.where(stays, estimate.coordinate, code.decode(refined))

@@ -1,0 +1,109 @@
+"""What training changed of a widened transformer: a LoRA adapter and the widened layers.
+
+The adapter is a folder in the format of PEFT. The layers of `ALWAYS_TRAINED` lie beside it: PEFT
+would save them as its own modules, and then no other program could load the adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+_ADAPTER, _WIDENED = "adapter", "widened.safetensors"
+ADAPTER_FILES = (_ADAPTER, _WIDENED)
+"""What `save_adapter` writes."""
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # PEFT wraps a model twice before it names its layers
+
+
+def save_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
+    """Write the one adapter of a transformer, and its widened layers, to a folder that exists."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    ((name, adapter),) = transformer.peft_config.items()
+    # With lora_alpha, which no state dict has: without it, adapters would reload at another scale.
+    adapter.save_pretrained(folder / _ADAPTER)
+    state = get_peft_model_state_dict(transformer, adapter_name=name)
+    named = {f"{_PREFIX}{key}": weight.contiguous() for key, weight in state.items()}
+    save_file(named, folder / _ADAPTER / _WEIGHTS, metadata={"format": "pt"})
+    save_file(_widened(transformer), folder / _WIDENED, metadata={"format": "pt"})
+
+
+def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
+    """Attach an adapter that `save_adapter` wrote to a transformer that is widened alike.
+
+    Raises:
+        InputError: PEFT or a file is missing, or the weights are of another transformer.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{folder / _ADAPTER}: needs the package peft. Install it with "
+            "`pip install 'focaldiffusion[train]'`."
+        ) from error
+    # Where the file is missing, PEFT would ask the hub for it.
+    if not (folder / _ADAPTER / _CONFIG).is_file():
+        raise InputError(f"{folder / _ADAPTER}: has no {_CONFIG}. Get the checkpoint again.")
+    widened = _read(folder / _WIDENED)
+    _check_same(widened, _widened(transformer), folder / _WIDENED)
+    transformer.load_state_dict(widened, strict=False)
+    weights = folder / _ADAPTER / _WEIGHTS
+    state = {key.removeprefix(_PREFIX): weight for key, weight in _read(weights).items()}
+    transformer.add_adapter(LoraConfig.from_pretrained(folder / _ADAPTER))
+    _check_same(state, get_peft_model_state_dict(transformer), weights)
+    set_peft_model_state_dict(transformer, state)
+
+
+def _widened(transformer: SD3Transformer2DModel) -> dict[str, Tensor]:
+    """The widened layers, by the names of their weights in the transformer."""
+    return {
+        f"{layer}.{name}": weight
+        for layer in ALWAYS_TRAINED
+        for name, weight in transformer.get_submodule(layer).state_dict().items()
+    }
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Get the checkpoint again.") from error
+
+
+def _check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Check the names and the shapes of weights.
+
+    Raises:
+        InputError: with the first three that differ, of each kind.
+    """
+    shapes = [
+        f"{name} {list(found[name].shape)} in place of {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    differences = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "shape of": shapes,
+    }
+    told = [f"{kind} {', '.join(names[:3])}" for kind, names in differences.items() if names]
+    if told:
+        raise InputError(
+            f"{path}: the weights are not those of this model ({'; '.join(told)}). Get the "
+            "checkpoint again, or give the base model that it was made from."
+        )

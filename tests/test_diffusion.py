@@ -1,0 +1,539 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOLERANCE
+from sample_stacks import FOCUS_M, SIZE, native, photograph, texture
+
+from focaldiffusion.diffusion import FocalDiffusionPipeline
+from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import Estimate, estimate_depth, silent
+from focaldiffusion.io.results import strict_json
+from focaldiffusion.models.codecs import decode_state, encode_state
+from focaldiffusion.models.conditioning import Proposal
+from focaldiffusion.models.tiles import tiles_of
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.pipeline import recover
+from focaldiffusion.stack import FocalStack, MemoryFrames
+
+INVERSE_DEPTH_DPT = torch.linspace(0.5, 2.0, SIZE[1]).expand(SIZE)
+EXACT = TOLERANCE[torch.float32]
+
+
+def slanted_plane(seed: int = 0, focus_m: Sequence[float] = FOCUS_M) -> FocalStack:
+    return photograph(texture(seed=seed), 1 / INVERSE_DEPTH_DPT, focus_m)
+
+
+def of_grade(grade: str) -> FocalStack:
+    stack = slanted_plane()
+    if grade == "calibrated":
+        return stack
+    if grade == "stage positions":
+        # A millimetre of travel a dioptre.
+        return FocalStack(stack.images, focus_positions_m=1e-3 / torch.tensor(FOCUS_M))
+    return FocalStack(stack.images)
+
+
+@cache
+def physical(grade: str = "calibrated") -> tuple[FocalStack, Estimate]:
+    stack = of_grade(grade)
+    return stack, estimate_depth(stack, PSF())
+
+
+def quiet(model: FocalDiffusionPipeline) -> FocalDiffusionPipeline:
+    model.set_progress_bar_config(disable=True)
+    return model
+
+
+@cache
+def untrained(name: str = "compact", start: str = "estimate") -> FocalDiffusionPipeline:
+    return quiet(FocalDiffusionPipeline.from_preset(name, start))
+
+
+@cache
+def trained(name: str = "compact") -> FocalDiffusionPipeline:
+    """A model from the estimate whose output is not zero, as after training."""
+    model = quiet(FocalDiffusionPipeline.from_preset(name))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        model.transformer.proj_out.weight.normal_(std=0.02, generator=generator)
+    return model
+
+
+each_start = pytest.mark.parametrize("start", ["estimate", "noise"])
+each_preset = pytest.mark.parametrize("name", ["compact", "tiny"])
+
+
+def model_of(name: str, start: str) -> FocalDiffusionPipeline:
+    return trained(name) if start == "estimate" else untrained(name, "noise")
+
+
+# The floor: an untrained model says what physics says
+
+
+@pytest.mark.parametrize("grade", ["calibrated", "stage positions", "order only"])
+def test_untrained_with_the_lossless_codec_is_the_physical_estimate(grade):
+    stack, estimate = physical(grade)
+    assert estimate.grade.startswith(grade)
+    refined = untrained().refine(stack, estimate, with_image=True)
+    scale = float(estimate.coordinate.abs().max())
+    torch.testing.assert_close(refined.coordinate / scale, estimate.coordinate / scale, **EXACT)
+    torch.testing.assert_close(refined.confidence, estimate.confidence, **EXACT)
+    torch.testing.assert_close(
+        refined.generation.image, estimate.evidence.all_in_focus.clamp(0, 1), **EXACT
+    )
+
+
+def test_untrained_with_an_autoencoder_is_the_physical_estimate_as_that_one_sees_it():
+    stack, estimate = physical()
+    model = untrained("tiny")
+    proposal, _ = model.propose(stack, estimate)
+    # 72 x 96 px are no whole tokens of 16 px; these are.
+    proposal = proposal.map(lambda maps: maps[..., :64, :96])
+    image, code = model.predict(proposal)
+    with torch.no_grad():
+        state = encode_state(model.codec, proposal.all_in_focus, proposal.depth_code)
+        expected_image, expected_code = decode_state(model.codec, state)
+    torch.testing.assert_close(image, expected_image, **EXACT)
+    torch.testing.assert_close(code, expected_code, **EXACT)
+
+
+def test_untrained_in_bfloat16_is_the_physical_estimate():
+    # The state stays float32: what low precision rounds is the velocity.
+    stack, estimate = physical()
+    model = quiet(FocalDiffusionPipeline.from_preset("compact")).to(torch.bfloat16)
+    refined = model.refine(stack, estimate)
+    assert refined.generation.provenance["dtype"] == "bfloat16"
+    torch.testing.assert_close(refined.coordinate, estimate.coordinate, **EXACT)
+
+
+def test_what_lies_beyond_the_code_is_not_brought_nearer():
+    stack, estimate = physical()
+    coordinate = estimate.coordinate.clone()
+    coordinate[:, :20] = 0  # the sky
+    refined = untrained().refine(stack, replace(estimate, coordinate=coordinate))
+    assert (refined.coordinate[:, :20] == 0).all()
+
+
+def test_a_reconstruction_of_an_untrained_model_is_that_of_physics():
+    stack = slanted_plane()
+    expected, _ = recover(replace(stack, frames=MemoryFrames(stack)), stack.camera, PSF())
+    got = untrained()(stack)
+    torch.testing.assert_close(got.depth_m, expected.depth_m, **EXACT)
+    torch.testing.assert_close(got.confidence, expected.confidence, **EXACT)
+    # Captured pixels win: the image is fused as without a model.
+    np.testing.assert_array_equal(got.all_in_focus, expected.all_in_focus)
+    np.testing.assert_array_equal(got.source_index, expected.source_index)
+    assert got.camera == expected.camera
+
+
+# What a model says
+
+
+@each_preset
+@each_start
+def test_a_batch_equals_singles(name, start):
+    model = model_of(name, start)
+    proposals = []
+    for seed in (0, 1):
+        stack = slanted_plane(seed)
+        proposals.append(model.propose(stack, estimate_depth(stack, PSF()))[0])
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+
+    image, code = model.predict(Proposal.batched(proposals), generator=generators())
+    for index, (proposal, generator) in enumerate(zip(proposals, generators(), strict=True)):
+        single_image, single_code = model.predict(proposal, generator=generator)
+        torch.testing.assert_close(image[index], single_image[0], **EXACT)
+        torch.testing.assert_close(code[index], single_code[0], **EXACT)
+    assert (image[0] - image[1]).abs().max() > 0.01
+
+
+@each_preset
+@each_start
+def test_save_and_load_gives_identical_bits(name, start, tmp_path):
+    model = model_of(name, start)
+    model.save_pretrained(tmp_path)
+    loaded = quiet(FocalDiffusionPipeline.from_pretrained(tmp_path))
+    stack, estimate = physical()
+    expected, got = (
+        one.refine(stack, estimate, seed=3, with_image=True) for one in (model, loaded)
+    )
+    assert torch.equal(got.coordinate, expected.coordinate)
+    assert torch.equal(got.confidence, expected.confidence)
+    assert torch.equal(got.generation.image, expected.generation.image)
+    for key in ("start", "depth_code", "patch_factor", "pooling"):
+        assert loaded.config[key] == model.config[key]
+    assert got.generation.model == str(tmp_path)
+    assert got.generation.provenance["weights"] == str(tmp_path / "transformer")
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    untrained("tiny").save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(OSError, match="safetensors"):
+        FocalDiffusionPipeline.from_pretrained(tmp_path)
+
+
+def test_a_model_of_the_hub_loads_from_the_cache_and_names_its_revision(tmp_path):
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--focal"
+    untrained("tiny").save_pretrained(repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    model = quiet(
+        FocalDiffusionPipeline.from_pretrained(
+            "someone/focal", cache_dir=tmp_path, local_files_only=True
+        )
+    )
+    generation = model.refine(*physical()).generation
+    assert generation.model == "someone/focal"
+    assert revision in generation.provenance["weights"]
+
+
+def test_the_same_seed_gives_the_same_output_and_another_another():
+    stack, estimate = physical()
+    model = untrained("tiny", "noise")
+    one, same, other = (model.refine(stack, estimate, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one.coordinate, same.coordinate)
+    assert not torch.equal(one.coordinate, other.coordinate)
+    assert torch.equal(
+        trained().refine(stack, estimate, seed=1).coordinate,
+        trained().refine(stack, estimate, seed=2).coordinate,
+    )
+
+
+def test_steps_change_what_noise_leads_to():
+    stack, estimate = physical()
+    model = untrained("tiny", "noise")
+    one, two = (model.refine(stack, estimate, steps=steps) for steps in (1, 2))
+    assert two.generation.provenance["steps"] == 2
+    assert not torch.equal(one.coordinate, two.coordinate)
+
+
+def test_frames_in_another_order_give_the_same_result():
+    order = [2, 0, 3, 1]
+    stack = slanted_plane()
+    shuffled = FocalStack(
+        stack.images[order], camera=stack.camera, focus_distances_m=stack.focus_distances_m[order]
+    )
+    one, other = (trained()(each) for each in (stack, shuffled))
+    # As in test_pipeline: sums over the frames round differently, and equals are told apart so.
+    assert (other.depth_m / one.depth_m - 1).abs().quantile(0.999) < 1e-2
+    assert ((other.confidence - one.confidence).abs() < 0.01).float().mean() > 0.99
+    same = np.array(order)[other.source_index] == one.source_index
+    assert same.mean() > 0.999
+
+
+@pytest.mark.parametrize("count", [2, 5, 9, 30])
+def test_one_model_takes_any_number_of_frames(count):
+    focus_m = (1 / torch.linspace(0.5, 2.0, count)).tolist()
+    stack = slanted_plane(focus_m=focus_m)
+    estimate = estimate_depth(stack, PSF())
+    torch.testing.assert_close(
+        untrained().refine(stack, estimate).coordinate, estimate.coordinate, **EXACT
+    )
+    proposal, code = trained().propose(stack, estimate)
+    _, refined = trained().predict(proposal)
+    # The network sees the same maps of any stack, and adds its random guess.
+    change = (refined[0, 0] - code.encode(estimate.coordinate)).abs()
+    assert 0.01 < change.mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("grade", "field"),
+    [("stage positions", "height_m"), ("order only", "depth_relative")],
+)
+def test_stacks_without_distances_are_completed(grade, field):
+    stack = of_grade(grade)
+    reconstruction = trained()(stack)
+    assert reconstruction.depth_field == field
+    values = getattr(reconstruction, field)
+    assert values.isfinite().all()
+    focus = stack.focus_coordinates
+    assert focus.min() - 1e-6 <= values.min() < values.max() <= focus.max() + 1e-6
+
+
+@pytest.mark.parametrize("size", [(50, 67), (8, 8)])
+def test_sizes_that_are_no_whole_tokens(size):
+    stack = photograph(texture(size), 1.0, size=size)
+    reconstruction = untrained()(stack)
+    expected = estimate_depth(stack, PSF()).coordinate
+    torch.testing.assert_close(1 / reconstruction.depth_m, expected, **EXACT)
+
+
+# Confidence
+
+
+def test_a_surface_that_the_evidence_contradicts_loses_its_confidence():
+    stack, estimate = physical()
+    assert estimate.confidence.mean() > 0.7
+    refined = untrained("compact", "noise").refine(stack, estimate)
+    # Random weights put the surface anywhere.
+    assert (refined.coordinate - estimate.coordinate).abs().median() > 0.2
+    assert refined.confidence.mean() < 0.1
+    assert refined.residual_rms > estimate.residual_rms
+
+
+def test_the_ensemble_is_its_median_and_its_spread_costs_confidence():
+    stack, estimate = physical()
+    model = untrained("tiny", "noise")
+    proposal, code = model.propose(stack, estimate)
+    codes = torch.stack(
+        [
+            model.predict(proposal, generator=torch.Generator().manual_seed(seed))[1][0, 0]
+            for seed in (7, 8, 9)
+        ]
+    )
+    refined = model.refine(stack, estimate, ensemble=3, seed=7)
+    median = codes.median(0).values
+    torch.testing.assert_close(refined.coordinate, code.decode(median), **EXACT)
+    # 1.4826 times the median absolute deviation is the standard deviation of normal numbers.
+    spread = 1.4826 * (codes - median).abs().median(0).values
+    torch.testing.assert_close(refined.generation.spread, spread, **EXACT)
+    provenance = refined.generation.provenance
+    assert (provenance["ensemble"], provenance["seed"]) == (3, 7)
+    assert provenance["mean_spread"] == pytest.approx(float(spread.mean()), rel=1e-4)
+
+
+def test_members_that_differ_lower_confidence_and_members_that_agree_do_not():
+    stack, estimate = physical()
+    model = quiet(FocalDiffusionPipeline.from_preset("compact", "noise"))
+    proposal, _ = model.propose(stack, estimate)
+    confidence = {}
+    for spread in (0.0, 1 / 16):
+        # In place of the network, one that knows where to go: to the proposal, but for `spread`.
+        state = encode_state(model.codec, proposal.all_in_focus, proposal.depth_code)
+
+        def velocity(hidden_states, timestep, state=state, spread=spread, **_):
+            noise = hidden_states[:, : state.shape[1]]
+            clean = state.clone()
+            shift = torch.sign(noise[:, :1].mean()) * spread
+            clean[:, model.codec.channels :] += shift
+            return ((noise - clean) * 1000 / timestep.reshape(-1, 1, 1, 1),)
+
+        model.transformer.forward = velocity
+        refined = model.refine(stack, estimate, steps=1, ensemble=6)
+        confidence[spread] = refined.confidence
+    torch.testing.assert_close(confidence[0.0], estimate.confidence, **EXACT)
+    assert confidence[1 / 16].mean() < 0.5 * confidence[0.0].mean()
+
+
+# Tiles
+
+
+def test_tiles_of_an_untrained_model_are_the_physical_estimate():
+    stack, estimate = physical()
+    refined = untrained().refine(stack, estimate, tile_px=48)
+    torch.testing.assert_close(refined.coordinate, estimate.coordinate, **EXACT)
+    assert refined.generation.provenance["tile_px"] == 48
+
+
+def test_tiles_blend_without_seams():
+    stack, estimate = physical()
+    model = trained()
+    completer, proposal = model.completer, model.propose(stack, estimate)[0]
+
+    def predict(part: Proposal, tile_px: int | None = None) -> torch.Tensor:
+        with torch.no_grad():
+            return completer.predict(part, 1, None, with_image=False, tile_px=tile_px)[0, 0]
+
+    tiled, whole = predict(proposal, 48), predict(proposal)
+    # Attention sees other pixels in a tile, so random weights say something else.
+    assert (tiled - whole).abs().max() > 0.01
+    parts = torch.full((6, *SIZE), torch.nan)
+    tiles = tiles_of(SIZE, 48, completer.multiple_px)
+    for part, tile in zip(parts, tiles, strict=True):
+        tile.of(part).copy_(predict(proposal.map(tile.of)))
+    lowest, highest = parts.nan_to_num(torch.inf).amin(0), parts.nan_to_num(-torch.inf).amax(0)
+    assert (tiled >= lowest - 1e-5).all()
+    assert (tiled <= highest + 1e-5).all()
+    # A step is one of a tile's own, or a 12 px ramp's share of how far tiles differ, see blend.
+    ramp_step = 2 * (highest - lowest).max() / 12
+    for axis in (0, 1):
+        own = parts.diff(dim=axis + 1).abs().nan_to_num(0).amax(0)
+        assert (tiled.diff(dim=axis).abs() <= own + ramp_step + 1e-5).all()
+
+
+def test_tiles_share_their_noise():
+    stack, estimate = physical()
+    model = quiet(FocalDiffusionPipeline.from_preset("compact", "noise"))
+    with torch.no_grad():
+        # Of velocity zero: what comes out is the noise.
+        model.transformer.proj_out.weight.zero_()
+        model.transformer.proj_out.bias.zero_()
+        proposal, _ = model.propose(stack, estimate)
+        whole, tiled = (
+            model.completer.predict(
+                proposal, 2, torch.Generator().manual_seed(0), with_image=True, tile_px=tile_px
+            )
+            for tile_px in (None, 48)
+        )
+    assert whole.std() > 0.9
+    torch.testing.assert_close(tiled, whole, **EXACT)
+
+
+def test_an_image_larger_than_the_position_embedding_is_tiled():
+    model = untrained("tiny")
+    assert model.completer.max_side_px == 384
+    stack, estimate = physical()
+    proposal, _ = model.propose(stack, estimate)
+    wide = proposal.map(lambda maps: maps[..., :32, :].repeat(1, 1, 1, 5))
+    passes = []
+    with torch.no_grad():
+        planes = model.completer.predict(
+            wide, 1, None, with_image=False, progress=lambda *call: passes.append(call)
+        )
+    assert planes.shape == (1, 1, 32, 480)
+    assert passes == [(1, 2), (2, 2)]
+
+
+# Filling
+
+
+@pytest.fixture(scope="module")
+def unsharp() -> FocalStack:
+    """Its left third lies at 4 dpt, 16 px of blur from the nearest focus."""
+    inverse_depth_dpt = torch.ones(SIZE)
+    inverse_depth_dpt[:, :32] = 4
+    return photograph(texture(), 1 / inverse_depth_dpt)
+
+
+def test_generated_pixels_fill_what_no_frame_shows_sharp_and_are_marked(unsharp):
+    plain = untrained("tiny")(unsharp)
+    filled = untrained("tiny")(unsharp, fill_unsharp=True)
+    marked = filled.source_index == 255
+    assert 0.1 < marked.mean() < 0.5
+    assert filled.provenance["never_sharp_share"] > marked.mean()
+    np.testing.assert_array_equal(filled.all_in_focus[~marked], plain.all_in_focus[~marked])
+    np.testing.assert_array_equal(filled.source_index[~marked], plain.source_index[~marked])
+    assert not (plain.source_index == 255).any()
+    assert (filled.all_in_focus[marked] != plain.all_in_focus[marked]).mean() > 0.9
+
+
+def test_a_grey_stack_is_filled_without_colour(unsharp):
+    grey = replace(unsharp, images=unsharp.images.mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    frames = native(grey)
+    frames.is_grey = True
+    filled = untrained("tiny")(replace(grey, frames=frames), fill_unsharp=True)
+    assert (filled.source_index == 255).any()
+    spread = np.ptp(filled.all_in_focus, axis=2)
+    assert spread.max() < 1e-6
+
+
+# A citizen of diffusers
+
+
+def test_components_configuration_and_offloading():
+    model = untrained()
+    assert set(model.components) == {"transformer", "prompt", "scheduler", "vae"}
+    assert model.components["vae"] is None
+    again = FocalDiffusionPipeline(**model.components, **model.parameters)
+    assert again.config["patch_factor"] == 8
+    assert set(model.model_cpu_offload_seq.split("->")) | {"scheduler"} == set(model.components)
+
+
+def test_presets_are_drawn_from_their_seed_and_leave_the_global_generator():
+    torch.manual_seed(11)
+    expected = torch.rand(1)
+    torch.manual_seed(11)
+    one, same, other = (
+        FocalDiffusionPipeline.from_preset("tiny", "noise", seed).transformer.proj_out.weight
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_provenance_is_json_and_says_how_to_repeat():
+    provenance = untrained("tiny", "noise")(slanted_plane(), seed=3, ensemble=2, steps=2).provenance
+    text = json.dumps(strict_json(provenance), allow_nan=False)
+    provenance = json.loads(text)
+    assert provenance["model"] == "tiny, random weights of seed 0"
+    assert provenance["grade"] == "calibrated"
+    generation = provenance["generation"]
+    assert {name: generation[name] for name in ("start", "seed", "steps", "ensemble")} == {
+        "start": "noise",
+        "seed": 3,
+        "steps": 2,
+        "ensemble": 2,
+    }
+
+
+def test_progress_is_reported_pass_by_pass():
+    stack, estimate = physical()
+    seen: list[tuple[str, int, int]] = []
+
+    class Stage:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __enter__(self):
+            return lambda done, total: seen.append((self.name, done, total))
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    untrained("tiny", "noise").refine(stack, estimate, Stage, steps=2, ensemble=2)
+    assert seen == [("generating", done, 4) for done in (1, 2, 3, 4)]
+
+
+def test_the_bars_are_those_of_diffusers(capsys):
+    model = FocalDiffusionPipeline.from_preset("compact")
+    model(slanted_plane())
+    shown = capsys.readouterr().err
+    assert "sweeping" in shown
+    assert "generating: 100%" in shown
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "message"),
+    [
+        ("estimate", {"steps": 4}, r"steps: got 4, .* in 1 step"),
+        ("estimate", {"ensemble": 2}, r"ensemble: got 2, .* all be equal"),
+        ("noise", {"steps": 0}, r"steps: got 0; expected at least 1"),
+        ("noise", {"ensemble": 0}, r"ensemble: got 0; expected at least 1"),
+        ("noise", {"tile_px": 31}, r"tile_px: got 31; expected 32 to 1024"),
+        ("noise", {"tile_px": 2048}, r"tile_px: got 2048; expected 32 to 1024"),
+    ],
+)
+def test_options_that_the_model_cannot_fulfil(start, options, message):
+    with pytest.raises(InputError, match=message):
+        untrained("compact", start)(slanted_plane(), **options)
+
+
+def test_a_preset_that_does_not_exist():
+    with pytest.raises(InputError, match=r"'huge' is unknown; expected sd35-medium"):
+        FocalDiffusionPipeline.from_preset("huge")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_factor": 4}, "256 output channels; expected .* and 64 with this codec"),
+        ({"patch_factor": None}, "vae is missing and patch_factor is None"),
+        ({"start": "end"}, "start 'end' is unknown; expected estimate, noise"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other(change, message):
+    model = untrained()
+    with pytest.raises(InputError, match=message):
+        FocalDiffusionPipeline(**model.components, **{**model.parameters, **change})
+
+
+def test_a_model_that_gives_no_numbers():
+    model = quiet(FocalDiffusionPipeline.from_preset("tiny"))
+    with torch.no_grad():
+        model.transformer.proj_out.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match=r"NaN or infinity in torch.float32"):
+        model.refine(*physical(), silent)
