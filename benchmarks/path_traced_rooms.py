@@ -2,9 +2,9 @@
 
     pip install -e . mitsuba==3.9.1
     python benchmarks/path_traced_rooms.py --output DIR --scenes 12 --seed 0
-    focaldiffusion evaluate --dataset stacks --data-root DIR
+    focaldiffusion evaluate --dataset stacks --data-root DIR --output-dir outputs/rooms
 
-Twelve scenes of 512 x 384 take about AB minutes on two cores. Each is a folder with
+Twelve scenes of 512 x 384 take about 20 minutes on two cores. Each is a folder with
 
     stack/frame_00.png ...          8-bit sRGB, sensor noise of 1/255, near focus to far
     stack/stack.json                focus distances, camera

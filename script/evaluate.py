@@ -13,8 +13,8 @@ _REFUSED = {
     "--config": "the protocol of a data set fixes everything that a figure depends on",
     "--split": "the protocol of a data set fixes its split",
     "--batch_size": "samples are scored one by one; --workers of focaldiffusion evaluate is faster",
-    "--num_inference_steps": "this version ships no learned model",
-    "--fp16": "half precision costs accuracy and saves nothing here",
+    "--num_inference_steps": "every model takes its own number of steps",
+    "--fp16": "precision follows the device: bfloat16 on CUDA, float32 elsewhere",
     "--num_viz": "every sample gets its picture",
 }
 """Flags of the original that have no meaning here, and why."""
@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output_dir", type=Path, default=Path("outputs/evaluation"), metavar="DIR"
     )
-    parser.add_argument("--checkpoint", metavar="MODEL", help="(default: physics)")
+    parser.add_argument(
+        "--checkpoint", metavar="MODEL", help="its folder, a hub id, or compact (default: physics)"
+    )
     parser.add_argument("--max_samples", type=positive_integer, metavar="N")
     parser.add_argument("--device", metavar="NAME")
     parser.add_argument("--save_viz", action="store_true", help="always on")

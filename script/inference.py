@@ -9,21 +9,15 @@ from pathlib import Path
 from focaldiffusion.cli.flags import Numbers, Parser
 from focaldiffusion.cli.main import main as focaldiffusion
 
-_NO_MODEL = "this version ships no learned model"
 _REFUSED = {
-    "--model-path": _NO_MODEL,
-    "--config": _NO_MODEL,
-    "--base-model": _NO_MODEL,
-    "--dtype": _NO_MODEL,
-    "--num-inference-steps": _NO_MODEL,
-    "--guidance-scale": _NO_MODEL,
-    "--ensemble-size": _NO_MODEL,
+    "--guidance-scale": "there is no text to be guided by",
     "--camera-invariant-mode": "the camera is used as it is, or calibrated",
     "--batch-size": "stacks are worked on one at a time",
     "--save-intermediate": "there are no intermediate results to save",
 }
 """Flags of the original that have no meaning here, and why."""
 
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _LARGEST_SENSOR_M = 1.0
 
 
@@ -62,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--f-number": options.aperture,
         "--sensor-width-mm": options.sensor_size and options.sensor_size * 1000,
         "--device": options.device,
+        "--model": options.model_path,
+        "--config": options.config,
+        "--base-model": options.base_model,
+        "--dtype": options.dtype and _DTYPES[options.dtype],
+        "--steps": options.num_inference_steps,
+        "--ensemble": options.ensemble_size,
     }
     flags = [f"{flag}={value}" for flag, value in translated.items() if value is not None]
     if options.focus_distances is not None:
@@ -98,6 +98,24 @@ def _parser() -> Parser:
         "--sensor-size", type=float, metavar="METRES", help="width of the sensor [m]"
     )
     parser.add_argument("--device", metavar="NAME", help="where torch computes (default: cpu)")
+    parser.add_argument(
+        "--model-path",
+        metavar="NAME",
+        help="folder or hub id of a checkpoint, or compact; pickled ones (.pt) are refused",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="refuse a checkpoint that was made with another model"
+    )
+    parser.add_argument(
+        "--base-model", metavar="NAME", help="weights that an adapter belongs to: folder or hub id"
+    )
+    parser.add_argument("--dtype", choices=_DTYPES, help="number format of the network")
+    parser.add_argument(
+        "--num-inference-steps", type=int, metavar="N", help="of models that start from noise"
+    )
+    parser.add_argument(
+        "--ensemble-size", type=int, metavar="N", help="of models that start from noise"
+    )
     parser.add_argument("--save-visualization", action="store_true", help="always on")
     refused = parser.add_argument_group("of the original, without a meaning here")
     for flag, reason in _REFUSED.items():

@@ -1,4 +1,4 @@
-"""Runs of `focaldiffusion evaluate` as tests write them: records without the work."""
+"""Runs of `focaldiffusion evaluate` as tests write them, and what their models say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from fixtures import stacks
+from torch import Tensor
+
+from focaldiffusion.evaluation.baselines import open_model
+from focaldiffusion.evaluation.physical import PhysicalEstimates
+from focaldiffusion.evaluation.protocols import PROTOCOLS
 from focaldiffusion.evaluation.records import RUN, Record, write_records
 
 
@@ -51,3 +59,27 @@ def write_run(directory: Path, records: Iterable[Record]) -> Path:
     }
     (directory / RUN).write_text(json.dumps(facts), encoding="utf-8")
     return directory
+
+
+def said_of_the_first(model: str, root: Path) -> list[Tensor]:
+    """All that a model says of the first stack of a folder, and the entropy of its evidence."""
+    protocol = PROTOCOLS["stacks"]
+    dataset = protocol.open(root)
+    stack = protocol.sample(dataset, 0).stack
+    estimates = PhysicalEstimates("cpu")
+    found = open_model(model, estimates=estimates).predict(stack, dataset.name(0))
+    maps = (found.depth_m, found.all_in_focus, found.confidence)
+    return [*(one for one in maps if one is not None), estimates.of(stack).entropy()]
+
+
+def check_that_truth_is_not_seen(model: str, root: Path, name: str) -> None:
+    """Replace the truth of the first stack by noise: what a model says stays, bit for bit."""
+    before = said_of_the_first(model, root)
+    generator = np.random.default_rng(0)
+    truth = root / name / "truth"
+    np.savez(truth / "depth.npz", depth=generator.uniform(0.1, 9, stacks.SIZE).astype("float32"))
+    (truth / "all_in_focus.png").unlink()
+    after = said_of_the_first(model, root)
+    assert len(before) == len(after) > 1
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))

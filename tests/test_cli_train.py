@@ -124,7 +124,6 @@ def test_missing_samples_are_left_out_only_when_allowed(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--resume", "run"), "--resume: this version does not train yet"),
         (("--debug",), "--debug: for more messages set logging.level=DEBUG"),
         (("--device", "gpu"), "--device gpu: torch cannot compute there"),
         (("--dryrun",), "unrecognized arguments: --dryrun"),

@@ -100,6 +100,16 @@ def test_options_that_ask_for_other_stacks_are_refused(tmp_path):
         cached(tmp_path, options=other)
 
 
+def test_a_cache_is_of_one_split_and_has_no_list(tmp_path):
+    write_cache(mixture(), tmp_path, count=1)
+    with pytest.raises(
+        InputError, match=r"holds stacks of train, not of val\. Name the cache in da"
+    ):
+        cached(tmp_path, split="val")
+    with pytest.raises(InputError, match=r"a file list \(a\.csv\) with dataset_type cache"):
+        cached(tmp_path, filelist="a.csv")
+
+
 def test_bad_caches_are_named(tmp_path):
     with pytest.raises(InputError, match=r"cache.json: no such file or folder. Write the cache"):
         cached(tmp_path)

@@ -14,11 +14,11 @@ from fixtures import stacks
 
 from focaldiffusion.cli.main import main
 from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation.baselines import MODELS, open_model
-from focaldiffusion.evaluation.protocols import PROTOCOLS
+from focaldiffusion.evaluation.baselines import MODELS
 from focaldiffusion.evaluation.records import SAMPLES, read_records
 from focaldiffusion.evaluation.runner import Plan, evaluate
 from script.evaluate import main as script_evaluate
+from tests.evaluation_runs import check_that_truth_is_not_seen
 
 SCENES = ("desk", "shelf", "window")
 
@@ -128,25 +128,22 @@ def test_variants_are_scored_beside_the_protocol(root: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_predictions_do_not_depend_on_the_truth(model: str, root: Path) -> None:
-    """The truth is replaced by noise on disk: every prediction stays, bit for bit."""
-    protocol = PROTOCOLS["stacks"]
+    check_that_truth_is_not_seen(model, root, SCENES[0])
 
-    def prediction() -> list[torch.Tensor]:
-        dataset = protocol.open(root)
-        sample = protocol.sample(dataset, 0)
-        found = open_model(model).predict(sample.stack, dataset.name(0))
-        maps = (found.depth_m, found.all_in_focus, found.confidence)
-        return [values for values in maps if values is not None]
 
-    before = prediction()
-    generator = np.random.default_rng(0)
-    truth = root / "desk" / "truth"
-    np.savez(truth / "depth.npz", depth=generator.uniform(0.1, 9, stacks.SIZE).astype("float32"))
-    (truth / "all_in_focus.png").unlink()
-    after = prediction()
-    assert len(before) == len(after) > 0
-    for one, other in zip(before, after, strict=True):
-        assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
+def test_pixels_without_texture_are_those_of_physics(root: Path, tmp_path: Path) -> None:
+    alone, beside = (
+        evaluate(plan(root, *models, max_samples=1), tmp_path / str(len(models)))
+        for models in (("argmax",), ("argmax", "physics"))
+    )
+    assert "abs_rel_untextured" not in alone[0].metrics
+    assert ["abs_rel_untextured" in one.metrics for one in beside] == [True, True]
+    # The same in a run that goes on after all but this was done.
+    path = tmp_path / "2" / SAMPLES
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[1])
+    again = evaluate(plan(root, "argmax", "physics", max_samples=1), tmp_path / "2")
+    assert again[0].metrics == beside[0].metrics
 
 
 def test_the_command_writes_a_report(

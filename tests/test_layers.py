@@ -16,9 +16,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stack", "window"),
     ("depth", "evidence", "reconstruction", "scene"),
     ("align", "io", "models", "physics"),
-    ("data", "estimate"),
+    ("estimate",),
+    ("data",),
     ("pipeline",),
     ("diffusion",),
+    ("checkpoint",),
     ("evaluation",),
     ("training",),
     ("cli", "web"),
@@ -30,14 +32,24 @@ LAYER_OF = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 
 HOMES = {
     "accelerate": {"training"},
-    "diffusers": {"diffusion", "models"},
+    "diffusers": {"checkpoint", "diffusion", "models"},
     "h5py": {"data", "io"},
     "OpenEXR": {"io"},
     "PIL": {"io"},
     "tifffile": {"io"},
     "imagecodecs": {"io"},
     "matplotlib": {"io", "evaluation"},
-    "pathlib": {"config", "io", "data", "models", "evaluation", "training", "cli", "web"},
+    "pathlib": {
+        "checkpoint",
+        "config",
+        "io",
+        "data",
+        "models",
+        "evaluation",
+        "training",
+        "cli",
+        "web",
+    },
 }
 """The parts that alone may import a library. Who has no paths opens no files."""
 
@@ -59,8 +71,15 @@ DEFERRED = {
 }
 """Slow to import, or an extra that may be absent: imported by the function that needs it."""
 
-OF_DIFFUSERS = {"diffusion.py", "models/prompt.py"}
-"""The modules whose classes derive from those of diffusers: as slow to import as it is."""
+OF_DIFFUSERS = {
+    "diffusion.py",
+    "models/convolutional.py",
+    "models/prompt.py",
+    "training/trainer.py",
+    "training/validation.py",
+}
+"""The modules whose classes derive from those of diffusers, or that only run beside them: as slow
+to import as it is."""
 
 
 @dataclass(frozen=True)

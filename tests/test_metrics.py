@@ -85,6 +85,28 @@ def test_invalid_pixels_do_not_count():
     assert found["coverage"] == 1
 
 
+def test_untextured_third_by_hand():
+    # relative errors in reading order: 0.1, 0.2, ..., 0.9
+    truth = torch.full((3, 3), 2.0)
+    prediction = 2 + 0.2 * torch.arange(1.0, 10.0).reshape(3, 3)
+    valid = torch.ones(3, 3, dtype=torch.bool)
+    entropy = torch.tensor([[0.9, 0.1, 0.2], [0.3, 0.8, 0.1], [0.2, 0.3, 0.7]])
+
+    def of(entropy, valid):
+        return metrics.abs_rel_untextured(prediction, truth, valid, entropy)
+
+    assert of(entropy, valid) == pytest.approx((0.1 + 0.5 + 0.9) / 3, rel=1e-6)
+    # Of the seven that are left a third is 2.3, so three count: 0.7, 0.3 and its equal.
+    fewer = valid & (entropy < 0.75)
+    assert of(entropy, fewer) == pytest.approx((0.9 + 0.4 + 0.8) / 3, rel=1e-6)
+    # All as flat as the last one of the third count.
+    tied = torch.where(entropy == 0.3, 0.7, entropy)
+    assert of(tied, valid) == pytest.approx((0.1 + 0.5 + 0.9 + 0.4 + 0.8) / 5, rel=1e-6)
+    assert of(torch.ones(3, 3), valid) == metrics.abs_rel(prediction, truth, valid)
+    prediction[0, 0] = NAN  # counts 1
+    assert of(entropy, valid) == pytest.approx((1 + 0.5 + 0.9) / 3, rel=1e-6)
+
+
 def test_silog_ignores_scale_and_nothing_else_does():
     scaled = metrics.depth_metrics(TRUTH * 1.3, TRUTH, ALL)
 

@@ -33,7 +33,7 @@ TINY = PRESETS["tiny"]
 def base() -> SD3Transformer2DModel:
     torch.manual_seed(0)
     return SD3Transformer2DModel(
-        **TINY.transformer, in_channels=TINY.image_channels, out_channels=TINY.image_channels
+        **TINY.network, in_channels=TINY.image_channels, out_channels=TINY.image_channels
     ).eval()
 
 
@@ -56,10 +56,8 @@ def inputs(batch: int = 2, dtype: torch.dtype = torch.float32) -> dict[str, Tens
 
     return {
         "hidden_states": normal(TINY.state_channels + TINY.condition_channels, 10, 6),
-        "encoder_hidden_states": normal(
-            TINY.prompt_tokens, TINY.transformer["joint_attention_dim"]
-        ),
-        "pooled_projections": normal(TINY.transformer["pooled_projection_dim"]),
+        "encoder_hidden_states": normal(TINY.prompt_tokens, TINY.network["joint_attention_dim"]),
+        "pooled_projections": normal(TINY.network["pooled_projection_dim"]),
         "timestep": torch.linspace(300.5, 1000, batch),
     }
 
@@ -222,6 +220,11 @@ def test_a_missing_attention_package_is_named(
     with pytest.raises(InputError, match=f"(?s){backend}.*`pip install {package}`, or use native"):
         use_attention(wide, backend)  # type: ignore[arg-type]
     velocity(wide, inputs())
+
+
+def test_a_convolutional_network_has_no_backends() -> None:
+    with pytest.raises(InputError, match="this model is convolutional, and the little attention"):
+        use_attention(build(PRESETS["compact"], "noise"), "native")  # type: ignore[arg-type]
 
 
 def test_an_unknown_attention_backend_is_refused(wide: SD3Transformer2DModel) -> None:

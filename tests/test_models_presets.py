@@ -1,6 +1,10 @@
-"""Sizes of the networks: Stable Diffusion 3.5's published ones, and our small one."""
+"""Sizes of the networks: Stable Diffusion 3.5's published ones, and our small ones."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +15,10 @@ from torch import nn
 from focaldiffusion.models.codecs import PatchCodec, VAECodec
 from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, Proposal, latent_condition
 from focaldiffusion.models.denoiser import build
-from focaldiffusion.models.presets import PRESETS, Preset
+from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
 
-def on_meta(preset: Preset) -> SD3Transformer2DModel:
+def on_meta(preset: Preset) -> Any:
     with torch.device("meta"):
         return build(preset, "estimate")
 
@@ -34,9 +38,7 @@ def test_bases_have_the_published_size(name: str, count: int, position_embedding
     preset = PRESETS[name]
     channels = preset.image_channels
     with torch.device("meta"):
-        base = SD3Transformer2DModel(
-            **preset.transformer, in_channels=channels, out_channels=channels
-        )
+        base = SD3Transformer2DModel(**preset.network, in_channels=channels, out_channels=channels)
     assert parameters(base) == count
     assert sum(buffer.numel() for buffer in base.buffers()) == position_embedding
     width = base.inner_dim
@@ -60,13 +62,14 @@ def test_dual_attention_is_in_the_first_thirteen_layers_of_medium_alone() -> Non
         ]
 
 
-def test_compact_is_at_most_15_million_numbers_with_its_position_embedding() -> None:
-    transformer = on_meta(PRESETS["compact"])
-    assert sum(tensor.numel() for tensor in transformer.state_dict().values()) <= 15_000_000
+@pytest.mark.parametrize("name", ["compact", "compact-transformer"])
+def test_the_small_ones_save_at_most_15_million_numbers(name: str) -> None:
+    saved = on_meta(PRESETS[name]).state_dict().values()
+    assert sum(tensor.numel() for tensor in saved) <= 15_000_000
 
 
-def test_the_state_of_a_cell_of_compact_is_narrower_than_the_network() -> None:
-    preset = PRESETS["compact"]
+def test_the_state_of_a_cell_is_narrower_than_the_small_transformer() -> None:
+    preset = PRESETS["compact-transformer"]
     assert preset.state_channels < on_meta(preset).inner_dim
 
 
@@ -99,28 +102,29 @@ def test_channels_are_those_of_codec_and_conditioning(name: str) -> None:
         ("sd35-medium", 768, 1024),
         ("sd35-large", 1024, 768),
         ("compact", 768, 1024),
-        ("compact", 1024, 1024),
+        ("compact", 1536, 32),
+        ("compact-transformer", 1024, 1024),
         ("tiny", 384, 48),
     ],
 )
 def test_output_has_the_shape_of_the_state(name: str, height: int, width: int) -> None:
     preset = PRESETS[name]
-    transformer = on_meta(preset)
+    network = on_meta(preset)
     cells = (height // preset.factor, width // preset.factor)
     channels = preset.state_channels + preset.condition_channels
     with torch.device("meta"):
-        velocity = transformer(
+        velocity = network(
             hidden_states=torch.empty(2, channels, *cells),
-            encoder_hidden_states=torch.empty(
-                2, preset.prompt_tokens, preset.transformer["joint_attention_dim"]
-            ),
-            pooled_projections=torch.empty(2, preset.transformer["pooled_projection_dim"]),
+            encoder_hidden_states=torch.empty(2, preset.prompt_tokens, preset.prompt_channels),
+            pooled_projections=torch.empty(2, preset.pooled_prompt_channels),
             timestep=torch.empty(2),
         ).sample
     assert velocity.shape == (2, preset.state_channels, *cells)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "name", [name for name, preset in PRESETS.items() if preset.kind == "transformer"]
+)
 def test_max_side_is_where_the_position_embedding_ends(name: str) -> None:
     preset = PRESETS[name]
     embed = on_meta(preset).pos_embed
@@ -128,6 +132,28 @@ def test_max_side_is_where_the_position_embedding_ends(name: str) -> None:
     assert embed.cropped_pos_embed(side, side).shape[1] == embed.pos_embed.shape[1]
     with pytest.raises(ValueError, match="cannot be greater than `pos_embed_max_size`"):
         embed.cropped_pos_embed(side + embed.patch_size, side)
+
+
+def test_the_documented_sizes_are_those_of_the_presets() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    for name, preset in PRESETS.items():
+        if name == "tiny":
+            continue
+        (row,) = (line for line in page.splitlines() if re.match(rf"\| `{name}` \|", line))
+        origin = f"`{preset.base_model_id}`" if preset.base_model_id else "random weights"
+        assert row.endswith(f"| {origin} | {preset.max_side_px} px |")
+        assert f"{preset.factor} px |" in row
+
+
+def test_a_convolutional_network_takes_multiples_of_its_coarsest_cell() -> None:
+    network = on_meta(PRESETS["compact"])
+    cells = cells_of_token(network.config)
+    assert PRESETS["compact"].max_side_px % (cells * PRESETS["compact"].factor) == 0
+    channels = network.config["in_channels"]
+    with torch.device("meta"):
+        network(torch.empty(1, channels, cells, 2 * cells), torch.empty(1))
+        with pytest.raises(RuntimeError, match="must match"):
+            network(torch.empty(1, channels, cells, 3 * cells // 2), torch.empty(1))
 
 
 def test_a_preset_has_one_codec() -> None:

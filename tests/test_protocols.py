@@ -27,7 +27,7 @@ from PIL import Image
 
 from focaldiffusion.data.sets.ddff12 import focus_distances_m
 from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation.baselines import Physics
+from focaldiffusion.evaluation.baselines import open_model
 from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, chosen_frames
 from focaldiffusion.evaluation.protocols import PROTOCOLS, find_protocol
 from focaldiffusion.evaluation.published import PUBLISHED
@@ -94,7 +94,7 @@ FOCUS_M = {
 """Of the protocols whose planes do not depend on the sample."""
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].needs_files])
 def test_every_protocol_runs_from_native_files_to_figures(name: str, tmp_path: Path) -> None:
     TREES[name](tmp_path / "data")
     protocol = replace(PROTOCOLS[name], image_size=SIZE)
@@ -111,12 +111,30 @@ def test_every_protocol_runs_from_native_files_to_figures(name: str, tmp_path: P
         assert truth_m.min() <= sample.stack.focus_distances_m.min()
         assert truth_m.max() >= sample.stack.focus_distances_m.max() * 0.9999
 
-    prediction = Physics("cpu").predict(sample.stack, dataset.name(0))
+    prediction = open_model("physics").predict(sample.stack, dataset.name(0))
     figures = score(sample, prediction, protocol.domain)
     assert {"abs_rel", "rmse", "delta_1.05", "delta_1.25", "coverage", "in_range"} <= set(figures)
     assert ("psnr" in figures) == (sample.all_in_focus is not None)
     assert ("disparity:mse" in figures) == (name == "ddff12")
     assert protocol.counts(dataset.name(0))
+
+
+def test_procedural_scenes_need_no_files_and_are_focused_over_their_working_range() -> None:
+    protocol = PROTOCOLS["procedural"]
+    dataset = protocol.open(None)
+    scene, sample = dataset[7], protocol.sample(dataset, 7)
+    near_m, far_m = scene.focal_range_m
+    focus_m = sample.stack.focus_distances_m
+    assert focus_m[[0, -1]].tolist() == pytest.approx([near_m, far_m])
+    assert (1 / focus_m).diff().diff().abs().max() < 1e-6
+    assert not protocol.oracle
+    assert protocol.count(dataset) == 48
+    assert torch.equal(protocol.sample(dataset, 7).stack.images, sample.stack.images)
+
+
+def test_other_protocols_need_a_folder() -> None:
+    with pytest.raises(InputError, match=r"--data-root is missing: the folder of the data set sta"):
+        PROTOCOLS["rendered"].open(None)
 
 
 def opened(name: str, root: Path, **changes: object) -> tuple[Protocol, object]:

@@ -16,6 +16,8 @@ from focaldiffusion.stack import FocalStack
 
 SIZE = (48, 64)
 COLUMNS = torch.arange(SIZE[1]).expand(SIZE)
+ENTROPY = COLUMNS / SIZE[1]
+"""Of the evidence: less and less is known to the right."""
 PERFECT = {"coverage": 1.0, "kept": 1.0, "ssim": 1.0, "psnr": 100.0, "boundary_f1": 1.0}
 
 
@@ -53,7 +55,7 @@ def worsened(truth: Prediction) -> Prediction:
 
 
 def test_the_truth_is_perfect_in_every_metric(sample: StackSample, truth: Prediction):
-    found = score(sample, truth, "disparity")
+    found = score(sample, truth, "disparity", ENTROPY)
 
     assert set(METRICS) - set(found) <= {"lpips"}
     for name, value in found.items():
@@ -66,7 +68,7 @@ def test_the_truth_is_perfect_in_every_metric(sample: StackSample, truth: Predic
 
 
 def test_every_metric_gets_worse_in_the_direction_it_names(sample: StackSample, truth: Prediction):
-    best, worse = (score(sample, one, "disparity") for one in (truth, worsened(truth)))
+    best, worse = (score(sample, one, "disparity", ENTROPY) for one in (truth, worsened(truth)))
 
     assert list(worse) == [name for name in METRICS if name in worse]
     assert set(worse) == set(best)
@@ -78,13 +80,14 @@ def test_every_metric_gets_worse_in_the_direction_it_names(sample: StackSample, 
 
 def test_values_are_those_of_the_functions(sample: StackSample, truth: Prediction):
     prediction = worsened(truth)
-    found = score(sample, prediction)
+    found = score(sample, prediction, entropy=ENTROPY)
     assert prediction.depth_m is not None
     assert prediction.confidence is not None
     maps = prediction.depth_m, sample.depth_m, sample.valid
 
     assert found.items() >= metrics.depth_metrics(*maps).items()
     assert found["boundary_f1"] == metrics.boundary_f1(*maps)
+    assert found["abs_rel_untextured"] == metrics.abs_rel_untextured(*maps, ENTROPY)
     fitted = metrics.aligned(*maps, "scale"), *maps[1:]
     assert found["scale:delta_1.05"] == metrics.delta(*fitted, 1.05)
     fitted = metrics.aligned(*maps, "disparity_scale_shift"), *maps[1:]
@@ -123,7 +126,8 @@ def test_what_does_not_apply_is_absent(sample: StackSample, truth: Prediction):
 
     depth_only = score(sample, replace(truth, all_in_focus=None, confidence=None))
     assert {"psnr", "in_range", "kept", "best_frame_psnr", "ause"} & set(depth_only) == set()
-    assert "disparity:mse" not in depth_only
+    assert {"disparity:mse", "abs_rel_untextured"} & set(depth_only) == set()
+    assert "abs_rel_untextured" not in score(sample, replace(truth, depth_m=None), entropy=ENTROPY)
 
     no_reference = score(replace(sample, all_in_focus=None), replace(truth, depth_m=None))
     assert set(no_reference) == {"in_range", "kept", "soft", "invented"}

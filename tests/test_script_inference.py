@@ -10,6 +10,10 @@ import pytest
 from command_line import exit_code, names, refusal
 from PIL import Image
 
+from focaldiffusion.checkpoint import save_checkpoint
+from focaldiffusion.config.model import ModelConfig
+from focaldiffusion.config.run import Config
+from focaldiffusion.diffusion import FocalDiffusionPipeline
 from script.inference import main
 
 
@@ -57,13 +61,12 @@ def test_an_input_list_has_one_stack_a_line(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--model-path a.pt", "--model-path: this version ships no learned model"),
-        ("--config a.yaml", "--config: this version ships no learned model"),
-        ("--base-model sd", "--base-model: this version ships no learned model"),
-        ("--dtype fp16", "--dtype: this version ships no learned model"),
-        ("--num-inference-steps 50", "--num-inference-steps: this version"),
-        ("--guidance-scale 7", "--guidance-scale: this version ships no learned model"),
-        ("--ensemble-size 1", "--ensemble-size: this version ships no learned model"),
+        ("--model-path a.pt", "a.pt: is no folder, and single files of weights are not read"),
+        ("--model-path physics --config a.yaml", "--config: without meaning for --model physics"),
+        ("--model-path physics --base-model sd", "--base-model: without meaning for --model phy"),
+        ("--model-path physics --num-inference-steps 9", "--steps: without meaning for --model"),
+        ("--dtype float64", "argument --dtype: invalid choice: 'float64'"),
+        ("--guidance-scale 7", "--guidance-scale: there is no text to be guided by; leave it"),
         ("--camera-invariant-mode relative", "--camera-invariant-mode: the camera is used"),
         ("--batch-size 1", "--batch-size: stacks are worked on one at a time; leave it out. See"),
         ("--save-intermediate", "--save-intermediate: there are no intermediate results"),
@@ -84,12 +87,49 @@ def test_what_means_nothing_is_refused(
 def test_refused_flags_share_one_line(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = "--config a.yaml --model-path a.pt"
+    flags = "--guidance-scale 7 --batch-size 1"
     argv = ("--input", stack, "--output", tmp_path / "out", *flags.split())
     assert refusal(capsys, tmp_path, main, *argv) == (
-        "error: --model-path, --config: this version ships no learned model; leave them out. "
-        "See python -m script.inference --help.\n"
+        "error: --guidance-scale: there is no text to be guided by; --batch-size: stacks are "
+        "worked on one at a time; leave them out. See python -m script.inference --help.\n"
     )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the model in miniature, with random weights."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_checkpoint(
+        FocalDiffusionPipeline.from_preset("tiny", "noise"),
+        folder,
+        Config(model=ModelConfig(preset="tiny", start="noise")),
+        {},
+        adapter_only=False,
+    )
+    return folder
+
+
+def test_a_model_runs_with_the_flags_of_the_original(
+    stack: Path, tmp_path: Path, model: Path
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("model: {start: noise}")
+    flags = "--num-inference-steps 3 --ensemble-size 2 --dtype bf16"
+    argv = ("--input", stack, "--output", tmp_path / "out", "--model-path", model)
+    assert run(*argv, "--config", config, *flags.split()) == 0
+    generation = json.loads((tmp_path / "out" / "metadata.json").read_text())["generation"]
+    given = {"steps": 3, "ensemble": 2, "dtype": "bfloat16"}
+    assert {name: generation[name] for name in given} == given
+
+
+def test_a_configuration_that_contradicts_the_model_is_refused(
+    stack: Path, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("model: {depth_code: inverse}")
+    argv = ("--input", stack, "--output", tmp_path / "out", "--model-path", model)
+    error = refusal(capsys, tmp_path, main, *argv, "--config", config)
+    assert 'model.depth_code: the configuration says "inverse", but the checkpoint' in error
 
 
 @pytest.mark.parametrize("text", [None, "", "\n \n"])

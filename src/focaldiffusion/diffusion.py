@@ -32,8 +32,10 @@ from focaldiffusion.models.conditioning import (
     condition_channels,
     proposal_of,
 )
+from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.flow import Start
+from focaldiffusion.models.hub import align
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.optics import srgb_to_linear
@@ -46,7 +48,6 @@ _SHIFT = 3.0  # of the noise levels of Stable Diffusion 3.5
 _SMALLEST_TILE_TOKENS = 4  # a side, so that the quarter that neighbours share is one
 _AT_THE_BOUND = 1 / 16  # code units from a bound within which a surface counts as being there
 _TOLERATED_SPREAD = 1 / 16  # code units: members agree within half a bin of the conditioning
-_ALIGNMENT_BYTES = 64  # of torch's own allocations on a CPU
 _MAD_TO_STD = 1.4826  # of a normal distribution
 
 
@@ -58,12 +59,12 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     pixels.
     """
 
-    model_cpu_offload_seq = "prompt->transformer->vae"  # type: ignore[assignment]
+    model_cpu_offload_seq = "prompt->denoiser->vae"  # type: ignore[assignment]
     _optional_components = ["vae"]  # noqa: RUF012
 
     def __init__(
         self,
-        transformer: SD3Transformer2DModel,
+        denoiser: SD3Transformer2DModel | ConvolutionalDenoiser,
         prompt: EmptyPrompt,
         scheduler: FlowMatchEulerDiscreteScheduler,
         vae: AutoencoderKL | None = None,
@@ -75,7 +76,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         """Put a model together from its parts.
 
         Args:
-            transformer: widened for state and conditioning, see `widen`.
+            denoiser: a transformer, widened for state and conditioning, see `widen`; or a
+                convolutional network of as many channels.
             prompt: the empty prompt.
             scheduler: of the flow.
             vae: the autoencoder; None for the patch codec.
@@ -88,7 +90,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             InputError: the parts do not fit each other.
         """
         super().__init__()
-        self.register_modules(transformer=transformer, prompt=prompt, scheduler=scheduler, vae=vae)
+        self.register_modules(denoiser=denoiser, prompt=prompt, scheduler=scheduler, vae=vae)
         self.register_to_config(
             start=start, depth_code=depth_code, patch_factor=patch_factor, pooling=pooling
         )
@@ -114,15 +116,15 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         preset = PRESETS[name]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            transformer = build(preset, start).eval()
+            denoiser = build(preset, start).eval()
             vae = None if preset.autoencoder is None else AutoencoderKL(**preset.autoencoder).eval()
         prompt = EmptyPrompt(
             preset.prompt_tokens,
-            preset.transformer["joint_attention_dim"],
-            preset.transformer["pooled_projection_dim"],
+            preset.prompt_channels,
+            preset.pooled_prompt_channels,
         )
         pipeline = cls(
-            transformer,
+            denoiser,
             prompt,
             FlowMatchEulerDiscreteScheduler(shift=_SHIFT),
             vae,
@@ -144,7 +146,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         )
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
-                _align(part)
+                align(part)
         return pipeline
 
     @classmethod
@@ -168,7 +170,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     def completer(self) -> Completer:
         """The network with all that it takes to run it."""
         return Completer(
-            self.transformer,
+            self.denoiser,
             self.prompt,
             self.scheduler,
             self.codec,
@@ -336,7 +338,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         planes, spreads = _median_and_spread(torch.cat(members))
         if not planes.isfinite().all():
             raise InputError(
-                f"the model gave NaN or infinity in {self.transformer.dtype}. Use bfloat16 or "
+                f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
                 "float32; if it was one of these, its weights are damaged."
             )
         refined = resurface(stack, estimate, _coordinate(planes[-1], code, estimate), stage)
@@ -348,10 +350,10 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             model=str(self.name_or_path or type(self).__name__),
             provenance={
                 # In the hub's cache, this path has the revision.
-                "weights": self.transformer.config.get("_name_or_path"),
+                "weights": self.denoiser.config.get("_name_or_path"),
                 "start": self.config["start"],
                 "depth_code": self.config["depth_code"],
-                "dtype": str(self.transformer.dtype).removeprefix("torch."),
+                "dtype": str(self.denoiser.dtype).removeprefix("torch."),
                 "steps": step_count,
                 "ensemble": ensemble,
                 "seed": seed,
@@ -378,12 +380,20 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         codec = self.codec
         state = codec.channels + codec.depth_channels
         condition = codec.channels + condition_channels(codec.factor, self.config["pooling"])
-        got = (self.transformer.config.in_channels, self.transformer.config.out_channels)
+        got = (self.denoiser.config.in_channels, self.denoiser.config.out_channels)
         if got != (state + condition, state):
             raise InputError(
-                f"the transformer has {got[0]} input and {got[1]} output channels; expected "
+                f"the denoiser has {got[0]} input and {got[1]} output channels; expected "
                 f"{state + condition} and {state} with this codec. Widen it first, or take all "
                 "parts from one checkpoint."
+            )
+        # A convolutional network reads no prompt, and goes with any.
+        read, given = self.denoiser.config, self.prompt.config
+        widths = (read.get("joint_attention_dim"), read.get("pooled_projection_dim"))
+        if widths not in ((None, None), (given["channels"], given["pooled_channels"])):
+            raise InputError(
+                f"the prompt has {given['channels']} channels, and {given['pooled_channels']} "
+                f"pooled; the denoiser reads {widths[0]} and {widths[1]}. Take both from one model."
             )
 
     @contextmanager
@@ -398,17 +408,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
 
             yield show
             show(1, 1)
-
-
-def _align(part: nn.Module) -> None:
-    """Move weights that lie anywhere in a mapped file to where torch would allocate them.
-
-    Matrix products on a CPU round differently by alignment: without this, a model that was saved
-    and loaded would differ from itself in the last bits.
-    """
-    for parameter in part.parameters():
-        if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT_BYTES:
-            parameter.data = parameter.data.clone()
 
 
 def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,6 +89,36 @@ class Estimate:
     beyond_dpt: float
     generation: Generation | None = None
 
+    def mapped(
+        self, plane: Callable[[Tensor], Tensor], light: Callable[[Tensor], Tensor] | None = None
+    ) -> Estimate:
+        """The estimate with each of its maps (..., H, W) changed alike: mirrored, cropped, moved.
+
+        Args:
+            plane: of every map.
+            light: of the image of the evidence; None for `plane`.
+        """
+        evidence = self.evidence
+        return replace(
+            self,
+            evidence=replace(
+                evidence,
+                posterior=plane(evidence.posterior),
+                all_in_focus=(light or plane)(evidence.all_in_focus),
+                sharpest=plane(evidence.sharpest),
+                never_sharp=plane(evidence.never_sharp),
+            ),
+            coordinate=plane(self.coordinate),
+            agreement=plane(self.agreement),
+            confidence=plane(self.confidence),
+        )
+
+    def to(self, device: torch.device | str) -> Estimate:
+        """The estimate on a device."""
+        moved = self.mapped(lambda plane: plane.to(device))
+        hypotheses = self.evidence.hypotheses.to(device)
+        return replace(moved, evidence=replace(moved.evidence, hypotheses=hypotheses))
+
 
 Refine = Callable[[FocalStack, Estimate, Stage], Estimate]
 """A model's part: another surface, and how far to trust it, for that of the physical estimate."""

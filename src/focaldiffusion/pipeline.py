@@ -152,6 +152,7 @@ def recover(
     refine: Refine | None = None,
     *,
     fill_unsharp: bool = False,
+    physical: Estimate | None = None,
 ) -> tuple[Reconstruction, Estimate]:
     """The all-in-focus image and the depth of a stack that is aligned.
 
@@ -162,6 +163,7 @@ def recover(
         stage: times the work and shows its progress.
         refine: a model's part; None leaves the physical estimate.
         fill_unsharp: let the image that `refine` generates replace what no frame shows sharp.
+        physical: the estimate of `estimate_depth`, where it is made already.
 
     Returns:
         The reconstruction at native size, heights counted from the stack's first position and
@@ -169,7 +171,7 @@ def recover(
     """
     if stack.frames is None:
         raise ValueError("fusion needs the native frames: FocalStack.frames is None")
-    estimate = estimate_depth(stack, psf, stage)
+    estimate = physical or estimate_depth(stack, psf, stage)
     if refine is not None:
         estimate = refine(stack, estimate, stage)
     frames = stack.frames

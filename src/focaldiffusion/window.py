@@ -70,17 +70,19 @@ class Window:
         return functional.grid_sample(part, grid, padding_mode="border", align_corners=False)
 
     def nearest(self, plane: Tensor) -> Tensor:
-        """The window of a depth or a validity (H, W): that of the nearest pixel.
+        """The window of a depth or a validity (..., H, W): that of the nearest pixel.
 
         An average across a silhouette would be a surface that is not there.
         """
+        if self.step == 1:
+            return self.light(plane)
         rows, columns = (
             (first + (torch.arange(side, dtype=torch.float64) + 0.5) * self.step)
             .long()
             .to(plane.device)
             for first, side in zip((self.top, self.left), self.size, strict=True)
         )
-        return plane[rows[:, None], columns]
+        return plane[..., rows[:, None], columns]
 
     def camera(self, camera: Camera) -> Camera:
         """The camera of the window."""

@@ -51,6 +51,11 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="stacks to write (default: an epoch)",
     )
+    cache.add_argument(
+        "--evidence",
+        action="store_true",
+        help="also make the physical estimate of each stack, so that training need not",
+    )
     cache.add_argument("--output", type=Path, required=True, metavar="DIR", help="the cache")
 
 
@@ -126,6 +131,7 @@ def _cache(options: argparse.Namespace) -> int:
             count=count,
             num_workers=config.data.num_workers,
             device=options.device,
+            with_evidence=options.evidence,
             progress=lambda done, total: progress("stacks", done, total),
         )
     if not options.quiet:

@@ -7,10 +7,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Commands, positive_integer
+from focaldiffusion.cli.flags import Commands, check_device, positive_integer
 from focaldiffusion.cli.progress import progress_bars
 
-_BASELINES = ("argmax", "shape-from-focus", "laplacian-pyramid")
+_BASELINES = ("physics", "argmax", "shape-from-focus", "laplacian-pyramid")
 
 
 def add_parser(commands: Commands) -> None:
@@ -27,14 +27,18 @@ def add_parser(commands: Commands) -> None:
         "--dataset", required=True, metavar="NAME", help="a protocol, see docs/evaluation.md"
     )
     parser.add_argument(
-        "--data-root", required=True, type=Path, metavar="DIR", help="folder of the data set"
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="folder of the data set; procedural scenes need none",
     )
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for the report")
     parser.add_argument(
         "--model",
         action="append",
         metavar="NAME",
-        help="such as physics, repeatable (default: physics)",
+        help="compact, the folder or hub id of a checkpoint, or a baseline such as "
+        "physics-aligned; repeatable (default: physics)",
     )
     parser.add_argument(
         "--no-baselines",
@@ -75,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, report and return the exit code: 1 where a prediction failed.
 
     Raises:
-        InputError: an unknown name, data that are missing, or a folder with another run.
+        InputError: an unknown name, data that are missing, damaged weights, or a folder with
+            another run.
     """
     from focaldiffusion.errors import InputError
     from focaldiffusion.evaluation.report import print_summary, write_report
@@ -87,12 +92,13 @@ def run(options: argparse.Namespace) -> int:
         return _export(options)
     if options.output_dir is None:
         raise InputError("--output-dir is missing: the folder for the report.")
+    check_device(options.device)
     models = options.model or ["physics"]
     if not options.no_baselines:
         models += [name for name in _BASELINES if name not in models]
     plan = Plan(
         protocol=options.dataset,
-        data_root=str(options.data_root),
+        data_root=None if options.data_root is None else str(options.data_root),
         models=tuple(dict.fromkeys(models)),
         predictions=tuple(map(str, options.predictions)),
         variants=SUITES[options.robustness],
@@ -128,12 +134,13 @@ def _export(options: argparse.Namespace) -> int:
 
     protocol = find_protocol(options.dataset)
     dataset = protocol.open(options.data_root)
+    count = protocol.count(dataset)
     with progress_bars("exporting", quiet=options.quiet) as progress:
-        for index in range(len(dataset)):
+        for index in range(count):
             stack = protocol.sample(dataset, index).stack
             export_stack(stack, options.export_stacks, dataset.name(index))
-            progress("stacks", index + 1, len(dataset))
+            progress("stacks", index + 1, count)
     if not options.quiet:
-        print(f"{len(dataset)} stacks in {options.export_stacks}; score what is made of them with")
+        print(f"{count} stacks in {options.export_stacks}; score what is made of them with")
         print("--predictions DIR, where DIR/SAMPLE holds depth.npy or all_in_focus.png")
     return 0

@@ -20,11 +20,13 @@ from focaldiffusion.cli.flags import (
     positive_integer,
     psf,
 )
-from focaldiffusion.cli.memory import is_out_of_memory
+from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_work
+from focaldiffusion.cli.model_flags import ChosenModel, add_model, chosen_model
 from focaldiffusion.cli.outcome import Outcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
 
 if TYPE_CHECKING:
+    from focaldiffusion.estimate import Refine
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.pipeline import Settings
 
@@ -93,37 +95,30 @@ def add_parser(commands: Commands) -> None:
     method.add_argument(
         "--device", metavar="NAME", help="where torch computes, such as cuda (default: cpu)"
     )
-    method.add_argument(
-        "--model", type=_model, default="physics", metavar="{physics}", help="(default: physics)"
-    )
-
-
-def _model(text: str) -> str:
-    if text != "physics":
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is unknown: this version ships no learned model; leave the flag out, or say "
-            "physics"
-        )
-    return text
+    add_model(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Reconstruct the stacks and return the exit code.
 
-    What can be checked before the long work is. A mistake in the flags or an output that is taken
-    stops everything; a stack that cannot be used stops no other.
+    What can be checked before the long work is. A mistake in the flags, an output that is taken
+    or a model that cannot be loaded stops everything; a stack that cannot be used stops no other.
 
     Raises:
-        InputError: a mistake in the flags, or an output that is taken.
+        InputError: a mistake in the flags, an output that is taken, or no such model.
     """
     settings = _settings(options)
     jobs = _open_all(options)
     _check_outputs(jobs, options)
+    model = chosen_model(options, settings.device)
+    refine = None
+    if model is not None and any(_is_due(job, options) for job in jobs):
+        refine = _loaded(model, options)
     several = len(jobs) > 1
     outcomes: list[Outcome] = []
     for number, job in enumerate(jobs, start=1):
         title = f"{job.name} ({number} of {len(jobs)})" if several else job.name
-        outcome = _process(job, settings, options, title)
+        outcome = _process(job, settings, options, title, model, refine)
         outcomes.append(outcome)
         if outcome.error is not None:
             print(f"error: {outcome.failure if several else outcome.error}", file=sys.stderr)
@@ -179,6 +174,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = Settings(
         psf=psf(options),
         drop_unaligned=options.drop_unaligned,
+        fill_unsharp=bool(options.fill_unsharp),
         **{name: value for name, value in given.items() if value is not None},
     )
     check_device(settings.device)
@@ -239,19 +235,56 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
             check_output(job.output, overwrite=options.overwrite)
 
 
-def _process(job: _Job, settings: Settings, options: argparse.Namespace, title: str) -> Outcome:
+def _is_due(job: _Job, options: argparse.Namespace) -> bool:
+    """Whether there is a stack to reconstruct, and no results that may stay."""
+    from focaldiffusion.io.results import has_results
+
+    if job.opened is None or job.output is None:
+        return False
+    return not (options.skip_existing and has_results(job.output))
+
+
+def _loaded(model: ChosenModel, options: argparse.Namespace) -> Refine:
+    """The model, ready for all stacks.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    from focaldiffusion.errors import InputError
+
+    try:
+        with progress_bars(model.checkpoint.name, quiet=options.quiet) as progress:
+            progress("loading the model", 0, 0)
+            return model.load()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{model.checkpoint.name}: not enough memory on {model.device} to load the model. "
+            f"{lighter_model(model)}"
+        ) from error
+
+
+def _process(
+    job: _Job,
+    settings: Settings,
+    options: argparse.Namespace,
+    title: str,
+    model: ChosenModel | None,
+    refine: Refine | None,
+) -> Outcome:
     """Reconstruct one stack and write its results."""
     from focaldiffusion.errors import InputError
-    from focaldiffusion.io.results import has_results, write_results
+    from focaldiffusion.io.results import write_results
     from focaldiffusion.pipeline import reconstruct
 
     if job.opened is None or job.output is None:
         return Outcome(job.name, None, "failed", job.error)
-    if options.skip_existing and has_results(job.output):
+    if not _is_due(job, options):
         return Outcome(job.name, job.output, "skipped")
     try:
         with progress_bars(title, quiet=options.quiet) as progress:
-            result = reconstruct(job.opened, settings, progress)
+            result = reconstruct(job.opened, settings, progress, refine)
             progress("writing", 0, 0)
             left_out = write_results(
                 result.reconstruction,
@@ -272,7 +305,7 @@ def _process(job: _Job, settings: Settings, options: argparse.Namespace, title: 
         height, width = job.opened.frames.size
         sentence = (
             f"{job.name}: not enough memory on {settings.device} for {len(job.opened)} frames of "
-            f"{width}x{height}. Lower --working-size, or make the frames smaller."
+            f"{width}x{height}. {lighter_work(model)}"
         )
         return Outcome(job.name, job.output, "failed", sentence)
     return outcome_of(job.opened, result, job.output, left_out)

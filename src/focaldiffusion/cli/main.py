@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from focaldiffusion import __version__
-from focaldiffusion.cli import compare, data, evaluate, infer, simulate, submit, train
+from focaldiffusion.cli import compare, data, doctor, evaluate, infer, simulate, submit, train
 from focaldiffusion.cli.flags import Parser
 
 
@@ -62,6 +62,7 @@ def _parser() -> Parser:
     compare.add_parser(commands)
     submit.add_parser(commands)
     data.add_parser(commands)
+    doctor.add_parser(commands)
     return parser
 
 

@@ -1,6 +1,11 @@
-"""Telling that memory ran out, which every library says in its own way."""
+"""Telling that memory ran out, which every library says in its own way, and what needs less."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from focaldiffusion.cli.model_flags import ChosenModel
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -13,3 +18,35 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, cv2.error):
         return error.code == cv2.Error.StsNoMem
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def lighter_work(model: ChosenModel | None) -> str:
+    """How to reconstruct a stack in less memory: a sentence, what helps most first.
+
+    The evidence grows with the working size, and the network sees no more than that; only then
+    does it help to let the network see less at once.
+
+    Args:
+        model: that the work is done with; None for the physical estimate.
+    """
+    if model is None:
+        return (
+            "What helps most, in this order: lower --working-size, make the frames smaller, give "
+            "fewer of them."
+        )
+    last = "use --dtype bfloat16" if _is_wide(model) else "use --model physics"
+    return f"What helps most, in this order: lower --working-size, lower --tile-px, {last}."
+
+
+def lighter_model(model: ChosenModel) -> str:
+    """How to load a model into less memory: a sentence, what helps most first."""
+    ways = ["--model compact", "--model physics"]
+    if model.device != "cpu":
+        ways.insert(0, "--device cpu")
+    if _is_wide(model):
+        ways.insert(0, "--dtype bfloat16")
+    return f"What helps most, in this order: {', '.join(ways[:3])}."
+
+
+def _is_wide(model: ChosenModel) -> bool:
+    return model.dtype.itemsize > 2

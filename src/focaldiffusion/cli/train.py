@@ -1,4 +1,4 @@
-"""`focaldiffusion train`: for now, whether the data of a configuration are fit to train on."""
+"""`focaldiffusion train`: train a model, go on training it, or check that it could be trained."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from focaldiffusion.cli.config_flags import add_config, read_config
 from focaldiffusion.cli.flags import Commands, check_device
 
 if TYPE_CHECKING:
+    from focaldiffusion.config.run import Config
     from focaldiffusion.data.dry_run import SourceCheck
 
 
 REFUSED = {
-    "--resume": "this version does not train yet, so there is nothing to resume",
     "--debug": "for more messages set logging.level=DEBUG, for fewer samples "
     "data.max_train_samples, by --override",
 }
@@ -26,9 +26,9 @@ def add_parser(commands: Commands) -> None:
     """Add the command to those of `focaldiffusion`."""
     parser = commands.add_parser(
         "train",
-        help="check the data of a training configuration",
-        description="Open the data of a configuration: read and simulate one batch of every "
-        "source and split, and print what is in it.",
+        help="train a model from a configuration",
+        description="Train the model of a configuration on its data. Start it with `accelerate "
+        "launch` or `torchrun` for several GPUs or machines.",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -36,34 +36,67 @@ def add_parser(commands: Commands) -> None:
     )
     add_config(parser)
     parser.add_argument(
-        "--dry-run", action="store_true", help="open the data, write nothing, train nothing"
+        "--dry-run",
+        action="store_true",
+        help="read and simulate one batch of every source and split, take one step on each of "
+        "train, and write nothing",
     )
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="to simulate on")
+    parser.add_argument(
+        "--resume",
+        metavar="auto|DIR",
+        help="go on from the newest whole checkpoint of output.save_dir, or from this one; auto "
+        "starts anew where there is none",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, to leave a GPU alone; otherwise accelerate chooses (a dry run takes any)",
+    )
     refused = parser.add_argument_group("of the original, without a meaning in this version")
     for flag, reason in REFUSED.items():
         refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check the data and return the exit code.
+    """Train, or try it, and return the exit code.
 
     Raises:
-        InputError: a mistake in the configuration, data that are missing or bad.
+        InputError: a mistake in the configuration, data or weights that are missing or bad.
     """
-    from focaldiffusion.config.data import SPLITS
-    from focaldiffusion.config.sources import has_split
-    from focaldiffusion.data.dry_run import check_disjoint, check_split
     from focaldiffusion.errors import InputError
 
     for flag, reason in REFUSED.items():
         if getattr(options, flag[2:]) is not None:
             raise InputError(f"{flag}: {reason}.")
-    check_device(options.device)
-    if not options.dry_run:
+    if options.dry_run:
+        check_device(options.device or "cpu")
+        return _dry_run(read_config(options), options.device or "cpu")
+    if options.device not in (None, "cpu"):
         raise InputError(
-            "this version does not train yet; --dry-run checks the data of the configuration."
+            f"--device {options.device}: training runs where accelerate starts it. Leave the flag "
+            "out, and choose GPUs by CUDA_VISIBLE_DEVICES."
         )
     config = read_config(options)
+    from focaldiffusion.training.trainer import train
+
+    outcome = train(config, options.resume, cpu=options.device == "cpu")
+    done = "done" if outcome.step == outcome.steps else f"{outcome.step} of {outcome.steps} steps"
+    print(f"{done}; --model {outcome.checkpoint} runs it")
+    return 0
+
+
+def _dry_run(config: Config, device: str) -> int:
+    """Check the data and try the model; returns the exit code.
+
+    Raises:
+        InputError: data that are missing or bad, a model that cannot be built.
+    """
+    from focaldiffusion.config.data import SPLITS
+    from focaldiffusion.config.sources import has_split
+    from focaldiffusion.data.dry_run import check_disjoint, check_split
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.training.dry_run import try_model
+
     checks: list[SourceCheck] = []
     for split in SPLITS:
         if split != "train" and not has_split(config.data, split):
@@ -74,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
             split,
             batch_size=config.training.batch_size,
             seed=config.training.seed,
-            device=options.device,
+            device=device,
         )
         print(split)
         for check in found:
@@ -84,7 +117,9 @@ def run(options: argparse.Namespace) -> int:
     if bad:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
     check_disjoint(checks)
-    print("the data are in order; no scene of val or test is in train.")
+    print("the data are in order; no scene of val or test is in train.\nmodel")
+    for sentence in try_model(config, checks, device):
+        print(f"  {sentence}")
     return 0
 
 

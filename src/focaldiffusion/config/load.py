@@ -52,10 +52,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
 
 
 def save_resolved(config: Config, path: Path) -> None:
-    """Write a configuration to one file that says everything and gives an equal one when read.
+    """Write a configuration to one file that says everything and gives an equal one when read."""
+    path.write_text(yaml_text(resolved(config)), encoding="utf-8")
 
-    Per-split options and sources are written as they were given: what they leave out they inherit,
-    and a default written there would stand above it.
+
+def resolved(config: Config) -> Block:
+    """A configuration as one block that says everything and gives an equal one when read.
+
+    Per-split options and sources are as they were given: what they leave out they inherit, and a
+    default written there would stand above it.
     """
     block = config.model_dump(mode="json")
     given = config.model_dump(mode="json", exclude_unset=True)
@@ -64,4 +69,4 @@ def save_resolved(config: Config, path: Path) -> None:
         data[name] = data_given.get(name)
     for split in SPLITS:
         data["dataset_kwargs"][split] = data_given.get("dataset_kwargs", {}).get(split, {})
-    path.write_text(yaml_text(block), encoding="utf-8")
+    return block

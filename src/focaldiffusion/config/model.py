@@ -12,6 +12,8 @@ class ModelConfig(Section):
 
     base_model_id: PathText | None = None
     """Weights to adapt: an id of the Hugging Face hub or a local folder; null starts from none."""
+    preset: str | None = None
+    """Size of a network that starts from no weights, such as `compact`; null with base weights."""
     variant: str | None = None
     """Which files of these weights are read, such as `fp16`; null reads the plain ones."""
     start: Literal["estimate", "noise"] = "estimate"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from focaldiffusion.config.section import NonNegative, Section, Share
+from focaldiffusion.config.section import NonNegative, PathText, Section, Share
 
 
 class TrainingConfig(Section):
@@ -26,6 +26,8 @@ class TrainingConfig(Section):
     """Validate after so many epochs."""
     save_every_n_epochs: PositiveInt = 1
     """Save a checkpoint after so many epochs."""
+    save_every_n_steps: PositiveInt | None = None
+    """Also save after so many optimiser steps, where epochs are long; null does not."""
     use_ema: bool = False
     """Validate and export the running mean of the weights."""
     ema_decay: Share = 0.999
@@ -38,6 +40,14 @@ class TrainingConfig(Section):
     """Rank of the adapters of `tuning: lora`."""
     lora_alpha: PositiveFloat = 16.0
     """Adapters are scaled by lora_alpha / lora_rank."""
+    start_from: PathText | None = None
+    """Checkpoint to start from in place of the untrained model; not to resume a run."""
+    base_weights: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights that do not move."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute at the start, then faster."""
 
     @field_validator("mixed_precision", mode="before")
     @classmethod
@@ -49,12 +59,21 @@ class TrainingConfig(Section):
             )
         return value
 
+    @model_validator(mode="after")
+    def _formats_go_together(self) -> TrainingConfig:
+        if self.base_weights == "bfloat16" and self.mixed_precision == "no":
+            raise ValueError(
+                "base_weights bfloat16 with mixed_precision no: weights that move stay float32, "
+                "and would not go together. Set mixed_precision: bf16"
+            )
+        return self
+
 
 class OptimizerConfig(Section):
     """How a gradient becomes a step."""
 
-    type: Literal["adamw", "adam", "sgd"] = "adamw"
-    """The algorithm."""
+    type: Literal["adamw", "adam", "sgd", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """The algorithm; those of 8 bits need bitsandbytes."""
     learning_rate: PositiveFloat = 1e-5
     """Peak learning rate, after the warm-up."""
     weight_decay: NonNegative = 0.0
@@ -100,3 +119,7 @@ class ValidationConfig(Section):
 
     num_inference_steps: PositiveInt = 1
     """Steps along the flow; `model.start: estimate` needs one."""
+    max_samples: PositiveInt = 16
+    """So many samples, spread evenly over those of val, and always the same."""
+    num_pictures: Annotated[int, Field(ge=0)] = 4
+    """So many of them are drawn."""

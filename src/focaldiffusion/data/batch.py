@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import Estimate
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FocalStack
 
@@ -37,6 +38,7 @@ class StackBatch:
         valid: (B, H, W) bool.
         cameras: of each stack; None where unknown.
         sources: where each sample comes from, for messages.
+        estimates: the physical one of each stack; None where it was not made.
     """
 
     images: Tensor
@@ -49,6 +51,7 @@ class StackBatch:
     valid: Tensor
     cameras: tuple[Camera | None, ...]
     sources: tuple[str, ...]
+    estimates: tuple[Estimate | None, ...]
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -67,7 +70,8 @@ class StackBatch:
         """The batch on a device; copied there without waiting where its memory is pinned."""
         # Towards the CPU, not waiting would hand out memory that is still being written.
         waits = torch.device(device).type == "cpu"
-        return self._map(lambda tensor: tensor.to(device, non_blocking=not waits))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=not waits))
+        return replace(moved, estimates=tuple(one and one.to(device) for one in self.estimates))
 
     def pin_memory(self) -> StackBatch:
         """The batch in page-locked memory, from which a GPU copies faster."""
@@ -90,6 +94,8 @@ class StackBatch:
             self.valid[index],
             self.all_in_focus[index] if bool(self.has_all_in_focus[index]) else None,
             self.sources[index],
+            self.estimates[index],
+            has_truth=bool(self.valid[index].any()),
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> StackBatch:
@@ -142,4 +148,5 @@ def collate(samples: Sequence[StackSample]) -> StackBatch:
         valid=torch.stack([s.valid for s in samples]),
         cameras=tuple(s.stack.camera for s in samples),
         sources=tuple(s.source for s in samples),
+        estimates=tuple(s.estimate for s in samples),
     )

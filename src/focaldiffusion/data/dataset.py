@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from focaldiffusion.errors import check_shape
+from focaldiffusion.estimate import Estimate
 from focaldiffusion.scene import Scene, check_depth
 from focaldiffusion.stack import FocalStack
 
@@ -23,9 +24,11 @@ class StackSample:
         valid: (H, W) bool, True where the depth is trustworthy.
         all_in_focus: (3, H, W) linear RGB, None where the data set has none.
         source: where the sample comes from, for messages.
+        estimate: the physical one of the stack; None where it was not made.
+        has_truth: False where the depth of no pixel is known, nor was expected to be.
 
     Raises:
-        InputError: no valid depth, or a valid depth that is not positive.
+        InputError: no valid depth although there is a truth, or one that is not positive.
     """
 
     stack: FocalStack
@@ -33,13 +36,18 @@ class StackSample:
     valid: Tensor
     all_in_focus: Tensor | None
     source: str
+    estimate: Estimate | None = None
+    has_truth: bool = True
 
     def __post_init__(self) -> None:
         check_shape("StackSample.depth_m", self.depth_m, self.stack.size)
         check_shape("StackSample.valid", self.valid, self.stack.size)
         if self.all_in_focus is not None:
             check_shape("StackSample.all_in_focus", self.all_in_focus, (3, *self.stack.size))
-        check_depth(self.depth_m, self.valid, self.source)
+        if self.has_truth:
+            check_depth(self.depth_m, self.valid, self.source)
+        elif bool(self.valid.any()):
+            raise ValueError(f"{self.source}: has no truth, but pixels that are valid")
 
 
 Sample = Scene | StackSample

@@ -86,7 +86,7 @@ def check_disjoint(checks: Sequence[SourceCheck]) -> None:
     for trained in (check for check in checks if check.source.split == "train"):
         for held_out in (check for check in checks if check.source.split != "train"):
             # Names of scenes mean the same within one data set only.
-            if trained.source.dataset_type != held_out.source.dataset_type:
+            if _family(trained.source) != _family(held_out.source):
                 continue
             shared = sorted(trained.scenes & held_out.scenes)
             if shared:
@@ -96,6 +96,11 @@ def check_disjoint(checks: Sequence[SourceCheck]) -> None:
                     + (f", and so are {len(shared) - 1} more" if len(shared) > 1 else "")
                     + ". Leave it out of one: a score on scenes seen in training says nothing."
                 )
+
+
+def _family(source: Source) -> str:
+    """What names its scenes: stacks without truth are folders, as those with one are."""
+    return "stacks" if source.dataset_type == "unlabelled" else source.dataset_type
 
 
 def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:
@@ -109,8 +114,11 @@ def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:
     else:
         rows.append(("focus distances", "none", "", "order only, or stage positions"))
     share = float(batch.valid.double().mean())
-    depth = f"{_range(batch.depth_m[batch.valid])}; {share:.1%} valid"
-    rows.append(("depth", _shape(batch.depth_m), "m", depth))
+    if share > 0:
+        depth = f"{_range(batch.depth_m[batch.valid])}; {share:.1%} valid"
+        rows.append(("depth", _shape(batch.depth_m), "m", depth))
+    else:
+        rows.append(("depth", "none", "", ""))
     diameters = _blur_diameters_px(batch)
     if diameters.numel():
         rows.append(("blur diameter", "", "px", _range(diameters)))

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from focaldiffusion.config.data import DataConfig, Split
 from focaldiffusion.config.sources import resolve_sources
 from focaldiffusion.data.batch import StackBatch, collate
-from focaldiffusion.data.dataset import Sample, StackSample
+from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import estimate_depth
+from focaldiffusion.physics.psf import PSF
 from focaldiffusion.scene import Scene
+
+T = TypeVar("T")
 
 
 def open_split(data: DataConfig, split: Split, seed: int) -> Mixture:
@@ -38,19 +44,45 @@ def batches(
     *,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
+    with_estimates: bool = False,
 ) -> Iterator[StackBatch]:
+    """The samples at these positions as batches, in their order; see `prepared`."""
+    return prepared(
+        mixture,
+        positions,
+        batch_size,
+        _as_it_is,
+        num_workers=num_workers,
+        device=device,
+        with_estimates=with_estimates,
+    )
+
+
+def prepared(
+    mixture: Mixture,
+    positions: Sequence[int],
+    batch_size: int,
+    prepare: Callable[[StackBatch], T],
+    *,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+    with_estimates: bool = False,
+) -> Iterator[T]:
     """Read, vary, photograph and collate the samples at these positions, in their order.
 
     The workers photograph where the device is the CPU. Otherwise they deliver scenes, which this
-    process photographs on the device. What a batch holds does not depend on `num_workers`.
+    process photographs on the device. So it is with physical estimates that no cache has. What a
+    batch holds does not depend on `num_workers`.
 
     Args:
         mixture: of one split.
         positions: counted from the start of the run: `range(start, stop)`, where an epoch has
             `len(mixture)`; any other sequence, for a share of several processes.
         batch_size: samples a batch; the last one may have fewer.
+        prepare: what is made of each batch, by the workers where they photograph.
         num_workers: processes, of one thread each; 0 reads in this one.
-        device: where the batches are.
+        device: where the result is.
+        with_estimates: make the physical estimate of each stack that has none.
 
     Raises:
         InputError: a sample that cannot be read or photographed, or sizes that differ.
@@ -58,7 +90,7 @@ def batches(
     device = torch.device(device)
     groups = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
     loader: DataLoader[Any] = DataLoader(
-        _Reader(mixture, simulates=device.type == "cpu"),  # type: ignore[arg-type]
+        _Reader(mixture, device.type == "cpu", with_estimates, prepare),  # type: ignore[arg-type]
         sampler=groups,  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=_as_it_is,
@@ -70,31 +102,40 @@ def batches(
     for group, part in zip(groups, _started(loader), strict=True):
         if isinstance(part, InputError):
             raise part
-        if isinstance(part, StackBatch):
-            yield part.to(device)
+        if device.type == "cpu":
+            yield part
         else:
             moved = [_moved(sample, device) for sample in part]
-            yield _photographed(moved, mixture, group)
+            yield prepare(_photographed(moved, mixture, group, with_estimates))
 
 
 class _Reader:
     """What a worker does for one batch: a map-style data set of groups of positions."""
 
-    def __init__(self, mixture: Mixture, *, simulates: bool) -> None:
+    def __init__(
+        self,
+        mixture: Mixture,
+        simulates: bool,
+        with_estimates: bool,
+        prepare: Callable[[StackBatch], Any],
+    ) -> None:
         self.mixture, self.simulates = mixture, simulates
+        self.with_estimates, self.prepare = with_estimates, prepare
 
-    def __getitem__(self, positions: Sequence[int]) -> StackBatch | list[Sample] | InputError:
+    def __getitem__(self, positions: Sequence[int]) -> Any:
         try:
             samples = [self.mixture[position] for position in positions]
-            if self.simulates or all(isinstance(sample, StackSample) for sample in samples):
-                return _photographed(samples, self.mixture, positions)
+            if self.simulates:
+                return self.prepare(
+                    _photographed(samples, self.mixture, positions, self.with_estimates)
+                )
             return samples
         except InputError as error:
             return error  # raised by a worker it would reach the user inside a traceback
 
 
 def _photographed(
-    samples: Sequence[Sample], mixture: Mixture, positions: Sequence[int]
+    samples: Sequence[Sample], mixture: Mixture, positions: Sequence[int], with_estimates: bool
 ) -> StackBatch:
     """The samples of some positions as a batch of stacks."""
     stacks = []
@@ -103,6 +144,10 @@ def _photographed(
             draw = mixture.draw(position)
             source = mixture.sources[draw.source]
             sample = simulate(sample, source, draw.generator("simulation"))
+        if with_estimates and sample.estimate is None:
+            made = estimate_depth(sample.stack, PSF())
+            # Made for inference alone, its tensors could not be saved for a backward pass.
+            sample = replace(sample, estimate=made.mapped(Tensor.clone))
         stacks.append(sample)
     return collate(stacks)
 
@@ -120,7 +165,14 @@ def _moved(sample: Sample, device: torch.device) -> Sample:
 
     if isinstance(sample, Scene):
         return on_device(sample)
-    return on_device(replace(sample, stack=on_device(sample.stack)))
+    estimate = sample.estimate
+    return on_device(
+        replace(
+            sample,
+            stack=on_device(sample.stack),
+            estimate=None if estimate is None else estimate.to(device),
+        )
+    )
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -144,3 +196,6 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
 def _one_thread(_: int) -> None:
     # Torch limits itself to one thread in a worker; OpenCV would take every core, in each.
     cv2.setNumThreads(1)
+    # Schedulers terminate a process and its workers together: it ends them itself, once it has
+    # saved what they read for. They also end when it does.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -16,7 +16,7 @@ from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 
 Indices = NDArray[np.int64]
-Purpose = Literal["transforms", "simulation"]
+Purpose = Literal["transforms", "simulation", "flow"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
 

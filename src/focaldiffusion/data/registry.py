@@ -23,6 +23,7 @@ DATASETS = {
     "procedural": "procedural:Procedural",
     "rgbd": "sets.rgbd:RGBD",
     "stacks": "sets.stacks:Stacks",
+    "unlabelled": "sets.unlabelled:Unlabelled",
     "virtual_kitti": "sets.virtual_kitti:VirtualKITTI",
     "zedd": "sets.zedd:ZEDD",
 }

@@ -1,9 +1,10 @@
-"""A stack and its truth in one file of named tensors (safetensors)."""
+"""A stack, its truth and maybe its physical estimate in one file of named tensors (safetensors)."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import Estimate
+from focaldiffusion.evidence import Evidence
 from focaldiffusion.io.staging import file_errors_named
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
+from focaldiffusion.physics.calibrate import BlurScale
+from focaldiffusion.physics.psf import PSF
 from focaldiffusion.stack import FocalStack
 
 _TENSORS = (
@@ -26,8 +31,18 @@ _TENSORS = (
     "valid",
     "focus_distances_m",
     "focus_positions_m",
+    "hypotheses",
+    "posterior_codes",
+    "first_all_in_focus",
+    "sharpest",
+    "never_sharp",
+    "coordinate",
+    "agreement",
+    "confidence",
 )
 _CAMERA = ("focal_length_px", "aperture_diameter_m", "principal_point_px")
+_ESTIMATE = ("grade", "blur_scale", "residual_rms", "beyond_dpt")
+"""Fields of an `Estimate` that are numbers or words."""
 _WHOLE_CODE = 0.01
 """Light that has been a code of 8 bits comes back to within 1e-3 of one; other light does not."""
 
@@ -36,7 +51,9 @@ def write_sample(path: Path, sample: StackSample) -> None:
     """Write a sample, complete or not at all; the folder must exist.
 
     Frames and image are stored as sRGB codes, of 8 bits where that loses nothing, else of 16 (an
-    error below 2e-5 in linear light); depth as float32. A reader ignores names it does not know.
+    error below 2e-5 in linear light); depth as float32. The posterior of an estimate is stored as
+    the root of its ratio to the highest at each pixel, in 8 bits: its peak keeps its shape, and
+    what is below a 250,000th of it is gone. A reader ignores names it does not know.
 
     Raises:
         InputError: the file system refuses.
@@ -52,11 +69,15 @@ def write_sample(path: Path, sample: StackSample) -> None:
         "focus_distances_m": _numpy(stack.focus_distances_m),
         "focus_positions_m": _numpy(stack.focus_positions_m),
     }
+    estimate = sample.estimate
+    if estimate is not None:
+        tensors |= _maps_of(estimate)
     known = {name: np.ascontiguousarray(t) for name, t in tensors.items() if t is not None}
     camera = stack.camera
     notes = {
         "source": sample.source,
         "camera": camera and {name: getattr(camera, name) for name in _CAMERA},
+        "estimate": None if estimate is None else _notes_of(estimate),
     }
     # One entry of notes: several would come in an order that differs from file to file.
     data = save(known, metadata={"notes": json.dumps(notes)})
@@ -95,6 +116,8 @@ def read_sample(path: Path) -> StackSample:
             torch.from_numpy(tensors["valid"]),
             _light(tensors["all_in_focus"]) if "all_in_focus" in tensors else None,
             notes["source"],
+            notes.get("estimate") and _estimate(notes["estimate"], stack, tensors),
+            has_truth=bool(tensors["valid"].any()),
         )
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise InputError(
@@ -105,6 +128,55 @@ def read_sample(path: Path) -> StackSample:
 def _camera(notes: dict[str, Any], image_size: tuple[int, int]) -> Camera:
     point = tuple(notes["principal_point_px"])
     return Camera(**{**notes, "image_size": image_size, "principal_point_px": point})
+
+
+def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any]]:
+    """The tensors of an estimate, by their names in a file."""
+    evidence = estimate.evidence
+    ratio = evidence.posterior / evidence.posterior.amax(0)
+    return {
+        "hypotheses": evidence.hypotheses.numpy(),
+        "posterior_codes": (ratio.sqrt_() * 255).round_().byte().numpy(),
+        "first_all_in_focus": _codes(evidence.all_in_focus),
+        "sharpest": evidence.sharpest.numpy(),
+        "never_sharp": evidence.never_sharp.numpy(),
+        "coordinate": estimate.coordinate.numpy(),
+        "agreement": estimate.agreement.numpy(),
+        "confidence": estimate.confidence.numpy(),
+    }
+
+
+def _notes_of(estimate: Estimate) -> dict[str, Any]:
+    """The rest of an estimate, as JSON."""
+    found = estimate.found_scale
+    return {
+        **{name: getattr(estimate, name) for name in _ESTIMATE},
+        "found_scale": None if found is None else asdict(found),
+        "psf": asdict(estimate.psf),
+    }
+
+
+def _estimate(
+    notes: dict[str, Any], stack: FocalStack, tensors: dict[str, NDArray[Any]]
+) -> Estimate:
+    posterior = torch.from_numpy(tensors["posterior_codes"]).float().square_()
+    maps = {
+        name: torch.from_numpy(tensors[name]) for name in ("coordinate", "agreement", "confidence")
+    }
+    return Estimate(
+        evidence=Evidence(
+            stack.axis,
+            torch.from_numpy(tensors["hypotheses"]),
+            posterior.div_(posterior.sum(0)),
+            _light(tensors["first_all_in_focus"]),
+            torch.from_numpy(tensors["sharpest"]),
+            torch.from_numpy(tensors["never_sharp"]),
+        ),
+        found_scale=notes["found_scale"] and BlurScale(**notes["found_scale"]),
+        psf=PSF(**notes["psf"]),
+        **maps,
+        **{name: notes[name] for name in _ESTIMATE},
+    )
 
 
 def _numpy(values: Tensor | None) -> NDArray[Any] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.config.data import Transforms
-from focaldiffusion.data.dataset import Sample
+from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.draws import integer, uniform
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
@@ -32,7 +32,8 @@ def transform(
     A window of the wanted aspect is resized to `image_size`, larger or smaller; enlarging invents
     no detail, and the camera follows. Light is averaged, depth and validity take the nearest
     pixel. A scene is varied before it is photographed, so that its blur is the new camera's; the
-    frames of a photographed stack change colour as its all-in-focus image does.
+    frames of a photographed stack change colour as its all-in-focus image does. Its evidence, where
+    it is made already, follows all but a change of size.
 
     Args:
         sample: as its data set reads it.
@@ -41,10 +42,17 @@ def transform(
         generator: of all that is drawn.
 
     Raises:
-        InputError: no valid depth in the windows that were drawn, nor in the middle.
+        InputError: no valid depth in the windows that were drawn, nor in the middle; or another
+            size for a sample whose evidence is made already.
     """
     height, width = sample.valid.shape
     window = _window(sample, options, image_size or (height, width), generator)
+    if isinstance(sample, StackSample) and sample.estimate is not None and window.step != 1:
+        raise InputError(
+            f"{sample.source}: its evidence was made at {width}x{height}, and blur does not scale "
+            f"with an image: it cannot be resized by {1 / window.step:.3g}. Leave image_size and "
+            "scale_range out, or cache the stacks without evidence."
+        )
     mirror = options.flip and integer(0, 1, generator) == 1
     moved = _mapped(sample, window.light, window.nearest, window.camera)
     if mirror:
@@ -70,8 +78,10 @@ def _window(
     height, width = sample.valid.shape
     largest_step = min(height / size[0], width / size[1])
 
+    has_truth = isinstance(sample, Scene) or sample.has_truth
+
     def has_depth(window: Window) -> bool:
-        return bool(window.nearest(sample.valid).any())
+        return not has_truth or bool(window.nearest(sample.valid).any())
 
     for _ in range(_WINDOW_DRAWS if options.random_crop else 0):
         window = Window(0, 0, largest_step * uniform(*options.scale_range, generator), size)
@@ -117,6 +127,7 @@ def _mapped(
         depth_m=depth_m,
         valid=valid,
         all_in_focus=None if sample.all_in_focus is None else light(sample.all_in_focus),
+        estimate=None if sample.estimate is None else sample.estimate.mapped(plane, light),
     )
 
 

@@ -1,4 +1,4 @@
-"""The models that need no training: our physical estimate and the classical methods beside it."""
+"""The models by name: our physical estimate, the classical methods beside it, learned ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from focaldiffusion.align import align
-from focaldiffusion.errors import InputError, is_unknown
-from focaldiffusion.evaluation.prediction import Model, Prediction, near_to_far, reference_frame
+from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.learned import Learned
+from focaldiffusion.evaluation.physical import PhysicalEstimates
+from focaldiffusion.evaluation.prediction import (
+    Model,
+    Prediction,
+    channels_first,
+    near_to_far,
+    reference_frame,
+)
 from focaldiffusion.optics import srgb_to_linear
-from focaldiffusion.pipeline import Settings, recover, working_size
 from focaldiffusion.stack import FocalStack, MemoryFrames
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
@@ -30,62 +36,44 @@ _SMALLEST_MEASURE = 1e-12  # of sharpness, so that its logarithm is finite
 class Physics:
     """Our physical estimate without any learned model, as `focaldiffusion infer` makes it."""
 
-    def __init__(self, device: str, *, aligned: bool = False) -> None:
-        """Computes on a torch device.
+    def __init__(self, estimates: PhysicalEstimates, *, aligned: bool = False) -> None:
+        """Says what its estimates say.
 
         Args:
-            device: such as "cpu" or "cuda".
+            estimates: on the device where it computes.
             aligned: registers the frames to the middle one of the sweep first, if they moved.
         """
         self.name = "physics-aligned" if aligned else "physics"
-        self._device = device
+        self._estimates = estimates
         self._aligned = aligned
 
     def predict(self, stack: FocalStack, sample: str) -> Prediction:
         """See `Model`."""
-        stack = replace(stack, frames=MemoryFrames(stack))
         return self._in_register(stack) if self._aligned else self._recovered(stack)
 
     def _recovered(self, stack: FocalStack) -> Prediction:
-        """Of a stack with native frames."""
-        settings = Settings()
-        size = working_size(stack.size, len(stack), settings.working_size)
-        working = stack
-        if size != stack.size:
-            working = replace(
-                stack,
-                images=functional.interpolate(
-                    stack.images, size=size, mode="bilinear", antialias=True
-                ),
-                camera=None if stack.camera is None else stack.camera.resized(size),
-            )
-        working = replace(working, images=working.images.to(self._device))
-        found, _ = recover(working, stack.camera, settings.psf)
-        return Prediction(
-            found.depth_m, _channels_first(found.all_in_focus), found.confidence.cpu()
-        )
+        return self._estimates.of(stack).prediction()
 
     def _in_register(self, stack: FocalStack) -> Prediction:
         """The same of the registered frames, back in the view of the reference.
 
         Beyond what all frames show there is no depth, and the image is that of the reference.
         """
-        assert stack.frames is not None
+        given = MemoryFrames(stack)
         reference = reference_frame(stack)
-        alignment = align(stack.frames, focus_order=near_to_far(stack), reference=reference)
+        alignment = align(given, focus_order=near_to_far(stack), reference=reference)
         if alignment.is_identity:
             return self._recovered(stack)
-        frames, crop = alignment.apply(stack.frames), alignment.crop
-        images = torch.stack([_channels_first(frames.read(i)) for i in range(len(stack))])
+        frames, crop = alignment.apply(given), alignment.crop
+        images = torch.stack([channels_first(frames.read(i)) for i in range(len(stack))])
         camera = stack.camera
-        inner = self._recovered(
-            replace(
-                stack,
-                images=srgb_to_linear(images),
-                camera=camera and camera.cropped(crop.left, crop.top, crop.size),
-                frames=frames,
-            )
+        registered = replace(
+            stack,
+            images=srgb_to_linear(images),
+            camera=camera and camera.cropped(crop.left, crop.top, crop.size),
+            frames=frames,
         )
+        inner = self._estimates.anew(registered).prediction()
         assert inner.all_in_focus is not None
         assert inner.confidence is not None
         window = np.s_[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
@@ -93,7 +81,7 @@ class Physics:
         if inner.depth_m is not None:
             depth_m = torch.full(stack.size, torch.nan)
             depth_m[window] = inner.depth_m
-        all_in_focus = _channels_first(stack.frames.read(reference))
+        all_in_focus = channels_first(given.read(reference))
         all_in_focus[window] = inner.all_in_focus
         confidence = torch.zeros(stack.size)
         confidence[window] = inner.confidence
@@ -143,7 +131,7 @@ class ShapeFromFocus:
         confidence[peak == 0] = 0
         depth_m = _depth_m(_gaussian_peak(focus_dpt, measures, sharpest[0]))
         image = np.take_along_axis(images, sharpest[..., None], axis=0)[0]
-        return Prediction(depth_m, _channels_first(image), torch.from_numpy(confidence))
+        return Prediction(depth_m, channels_first(image), torch.from_numpy(confidence))
 
 
 class LaplacianPyramid:
@@ -177,32 +165,36 @@ class LaplacianPyramid:
         image = np.mean(bases, axis=0)
         for detail in reversed(fused):
             image = detail + cv2.pyrUp(image, dstsize=detail.shape[1::-1])
-        return Prediction(all_in_focus=_channels_first(image.clip(0, 1)))
+        return Prediction(all_in_focus=channels_first(image.clip(0, 1)))
 
 
-MODELS: dict[str, Callable[[str], Model]] = {
+MODELS: dict[str, Callable[[PhysicalEstimates], Model]] = {
     "physics": Physics,
-    "physics-aligned": lambda device: Physics(device, aligned=True),
+    "physics-aligned": lambda estimates: Physics(estimates, aligned=True),
     "argmax": lambda _: Argmax(),
     "shape-from-focus": lambda _: ShapeFromFocus(),
     "laplacian-pyramid": lambda _: LaplacianPyramid(),
 }
-"""What opens a model on a torch device; the classical ones know only the processor."""
+"""What opens a model that needs no training; the classical ones know only the processor."""
 
 
-def open_model(name: str, *, device: str = "cpu") -> Model:
+def open_model(
+    name: str, *, device: str = "cpu", estimates: PhysicalEstimates | None = None
+) -> Model:
     """The model of that name.
 
     Args:
-        name: one of `MODELS`.
+        name: one of `MODELS`, or a checkpoint, see `find_checkpoint`.
         device: where it computes, if it uses torch.
+        estimates: shared with other models, on that device; None for its own.
 
     Raises:
         InputError: an unknown name.
     """
-    if name not in MODELS:
-        raise InputError(f"model {name!r} {is_unknown(name, MODELS)}")
-    return MODELS[name](device)
+    estimates = estimates or PhysicalEstimates(device)
+    if name in MODELS:
+        return MODELS[name](estimates)
+    return Learned(name, estimates, MODELS)
 
 
 def _focus_dpt(stack: FocalStack, model: str) -> Image:
@@ -275,8 +267,3 @@ def _laplacian_pyramid(image: Image) -> tuple[list[Image], Image]:
         details.append(image - cv2.pyrUp(smaller, dstsize=image.shape[1::-1]))
         image = smaller
     return details, image
-
-
-def _channels_first(image: Image) -> Tensor:
-    """(H, W, 3) to (3, H, W)."""
-    return torch.from_numpy(image).permute(2, 0, 1).contiguous()

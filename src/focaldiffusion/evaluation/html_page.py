@@ -71,7 +71,9 @@ def _results(summary: Summary) -> str:
 
 def _setting(summary: Summary) -> str:
     """What was fixed, what it ran on, and with which versions."""
-    facts = {key: value for key, value in summary.run.items() if key not in ("command", "plan")}
+    checkpoints: dict[str, dict[str, Any]] = summary.run.get("checkpoints", {})
+    apart = "command", "plan", "checkpoints"
+    facts = {key: value for key, value in summary.run.items() if key not in apart}
     return "".join(
         f"<h3>{heading}</h3><dl>"
         + "".join(f"<dt>{escaped(key)}</dt><dd>{escaped(_said(value))}</dd>" for key, value in part)
@@ -79,6 +81,7 @@ def _setting(summary: Summary) -> str:
         for heading, part in (
             ("Protocol", summary.protocol.settings().items()),
             ("Plan", summary.run.get("plan", {}).items()),
+            *((f"Checkpoint {escaped(name)}", one.items()) for name, one in checkpoints.items()),
             ("Machine and versions", facts.items()),
         )
     )

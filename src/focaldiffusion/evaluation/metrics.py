@@ -9,6 +9,7 @@ pixels only. `coverage` says how many those are. All is computed in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -65,6 +66,26 @@ def abs_rel(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Mean of |p - z| / z (Eigen et al. 2014); arguments as in `depth_metrics`."""
     prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     return ((prediction - truth).abs() / truth).mean().item()
+
+
+def abs_rel_untextured(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, entropy: Tensor
+) -> float:
+    """`abs_rel` of the third of the valid pixels on which defocus says least.
+
+    Args:
+        prediction_m: as in `depth_metrics`.
+        truth_m: as in `depth_metrics`.
+        valid: as in `depth_metrics`.
+        entropy: (H, W) of `Evidence`, the same for every model that is compared. Pixels as flat as
+            the last one of the third all count.
+    """
+    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    check_shape("entropy", entropy, truth_m.shape)
+    flatness = entropy[valid]
+    third = math.ceil(len(flatness) / 3)
+    counted = flatness >= flatness.topk(third).values[-1]
+    return ((prediction - truth).abs() / truth)[counted].mean().item()
 
 
 def sq_rel(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:

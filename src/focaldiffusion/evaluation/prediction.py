@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.stack import FocalStack
@@ -18,11 +20,14 @@ class Prediction:
         depth_m: (H, W) metres along the optical axis, NaN where it knows none.
         all_in_focus: (3, H, W) sRGB-encoded, [0, 1].
         confidence: (H, W), larger is surer, no NaN.
+        shared_seconds: wall time of a physical estimate that it builds on and that was made for
+            another model.
     """
 
     depth_m: Tensor | None = None
     all_in_focus: Tensor | None = None
     confidence: Tensor | None = None
+    shared_seconds: float = 0.0
 
 
 class Model(Protocol):
@@ -41,6 +46,11 @@ class Model(Protocol):
             InputError: the model cannot work on this stack.
         """
         ...
+
+
+def channels_first(image: NDArray[Any]) -> Tensor:
+    """(H, W, 3) to (3, H, W)."""
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
 
 def near_to_far(stack: FocalStack) -> list[int]:

@@ -9,9 +9,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source, Split, Transforms
+from focaldiffusion.config.sources import FILELESS
 from focaldiffusion.data.dataset import Dataset, StackSample
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
@@ -67,6 +69,28 @@ class OraclePlanes:
 
 
 @dataclass(frozen=True)
+class WorkingRange:
+    """Focus planes over the range that a scene was laid out for, before anything stood in it.
+
+    Attributes:
+        count: number of planes, at least 2, evenly spaced in dioptres.
+    """
+
+    count: int
+
+    def distances_m(self, scene: Scene) -> tuple[float, ...]:
+        """The planes of a scene, near to far [m]."""
+        if scene.focal_range_m is None:
+            raise ValueError(f"{scene.source} was laid out for no range")
+        near_m, far_m = scene.focal_range_m
+        planes: NDArray[np.float64] = 1 / np.linspace(1 / near_m, 1 / far_m, self.count)
+        return tuple(planes.tolist())
+
+    def __str__(self) -> str:
+        return f"{self.count}, even in dioptres over each scene's working range"
+
+
+@dataclass(frozen=True)
 class Protocol:
     """A recipe for stacks with their truth. Nothing of it is left to a flag or to a default.
 
@@ -81,8 +105,8 @@ class Protocol:
         frames: which frames of its stacks are used, counted from 0; None takes all.
         oracle_frames: its stacks were focused by looking at the truth.
         focus_distances_m: of data sets of images, at which they are photographed: fixed in
-            advance or taken from the truth. None for data sets of stacks; the following five
-            fields are read with it only.
+            advance, by the set-up of the scene, or taken from the truth. None for data sets of
+            stacks; the following five fields are read with it only.
         lens: of the simulated photographer, where the data set knows none.
         psf: shape of the simulated blur.
         blur_of: see `capture`.
@@ -93,6 +117,7 @@ class Protocol:
         depth_range_m: nearest and farthest truth that counts; None leaves it to the data set.
         domain: of the published figures.
         counted_prefixes: samples whose names begin so enter the mean; the others are reported.
+        samples: of a data set without end, so many; None takes all.
     """
 
     name: str
@@ -102,7 +127,7 @@ class Protocol:
     layout: str | None = None
     frames: tuple[int, ...] | None = None
     oracle_frames: bool = False
-    focus_distances_m: tuple[float, ...] | OraclePlanes | None = None
+    focus_distances_m: tuple[float, ...] | WorkingRange | OraclePlanes | None = None
     lens: CameraDefaults = field(default_factory=CameraDefaults)
     psf: PSF = field(default_factory=PSF)
     blur_of: Literal["light", "srgb"] = "light"
@@ -113,6 +138,12 @@ class Protocol:
     depth_range_m: tuple[float, float] | None = None
     domain: Literal["depth", "disparity"] = "depth"
     counted_prefixes: tuple[str, ...] = ("",)
+    samples: int | None = None
+
+    @property
+    def needs_files(self) -> bool:
+        """Whether the data set is read from a folder, not made."""
+        return self.dataset_type not in FILELESS
 
     @property
     def oracle(self) -> bool:
@@ -128,22 +159,31 @@ class Protocol:
         """Whether a sample of this name enters the mean."""
         return sample.startswith(self.counted_prefixes)
 
-    def open(self, data_root: str | Path, *, allow_missing: bool = False) -> Dataset:
+    def count(self, dataset: Dataset) -> int:
+        """How many samples of its data set are used."""
+        return min(len(dataset), self.samples or len(dataset))
+
+    def open(self, data_root: str | Path | None, *, allow_missing: bool = False) -> Dataset:
         """The data set of the protocol.
 
         Args:
-            data_root: its folder.
+            data_root: its folder; of scenes that are made, one of photographs for textures or None.
             allow_missing: leave out samples whose files are missing, see `Dataset.skipped`.
 
         Raises:
-            InputError: files that are missing or not what they should be.
+            InputError: no folder, or files that are missing or not what they should be.
         """
+        if data_root is None and self.needs_files:
+            raise InputError(
+                f"--data-root is missing: the folder of the data set {self.dataset_type}, which "
+                f"the protocol {self.name} reads."
+            )
         return open_dataset(
             Source(
                 name=self.name,
                 split=self.split,
                 dataset_type=self.dataset_type,
-                data_root=str(data_root),
+                data_root=[] if data_root is None else str(data_root),
                 filelist=None,
                 focal_range=None,
                 focal_stack_size=(2, 2),  # for the simulator of training, which is not used
@@ -188,7 +228,7 @@ class Protocol:
             scene = scene.resized(self.long_side_px)
         stack = capture(
             scene,
-            planes.distances_m(scene) if isinstance(planes, OraclePlanes) else planes,
+            planes if isinstance(planes, tuple) else planes.distances_m(scene),
             psf=self.psf,
             blur_of=self.blur_of,
             noise_std_lsb=self.noise_std_lsb,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from focaldiffusion.config.data import CameraDefaults
 from focaldiffusion.errors import InputError, is_unknown
-from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol
+from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange
 from focaldiffusion.physics.psf import PSF
 
 _FULL_FRAME_M = 0.036
@@ -60,6 +60,16 @@ _ALL = (
         split="test",
         about="Two path-traced scenes; focus planes chosen from the set-up before rendering. Two "
         "scenes are no sample: read each by itself.",
+    ),
+    Protocol(
+        name="procedural",
+        dataset_type="procedural",
+        split="test",
+        focus_distances_m=WorkingRange(5),
+        noise_std_lsb=1.0,
+        samples=48,
+        about="Scenes made from seeds that no training sees, of the kind that the compact model is "
+        "trained on, photographed by our own renderer: both flatter it.",
     ),
     Protocol(
         name="stacks",

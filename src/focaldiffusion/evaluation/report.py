@@ -42,6 +42,8 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
             memory = result.peak_memory_mib
             cost = f"{model}: {result.seconds:.2g} s a sample"
             console.print(Text(cost + (f", {memory} MiB at most" if memory else ""), style="dim"))
+    for name, checkpoint in summary.run.get("checkpoints", {}).items():
+        console.print(Text(f"{name}: weights of sha256 {checkpoint['sha256']}", style="dim"))
     console.print(Text(summary.counts_note()))
     for note in summary.failure_notes():
         console.print(Text(note, style="red"))

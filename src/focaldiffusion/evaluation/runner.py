@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from focaldiffusion import __version__
 from focaldiffusion.data.dataset import Dataset, StackSample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
 from focaldiffusion.evaluation.external import Predictions
+from focaldiffusion.evaluation.learned import Learned
+from focaldiffusion.evaluation.physical import PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
 from focaldiffusion.evaluation.prediction import Model, Prediction
 from focaldiffusion.evaluation.protocols import find_protocol
@@ -30,8 +33,11 @@ from focaldiffusion.evaluation.records import RUN, SAMPLES, Record, read_records
 from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.images import write_png
+from focaldiffusion.stack import FocalStack
 
 Progress = Callable[[int, int], None]
+
+_PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Plan:
 
     Attributes:
         protocol: a name of `PROTOCOLS`.
-        data_root: folder of the data set.
+        data_root: folder of the data set; None where scenes are made.
         models: names for `open_model`.
         predictions: folders of predictions made by other tools.
         variants: names of `VARIANTS`, besides the protocol as it is.
@@ -49,7 +55,7 @@ class Plan:
     """
 
     protocol: str
-    data_root: str
+    data_root: str | None
     models: tuple[str, ...]
     predictions: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
@@ -79,10 +85,11 @@ def evaluate(
         The records of the whole run, in the order of the plan.
 
     Raises:
-        InputError: data that are missing, an unknown name, or a folder with another run.
+        InputError: data that are missing, an unknown name, a folder with another run, or weights
+            that are damaged.
     """
     evaluator = _Evaluator(plan, directory)
-    _begin(plan, directory, workers, command)
+    _begin(plan, directory, workers, command, evaluator.checkpoints())
     done = {record.key: record for record in _earlier(directory) if record.status == "done"}
     write_records(directory, done.values())
     tasks = [
@@ -122,9 +129,10 @@ class _Evaluator:
         self.variants = plan.variants
         self.protocol = find_protocol(plan.protocol)
         self.dataset: Dataset = self.protocol.open(plan.data_root)
+        self.estimates = estimates = PhysicalEstimates(plan.device)
         self.models: dict[str, Model] = {}
         for model in (
-            *(open_model(name, device=plan.device) for name in plan.models),
+            *(open_model(one, device=plan.device, estimates=estimates) for one in plan.models),
             *(Predictions(Path(folder)) for folder in plan.predictions),
         ):
             if model.name in self.models:
@@ -133,9 +141,18 @@ class _Evaluator:
                     "itself. Rename the folder, or leave one out."
                 )
             self.models[model.name] = model
-        count = len(self.dataset)
+        count = self.protocol.count(self.dataset)
         wanted = min(count, plan.max_samples or count)
         self.samples = [index * count // wanted for index in range(wanted)]
+
+    @property
+    def learned(self) -> dict[str, Learned]:
+        """The models that have weights."""
+        return {name: one for name, one in self.models.items() if isinstance(one, Learned)}
+
+    def checkpoints(self) -> dict[str, Any]:
+        """What was found of each of them, for the report."""
+        return {name: model.checkpoint.as_json() for name, model in self.learned.items()}
 
     def keys_in_order(self) -> Iterator[tuple[str | None, str, str]]:
         for variant in (None, *self.variants):
@@ -148,7 +165,14 @@ class _Evaluator:
         return tuple(model for model in self.models if (variant, name, model) not in done)
 
     def run(self, task: _Task) -> list[Record]:
-        """The records of a task; a variant that does not apply to the protocol has none."""
+        """The records of a task; a variant that does not apply to the protocol has none.
+
+        Raises:
+            InputError: the weights of a model are damaged.
+        """
+        for model, learned in self.learned.items():
+            if model in task.models:
+                learned.load()
         name = self.dataset.name(task.index)
         common: dict[str, Any] = {
             "protocol": self.protocol.name,
@@ -167,19 +191,37 @@ class _Evaluator:
             ]
         if sample is None:
             return []
-        return [self._record(common, sample, name, model) for model in task.models]
+        entropy = self._entropy(sample.stack)
+        return [self._record(common, sample, name, model, entropy) for model in task.models]
 
     def _sample(self, task: _Task) -> StackSample | None:
         if task.variant is None:
             return self.protocol.sample(self.dataset, task.index)
         return VARIANTS[task.variant].sample(self.protocol, self.dataset, task.index)
 
-    def _record(self, common: dict[str, Any], sample: StackSample, name: str, model: str) -> Record:
+    def _entropy(self, stack: FocalStack) -> Tensor | None:
+        """(H, W) of the physical evidence, where a model of the run makes it anyway."""
+        if "physics" not in self.models and not self.learned:
+            return None
+        try:
+            return self.estimates.of(stack).entropy()
+        # The models that need the estimate fail likewise, and are counted.
+        except Exception:
+            return None
+
+    def _record(
+        self,
+        common: dict[str, Any],
+        sample: StackSample,
+        name: str,
+        model: str,
+        entropy: Tensor | None,
+    ) -> Record:
         started = time.perf_counter()
         try:
             prediction = self.models[model].predict(sample.stack, name)
-            seconds = time.perf_counter() - started
-            metrics = score(sample, prediction, self.protocol.domain)
+            seconds = time.perf_counter() - started + prediction.shared_seconds
+            metrics = score(sample, prediction, self.protocol.domain, entropy)
             calibration = calibration_of(sample, prediction)
             picture = None
             if common["variant"] is None:
@@ -231,7 +273,13 @@ def _work(task: _Task) -> list[Record]:
     return _in_worker.run(task)
 
 
-def _begin(plan: Plan, directory: Path, workers: int, command: Sequence[str]) -> None:
+def _begin(
+    plan: Plan,
+    directory: Path,
+    workers: int,
+    command: Sequence[str],
+    checkpoints: dict[str, Any],
+) -> None:
     """Write what is run and on what, or check that it is the run that the folder holds.
 
     Raises:
@@ -240,7 +288,8 @@ def _begin(plan: Plan, directory: Path, workers: int, command: Sequence[str]) ->
     path = directory / RUN
     written = json.loads(json.dumps(asdict(plan)))
     if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8")).get("plan", {})
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        there = earlier.get("plan", {})
         different = [key for key in written if there.get(key) != written[key]]
         if different:
             key = different[0]
@@ -248,15 +297,23 @@ def _begin(plan: Plan, directory: Path, workers: int, command: Sequence[str]) ->
                 f"{directory}: holds an evaluation with {key} {there.get(key)}, not "
                 f"{written[key]}. Choose another --output-dir."
             )
+        for name, checkpoint in checkpoints.items():
+            digest = earlier.get("checkpoints", {}).get(name, {}).get("sha256")
+            if digest != checkpoint["sha256"]:
+                raise InputError(
+                    f"{directory}: holds an evaluation of {name} with other weights, of sha256 "
+                    f"{digest}, not {checkpoint['sha256']}. Choose another --output-dir."
+                )
     directory.mkdir(parents=True, exist_ok=True)
     facts = {
         "focaldiffusion": __version__,
         "command": list(command),
         "plan": written,
+        "checkpoints": checkpoints,
         "workers": workers,
         "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("torch", "numpy", "opencv-python-headless")},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -43,6 +43,9 @@ _FITTED = {
 
 METRICS: dict[str, Metric] = {
     "abs_rel": Metric("", "down", "Mean of |p - z| / z; a missing prediction counts 1."),
+    "abs_rel_untextured": Metric(
+        "", "down", "AbsRel of the third of the pixels on which defocus alone says least."
+    ),
     "sq_rel": Metric("m", "down", "Mean of (p - z)² / z."),
     "mse": Metric("m²", "down", "Mean of (p - z)²."),
     "rmse": Metric("m", "down", "Root of the mean of (p - z)²."),
@@ -92,7 +95,10 @@ _MOST_PSNR_DB = 100.0
 
 
 def score(
-    sample: StackSample, prediction: Prediction, domain: Domain = "depth"
+    sample: StackSample,
+    prediction: Prediction,
+    domain: Domain = "depth",
+    entropy: Tensor | None = None,
 ) -> dict[str, float]:
     """The metrics of one prediction, keyed as `METRICS`; those that do not apply are absent.
 
@@ -104,6 +110,8 @@ def score(
         prediction: at the size of the sample.
         domain: that of the protocol's published figures; "disparity" adds the errors in pixels of
             DDFF-12's disparity.
+        entropy: (H, W) of the physical evidence of the stack, whatever the model; None where it is
+            not known.
 
     Raises:
         InputError: the sample has no valid depth, or a metric cannot run on this machine.
@@ -112,6 +120,8 @@ def score(
     if prediction.depth_m is not None:
         maps = _maps(sample, prediction.depth_m)
         found |= _depth_scores(*maps, prediction.confidence)
+        if entropy is not None:
+            found["abs_rel_untextured"] = metrics.abs_rel_untextured(*maps, entropy.cpu())
         if domain == "disparity":
             errors = metrics.disparity_metrics(*maps, DISPARITY_PX_M)
             found |= {f"disparity:{name}": value for name, value in errors.items()}

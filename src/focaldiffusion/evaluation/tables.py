@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LABELS = {
     "abs_rel": "AbsRel",
+    "abs_rel_untextured": "AbsRel, untextured",
     "sq_rel": "SqRel",
     "mse": "MSE",
     "rmse": "RMSE",
@@ -57,7 +58,8 @@ _ALIGNMENTS = {
     "disparity": "disparity",
 }
 HEADLINES = (
-    *("abs_rel", "rmse", "delta_1.05", "delta_1.25", "coverage", "boundary_f1", "ause"),
+    *("abs_rel", "abs_rel_untextured", "rmse", "delta_1.05", "delta_1.25", "coverage"),
+    *("boundary_f1", "ause"),
     *("disparity:mse", "disparity:rmse", "disparity:abs_rel", "disparity:delta_1.25"),
     *_IMAGE,
 )

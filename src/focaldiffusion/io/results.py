@@ -37,7 +37,8 @@ OWN_FILES: dict[str, str] = {
     "depth_colored.png": "depth to look at, with its scale",
     "overview.png": "frames, all in focus, depth and confidence to look at",
     "confidence.png": "8 bit, confidence times 255",
-    "source_index.png": "index, from 0, of the frame that each pixel mainly comes from",
+    "source_index.png": "index, from 0, of the frame that each pixel mainly comes from; 255 (in "
+    "16 bits 65535) where it is generated",
     _POINT_CLOUD: "coloured points, metres: x right, y down, z forward from the optical centre",
     METADATA_FILE: "this file",
 }

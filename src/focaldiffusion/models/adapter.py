@@ -61,7 +61,7 @@ def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
     transformer.load_state_dict(widened, strict=False)
     weights = folder / _ADAPTER / _WEIGHTS
     state = {key.removeprefix(_PREFIX): weight for key, weight in _read(weights).items()}
-    transformer.add_adapter(LoraConfig.from_pretrained(folder / _ADAPTER))
+    transformer.add_adapter(LoraConfig.from_pretrained(str(folder / _ADAPTER)))
     _check_same(state, get_peft_model_state_dict(transformer), weights)
     set_peft_model_state_dict(transformer, state)
 

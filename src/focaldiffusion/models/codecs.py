@@ -47,6 +47,10 @@ class LatentCodec(Protocol):
         """
         ...
 
+    def decided_by(self, valid: Tensor) -> Tensor:
+        """The depth latents (B, `depth_channels`, h, w) that valid pixels (B, 1, H, W) decide."""
+        ...
+
     def decode_image(self, latents: Tensor) -> Tensor:
         """The sRGB image (B, 3, H, W); may leave [-1, 1]."""
         ...
@@ -96,6 +100,12 @@ class VAECodec:
         """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
         return self.encode_image(code.expand(-1, 3, -1, -1))
 
+    def decided_by(self, valid: Tensor) -> Tensor:
+        """The depth latents (B, `depth_channels`, h, w) of cells that are valid throughout."""
+        _check_size(valid, self.factor)
+        whole = -functional.max_pool2d(-valid.float(), self.factor) == 1
+        return whole.expand(-1, self.depth_channels, -1, -1)
+
     def decode_image(self, latents: Tensor) -> Tensor:
         """The sRGB image (B, 3, H, W); may leave [-1, 1]."""
         shift, scale = self._shift_and_scale
@@ -138,6 +148,10 @@ class PatchCodec:
     def encode_depth(self, code: Tensor) -> Tensor:
         """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
         return self._encode(code)
+
+    def decided_by(self, valid: Tensor) -> Tensor:
+        """The depth latents (B, `depth_channels`, h, w) of valid pixels (B, 1, H, W)."""
+        return self._encode(valid)
 
     def decode_image(self, latents: Tensor) -> Tensor:
         """The sRGB image (B, 3, H, W)."""

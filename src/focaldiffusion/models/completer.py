@@ -13,6 +13,7 @@ from torch import Tensor
 from focaldiffusion.models.codecs import LatentCodec, decode_state, pad, unpad
 from focaldiffusion.models.conditioning import Pooling, Proposal, latent_condition
 from focaldiffusion.models.flow import Start, even_sigmas, sample, timestep
+from focaldiffusion.models.presets import cells_of_token, max_side_tokens
 from focaldiffusion.models.tiles import Tile, blend, tiles_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Completer:
     """A proposal in, a complete image and depth code out, by one formula for either start.
 
     Attributes:
-        transformer: an `SD3Transformer2DModel`, widened for state and conditioning.
+        denoiser: an `SD3Transformer2DModel`, widened for state and conditioning, or a
+            `ConvolutionalDenoiser`.
         prompt: the empty prompt.
         scheduler: of the flow.
         codec: between images or depth codes and latents.
@@ -43,7 +45,7 @@ class Completer:
         device: that computes; with offloading, not where the weights wait.
     """
 
-    transformer: Any
+    denoiser: Any
     prompt: EmptyPrompt
     scheduler: FlowMatchEulerDiscreteScheduler
     codec: LatentCodec
@@ -53,13 +55,14 @@ class Completer:
 
     @property
     def multiple_px(self) -> int:
-        """What both sides of the network's images divide by: the pixels of a token."""
-        return self.codec.factor * self.transformer.config.patch_size
+        """What both sides of the network's images divide by: the pixels of a token, or of the
+        coarsest cell."""
+        return self.codec.factor * cells_of_token(self.denoiser.config)
 
     @property
     def max_side_px(self) -> int:
-        """Longest side that the position embedding covers; larger images are tiled."""
-        return self.multiple_px * self.transformer.config.pos_embed_max_size
+        """Longest side that the network takes; larger images are tiled."""
+        return self.multiple_px * max_side_tokens(self.denoiser.config)
 
     def condition(self, proposal: Proposal) -> Tensor:
         """The input channels beside the state: latents of the fused image, then maps.
@@ -82,11 +85,11 @@ class Completer:
             condition: of `condition`.
 
         Returns:
-            (B, C, h, w) in the dtype of the transformer.
+            (B, C, h, w) in the dtype of the network.
         """
-        dtype = self.transformer.dtype
+        dtype = self.denoiser.dtype
         embeds, pooled = self.prompt(len(state))
-        return self.transformer(
+        return self.denoiser(
             hidden_states=torch.cat([state, condition], dim=1).to(dtype),
             encoder_hidden_states=embeds.to(dtype),
             pooled_projections=pooled.to(dtype),
@@ -127,7 +130,8 @@ class Completer:
         if self.start == "noise":
             # Of the whole image: tiles see the same where they overlap.
             cells = (padded_height // self.codec.factor, padded_width // self.codec.factor)
-            noise = self._noise((batch, *cells), generator)
+            channels = self.codec.channels + self.codec.depth_channels
+            noise = self.noise((batch, channels, *cells), generator)
         passes, total = count(1), len(tiles) * steps
 
         def planes_of(tile: Tile) -> Tensor:
@@ -152,10 +156,8 @@ class Completer:
         planes = blend((padded_height, padded_width), ((tile, planes_of(tile)) for tile in tiles))
         return unpad(planes, (height, width))
 
-    def _noise(self, shape: tuple[int, int, int], generator: Generators) -> Tensor:
-        """Noise in place of a state of (B, h, w); from a generator on the CPU, on any device."""
+    def noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
+        """Noise in place of a state (B, C, h, w); from generators on the CPU, on any device."""
         from diffusers.utils.torch_utils import randn_tensor
 
-        batch, height, width = shape
-        channels = self.codec.channels + self.codec.depth_channels
-        return randn_tensor((batch, channels, height, width), generator, self.device)
+        return randn_tensor(shape, generator, self.device)

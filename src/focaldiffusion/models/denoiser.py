@@ -1,7 +1,9 @@
-"""The velocity network: Stable Diffusion 3.5's transformer with more channels in and out."""
+"""The velocity network: Stable Diffusion 3.5's transformer with more channels, or a small one."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -14,6 +16,8 @@ from focaldiffusion.models.presets import Preset
 if TYPE_CHECKING:
     from diffusers.models.attention_processor import Attention
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+    from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 
 ALWAYS_TRAINED = ("pos_embed.proj", "proj_out")
 """The layers that `widen` changes. They train in every tuning mode and are saved beside adapters:
@@ -33,7 +37,8 @@ LORA_TARGETS = (
 
 AttentionBackend = Literal["native", "flash", "xformers"]
 
-_ATTENTION_PACKAGES = {"flash": "flash-attn", "xformers": "xformers"}
+ATTENTION_PACKAGES = {"flash": "flash-attn", "xformers": "xformers"}
+"""What backends need installed besides torch."""
 
 
 def widen(
@@ -88,25 +93,62 @@ def widen(
     return base
 
 
-def build(preset: Preset, start: Start) -> SD3Transformer2DModel:
-    """The wide transformer of a preset with random weights; with `estimate` its output is zero."""
+def build(preset: Preset, start: Start) -> SD3Transformer2DModel | ConvolutionalDenoiser:
+    """The network of a preset with random weights; with `estimate` its output is zero."""
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
-    transformer = SD3Transformer2DModel(
-        **preset.transformer,
-        in_channels=preset.state_channels + preset.condition_channels,
-        out_channels=preset.state_channels,
-    )
+    from focaldiffusion.models.convolutional import ConvolutionalDenoiser
+
+    channels = {
+        "in_channels": preset.state_channels + preset.condition_channels,
+        "out_channels": preset.state_channels,
+    }
+    network: SD3Transformer2DModel | ConvolutionalDenoiser
+    if preset.kind == "convolutional":
+        network = ConvolutionalDenoiser(**preset.network, **channels)
+        last: nn.Module = network.conv_out
+    else:
+        network = SD3Transformer2DModel(**preset.network, **channels)
+        last = network.proj_out
     if start == "estimate":
-        _zero(transformer.proj_out)
-    return transformer
+        _zero(last)
+    return network
+
+
+def network_class(folder: Path) -> type[SD3Transformer2DModel] | type[ConvolutionalDenoiser]:
+    """The class of a network that was saved to a folder, as its config.json names it.
+
+    Raises:
+        InputError: there is no such file, or it names another.
+    """
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+    from focaldiffusion.models.convolutional import ConvolutionalDenoiser
+
+    path = folder / "config.json"
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot be read, or names no class ({error!r}). Get the checkpoint again."
+        ) from error
+    classes: dict[str, Any] = {
+        one.__name__: one for one in (SD3Transformer2DModel, ConvolutionalDenoiser)
+    }
+    if name not in classes:
+        raise InputError(
+            f"{path}: is of a {name}; expected {' or '.join(classes)}. Get a checkpoint that this "
+            "program wrote."
+        )
+    return classes[name]
 
 
 def use_attention(transformer: SD3Transformer2DModel, backend: AttentionBackend) -> None:
     """Choose who computes attention: torch (`native`), FlashAttention or xFormers.
 
     Raises:
-        InputError: the backend is unknown, or its package is missing or too old.
+        InputError: the backend is unknown, its package is missing or too old, or the network is
+            no transformer.
     """
     from diffusers.models.attention_dispatch import attention_backend
 
@@ -114,11 +156,16 @@ def use_attention(transformer: SD3Transformer2DModel, backend: AttentionBackend)
         raise InputError(
             f"attention {backend!r} is unknown; expected {', '.join(get_args(AttentionBackend))}."
         )
+    if "patch_size" not in transformer.config:
+        raise InputError(
+            f"attention {backend!r}: this model is convolutional, and the little attention in it "
+            "is torch's own. Leave the choice out."
+        )
     try:
         with attention_backend(backend):
             pass  # entering it asks for the package
     except RuntimeError as error:
-        package = _ATTENTION_PACKAGES[backend]
+        package = ATTENTION_PACKAGES[backend]
         raise InputError(
             f"attention {backend!r} needs the package {package}, which is missing, broken or too "
             f"old here ({error}). Install it with `pip install {package}`, or use native."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import nn
 
 from focaldiffusion.errors import InputError
 
@@ -32,7 +33,16 @@ TEXT_ENCODERS = (
 """The parts that `EmptyPrompt.from_text_encoders` needs, once."""
 
 
-def resolve_base(model_id: str, parts: Sequence[str] = WEIGHTS, variant: str | None = None) -> Path:
+_ALIGNMENT_BYTES = 64  # of torch's own allocations on a CPU
+
+
+def resolve_base(
+    model_id: str,
+    parts: Sequence[str] = WEIGHTS,
+    variant: str | None = None,
+    *,
+    local_only: bool = False,
+) -> Path:
     """The local folder of a base model, downloaded from the hub or found in its cache if need be.
 
     Args:
@@ -40,6 +50,7 @@ def resolve_base(model_id: str, parts: Sequence[str] = WEIGHTS, variant: str | N
             stabilityai/stable-diffusion-3.5-medium.
         parts: the sub-folders that are needed.
         variant: `model.variant`, such as fp16; None takes the plain files.
+        local_only: download nothing.
 
     Raises:
         InputError: there is no such folder or model, a part is missing, nobody is logged in, the
@@ -47,12 +58,12 @@ def resolve_base(model_id: str, parts: Sequence[str] = WEIGHTS, variant: str | N
     """
     folder = Path(model_id)
     if not folder.is_dir():
-        if not _is_hub_id(model_id):
+        if not is_hub_id(model_id):
             raise InputError(
                 f"{model_id}: no such folder. Give the folder of the base model, or its id on "
                 "the hub, such as stabilityai/stable-diffusion-3.5-medium."
             )
-        folder = _downloaded(model_id, parts, variant)
+        folder = _downloaded(model_id, parts, variant, local_only)
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise InputError(
@@ -70,7 +81,7 @@ def check_access(model_id: str) -> None:
     """
     from huggingface_hub import HfApi
 
-    with _explained(model_id):
+    with explained(model_id):
         HfApi().auth_check(model_id)
 
 
@@ -115,10 +126,22 @@ def load_part(
             f"{folder / part}: the weights do not fit config.json ({'; '.join(differences)}). "
             "Download the folder again, or give another."
         )
+    align(model)
     return model
 
 
-def _is_hub_id(text: str) -> bool:
+def align(part: nn.Module) -> None:
+    """Move weights that lie anywhere in a mapped file to where torch would allocate them.
+
+    Matrix products on a CPU round differently by alignment: without this, a model that was saved
+    and loaded would differ from itself in the last bits.
+    """
+    for parameter in part.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT_BYTES:
+            parameter.data = parameter.data.clone()
+
+
+def is_hub_id(text: str) -> bool:
     """Whether this can be owner/name."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -130,24 +153,25 @@ def _is_hub_id(text: str) -> bool:
     return "/" in text
 
 
-def _downloaded(model_id: str, parts: Sequence[str], variant: str | None) -> Path:
+def _downloaded(model_id: str, parts: Sequence[str], variant: str | None, local_only: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     texts = ("*.json", "*.txt", "*.model")
     # A shard of a variant is called x.fp16-00001-of-00002.safetensors.
     weights = ("*.safetensors",) if variant is None else (f"*.{variant}*.safetensors",)
-    with _explained(model_id):
+    with explained(model_id):
         folder = snapshot_download(
             model_id,
             allow_patterns=[f"{part}/{name}" for part in parts for name in texts + weights]
             + ["model_index.json"],
             ignore_patterns=["*.*.safetensors"] if variant is None else None,
+            local_files_only=local_only,
         )
     return Path(folder)
 
 
 @contextmanager
-def _explained(model_id: str) -> Iterator[None]:
+def explained(model_id: str) -> Iterator[None]:
     """Turn what the hub's client raises into one sentence: what is wrong, and what to do."""
     # HTTPError is that of the client's own HTTP library: lost connections, and all it derives.
     from huggingface_hub.errors import (

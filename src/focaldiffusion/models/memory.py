@@ -11,8 +11,9 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,6 @@ from focaldiffusion.models.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
 # What the trace has in bfloat16 and a trainer in float32: the trained numbers and their
 # gradients. AdamW's two means come on top.
@@ -44,13 +44,15 @@ class MemoryRow:
     Attributes:
         preset: its name.
         side_px: of the square working image.
-        parameters: of the transformer and the autoencoder.
-        teraflop: of one forward pass of the transformer; multiplying and adding count as two.
+        parameters: of the network and the autoencoder.
+        teraflop: of one forward pass of the network; multiplying and adding count as two.
         weights_bytes: parameters, and the position embedding.
         inference_bytes: weights, and the most that encoding, one step or decoding adds.
-        lora_bytes: weights, and the most that coding or one step of training with AdamW adds. The
-            loss is that of the velocity; gradients through the decoder come on top.
-        lora_checkpointed_bytes: the same with gradient checkpointing.
+        tuning: what trains: a LoRA of a network that starts from weights, where the package peft
+            is there; else all of it.
+        training_bytes: weights, and the most that coding or one step of training with AdamW adds.
+            The loss is that of the velocity; gradients through the decoder come on top.
+        training_checkpointed_bytes: the same with gradient checkpointing.
     """
 
     preset: str
@@ -59,8 +61,9 @@ class MemoryRow:
     teraflop: float
     weights_bytes: int
     inference_bytes: int
-    lora_bytes: int
-    lora_checkpointed_bytes: int
+    tuning: Literal["lora", "full"]
+    training_bytes: int
+    training_checkpointed_bytes: int
 
 
 def memory_table(
@@ -71,26 +74,33 @@ def memory_table(
     return [memory_row(name, side_px) for name in names for side_px in sides_px]
 
 
+@cache
 def memory_row(name: str, side_px: int) -> MemoryRow:
     """What the preset of this name needs for square images of this size."""
-    work = _Work(PRESETS[name], side_px)
+    preset = PRESETS[name]
+    work = _Work(preset, side_px)
     parameters = sum(parameter.numel() for parameter in work.model.parameters())
     weights_bytes = sum(tensor.nbytes for tensor in _tensors(work.model))
     with FlopCounterMode(display=False) as flop:
         inference_bytes = peak_bytes(work.model, work.infer)
-    trained = _attach_lora(work.transformer)
+    tuning: Literal["lora", "full"] = "full"
+    if preset.base_model_id is not None and find_spec("peft"):
+        tuning = "lora"
+        _attach_lora(work.network)
+    trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
     optimizer_bytes = _MORE_BYTES_PER_TRAINED * trained
-    lora_bytes = peak_bytes(work.model, work.train)
-    work.transformer.enable_gradient_checkpointing(_checkpoint)
+    training_bytes = peak_bytes(work.model, work.train)
+    work.network.enable_gradient_checkpointing(_checkpoint)
     return MemoryRow(
         preset=name,
         side_px=side_px,
         parameters=parameters,
-        teraflop=sum(flop.get_flop_counts()[type(work.transformer).__name__].values()) / 1e12,
+        teraflop=sum(flop.get_flop_counts()[type(work.network).__name__].values()) / 1e12,
         weights_bytes=weights_bytes,
         inference_bytes=inference_bytes,
-        lora_bytes=lora_bytes + optimizer_bytes,
-        lora_checkpointed_bytes=peak_bytes(work.model, work.train) + optimizer_bytes,
+        tuning=tuning,
+        training_bytes=training_bytes + optimizer_bytes,
+        training_checkpointed_bytes=peak_bytes(work.model, work.train) + optimizer_bytes,
     )
 
 
@@ -104,8 +114,8 @@ class _Work:
         channels = preset.state_channels + preset.condition_channels
         self.autoencoder: AutoencoderKL | None = None
         with torch.device("meta"):
-            self.transformer = build(preset, "estimate").bfloat16()
-            self.model = nn.ModuleList([self.transformer])
+            self.network: Any = build(preset, "estimate").bfloat16()
+            self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
                 self.autoencoder = AutoencoderKL(**preset.autoencoder).bfloat16()
                 self.model.append(self.autoencoder)
@@ -114,10 +124,8 @@ class _Work:
             self.latents = empty(1, preset.image_channels, cells, cells)
             self.inputs = {
                 "hidden_states": empty(1, channels, cells, cells),
-                "encoder_hidden_states": empty(
-                    1, preset.prompt_tokens, preset.transformer["joint_attention_dim"]
-                ),
-                "pooled_projections": empty(1, preset.transformer["pooled_projection_dim"]),
+                "encoder_hidden_states": empty(1, preset.prompt_tokens, preset.prompt_channels),
+                "pooled_projections": empty(1, preset.pooled_prompt_channels),
                 "timestep": torch.empty(1),
             }
 
@@ -141,7 +149,7 @@ class _Work:
             self.autoencoder.decode(self.latents)
 
     def predict(self) -> Tensor:
-        return self.transformer(**self.inputs, return_dict=False)[0]
+        return self.network(**self.inputs, return_dict=False)[0]
 
 
 def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
@@ -202,8 +210,8 @@ def _checkpoint(block: nn.Module, *args: Any) -> Any:
     )
 
 
-def _attach_lora(transformer: SD3Transformer2DModel) -> int:
-    """Make the transformer train as by default; how many numbers that trains."""
+def _attach_lora(transformer: Any) -> None:
+    """Make a transformer train as by default."""
     from peft import LoraConfig
 
     transformer.requires_grad_(False)
@@ -212,7 +220,6 @@ def _attach_lora(transformer: SD3Transformer2DModel) -> int:
     )
     for name in ALWAYS_TRAINED:
         transformer.get_submodule(name).requires_grad_(True)
-    return sum(one.numel() for one in transformer.parameters() if one.requires_grad)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from focaldiffusion.models.conditioning import Pooling, condition_channels
 
+_MAX_SIDE_COARSEST = 48
 CLIP_TOKENS = 77
 T5_TOKENS = 77
 """As in the paper. Those that diffusers pads an empty prompt to, 256, cost a seventh more time at
@@ -19,15 +20,17 @@ class Preset:
     """What a network of one size is made from.
 
     Attributes:
-        transformer: arguments of `SD3Transformer2DModel` but for the channels, which follow.
+        network: arguments of its class but for the channels, which follow.
+        kind: the class: `SD3Transformer2DModel`, or `ConvolutionalDenoiser`, which reads no prompt.
         prompt_tokens: length of the empty prompt.
         autoencoder: arguments of `AutoencoderKL`; None for the patch codec.
         patch_factor: pixels of a side of a latent cell of the patch codec; None for autoencoders.
         base_model_id: where the weights that it starts from are; None if it starts from none.
     """
 
-    transformer: Mapping[str, Any]
-    prompt_tokens: int
+    network: Mapping[str, Any]
+    kind: Literal["transformer", "convolutional"] = "transformer"
+    prompt_tokens: int = 1
     autoencoder: Mapping[str, Any] | None = None
     patch_factor: int | None = None
     base_model_id: str | None = None
@@ -70,15 +73,40 @@ class Preset:
         return self.image_channels + condition_channels(self.factor, self.pooling)
 
     @property
+    def prompt_channels(self) -> int:
+        """Width of a token of the empty prompt."""
+        return self.network.get("joint_attention_dim", 1)
+
+    @property
+    def pooled_prompt_channels(self) -> int:
+        """Width of the pooled prompt."""
+        return self.network.get("pooled_projection_dim", 1)
+
+    @property
     def max_side_px(self) -> int:
-        """Longest side that its position embedding covers; larger images are tiled."""
-        cells = self.transformer["pos_embed_max_size"] * self.transformer["patch_size"]
-        return cells * self.factor
+        """Longest side that it takes; larger images are tiled."""
+        return self.factor * cells_of_token(self.network) * max_side_tokens(self.network)
 
     @property
     def _latent_channels(self) -> int:
         assert self.autoencoder is not None
         return self.autoencoder["latent_channels"]
+
+
+def cells_of_token(network: Mapping[str, Any]) -> int:
+    """Latent cells of a side of a token of a transformer, or of the coarsest cell of a U-Net."""
+    if "patch_size" in network:
+        return network["patch_size"]
+    return 2 ** (len(network["block_out_channels"]) - 1)
+
+
+def max_side_tokens(network: Mapping[str, Any]) -> int:
+    """Tokens, or coarsest cells, of the longest side that a network takes.
+
+    A transformer is bound by its position embedding; a U-Net by the attention among its coarsest
+    cells, whose cost grows with the square of their number.
+    """
+    return network.get("pos_embed_max_size", _MAX_SIDE_COARSEST)
 
 
 def _transformer(layers: int, heads: int, head_width: int, **arguments: Any) -> dict[str, Any]:
@@ -90,6 +118,18 @@ def _transformer(layers: int, heads: int, head_width: int, **arguments: Any) -> 
         "caption_projection_dim": heads * head_width,
         "qk_norm": "rms_norm",
         **arguments,
+    }
+
+
+def _unet(widths: tuple[int, ...]) -> dict[str, Any]:
+    """Residual blocks at each scale; attention among the coarsest cells sees a wall whole."""
+    return {
+        "block_out_channels": widths,
+        "down_block_types": ("DownBlock2D",) * len(widths),
+        "up_block_types": ("UpBlock2D",) * len(widths),
+        "layers_per_block": 1,
+        "norm_num_groups": 16,
+        "attention_head_dim": 32,
     }
 
 
@@ -127,8 +167,8 @@ PRESETS: dict[str, Preset] = {
             pos_embed_max_size=384,
             **_SD35_SHARED,
         ),
-        _SD35_PROMPT_TOKENS,
-        _SD35_AUTOENCODER,
+        prompt_tokens=_SD35_PROMPT_TOKENS,
+        autoencoder=_SD35_AUTOENCODER,
         base_model_id="stabilityai/stable-diffusion-3.5-medium",
     ),
     "sd35-large": Preset(
@@ -140,14 +180,22 @@ PRESETS: dict[str, Preset] = {
             pos_embed_max_size=192,
             **_SD35_SHARED,
         ),
-        _SD35_PROMPT_TOKENS,
-        _SD35_AUTOENCODER,
+        prompt_tokens=_SD35_PROMPT_TOKENS,
+        autoencoder=_SD35_AUTOENCODER,
         base_model_id="stabilityai/stable-diffusion-3.5-large",
     ),
-    # At most 15 M numbers are saved, of which the square position embedding for 1024 px takes
-    # 4.3 M. A width of 264 is the least above the 256 numbers of the state in a cell: narrower,
-    # and predicting a velocity from noise fails (JiT, 2511.13720). That leaves four layers.
+    # The one that is trained here and ships. Four scales of cells of 4 px; see docs/compact.md for
+    # what it was chosen over.
     "compact": Preset(
+        _unet((64, 96, 160, 256)),
+        kind="convolutional",
+        patch_factor=4,
+    ),
+    # The transformer of the same budget: at most 15 M numbers are saved, of which the square
+    # position embedding for 1024 px takes 4.3 M. A width of 264 is the least above the 256 numbers
+    # of the state in a cell: narrower, and predicting a velocity from noise fails (JiT,
+    # 2511.13720). That leaves four layers.
+    "compact-transformer": Preset(
         _transformer(
             layers=4,
             heads=11,
@@ -159,7 +207,6 @@ PRESETS: dict[str, Preset] = {
             joint_attention_dim=8,
             pooled_projection_dim=8,
         ),
-        prompt_tokens=1,
         patch_factor=8,
     ),
     # Medium in miniature, for tests: an autoencoder, both kinds of layers, text of some length.

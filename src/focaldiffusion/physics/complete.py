@@ -192,12 +192,11 @@ def _add_paths(
     # Pixels of a row that have a predecessor in it, and those predecessors.
     here = slice(max(aside, 0), width + min(aside, 0))
     there = slice(max(-aside, 0), width + min(-aside, 0))
-    previous = None
+    previous = lowest_path = None
     for y in rows:
         path = cost[:, y].clone()
-        if previous is not None:
-            before = previous[:, there]
-            lowest = before.amin(0)
+        if previous is not None and lowest_path is not None:
+            before, lowest = previous[:, there], lowest_path[there]
             difference = (guide[:, y, here] - guide[:, y - down, there]).square().sum(0).sqrt()
             jump = (_JUMP_PRICE * torch.exp(-difference / _EDGE_STD)).clamp_min(_STEP_PRICE)
             best = torch.minimum(before, lowest + jump)
@@ -205,5 +204,6 @@ def _add_paths(
             best[:-1] = torch.minimum(best[:-1], before[1:] + _STEP_PRICE)
             path[:, here] += best - lowest
         total[:, y] += path
-        choice[y] = path.argmin(0)
+        # One pass for both, and faster than `argmin` alone.
+        lowest_path, choice[y] = path.min(0)
         previous = path

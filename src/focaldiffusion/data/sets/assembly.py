@@ -24,7 +24,7 @@ class SampleFiles:
 
     Attributes:
         source: what messages call the sample.
-        depth: the depth map.
+        depth: the depth map; None for a stack without truth.
         depth_format: what its numbers mean.
         image: sharp everywhere; None where there is none.
         depth_dataset: of an HDF5 depth map, the name of the array.
@@ -33,7 +33,7 @@ class SampleFiles:
     """
 
     source: str
-    depth: Path
+    depth: Path | None
     depth_format: DepthFormat
     image: Path | None = None
     depth_dataset: str | None = None
@@ -91,6 +91,9 @@ class SampleFiles:
             focus_positions_m=_values(opened.focus_positions_m),
         )
         first = opened.files[0]
+        if self.depth is None:
+            unknown = torch.full(size, torch.nan)
+            return StackSample(stack, unknown, ~unknown.isnan(), None, self.source, has_truth=False)
         depth_m = self._depth_m(camera, size, first)
         image = None
         if self.image is not None:
@@ -113,6 +116,7 @@ class SampleFiles:
 
     def _depth_m(self, camera: Camera | None, size: tuple[int, int], other: Path) -> Tensor:
         """(H, W) planar, NaN where unknown, after a check against the size of another file."""
+        assert self.depth is not None
         depth_m = self.depth_format.read(
             self.depth, dataset=self.depth_dataset, turns=self.depth_turns
         )

@@ -1,0 +1,119 @@
+"""The model of a configuration, tried before training: one step on each source, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from focaldiffusion.config.run import Config
+from focaldiffusion.data.batch import StackBatch
+from focaldiffusion.data.dry_run import SourceCheck
+from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import estimate_depth
+from focaldiffusion.models.hub import is_hub_id, resolve_base
+from focaldiffusion.models.memory import memory_row
+from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.training.examples import examples_of
+from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.objective import Objective
+
+_GIB = 2**30
+
+
+def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Iterator[str]:
+    """Build model and optimiser, and take a step on the first batch of each source of train.
+
+    Where the base weights are not on this machine, their shapes and memory take the place of the
+    steps: a dry run downloads nothing.
+
+    Args:
+        config: of the run.
+        checks: of its data, with the batches.
+        device: to compute on.
+
+    Yields:
+        Sentences that say what was found.
+
+    Raises:
+        InputError: the model cannot be built, or a step does not give a finite loss.
+    """
+    base = config.model.base_model_id
+    if base is not None and is_hub_id(base) and not Path(base).is_dir():
+        try:
+            resolve_base(base, variant=config.model.variant, local_only=True)
+        except InputError:
+            yield from _shapes(base, checks)
+            return
+    pipeline = open_model(config.model, config.training, device, prompt_of_zeros=True)
+    moving = trained_parameters(pipeline.denoiser)
+    optimizer = make_optimizer(config.optimizer, list(moving.values()))
+    yield (
+        f"{sum(one.numel() for one in moving.values()):,} numbers train, of "
+        f"{sum(one.numel() for one in pipeline.denoiser.parameters()):,} "
+        f"({config.training.tuning}, {type(optimizer).__name__})"
+    )
+    objective, completer = Objective(config.losses), pipeline.completer
+    for check in checks:
+        if check.source.split != "train" or check.batch is None:
+            continue
+        examples = examples_of(_estimated(check.batch), config.model.depth_code)
+        generators = [
+            torch.Generator().manual_seed(config.training.seed + i) for i in range(len(examples))
+        ]
+        part = objective.prepare(completer, examples, generators)
+        with torch.autocast(
+            torch.device(device).type,
+            dtype=torch.bfloat16,
+            enabled=config.training.mixed_precision == "bf16",
+        ):
+            sums = objective.sums(completer, part)
+        means = sums / objective.counts(part).clamp_min(1).to(sums)
+        loss = (means * objective.weights(means)).sum()
+        if not bool(loss.isfinite()):
+            raise InputError(
+                f"{check.source.name}: the loss of its first batch is {float(loss)}. Look at the "
+                "batch with `focaldiffusion data inspect`."
+            )
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        told = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in zip(objective.terms, means.tolist(), strict=True)
+        )
+        yield f"{check.source.name}: one step taken, loss {float(loss):.4g} ({told})"
+
+
+def _estimated(batch: StackBatch) -> StackBatch:
+    """The batch with the physical estimates that it lacks."""
+    made = tuple(
+        known or estimate_depth(batch.stack(index), PSF()).mapped(torch.Tensor.clone)
+        for index, known in enumerate(batch.estimates)
+    )
+    return replace(batch, estimates=made)
+
+
+def _shapes(base: str, checks: Sequence[SourceCheck]) -> Iterator[str]:
+    """What is known of a base model without its weights."""
+    name = next((name for name, one in PRESETS.items() if one.base_model_id == base), None)
+    if name is not None:
+        side_px = max(
+            (max(check.batch.images.shape[-2:]) for check in checks if check.batch is not None),
+            default=512,
+        )
+        preset, row = PRESETS[name], memory_row(name, side_px)
+        yield (
+            f"{name}: {row.parameters:,} parameters; {preset.state_channels} state channels and "
+            f"{preset.condition_channels} of conditioning in, {preset.state_channels} out; at "
+            f"{side_px}x{side_px} px and one stack, in bfloat16: weights "
+            f"{row.weights_bytes / _GIB:.1f} GiB, training ({row.tuning}) "
+            f"{row.training_bytes / _GIB:.1f} GiB, with gradient checkpointing {row.training_checkpointed_bytes / _GIB:.1f} GiB"
+        )
+    yield (
+        f"no step ran: the weights of {base} are not on this machine, and a dry run downloads "
+        "nothing; `focaldiffusion doctor` says whether the hub would give them."
+    )

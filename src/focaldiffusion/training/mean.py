@@ -1,0 +1,56 @@
+"""The running mean of the weights that move (EMA), which validation and export use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+_WARMUP = 10.0
+
+
+class Mean:
+    """m ← d m + (1 - d) w after each step, with d = min(decay, (1 + n) / (10 + n)) after n steps.
+
+    The smaller decay at first lets go of the random weights that training started from.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
+        """Start from the weights as they are.
+
+        Args:
+            parameters: that move, by name.
+            decay: `training.ema_decay`.
+        """
+        self._parameters, self._decay = parameters, decay
+        self._mean = {name: one.detach().clone() for name, one in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take in the weights after so many steps."""
+        decay = min(self._decay, (1 + steps) / (_WARMUP + steps))
+        for name, one in self._parameters.items():
+            self._mean[name].lerp_(one.detach(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The network has the mean in place of its weights, inside the block."""
+        kept = {name: one.data for name, one in self._parameters.items()}
+        for name, one in self._parameters.items():
+            one.data = self._mean[name]
+        try:
+            yield
+        finally:
+            for name, one in self._parameters.items():
+                one.data = kept[name]
+
+    def state(self) -> dict[str, Tensor]:
+        """By name."""
+        return {name: one.contiguous() for name, one in self._mean.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state."""
+        for name, one in self._mean.items():
+            one.copy_(state[name])

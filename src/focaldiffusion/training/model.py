@@ -1,0 +1,214 @@
+"""What training moves: the model that a configuration names, its weights, their optimiser."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from focaldiffusion.config.model import ModelConfig
+from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
+from focaldiffusion.models.hub import TEXT_ENCODERS, load_part, resolve_base
+
+if TYPE_CHECKING:
+    from focaldiffusion.diffusion import FocalDiffusionPipeline
+    from focaldiffusion.models.prompt import EmptyPrompt
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def open_model(
+    model: ModelConfig,
+    training: TrainingConfig,
+    device: torch.device | str,
+    *,
+    prompt_of_zeros: bool = False,
+) -> FocalDiffusionPipeline:
+    """The model that training starts from, on a device, in its number formats.
+
+    Args:
+        model: which.
+        training: what moves.
+        device: where it is.
+        prompt_of_zeros: in place of the empty prompt of a base model, whose text encoders are
+            large: good for a trial.
+
+    Raises:
+        InputError: neither a base model nor a preset, or both; a base model or a checkpoint that
+            cannot be had; a `training.tuning` that does not suit it.
+    """
+    from focaldiffusion.checkpoint import find_checkpoint, widened_base
+    from focaldiffusion.diffusion import FocalDiffusionPipeline
+
+    if (model.base_model_id is None) == (model.preset is None):
+        raise InputError(
+            f"model: base_model_id is {model.base_model_id} and preset is {model.preset}; expected "
+            "one of the two: weights to adapt, or the size of a network that starts from none."
+        )
+    dtype = _DTYPES[training.base_weights]
+    if training.start_from is not None:
+        checkpoint = find_checkpoint(training.start_from)
+        checkpoint.check(model)
+        _check_tuning(training, checkpoint.description.weights, training.start_from)
+        pipeline = checkpoint.load(dtype=dtype)
+    elif model.base_model_id is None:
+        if training.tuning != "full":
+            raise InputError(
+                f"training.tuning {training.tuning}: a preset starts from random weights, so all "
+                "of them have to move. Use full."
+            )
+        assert model.preset is not None
+        pipeline = FocalDiffusionPipeline.from_preset(
+            model.preset, model.start, training.seed, model.depth_code
+        )
+    else:
+        prompt = _zeros(model) if prompt_of_zeros else base_prompt(model, device)
+        pipeline = widened_base(model, prompt, dtype=dtype)
+    if pipeline.vae is not None:
+        pipeline.vae.requires_grad_(False)
+    pipeline.prompt.requires_grad_(False)
+    choose_trained(pipeline.denoiser, training)
+    if training.gradient_checkpointing:
+        for part in filter(None, (pipeline.denoiser, pipeline.vae)):
+            part.enable_gradient_checkpointing()
+    return pipeline.to(device)
+
+
+def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
+    """Let the weights move that `training.tuning` names, as float32, and no others.
+
+    Raises:
+        InputError: the network has no layers of that kind.
+    """
+    from focaldiffusion.models.convolutional import ConvolutionalDenoiser
+
+    if isinstance(network, ConvolutionalDenoiser) and training.tuning != "full":
+        raise InputError(
+            f"training.tuning {training.tuning}: a convolutional network has none of the layers of "
+            "a transformer. Use full."
+        )
+    network.requires_grad_(training.tuning == "full")
+    if training.tuning == "lora" and not getattr(network, "peft_config", None):
+        from peft import LoraConfig
+
+        adapter = LoraConfig(
+            r=training.lora_rank,
+            lora_alpha=training.lora_alpha,
+            target_modules=list(LORA_TARGETS),
+        )
+        network.add_adapter(adapter)  # type: ignore[operator]
+    elif training.tuning == "lora":
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    elif training.tuning == "attention_only":
+        for name, module in network.named_modules():
+            if name.endswith(LORA_TARGETS):
+                module.requires_grad_(True)
+    if training.tuning != "full":
+        for name in ALWAYS_TRAINED:
+            network.get_submodule(name).requires_grad_(True)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    network.train()
+
+
+def _check_tuning(training: TrainingConfig, weights: str, name: str) -> None:
+    """Refuse to train another kind of weights than a checkpoint has.
+
+    Raises:
+        InputError: an adapter of what is no base model, or all weights of an adapter's.
+    """
+    if (weights == "adapter") != (training.tuning == "lora"):
+        has, use = (
+            ("an adapter", "lora")
+            if weights == "adapter"
+            else ("all weights", "full, attention_only or frozen")
+        )
+        raise InputError(
+            f"training.tuning {training.tuning}: {name} has {has}. Use {use}, or start from "
+            "another checkpoint."
+        )
+
+
+def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that move, by name."""
+    return {name: one for name, one in network.named_parameters() if one.requires_grad}
+
+
+def make_optimizer(
+    config: OptimizerConfig, parameters: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """The optimiser of a configuration.
+
+    Raises:
+        InputError: it needs a package that is missing.
+    """
+    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.type == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.betas[0], **shared)
+    shared["betas"] = config.betas
+    if config.type == "adam":
+        return torch.optim.Adam(parameters, **shared)
+    if config.type == "adamw":
+        return torch.optim.AdamW(parameters, **shared)
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise InputError(
+            f"optimizer.type {config.type}: needs the package bitsandbytes. Install it with "
+            "`pip install bitsandbytes`, or use adamw."
+        ) from error
+    kind = {
+        "adamw_8bit": bitsandbytes.optim.AdamW8bit,
+        "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit,
+    }[config.type]
+    return kind(parameters, **shared)
+
+
+def _zeros(model: ModelConfig) -> EmptyPrompt:
+    """A prompt of the shape that a base model reads."""
+    from focaldiffusion.models.prompt import EmptyPrompt
+
+    assert model.base_model_id is not None
+    folder = resolve_base(model.base_model_id, variant=model.variant)
+    config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+    return EmptyPrompt(1, config["joint_attention_dim"], config["pooled_projection_dim"])
+
+
+def base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:
+    """The empty prompt of a base model: from the cache, else from its text encoders, once.
+
+    Raises:
+        InputError: the text encoders cannot be had.
+    """
+    from focaldiffusion.models.prompt import EmptyPrompt
+
+    assert model.base_model_id is not None
+    folder = resolve_base(model.base_model_id, TEXT_ENCODERS, model.variant)
+    cached = _prompt_cache(folder)
+    if not (cached / "config.json").is_file():
+        prompt = EmptyPrompt.from_text_encoders(folder, model.variant, device)
+        with file_errors_named(cached), staging(cached, ()) as partial:
+            prompt.save_pretrained(partial)
+    return load_part(EmptyPrompt, cached.parent, cached.name)
+
+
+def _prompt_cache(folder: Path) -> Path:
+    """Where the empty prompt of a base model lies: another one where its files have changed."""
+    stamps = sorted(
+        (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+        for part in TEXT_ENCODERS
+        for path in (folder / part).rglob("*")
+    )
+    digest = hashlib.sha256(repr((str(folder.resolve()), stamps)).encode()).hexdigest()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "focaldiffusion" / "prompts" / digest[:16]

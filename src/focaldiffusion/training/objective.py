@@ -1,0 +1,266 @@
+"""The objective: what counts as an error of the network, and how much.
+
+Every term is a sum over valid pixels and the number of them, so that the mean over the pixels of a
+whole effective batch, over gradient accumulation and processes, is the same however it is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.config.training import LossesConfig
+from focaldiffusion.errors import InputError
+from focaldiffusion.models.codecs import decode_state, encode_state, pad, unpad
+from focaldiffusion.models.completer import Completer
+from focaldiffusion.models.flow import clean_from_velocity, draw_sigma, noised, velocity
+from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.physics.render import render
+from focaldiffusion.stack import FocalStack
+from focaldiffusion.training.examples import Examples
+
+_SCALES = 4  # of gradient matching, each half the last (MiDaS, Ranftl et al. 2020)
+_SILOG_SHARE = 0.85  # of the squared mean that SiLog forgives (Eigen et al. 2014; BTS, 2019)
+_SSIM_REACH_PX = 11  # of the window on images in [-1, 1]
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of the loss.
+
+    Attributes:
+        weight: of its mean in the loss.
+        count: of the pixels, latent values or pairs that it is a mean over, without a network.
+    """
+
+    weight: float
+    count: Callable[[Prepared], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Examples on the network's grid, with the latents that the flow runs between.
+
+    Attributes:
+        examples: as they are; the latents are of them padded to a size that the network takes.
+        clean: (B, C, h, w) latents of the truth.
+        start: (B, C, h, w) where the flow starts: latents of the estimate, or noise.
+        latent_valid: (B, C, h, w) bool, latents that the truth alone decides.
+        condition: (B, C', h, w).
+        sigma: (B,).
+    """
+
+    examples: Examples
+    clean: Tensor
+    start: Tensor
+    latent_valid: Tensor
+    condition: Tensor
+    sigma: Tensor
+
+
+class Objective:
+    """The weighted terms of `losses`.
+
+    Attributes:
+        terms: by name; those of weight 0 are left out.
+    """
+
+    def __init__(self, losses: LossesConfig) -> None:
+        """The terms that a configuration gives a weight.
+
+        Raises:
+            InputError: none.
+        """
+
+        def pixels(prepared: Prepared) -> Tensor:
+            return prepared.examples.valid.sum()
+
+        def image_pixels(prepared: Prepared) -> Tensor:
+            height, width = prepared.examples.image.shape[-2:]
+            return prepared.examples.has_image.sum() * height * width
+
+        def frame_pixels(prepared: Prepared) -> Tensor:
+            examples = prepared.examples
+            frames = (stack.images[:, 0].numel() for stack, _ in _photographed_with(examples))
+            return torch.tensor(sum(frames), device=examples.image.device)
+
+        rgb, depth = losses.rgb_weight, losses.depth_weight
+        terms = {
+            "flow": Term(losses.diffusion_weight, lambda p: p.latent_valid.sum()),
+            "rgb_l1": Term(rgb * losses.rgb_l1, image_pixels),
+            "rgb_ssim": Term(rgb * losses.rgb_ssim, image_pixels),
+            "depth_l1": Term(depth * losses.depth_l1, pixels),
+            "depth_silog": Term(depth * losses.depth_silog, pixels),
+            "depth_gradient": Term(depth * losses.depth_gradient, lambda p: _pairs(p.examples)),
+            "consistency": Term(losses.consistency_weight, frame_pixels),
+        }
+        self.terms = {name: term for name, term in terms.items() if term.weight > 0}
+        if not self.terms:
+            raise InputError("losses: every weight is 0, so nothing counts as an error. Set one.")
+
+    def prepare(
+        self, completer: Completer, examples: Examples, generators: list[torch.Generator]
+    ) -> Prepared:
+        """Encode examples and draw their noise; nothing that trains has a part in it.
+
+        Args:
+            completer: of the model.
+            examples: on its device.
+            generators: on the CPU, of all that is drawn for each example.
+        """
+        with torch.no_grad():
+
+            def grown(maps: Tensor) -> Tensor:
+                return pad(maps, completer.multiple_px)
+
+            codec, proposal = completer.codec, examples.proposal.map(grown)
+            clean = encode_state(codec, grown(examples.image), grown(examples.depth_code)).float()
+            condition = completer.condition(proposal)
+            sigma = torch.cat([draw_sigma(completer.start, 1, one) for one in generators])
+            if completer.start == "noise":
+                start = completer.noise(tuple(clean.shape), generators)
+            else:
+                image = condition[:, : codec.channels]
+                start = torch.cat([image, codec.encode_depth(proposal.depth_code).float()], dim=1)
+            has_image = examples.has_image[:, None, None, None].expand(
+                -1, codec.channels, *clean.shape[-2:]
+            )
+            height, width = examples.valid.shape[-2:]
+            beyond = (0, -width % completer.multiple_px, 0, -height % completer.multiple_px)
+            valid = functional.pad(examples.valid, beyond)  # with what is not valid
+            latent_valid = torch.cat([has_image, codec.decided_by(valid)], dim=1)
+            return Prepared(examples, clean, start, latent_valid, condition, sigma.to(clean))
+
+    def counts(self, prepared: Prepared) -> Tensor:
+        """(T,) int64, the number that each term is a mean over."""
+        return torch.stack([term.count(prepared) for term in self.terms.values()])
+
+    def sums(self, completer: Completer, prepared: Prepared) -> Tensor:
+        """(T,) the sum of each term's errors, which gradients flow through.
+
+        Args:
+            completer: with the network that trains.
+            prepared: of `prepare`.
+        """
+        state = noised(prepared.clean, prepared.start, prepared.sigma)
+        predicted = completer.velocity(state, prepared.sigma, prepared.condition).float()
+        sums: dict[str, Tensor] = {}
+        if "flow" in self.terms:
+            error = (predicted - velocity(prepared.clean, prepared.start)).square()
+            sums["flow"] = (error * prepared.latent_valid).sum()
+        if set(self.terms) - {"flow"}:
+            clean = clean_from_velocity(state, predicted, prepared.sigma)
+            planes = decode_state(completer.codec, clean)
+            size = prepared.examples.valid.shape[-2:]
+            sums |= self._decoded(prepared.examples, *(unpad(one, size) for one in planes))
+        return torch.stack([sums[name] for name in self.terms])
+
+    def weights(self, like: Tensor) -> Tensor:
+        """(T,) the weight of each term."""
+        return like.new_tensor([term.weight for term in self.terms.values()])
+
+    def _decoded(self, examples: Examples, image: Tensor, code: Tensor) -> dict[str, Tensor]:
+        """The terms of a decoded image (B, 3, H, W) and depth code (B, 1, H, W)."""
+        known = examples.has_image[:, None, None, None]
+        sums = {}
+        if "rgb_l1" in self.terms:
+            sums["rgb_l1"] = ((image - examples.image).abs().mean(1, keepdim=True) * known).sum()
+        if "rgb_ssim" in self.terms:
+            sums["rgb_ssim"] = _one_minus_ssim(image, examples.image, examples.has_image)
+        if "depth_l1" in self.terms:
+            sums["depth_l1"] = ((code - examples.depth_code).abs() * examples.valid).sum()
+        if "depth_silog" in self.terms:
+            sums["depth_silog"] = _silog(_log_ratio(examples, code), examples.valid)
+        if "depth_gradient" in self.terms:
+            sums["depth_gradient"] = _gradient(_log_ratio(examples, code), examples.valid)
+        if "consistency" in self.terms:
+            sums["consistency"] = _consistency(examples, image, code)
+        return sums
+
+
+def _log_ratio(examples: Examples, code: Tensor) -> Tensor:
+    """(B, 1, H, W) log of the predicted depth over the true one, both as their code has them."""
+    ratios = []
+    for one, predicted, true in zip(examples.codes, code, examples.depth_code, strict=True):
+        # Coordinates are inverse depths.
+        ratios.append(one.decode(true).log() - one.decode(predicted).log())
+    return torch.stack(ratios)
+
+
+def _silog(log_ratio: Tensor, valid: Tensor) -> Tensor:
+    """√(mean d² - λ mean(d)²) of each image, times its valid pixels, summed."""
+    count = valid.sum(dim=(1, 2, 3)).clamp_min(1)
+    error = log_ratio * valid
+    mean, squared = (x.sum(dim=(1, 2, 3)) / count for x in (error, error.square()))
+    spread = (squared - _SILOG_SHARE * mean.square()).clamp_min(0)
+    # The root of zero has no finite slope.
+    return ((spread + _SMALL).sqrt() * count * valid.any(dim=(1, 2, 3))).sum()
+
+
+def _pairs(examples: Examples) -> Tensor:
+    """How many pairs of valid neighbours, across and down, there are at all scales."""
+    counts = [
+        both.sum()
+        for scale in range(_SCALES)
+        for both in _both(examples.valid[..., :: 2**scale, :: 2**scale])
+    ]
+    return torch.stack(counts).sum()
+
+
+def _both(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Where both of two neighbours, across and down, are valid."""
+    return valid[..., 1:] & valid[..., :-1], valid[..., 1:, :] & valid[..., :-1, :]
+
+
+def _gradient(log_ratio: Tensor, valid: Tensor) -> Tensor:
+    """|difference of the error of neighbours| over four scales, summed over valid pairs."""
+    total = log_ratio.new_zeros(())
+    for scale in range(_SCALES):
+        error = log_ratio[..., :: 2**scale, :: 2**scale]
+        for dim, both in zip((-1, -2), _both(valid[..., :: 2**scale, :: 2**scale]), strict=True):
+            total = total + (error.diff(dim=dim).abs() * both).sum()
+    return total
+
+
+def _one_minus_ssim(image: Tensor, true: Tensor, has_image: Tensor) -> Tensor:
+    """1 - SSIM of the images that have a truth, times their pixels, summed."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    height, width = image.shape[-2:]
+    if not bool(has_image.any()) or min(height, width) < _SSIM_REACH_PX:
+        return image.sum() * 0
+    similarity = structural_similarity_index_measure(
+        image[has_image], true[has_image], data_range=2.0, reduction="none"
+    )
+    assert isinstance(similarity, Tensor)
+    return (1 - similarity).sum() * height * width
+
+
+def _consistency(examples: Examples, image: Tensor, code: Tensor) -> Tensor:
+    """|frames - the result photographed again|, sRGB, mean over channels, summed over pixels."""
+    total = (image.sum() + code.sum()) * 0  # also where no lens is known
+    for stack, index in _photographed_with(examples):
+        scale = examples.blur_scales_px_m[index]
+        assert scale is not None
+        again = render(
+            srgb_to_linear((image[index].clamp(-1, 1) + 1) / 2),
+            examples.codes[index].decode(code[index, 0]),
+            stack.focus_coordinates,
+            scale,
+            PSF(),
+        )
+        difference = linear_to_srgb(again.clamp(_SMALL, 1)) - linear_to_srgb(stack.images)
+        total = total + difference.abs().mean(1).sum()
+    return total
+
+
+def _photographed_with(examples: Examples) -> list[tuple[FocalStack, int]]:
+    """The stacks whose lens is known, so that they can be photographed again, and their index."""
+    scales = examples.blur_scales_px_m
+    return [(one, i) for i, one in enumerate(examples.stacks) if scales[i] is not None]

@@ -1,0 +1,111 @@
+"""The plan of a run: which samples each optimiser step takes, and at which learning rate.
+
+All of it is a function of the step alone, so that a run resumes from a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from focaldiffusion.config.training import SchedulerConfig, TrainingConfig
+from focaldiffusion.errors import InputError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps over the positions of a `Mixture`, shared among processes.
+
+    Attributes:
+        batch_size: stacks of one forward pass.
+        accumulation: forward passes of a process in one step.
+        processes: how many.
+        epoch: positions in an epoch.
+        epochs: in the run.
+    """
+
+    batch_size: int
+    accumulation: int
+    processes: int
+    epoch: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(
+                f"training: {self.epochs} epochs of {self.epoch} samples are fewer than the "
+                f"{self.stacks_per_step} stacks of one optimiser step ({self.batch_size} x "
+                f"{self.accumulation} x {self.processes} processes). Lower training.batch_size or "
+                "training.gradient_accumulation_steps, or train for more epochs."
+            )
+
+    @classmethod
+    def of(cls, training: TrainingConfig, epoch: int, processes: int) -> Plan:
+        """The plan that a configuration asks for.
+
+        Raises:
+            InputError: not even one step.
+        """
+        return cls(
+            training.batch_size,
+            training.gradient_accumulation_steps,
+            processes,
+            epoch,
+            training.num_epochs,
+        )
+
+    @property
+    def stacks_per_step(self) -> int:
+        """The effective batch."""
+        return self.batch_size * self.accumulation * self.processes
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run; stacks that do not fill the last one are left out."""
+        return self.epochs * self.epoch // self.stacks_per_step
+
+    def epochs_after(self, step: int) -> int:
+        """Epochs that are complete once so many steps are done."""
+        if step == self.steps:
+            return self.epochs
+        return step * self.stacks_per_step // self.epoch
+
+    def due(self, step: int, training: TrainingConfig) -> tuple[bool, bool]:
+        """Whether to validate, and whether to save, once so many steps are done."""
+        epochs = self.epochs_after(step)
+        last, turned = step == self.steps, epochs > self.epochs_after(step - 1)
+        every_steps = training.save_every_n_steps
+        return (
+            last or (turned and epochs % training.val_every_n_epochs == 0),
+            last
+            or (turned and epochs % training.save_every_n_epochs == 0)
+            or (every_steps is not None and step % every_steps == 0),
+        )
+
+    def positions(self, process: int, first_step: int) -> Sequence[int]:
+        """The positions that a process reads from a step on, batch after batch.
+
+        Batch b of a step goes to process b mod P: whatever the number of processes, a step sees
+        the same stacks.
+        """
+        batches = range(first_step * self.accumulation, self.steps * self.accumulation)
+        return [
+            (batch * self.processes + process) * self.batch_size + place
+            for batch in batches
+            for place in range(self.batch_size)
+        ]
+
+
+def learning_rate_factor(scheduler: SchedulerConfig, step: int, steps: int) -> float:
+    """The learning rate of a step, 0 the first, relative to its peak.
+
+    Rises along a line over `warmup_steps`, then stays, or falls to zero at the end of the run
+    along a line or half a cosine.
+    """
+    if step < scheduler.warmup_steps:
+        return (step + 1) / (scheduler.warmup_steps + 1)
+    if scheduler.type == "constant":
+        return 1.0
+    done = (step - scheduler.warmup_steps) / max(1, steps - scheduler.warmup_steps)
+    return 1 - done if scheduler.type == "linear" else (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,322 @@
+"""Checkpoints of a run: a model that can be used at once, and all that training needs to go on.
+
+    checkpoints/step-000200/            a checkpoint, as `--model` takes it
+    checkpoints/step-000200/training/   weights that move, optimiser, running mean, step
+    checkpoints/step-000200/files.json  sizes and SHA-256 of all of these
+    checkpoints/best                    a link to the one with the best metric
+
+A folder is written under another name and renamed when it is complete. Nothing is unpickled that
+could run code: the state of training loads with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from focaldiffusion.config.load import resolved
+from focaldiffusion.config.run import Config
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.staging import file_errors_named
+from focaldiffusion.training.mean import Mean
+from focaldiffusion.training.model import trained_parameters
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_FILES, _STATE, _PROGRESS = "files.json", "training", "progress.json"
+_WEIGHTS, _MEAN = "trained.safetensors", "mean.safetensors"
+_PARTIAL, _GONE = ".partial", ".gone"
+_MAY_CHANGE = {
+    # How long, and what is written on the way.
+    "training.num_epochs",
+    "training.val_every_n_epochs",
+    "training.save_every_n_epochs",
+    "training.save_every_n_steps",
+    "validation",
+    "logging",
+    "output",
+    # What is compared with.
+    "data.val_filelist",
+    "data.val_sources",
+    "data.max_val_samples",
+    "data.dataset_kwargs.val",
+    "data.test_filelist",
+    "data.test_sources",
+    "data.max_test_samples",
+    "data.dataset_kwargs.test",
+    # Where the same data lie and how they are computed with. The product of the first two with
+    # the number of processes may not change.
+    "training.batch_size",
+    "training.gradient_accumulation_steps",
+    "training.gradient_checkpointing",
+    "training.compile",
+    "data.num_workers",
+    "data.data_root",
+    "data.train_sources.data_root",
+}
+"""Keys, and blocks, that may differ from the configuration that a checkpoint was made with."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: optimiser steps that are done.
+        best: the best metric so far, None before the first validation.
+        best_step: the step that reached it.
+        seconds: spent on all of it, over all sessions.
+    """
+
+    step: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    seconds: float = 0.0
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        network: nn.Module,
+        mean: Mean | None,
+        stacks_per_step: int,
+    ) -> None:
+        """Keep what `accelerator.save_state` writes to the weights that move.
+
+        Args:
+            config: of the run.
+            accelerator: with the model and the optimiser prepared.
+            network: whose weights move, not wrapped.
+            mean: their running mean, None where there is none.
+            stacks_per_step: the effective batch.
+        """
+        self.directory = Path(config.output.save_dir) / "checkpoints"
+        self._config, self._accelerator, self._network = config, accelerator, network
+        self._mean, self._stacks_per_step = mean, stacks_per_step
+        accelerator.register_save_state_pre_hook(self._write_weights)
+        accelerator.register_load_state_pre_hook(self._read_weights)
+
+    def save(self, progress: Progress, export: Callable[[Path], None]) -> Path:
+        """Write a checkpoint, complete or not at all, and remove those that are too many.
+
+        Args:
+            progress: of the run.
+            export: writes the model to a folder that exists; called in the main process.
+
+        Raises:
+            InputError: the file system refuses.
+        """
+        accelerator = self._accelerator
+        final = self.directory / f"step-{progress.step:06d}"
+        partial = self.directory / f".{final.name}{_PARTIAL}"
+        with file_errors_named(self.directory):
+            if accelerator.is_main_process:
+                for left_behind in self.directory.glob(".step-*"):  # by a run that was killed
+                    shutil.rmtree(left_behind)
+                (partial / _STATE).mkdir(parents=True)
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(partial / _STATE), safe_serialization=True)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                export(partial)
+                note = {
+                    **vars(progress),
+                    "stacks_per_step": self._stacks_per_step,
+                    "config": resolved(self._config),
+                }
+                _write(partial / _STATE / _PROGRESS, json.dumps(note, indent=1))
+                _write(partial / _FILES, json.dumps(_digests(partial), indent=1))
+                if final.exists():
+                    _remove(final)
+                partial.rename(final)
+                self._point_to_best(progress)
+                self._prune(progress)
+            accelerator.wait_for_everyone()
+        return final
+
+    def find(self, resume: str) -> Path | None:
+        """The checkpoint to go on from.
+
+        Args:
+            resume: "auto" for the newest that is whole, None where there is none; or a folder.
+
+        Raises:
+            InputError: the folder is none, or damaged, or older than others of this run.
+        """
+        newest_first = self._newest_first()
+        if resume != "auto":
+            path = Path(resume)
+            if problem := _damage(path):
+                raise InputError(f"{path}: {problem}. Give another checkpoint, or --resume auto.")
+            step = json.loads((path / _STATE / _PROGRESS).read_text(encoding="utf-8"))["step"]
+            if newest_first and _step_of(newest_first[0]) > step:
+                raise InputError(
+                    f"{path}: is of step {step}, but {self.directory} has {newest_first[0].name} "
+                    "already. Remove what is after it, or choose another output.save_dir "
+                    "(--output-dir)."
+                )
+            return path
+        for path in newest_first:
+            problem = _damage(path)
+            if problem is None:
+                return path
+            self._accelerator.print(f"{path}: {problem}; the checkpoint before it is used.")
+        return None
+
+    def load(self, path: Path) -> Progress:
+        """Bring model, optimiser and running mean to the state of a checkpoint.
+
+        Raises:
+            InputError: it is of another model or of other data.
+        """
+        note = json.loads((path / _STATE / _PROGRESS).read_text(encoding="utf-8"))
+        stacks_per_step = note.pop("stacks_per_step")
+        if stacks_per_step != self._stacks_per_step:
+            raise InputError(
+                f"{path}: was trained with {stacks_per_step} stacks a step, and this run has "
+                f"{self._stacks_per_step}. Choose training.batch_size and "
+                "training.gradient_accumulation_steps so that their product with the number of "
+                "processes is the same."
+            )
+        different = _difference(note.pop("config"), resolved(self._config))
+        if different:
+            raise InputError(
+                f"{path}: was trained with another {different}. Go on with the configuration that "
+                "it was made with, or train in another output.save_dir."
+            )
+        self._accelerator.load_state(str(path / _STATE))
+        return Progress(**note)
+
+    def _write_weights(self, models: Any, weights: list[Any], directory: str) -> None:
+        """In place of all weights of the model, those that move; shards accelerate has written."""
+        from safetensors.torch import save_file
+
+        if not weights:
+            return
+        if self._accelerator.is_main_process:
+            state = {
+                name: one.detach().contiguous()
+                for name, one in trained_parameters(self._network).items()
+            }
+            save_file(state, Path(directory) / _WEIGHTS)
+            if self._mean is not None:
+                save_file(self._mean.state(), Path(directory) / _MEAN)
+        weights.clear()
+
+    def _read_weights(self, models: list[Any], directory: str) -> None:
+        from safetensors.torch import load_file
+
+        if not models:
+            return
+        state = load_file(Path(directory) / _WEIGHTS)
+        _, unexpected = self._network.load_state_dict(state, strict=False)
+        missing = trained_parameters(self._network).keys() - state.keys()
+        if unexpected or missing:
+            name = sorted([*unexpected, *missing])[0]
+            raise InputError(
+                f"{directory}: the weights that move are not those of this model; {name} is in one "
+                "of them alone."
+            )
+        if self._mean is not None:
+            self._mean.load(load_file(Path(directory) / _MEAN))
+        models.clear()
+
+    def _point_to_best(self, progress: Progress) -> None:
+        if progress.best_step is None:
+            return
+        target = f"step-{progress.best_step:06d}"
+        if not (self.directory / target).is_dir():
+            return
+        link = self.directory / ".best.partial"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        link.replace(self.directory / "best")
+
+    def _prune(self, progress: Progress) -> None:
+        """Keep the newest `output.save_top_k`, and the best."""
+        for path in self._newest_first()[self._config.output.save_top_k :]:
+            if _step_of(path) != progress.best_step:
+                _remove(path)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.directory.glob("step-*"), key=_step_of, reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; half a folder would be taken for a damaged one."""
+    gone = path.with_name(f".{path.name}{_GONE}")
+    path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _digests(folder: Path) -> dict[str, Any]:
+    """Size and SHA-256 of all files of a folder, by their relative path."""
+    return {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != _FILES
+    }
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None where nothing is."""
+    try:
+        files = json.loads((folder / _FILES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"is no checkpoint to go on from: {_FILES} is missing or damaged"
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"is damaged: {name} is missing"
+        if path.stat().st_size != size or _sha256(path) != digest:
+            return f"is damaged: {name} is not what was written"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _difference(there: Any, here: Any, path: str = "") -> str | None:
+    """The first key of two configurations that differs and may not."""
+    if there == here or path in _MAY_CHANGE:
+        return None
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        found = (_difference(*pair, path) for pair in zip(there, here, strict=True))
+        return next(filter(None, found), None)
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here}):
+            inner = f"{path}.{key}" if path else key
+            found = _difference(there.get(key), here.get(key), inner)
+            if found:
+                return found
+        return None
+    return path

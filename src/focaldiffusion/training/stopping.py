@@ -1,0 +1,100 @@
+"""What stops a run before its end: a signal, a loss that makes no sense, too little memory."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+
+from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_EXPLODED = 100.0  # times the running loss, after ...
+_SETTLED_STEPS = 50  # ... so many steps that it is a mean over
+
+
+class RunningLoss:
+    """The mean of the last losses, and whether another one still belongs to them."""
+
+    def __init__(self) -> None:
+        self._mean, self._count = 0.0, 0
+
+    def problem_of(self, loss: float) -> str | None:
+        """What is wrong with a loss, None where it is taken in."""
+        if not math.isfinite(loss):
+            return f"{loss}"
+        if self._count >= _SETTLED_STEPS and loss > _EXPLODED * self._mean:
+            return f"{loss:.3g}, more than {_EXPLODED:.0f} times its mean of {self._mean:.3g}"
+        self._count += 1
+        self._mean += (loss - self._mean) / min(self._count, _SETTLED_STEPS)
+        return None
+
+
+class Stop:
+    """Whether SIGTERM has come to any process: schedulers send it before they take a machine."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._come = False
+
+    def __enter__(self) -> Stop:
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._come = True
+
+    @property
+    def asked(self) -> bool:
+        """The same in every process, which all have to ask."""
+        if self._accelerator.num_processes == 1:
+            return self._come
+        flag = torch.tensor(float(self._come), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(flag, "sum") > 0)
+
+
+@contextmanager
+def memory_explained(training: TrainingConfig) -> Iterator[None]:
+    """Turn a lack of memory, inside the block, into the settings that need less.
+
+    Raises:
+        InputError: in place of torch's error.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        helps = []
+        if training.batch_size > 1:
+            helps.append(
+                f"training.batch_size={training.batch_size // 2} with "
+                f"gradient_accumulation_steps={2 * training.gradient_accumulation_steps}"
+            )
+        if not training.gradient_checkpointing:
+            helps.append("training.gradient_checkpointing=true")
+        if training.base_weights == "float32" and training.tuning != "full":
+            helps.append("training.base_weights=bfloat16 with mixed_precision=bf16")
+        helps.append("a smaller data.image_size")
+        raise InputError(f"out of memory. What needs less: {', '.join(helps)}.") from error
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether a device ran out of memory; only that of CUDA says so by its class."""
+    words = str(error)
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "can't allocate memory" in words
+        or "out of memory" in words
+    )

@@ -1,0 +1,147 @@
+"""Validation during training: the real pipeline, on stacks that are always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from statistics import mean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from focaldiffusion.config.run import Config
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.data.loading import batches, open_split
+from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.diffusion import FocalDiffusionPipeline
+from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.image_metrics import psnr
+from focaldiffusion.evaluation.metrics import depth_metrics
+from focaldiffusion.io.canvas import Box, Canvas, eight_bit
+from focaldiffusion.io.depth_colours import ColourScale
+from focaldiffusion.io.pictures import depth_colours
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.pipeline import recover
+from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.stack import MemoryFrames
+
+METRIC = "abs_rel"
+"""The metric that the best checkpoint has the lowest of."""
+
+_DEPTH_METRICS = ("abs_rel", "rmse", "delta_1.05", "delta_1.25")
+_GAP = 8
+
+
+class Validation:
+    """A fixed part of the val split, and the physical estimate's own score on it."""
+
+    def __init__(self, config: Config) -> None:
+        """Open the split; nothing is read yet.
+
+        Raises:
+            InputError: its data are missing.
+        """
+        mixture = open_split(config.data, "val", config.training.seed)
+        self._config, self._mixture = config, mixture
+        self._positions = _spread(mixture, config.validation.max_samples)
+        self._physical: dict[str, float] | None = None
+
+    def __call__(
+        self, pipeline: FocalDiffusionPipeline
+    ) -> tuple[dict[str, float], list[NDArray[np.uint8]]]:
+        """Mean metrics of a model and of physics alone, and pictures of the first samples.
+
+        Args:
+            pipeline: of the weights to validate.
+
+        Raises:
+            InputError: a sample that cannot be read.
+        """
+        scores: list[dict[str, float]] = []
+        physical: list[dict[str, float]] = []
+        pictures = []
+        for index, sample in enumerate(self._samples(pipeline.device)):
+            learned = self._recovered(sample, pipeline)
+            scores.append(_score(sample, learned))
+            drawn = index < self._config.validation.num_pictures
+            if self._physical is None or drawn:
+                physics = self._recovered(sample, None)
+                physical.append(_score(sample, physics))
+                if drawn:
+                    pictures.append(_picture(sample, physics, learned))
+        self._physical = self._physical or _means(physical)
+        values = {f"val/{name}": value for name, value in _means(scores).items()}
+        values |= {f"val/physics_{name}": value for name, value in self._physical.items()}
+        return values, pictures
+
+    def _samples(self, device: torch.device) -> Iterator[StackSample]:
+        found = batches(
+            self._mixture,
+            self._positions,
+            1,
+            num_workers=min(1, self._config.data.num_workers),
+            device=device,
+            with_estimates=True,
+        )
+        return (batch.sample(0) for batch in found)
+
+    def _recovered(
+        self, sample: StackSample, pipeline: FocalDiffusionPipeline | None
+    ) -> Reconstruction:
+        """As `focaldiffusion infer` recovers it, from the physical estimate that is made."""
+        stack = replace(sample.stack, frames=MemoryFrames(sample.stack))
+        refine = None
+        if pipeline is not None:
+            refine = partial(pipeline.refine, steps=self._config.validation.num_inference_steps)
+        found, _ = recover(stack, stack.camera, PSF(), refine=refine, physical=sample.estimate)
+        if found.depth_m is None:
+            raise InputError(
+                f"{sample.source}: has no focus distances, so its depth is not in metres and "
+                "cannot be validated. Leave it out of val."
+            )
+        return found
+
+
+def _spread(mixture: Mixture, count: int) -> list[int]:
+    """So many positions, spread evenly over an epoch."""
+    total = len(mixture)
+    count = min(count, total)
+    return [index * total // count for index in range(count)]
+
+
+def _score(sample: StackSample, found: Reconstruction) -> dict[str, float]:
+    """The metrics of one sample, by their names in the evaluation."""
+    assert found.depth_m is not None
+    depth = depth_metrics(found.depth_m, sample.depth_m.cpu(), sample.valid.cpu())
+    score = {name: depth[name] for name in _DEPTH_METRICS}
+    if sample.all_in_focus is not None:
+        image = torch.from_numpy(found.all_in_focus).permute(2, 0, 1)
+        score["aif_psnr"] = psnr(image, linear_to_srgb(sample.all_in_focus.cpu().clamp(0, 1)))
+    return score
+
+
+def _means(scores: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for score in scores for name in score)
+    return {name: mean(score[name] for score in scores if name in score) for name in names}
+
+
+def _picture(
+    sample: StackSample, physics: Reconstruction, learned: Reconstruction
+) -> NDArray[np.uint8]:
+    """Image, true depth, that of physics and that of the model, side by side on one scale."""
+    assert physics.depth_m is not None
+    assert learned.depth_m is not None
+    true_m = sample.depth_m.cpu().where(sample.valid.cpu(), torch.nan)
+    scale = ColourScale.of(true_m, "depth_m")
+    height, width = sample.stack.size
+    panels = [
+        eight_bit(learned.all_in_focus),
+        *(depth_colours(depth, scale) for depth in (true_m, physics.depth_m, learned.depth_m)),
+    ]
+    canvas = Canvas(len(panels) * (width + _GAP) - _GAP, height)
+    for place, panel in enumerate(panels):
+        canvas.show(Box(place * (width + _GAP), 0, width, height), panel)
+    return canvas.drawn()

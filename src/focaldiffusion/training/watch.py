@@ -1,0 +1,153 @@
+"""What a run reports: lines to read, a log to plot, TensorBoard or Weights & Biases."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focaldiffusion.config.load import resolved
+from focaldiffusion.config.run import Config
+from focaldiffusion.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Watch:
+    """Reports of the main process; the others have none."""
+
+    def __init__(self, config: Config, *, active: bool, step: int) -> None:
+        """Open the logs of a run, which go on after a step; what they have of later ones goes.
+
+        Args:
+            config: of the run.
+            active: whether this is the main process.
+            step: that the run goes on from.
+
+        Raises:
+            InputError: the package that reports is missing.
+        """
+        self._active = active
+        self._talks = active and config.logging.level in ("DEBUG", "INFO")
+        if config.logging.level == "DEBUG":
+            logging.basicConfig(level=logging.DEBUG)  # of the libraries, too
+        self._log = Path(config.output.save_dir) / "log.jsonl"
+        self._board: SummaryWriter | None = None
+        self._run: Any = None
+        if not active:
+            return
+        _forget_after(step, self._log)
+        if config.logging.use_wandb:
+            self._run = _wandb(config)
+        else:
+            self._board = _tensorboard(Path(config.output.save_dir) / "tensorboard", step)
+
+    def say(self, sentence: str) -> None:
+        """A line for who watches the terminal."""
+        if self._talks:
+            print(sentence, flush=True)
+
+    def numbers(self, step: int, values: dict[str, float]) -> None:
+        """Numbers of a step."""
+        if not self._active:
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            if self._board is not None:
+                self._board.add_scalar(name, value, step)
+        if self._run is not None:
+            self._run.log(values, step=step)
+
+    def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
+        """A picture (height, width, 3) of a step."""
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+        if self._run is not None:
+            import wandb
+
+            self._run.log({name: wandb.Image(image)}, step=step)
+
+    def close(self) -> None:
+        """Write what is still held back."""
+        if self._board is not None:
+            self._board.close()
+        if self._run is not None:
+            self._run.finish()
+
+
+class Pace:
+    """Samples per second, and the time that is left, over the last reports."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[float, int]] = []
+
+    def mark(self, stacks: int) -> None:
+        """So many stacks are done."""
+        self._marks = [*self._marks[-8:], (time.perf_counter(), stacks)]
+
+    def text(self, total: int) -> str:
+        """The pace in words, towards so many stacks; nothing before the second mark."""
+        (first, before), (last, after) = self._marks[0], self._marks[-1]
+        if after == before:
+            return ""
+        rate = (after - before) / (last - first)
+        left = round((total - after) / rate)
+        return f"{rate:.2f} stacks/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+
+    @property
+    def rate(self) -> float:
+        """Stacks per second; 0 before the second mark."""
+        (first, before), (last, after) = self._marks[0], self._marks[-1]
+        return (after - before) / (last - first) if after > before else 0.0
+
+
+def _forget_after(step: int, log: Path) -> None:
+    """Leave out the lines of later steps, and one that was cut off."""
+    if not log.exists():
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            kept.append(line)
+    log.write_text("".join(kept), encoding="utf-8")
+
+
+def _tensorboard(folder: Path, step: int) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "training reports to TensorBoard, which is missing. Install it with "
+            "`pip install 'focaldiffusion[train]'`, or set logging.use_wandb=true."
+        ) from error
+    return SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def _wandb(config: Config) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError(
+            "logging.use_wandb: the package wandb is missing. Install it with `pip install wandb`, "
+            "or leave the key out for TensorBoard."
+        ) from error
+    # The same run goes on, where its server can be reached.
+    note = Path(config.output.save_dir) / "wandb_id.txt"
+    known = note.read_text(encoding="utf-8") if note.exists() else wandb.util.generate_id()
+    note.write_text(known, encoding="utf-8")
+    return wandb.init(
+        id=known,
+        project=config.logging.project_name,
+        name=config.logging.run_name,
+        tags=list(config.logging.tags),
+        dir=config.output.save_dir,
+        config=resolved(config),
+        resume="allow",
+    )

@@ -1,0 +1,216 @@
+"""Which weights move, from which model, and what a run of each kind leaves behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from command_line import names
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
+from training_runs import checkpoint, config_of, losses, state, val_sources, write_stacks
+
+from focaldiffusion.checkpoint import find_checkpoint, load_model
+from focaldiffusion.config.model import ModelConfig
+from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
+from focaldiffusion.diffusion import FocalDiffusionPipeline
+from focaldiffusion.errors import InputError
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
+from focaldiffusion.models.hub import TEXT_ENCODERS
+from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.models.prompt import EmptyPrompt
+from focaldiffusion.training import model as model_module
+from focaldiffusion.training.mean import Mean
+from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.trainer import train
+
+TINY = PRESETS["tiny"]
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_stacks(tmp_path_factory.mktemp("stacks"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text-to-image model in miniature, as Stable Diffusion 3.5's folder is laid out."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    channels = TINY.image_channels
+    SD3Transformer2DModel(
+        **TINY.network, in_channels=channels, out_channels=channels
+    ).save_pretrained(folder / "transformer")
+    FocalDiffusionPipeline.from_preset("tiny").vae.save_pretrained(folder / "vae")
+    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    for part in TEXT_ENCODERS:  # which nothing loads where their prompt is known
+        (folder / part).mkdir()
+    return folder
+
+
+@pytest.fixture
+def base(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """That model, whose empty prompt lies in the cache: test_models_prompt.py makes one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    prompt = EmptyPrompt(TINY.prompt_tokens, TINY.prompt_channels, TINY.pooled_prompt_channels)
+    prompt.prompt_embeds.normal_(generator=torch.Generator().manual_seed(3))
+    prompt.save_pretrained(model_module._prompt_cache(folder))
+    return str(folder)
+
+
+def moving(base: str, tuning: str) -> set[str]:
+    training = TrainingConfig(tuning=tuning, lora_rank=2)  # type: ignore[arg-type]
+    return set(
+        trained_parameters(open_model(ModelConfig(base_model_id=base), training, "cpu").denoiser)
+    )
+
+
+def test_every_way_of_tuning_moves_what_it_says(base: str) -> None:
+    widened = {f"{layer}.{kind}" for layer in ALWAYS_TRAINED for kind in ("weight", "bias")}
+    assert moving(base, "frozen") == widened
+    lora = moving(base, "lora")
+    assert widened < lora
+    adapted = {name.partition(".lora_")[0] for name in lora - widened}
+    assert all(name.endswith(LORA_TARGETS) for name in adapted)
+    assert any(".attn2." in name for name in adapted)
+    attention = moving(base, "attention_only")
+    assert widened < attention
+    assert {name.rpartition(".")[0] for name in attention - widened} == adapted
+    full = moving(base, "full")
+    assert attention < full
+    assert any(".ff." in name for name in full)
+
+
+def test_weights_that_do_not_move_may_be_bfloat16(base: str) -> None:
+    training = TrainingConfig(
+        tuning="lora", lora_rank=2, base_weights="bfloat16", mixed_precision="bf16"
+    )
+    network = open_model(ModelConfig(base_model_id=base), training, "cpu").denoiser
+    dtypes = {one.requires_grad: one.dtype for one in network.parameters()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+    with pytest.raises(ValueError, match="base_weights bfloat16 with mixed_precision no"):
+        TrainingConfig(base_weights="bfloat16")
+
+
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """Accelerate keeps one number format for a process; the test may choose its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("other_precision")
+@pytest.mark.parametrize("start", ["estimate", "noise"])
+def test_an_adapter_trains_resumes_and_loads(start: str, base: str, stacks: Path) -> None:
+    changes: dict[str, Any] = {
+        "model": {"preset": None, "base_model_id": base, "start": start},
+        "data": {"val_sources": val_sources(stacks)},
+        "validation": {"num_inference_steps": 1 if start == "estimate" else 2},
+    }
+    training = {
+        "tuning": "lora",
+        "lora_rank": 2,
+        "lora_alpha": 3,
+        "use_ema": True,
+        "mixed_precision": "bf16",
+        "base_weights": "bfloat16",
+        "gradient_checkpointing": True,
+    }
+    run, again = stacks / f"lora-{start}", stacks / f"again-{start}"
+    train(config_of(stacks, run, training=training, **changes))
+    assert "adapter" in names(checkpoint(run, 8))
+    assert "denoiser" not in names(checkpoint(run, 8))
+    assert find_checkpoint(str(checkpoint(run, 8))).description.weights == "adapter"
+    loaded = load_model(str(checkpoint(run, 8)), dtype=torch.float32)
+    kept = state(run, 8)
+    for name, one in loaded.denoiser.named_parameters():
+        if f"mean {name}" in kept:
+            assert torch.equal(one, kept[f"mean {name}"])
+    train(config_of(stacks, again, training=training, **changes), str(checkpoint(run, 6)))
+    other = state(again, 8)
+    assert all(torch.equal(kept[name], other[name]) for name in kept)
+
+
+def test_training_goes_on_from_a_checkpoint_with_other_losses(stacks: Path, tmp_path: Path) -> None:
+    train(config_of(stacks, tmp_path / "first"))
+    first = str(checkpoint(tmp_path / "first", 8))
+    start = {"start_from": first, "num_epochs": 1}
+    changes = {"losses": {"consistency_weight": 1}, "optimizer": {"type": "sgd"}}
+    train(config_of(stacks, tmp_path / "second", training=start, **changes))
+    from_it = losses(tmp_path / "second")[0]
+    train(config_of(stacks, tmp_path / "third", training={"num_epochs": 1}, **changes))
+    assert from_it < losses(tmp_path / "third")[0]
+    with pytest.raises(InputError, match=r"model.start: the configuration says .noise., but t"):
+        train(config_of(stacks, tmp_path / "x", model={"start": "noise"}, training=start))
+    lora = {**start, "tuning": "lora"}
+    with pytest.raises(InputError, match=r"tuning lora: .* has all weights. Use full, attention_o"):
+        train(config_of(stacks, tmp_path / "x", training=lora))
+
+
+@pytest.mark.parametrize(
+    ("model", "tuning", "message"),
+    [
+        ({"preset": "tiny"}, "lora", "a preset starts from random weights"),
+        ({"preset": "compact"}, "frozen", "a preset starts from random weights"),
+        ({"preset": "huge"}, "full", "preset 'huge' is unknown"),
+        ({}, "full", "base_model_id is None and preset is None; expected one of the two"),
+        ({"preset": "tiny", "base_model_id": "x"}, "full", "expected one of the two"),
+        ({"base_model_id": "nowhere/at-all/x"}, "lora", "no such folder"),
+    ],
+)
+def test_models_that_cannot_be_trained_are_named(
+    model: dict[str, str], tuning: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        open_model(ModelConfig(**model), TrainingConfig(tuning=tuning), "cpu")  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+def test_the_optimiser_is_the_one_that_is_named() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(2))]
+
+    def of(kind: str) -> torch.optim.Optimizer:
+        config = OptimizerConfig(type=kind, weight_decay=0.1, betas=(0.8, 0.9))  # type: ignore[arg-type]
+        return make_optimizer(config, parameters)
+
+    assert type(of("adam")) is torch.optim.Adam
+    assert type(of("adamw")) is torch.optim.AdamW
+    assert of("adamw").defaults["betas"] == (0.8, 0.9)
+    assert of("sgd").defaults["momentum"] == 0.8
+    assert {of(kind).defaults["weight_decay"] for kind in ("adam", "adamw", "sgd")} == {0.1}
+
+
+@pytest.mark.parametrize("kind", ["adamw_8bit", "paged_adamw_8bit"])
+def test_a_missing_package_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(InputError, match=f"optimizer.type {kind}: needs the package bitsandbytes"):
+        make_optimizer(OptimizerConfig(type=kind), [torch.nn.Parameter(torch.zeros(1))])  # type: ignore[arg-type]
+
+
+def test_the_mean_forgets_its_start_and_stands_in_for_the_weights() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    mean = Mean({"w": weight}, 0.5)
+    expected = 0.0
+    for step in (1, 2, 3):
+        weight.grad = torch.full((1,), -1.0)
+        optimizer.step()
+        mean.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    storage = weight.data_ptr()
+    with mean.in_place():
+        assert weight.item() == pytest.approx(expected)
+    assert weight.item() == 3
+    assert weight.data_ptr() == storage
+    other = Mean({"w": torch.nn.Parameter(torch.zeros(1))}, 0.5)
+    other.load(mean.state())
+    assert torch.equal(other.state()["w"], mean.state()["w"])
