@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +16,11 @@ from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.optics import Camera
+from focaldiffusion.physics.psf import PSF
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.training.examples import examples_of
 
 NOISY = {"simulator_kwargs": {"noise_std_lsb_range": [1.0, 1.0]}}
 
@@ -152,3 +156,63 @@ def test_infinite_focus_and_an_unknown_camera_survive(tmp_path):
     found = read_sample(tmp_path / "p")
     assert found.stack.camera is None
     assert torch.equal(found.stack.focus_positions_m, positions)
+
+
+# With evidence
+
+
+def test_evidence_comes_back_to_the_quantisation_of_its_posterior(tmp_path):
+    sample = simulate(room(), source(), torch.Generator().manual_seed(0))
+    estimate = estimate_depth(sample.stack, PSF()).mapped(torch.Tensor.clone)
+    write_sample(tmp_path / "s", replace(sample, estimate=estimate))
+    found = read_sample(tmp_path / "s").estimate
+    for name in ("coordinate", "agreement", "confidence"):
+        assert torch.equal(getattr(found, name), getattr(estimate, name))
+    for name in ("grade", "found_scale", "blur_scale", "psf", "residual_rms", "beyond_dpt"):
+        assert getattr(found, name) == getattr(estimate, name)
+    there, here = found.evidence, estimate.evidence
+    assert there.axis == here.axis
+    for name in ("hypotheses", "sharpest", "never_sharp"):
+        assert torch.equal(getattr(there, name), getattr(here, name))
+    torch.testing.assert_close(there.all_in_focus, here.all_in_focus, rtol=0, atol=2e-5)
+    torch.testing.assert_close(there.posterior.sum(0), torch.ones(SIZE))
+    # Half a code of the root of the ratio to the peak, before both are normalised.
+    ratios = [one.posterior / one.posterior.amax(0) for one in (there, here)]
+    assert (ratios[0].sqrt() - ratios[1].sqrt()).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_found_scale_comes_back(tmp_path):
+    sample = simulate(room(), source(), torch.Generator().manual_seed(0))
+    unknown = replace(sample, stack=replace(sample.stack, camera=None))
+    estimate = estimate_depth(unknown.stack, PSF()).mapped(torch.Tensor.clone)
+    assert estimate.found_scale is not None
+    write_sample(tmp_path / "s", replace(unknown, estimate=estimate))
+    assert read_sample(tmp_path / "s").estimate.found_scale == estimate.found_scale
+
+
+def test_what_is_trained_on_is_the_same_with_and_without_a_cache(tmp_path):
+    mixed = mixture(count=2)
+    write_cache(mixed, tmp_path / "c", with_evidence=True)
+    assert json.loads((tmp_path / "c/cache.json").read_text())["with_evidence"] is True
+    where = source("cached", dataset_type="cache", data_root=str(tmp_path / "c"), options=NOISY)
+    kept = Mixture([(where, open_dataset(where))], 0, shuffle=False)
+    (made,) = batches(mixed, range(2), 2, with_estimates=True)
+    (read,) = batches(kept, range(2), 2, with_estimates=True)
+    there, here = examples_of(read, "log"), examples_of(made, "log")
+    assert torch.equal(there.valid, here.valid)
+    assert there.codes == here.codes
+    assert torch.equal(there.proposal.depth_code, here.proposal.depth_code)
+    close = {"rtol": 0, "atol": 1e-3}
+    torch.testing.assert_close(there.depth_code, here.depth_code, **close)
+    torch.testing.assert_close(there.image, here.image, **close)
+    # Half a code moves a mass by 0.4 % of the highest, and several share a bin; the spread of a
+    # posterior is a root.
+    for name in ("histogram", "features"):
+        maps = getattr(there.proposal, name), getattr(here.proposal, name)
+        torch.testing.assert_close(*maps, rtol=0, atol=2e-2)
+
+
+def test_a_cache_without_evidence_is_not_continued_with_it(tmp_path):
+    write_cache(mixture(), tmp_path, count=1)
+    with pytest.raises(InputError, match="holds a cache with other with_evidence"):
+        write_cache(mixture(), tmp_path, count=1, with_evidence=True)

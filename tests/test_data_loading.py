@@ -11,7 +11,14 @@ from rooms import Rooms, source
 
 from focaldiffusion.config.data import DataConfig
 from focaldiffusion.data.batch import StackBatch
-from focaldiffusion.data.loading import _moved, _photographed, _Reader, batches, open_split
+from focaldiffusion.data.loading import (
+    _as_it_is,
+    _moved,
+    _photographed,
+    _Reader,
+    batches,
+    open_split,
+)
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
 
@@ -117,20 +124,27 @@ def test_a_damaged_sample_is_one_sentence_from_a_worker_too(workers):
     assert str(caught.value) == "room 1: is damaged. Fetch it again."
 
 
-def test_photographed_stacks_move_to_the_device():
-    mixed = mixture(2, shuffle=False, stacks=True)
-    (batch,) = batches(mixed, range(2), 2, device="meta")
-    assert batch.images.is_meta
-    assert batch.valid.is_meta
-
-
-def test_scenes_photographed_after_the_workers_are_the_same():
-    """What a GPU would get: scenes from the workers, photographed by this process."""
-    mixed = mixture()
-    scenes = _Reader(mixed, simulates=False)[[0, 1]]
-    moved = [_moved(scene, torch.device("cpu")) for scene in scenes]
+@pytest.mark.parametrize("stacks", [False, True])
+def test_what_is_made_after_the_workers_is_the_same(stacks):
+    """What a GPU would get: samples from the workers, made into stacks by this process."""
+    mixed = mixture(stacks=stacks)
+    samples = _Reader(mixed, False, False, _as_it_is)[[0, 1]]
+    moved = [_moved(sample, torch.device("cpu")) for sample in samples]
     (expected,) = batches(mixed, [0, 1], 2)
-    assert_equal(_photographed(moved, mixed, [0, 1]), expected)
+    assert_equal(_photographed(moved, mixed, [0, 1], False), expected)
+
+
+def test_estimates_are_made_where_they_are_asked_for():
+    mixed = mixture()
+    (without,) = batches(mixed, [0, 1], 2)
+    (alone,) = batches(mixed, [0, 1], 2, with_estimates=True)
+    (shared,) = batches(mixed, [0, 1], 2, with_estimates=True, num_workers=1)
+    assert without.estimates == (None, None)
+    for one, two in zip(alone.estimates, shared.estimates, strict=True):
+        assert torch.equal(one.coordinate, two.coordinate)
+        assert torch.equal(one.evidence.posterior, two.evidence.posterior)
+    moved = alone.to("cpu").sample(1).estimate
+    assert torch.equal(moved.coordinate, alone.estimates[1].coordinate)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

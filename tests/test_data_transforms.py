@@ -14,7 +14,9 @@ from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
+from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.optics import Camera, linear_to_srgb
+from focaldiffusion.physics.psf import PSF
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 
@@ -191,3 +193,51 @@ def test_a_stack_without_camera_or_image_stays_so():
     assert moved.stack.camera is None
     assert moved.all_in_focus is None
     assert moved.stack.size == (24, 32)
+
+
+# Evidence that is made already
+
+
+def with_evidence(size: tuple[int, int] = (32, 48)) -> StackSample:
+    stack = simulate(room(size=size), source(), seeded())
+    estimate = estimate_depth(stack.stack, PSF()).mapped(torch.Tensor.clone)
+    return replace(stack, estimate=estimate)
+
+
+def test_evidence_is_mirrored_and_coloured_with_its_stack():
+    sample = with_evidence()
+    moved = [
+        transform(sample, Transforms(flip=True, brightness=0.3), None, seeded(seed))
+        for seed in range(8)
+    ]
+    mirrored = next(one for one in moved if one.depth_m[0, -1].isnan())
+    before, after = sample.estimate, mirrored.estimate
+    assert torch.equal(after.coordinate, before.coordinate.flip(-1))
+    assert torch.equal(after.agreement, before.agreement.flip(-1))
+    assert torch.equal(after.confidence, before.confidence.flip(-1))
+    assert torch.equal(after.evidence.posterior, before.evidence.posterior.flip(-1))
+    assert torch.equal(after.evidence.sharpest, before.evidence.sharpest.flip(-1))
+    assert torch.equal(after.evidence.never_sharp, before.evidence.never_sharp.flip(-1))
+    assert torch.equal(after.evidence.hypotheses, before.evidence.hypotheses)
+    # The colours of the image of the evidence are those of the frames.
+    share = mirrored.stack.images.mean() / sample.stack.images.mean()
+    assert share != pytest.approx(1, abs=1e-3)
+    image = after.evidence.all_in_focus.mean() / before.evidence.all_in_focus.mean()
+    assert image == pytest.approx(float(share), abs=0.02)
+
+
+def test_evidence_is_cropped_with_its_stack():
+    sample = with_evidence()
+    moved = transform(sample, Transforms(random_crop=True), (32, 32), seeded())
+    left = int((sample.depth_m[0] - moved.depth_m[0, -1]).abs().nan_to_num(9).argmin()) - 31
+    assert torch.equal(moved.estimate.coordinate, sample.estimate.coordinate[:, left : left + 32])
+    assert moved.estimate.evidence.posterior.shape[-2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"), [(Transforms(), (16, 24)), (Transforms(scale_range=(0.5, 0.5)), None)]
+)
+def test_evidence_cannot_be_resized(options, size):
+    message = r"room 0: its evidence was made at 48x32, and blur does not scale"
+    with pytest.raises(InputError, match=message):
+        transform(with_evidence(), options, size, seeded())

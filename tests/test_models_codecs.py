@@ -91,6 +91,21 @@ def test_a_size_that_cells_do_not_divide_is_refused(codec, size):
 
 
 @each_codec
+@torch.no_grad()
+def test_latents_are_decided_by_valid_pixels_of_their_cell(codec):
+    valid = torch.ones(2, 1, 16, 24, dtype=torch.bool)
+    valid[1, 0, 5, 10] = False  # in cell (1, 2), at row 1 and column 2 of it
+    decided = codec.decided_by(valid)
+    assert decided.dtype == torch.bool
+    assert decided.shape == (2, codec.depth_channels, 4, 6)
+    expected = torch.ones(2, codec.depth_channels, 4, 6, dtype=torch.bool)
+    channels = [1 * 4 + 2] if isinstance(codec, PatchCodec) else range(codec.depth_channels)
+    for channel in channels:
+        expected[1, channel, 1, 2] = False
+    assert torch.equal(decided, expected)
+
+
+@each_codec
 def test_gradients_reach_the_latents(codec):
     """A loss on the decoded depth trains what made the latents."""
     latents = torch.randn(1, codec.depth_channels, 2, 2, requires_grad=True)

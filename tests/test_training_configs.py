@@ -62,9 +62,7 @@ def test_the_compact_recipe_trains_a_preset_from_its_start(
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "accelerate").iterdir()), ids=lambda p: p.stem)
-def test_accelerate_accepts_its_configurations(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_accelerate_accepts_its_configurations(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config_from_file(str(path))  # which refuses unknown keys
     assert config.num_processes == 8 * config.num_machines
     assert "Untested on GPUs" in path.read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     FocalDiffusionPipeline.from_preset("tiny").vae.save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
     for part in TEXT_ENCODERS:  # which nothing loads where their prompt is known
-        (folder / part).mkdir()
+        (folder / part).mkdir(exist_ok=True)
     return folder
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from focaldiffusion.checkpoint import Checkpoint
     from focaldiffusion.estimate import Estimate, Refine, Stage
+    from focaldiffusion.models.denoiser import AttentionBackend
     from focaldiffusion.stack import FocalStack
 
 PHYSICS = "physics"
@@ -25,7 +26,7 @@ DEFAULT_MODEL = PHYSICS
 """What reconstructs where --model is not given."""
 
 _GENERATING = ("steps", "ensemble", "seed", "tile_px")
-_OF_MODELS = (*_GENERATING, "fill_unsharp", "config", "base_model", "dtype")
+_OF_MODELS = (*_GENERATING, "fill_unsharp", "config", "base_model", "dtype", "attention")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +78,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="number format of the network (default: bfloat16 on CUDA, float32 elsewhere)",
     )
     group.add_argument(
+        "--attention",
+        choices=("native", "flash", "xformers"),
+        help="who computes a transformer's attention: torch, FlashAttention or xFormers (default: "
+        "native)",
+    )
+    group.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
@@ -93,6 +100,7 @@ class ChosenModel:
         base_model: see `Checkpoint.load`.
         device: where it computes.
         dtype: of its weights.
+        attention: see `use_attention`; None leaves it as it is.
         generating: the arguments of `FocalDiffusionPipeline.refine` that were given.
     """
 
@@ -100,6 +108,7 @@ class ChosenModel:
     base_model: str | None
     device: str
     dtype: torch.dtype
+    attention: AttentionBackend | None
     generating: Mapping[str, Any]
 
     def load(self) -> Refine:
@@ -108,9 +117,13 @@ class ChosenModel:
         Raises:
             InputError: see `Checkpoint.load`; or the flags ask for what this model cannot do.
         """
+        from focaldiffusion.models.denoiser import use_attention
+
         pipeline = self.checkpoint.load(
             base_model=self.base_model, device=self.device, dtype=self.dtype
         )
+        if self.attention is not None:
+            use_attention(pipeline.denoiser, self.attention)
         generating = self.generating
         pipeline.check_inputs(
             generating.get("steps"), generating.get("ensemble", 1), generating.get("tile_px")
@@ -165,5 +178,6 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
         options.base_model,
         device,
         dtype,
+        options.attention,
         {**generating, "with_image": bool(options.fill_unsharp)},
     )

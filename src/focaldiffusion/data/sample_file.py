@@ -160,7 +160,7 @@ def _estimate(
     notes: dict[str, Any], stack: FocalStack, tensors: dict[str, NDArray[Any]]
 ) -> Estimate:
     posterior = torch.from_numpy(tensors["posterior_codes"]).float().square_()
-    maps = {
+    maps: dict[str, Any] = {
         name: torch.from_numpy(tensors[name]) for name in ("coordinate", "agreement", "confidence")
     }
     return Estimate(

@@ -54,7 +54,9 @@ def transform(
             "scale_range out, or cache the stacks without evidence."
         )
     mirror = options.flip and integer(0, 1, generator) == 1
-    moved = _mapped(sample, window.light, window.nearest, window.camera)
+    moved = sample
+    if window != Window(0, 0, 1, (height, width)):  # of which all would be copied for nothing
+        moved = _mapped(sample, window.light, window.nearest, window.camera)
     if mirror:
         moved = _mapped(moved, _mirrored, _mirrored, Camera.mirrored)
     brightness, contrast, saturation = (

@@ -27,6 +27,8 @@ FEATURES = (
     "agreement",
     "confidence",
     "never_sharp",
+    "x",
+    "y",
 )
 """The channels of `Proposal.features`."""
 
@@ -113,8 +115,8 @@ class Proposal:
     Attributes:
         all_in_focus: (B, 3, H, W) sRGB in [-1, 1].
         depth_code: (B, 1, H, W) in [-1, 1], the completed surface.
-        features: (B, F, H, W), the maps named in `FEATURES`: the mean in [-1, 1], others in
-            [0, 1]. Moments are in units of the code.
+        features: (B, F, H, W), the maps named in `FEATURES`: the mean and the place in the image
+            in [-1, 1], others in [0, 1]. Moments are in units of the code.
         histogram: (B, M, H, W) posterior over M even bins of the code, near first, summing to 1.
     """
 
@@ -156,7 +158,21 @@ def proposal_of(
     """
     histogram, mean, std = _posterior_in_code(evidence, code)
     entropy = -torch.xlogy(histogram, histogram).sum(0) / math.log(HISTOGRAM_BINS)
-    maps = (mean, std, entropy.clamp(0, 1), agreement, confidence, evidence.never_sharp.to(mean))
+    height, width = coordinate.shape
+    # Where nothing else is known, ground is near at the bottom.
+    y, x = (
+        torch.linspace(1 / side - 1, 1 - 1 / side, side).to(mean) for side in (height, width)
+    )
+    maps = (
+        mean,
+        std,
+        entropy.clamp(0, 1),
+        agreement,
+        confidence,
+        evidence.never_sharp.to(mean),
+        x.expand(height, width),
+        y[:, None].expand(height, width),
+    )
     return Proposal(
         all_in_focus=2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1))[None] - 1,
         depth_code=code.encode(coordinate)[None, None],

@@ -111,7 +111,8 @@ def _shapes(base: str, checks: Sequence[SourceCheck]) -> Iterator[str]:
             f"{preset.condition_channels} of conditioning in, {preset.state_channels} out; at "
             f"{side_px}x{side_px} px and one stack, in bfloat16: weights "
             f"{row.weights_bytes / _GIB:.1f} GiB, training ({row.tuning}) "
-            f"{row.training_bytes / _GIB:.1f} GiB, with gradient checkpointing {row.training_checkpointed_bytes / _GIB:.1f} GiB"
+            f"{row.training_bytes / _GIB:.1f} GiB, with gradient checkpointing "
+            f"{row.training_checkpointed_bytes / _GIB:.1f} GiB"
         )
     yield (
         f"no step ran: the weights of {base} are not on this machine, and a dry run downloads "

@@ -101,7 +101,7 @@ def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
 
         adapter = LoraConfig(
             r=training.lora_rank,
-            lora_alpha=training.lora_alpha,
+            lora_alpha=training.lora_alpha,  # type: ignore[arg-type]
             target_modules=list(LORA_TARGETS),
         )
         network.add_adapter(adapter)  # type: ignore[operator]

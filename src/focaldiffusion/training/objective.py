@@ -157,8 +157,9 @@ class Objective:
         if set(self.terms) - {"flow"}:
             clean = clean_from_velocity(state, predicted, prepared.sigma)
             planes = decode_state(completer.codec, clean)
-            size = prepared.examples.valid.shape[-2:]
-            sums |= self._decoded(prepared.examples, *(unpad(one, size) for one in planes))
+            height, width = prepared.examples.valid.shape[-2:]
+            inside = (unpad(one, (height, width)) for one in planes)
+            sums |= self._decoded(prepared.examples, *inside)
         return torch.stack([sums[name] for name in self.terms])
 
     def weights(self, like: Tensor) -> Tensor:

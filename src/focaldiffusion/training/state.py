@@ -310,8 +310,8 @@ def _difference(there: Any, here: Any, path: str = "") -> str | None:
     if there == here or path in _MAY_CHANGE:
         return None
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        found = (_difference(*pair, path) for pair in zip(there, here, strict=True))
-        return next(filter(None, found), None)
+        items = (_difference(*pair, path) for pair in zip(there, here, strict=True))
+        return next(filter(None, items), None)
     if isinstance(there, dict) and isinstance(here, dict):
         for key in sorted({*there, *here}):
             inner = f"{path}.{key}" if path else key

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import Tensor, nn
 
 from focaldiffusion.checkpoint import save_checkpoint
@@ -90,7 +91,12 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
             finite, has exploded or is of nothing; too little memory.
     """
     training = config.training
-    accelerator = Accelerator(mixed_precision=training.mixed_precision, cpu=cpu)
+    accelerator = Accelerator(
+        mixed_precision=training.mixed_precision,
+        cpu=cpu,
+        # While the first process downloads or validates, the others wait.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+    )
     sharded = is_sharded(accelerator, training)
     set_seed(training.seed)
     save_dir = Path(config.output.save_dir)
@@ -282,13 +288,14 @@ def _averaged(mean: Mean | None) -> AbstractContextManager[None]:
 
 
 def _export(
-    pipeline: FocalDiffusionPipeline,
+    pipeline: FocalDiffusionPipeline | None,
     config: Config,
     mean: Mean | None,
     progress: Progress,
     directory: Path,
 ) -> None:
     """Write the model, of mean weights where there are any, for inference."""
+    assert pipeline is not None, "the main process has it"
     provenance = {
         "step": progress.step,
         "hours": round(progress.seconds / 3600, 3),

@@ -7,6 +7,7 @@ import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +141,7 @@ def _wandb(config: Config) -> Any:
         ) from error
     # The same run goes on, where its server can be reached.
     note = Path(config.output.save_dir) / "wandb_id.txt"
-    known = note.read_text(encoding="utf-8") if note.exists() else wandb.util.generate_id()
+    known = note.read_text(encoding="utf-8") if note.exists() else uuid4().hex
     note.write_text(known, encoding="utf-8")
     return wandb.init(
         id=known,

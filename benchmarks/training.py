@@ -1,0 +1,152 @@
+"""Throughput of the trainer, beside the same arithmetic on one batch that is held in memory.
+
+    python benchmarks/training.py [--config FILE] [--steps N] [--override KEY=VALUE ...]
+
+The recipe of `--config` (configs/compact.yaml) on procedural scenes without photographs:
+
+- *in memory*: losses, backward pass, clipping, step and running mean on one batch, again and again;
+- *cached*: stacks per second of `focaldiffusion train` from a cache with evidence;
+- *uncached*: the same where each stack is photographed and its physical estimate made on the way.
+
+Neither validates, and both are timed after their first steps. In memory is measured before and
+after the trainer, and the mean is taken: other work on the machine slows all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from focaldiffusion.config.load import load_config
+from focaldiffusion.config.run import Config
+from focaldiffusion.data.cache import write_cache
+from focaldiffusion.data.loading import open_split, prepared
+from focaldiffusion.training.examples import examples_of
+from focaldiffusion.training.mean import Mean
+from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.objective import Objective
+from focaldiffusion.training.trainer import train
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORTS = 9  # of a run; the rate is over all but the first
+
+
+def in_memory(config: Config, steps: int, device: torch.device) -> float:
+    """Stacks per second of forward, backward and step on one batch."""
+    training = config.training
+    mixture = open_split(config.data, "train", training.seed)
+    positions = range(training.batch_size)
+    (batch,) = prepared(
+        mixture,
+        positions,
+        training.batch_size,
+        partial(examples_of, depth_code=config.model.depth_code),
+        device=device,
+        with_estimates=True,
+    )
+    pipeline = open_model(config.model, training, device)
+    completer, objective = pipeline.completer, Objective(config.losses)
+    moving = trained_parameters(pipeline.denoiser)
+    optimizer = make_optimizer(config.optimizer, list(moving.values()))
+    mean = Mean(moving, training.ema_decay)
+    generators = [torch.Generator().manual_seed(index) for index in positions]
+    part = objective.prepare(completer, batch, generators)
+    counts = objective.counts(part).clamp_min(1)
+
+    def step(done: int) -> None:
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=training.mixed_precision == "bf16"
+        ):
+            sums = objective.sums(completer, part)
+        (sums / counts * objective.weights(sums)).sum().backward()
+        torch.nn.utils.clip_grad_norm_(moving.values(), training.max_grad_norm or 1e9)
+        optimizer.step()
+        optimizer.zero_grad()
+        mean.update(done)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    step(1)
+    started = time.perf_counter()
+    for done in range(steps):
+        step(done + 2)
+    return steps * training.batch_size / (time.perf_counter() - started)
+
+
+def of_trainer(config: Config) -> float:
+    """Stacks per second of the last eight ninths of a run."""
+    train(config)
+    log = (Path(config.output.save_dir) / "log.jsonl").read_text(encoding="utf-8")
+    return json.loads(log.splitlines()[-1])["train/stacks_per_second"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "compact.yaml")
+    parser.add_argument("--steps", type=int, default=18, help="of the cached run (default: 18)")
+    parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    os.environ.setdefault("PHOTOGRAPHS", str(ROOT))  # which the recipe asks for
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as home:
+
+        def load(name: str, source: dict[str, object], steps: int) -> Config:
+            """A run of so many steps on one source."""
+            batch = load_config(options.config, options.override).config.training.batch_size
+            source = {"name": "train", **source, "max_samples": batch * steps}
+            changes = [
+                f"data.train_sources={json.dumps([source])}",
+                "data.dataset_type=null",  # nor is anything validated
+                "data.val_sources=null",
+                "training.num_epochs=1",
+                f"logging.log_every_n_steps={max(1, steps // REPORTS)}",
+                f"output.save_dir={json.dumps(f'{home}/{name}')}",
+            ]
+            return load_config(options.config, [*options.override, *changes]).config
+
+        made = {"dataset_type": "procedural", "data_root": []}
+        uncached = load("uncached", made, REPORTS)
+        cached = load(
+            "cached", {"dataset_type": "cache", "data_root": f"{home}/stacks"}, options.steps
+        )
+        count = options.steps * cached.training.batch_size
+        mixture = open_split(load("stacks", made, options.steps).data, "train", 0)
+        started = time.perf_counter()
+        write_cache(
+            mixture,
+            Path(home, "stacks"),
+            count=count,
+            num_workers=1,
+            device=device,
+            with_evidence=True,
+        )
+        making = count / (time.perf_counter() - started)
+        before = in_memory(cached, max(4, options.steps // 2), device)
+        rate = of_trainer(cached)
+        after = in_memory(cached, max(4, options.steps // 2), device)
+        slow = of_trainer(uncached)
+    memory = (before + after) / 2
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
+    training = cached.training
+    print(
+        f"\n{cached.model.preset or cached.model.base_model_id}, {cached.data.image_size} px, "
+        f"batch {training.batch_size}, {cached.data.num_workers} worker(s), {name}, "
+        f"{torch.get_num_threads()} thread(s)\n\n"
+        "| | stacks/s | of in memory |\n|---|---|---|\n"
+        f"| in memory | {memory:.2f} ({before:.2f}, {after:.2f}) | |\n"
+        f"| cached | {rate:.2f} | {rate / memory:.0%} |\n"
+        f"| uncached | {slow:.2f} | {slow / memory:.0%} |\n"
+        f"| writing the cache | {making:.2f} | |"
+    )
+
+
+if __name__ == "__main__":
+    main()
