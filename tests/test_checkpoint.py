@@ -33,7 +33,7 @@ from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
 from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, Proposal
+from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, SURROUNDINGS, Proposal
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
@@ -69,7 +69,9 @@ def output(model: FocalDiffusionPipeline) -> Tensor:
     def rand(channels: int) -> Tensor:
         return torch.rand(1, channels, 32, 64, generator=generator)
 
-    proposal = Proposal(rand(3), rand(1), rand(len(FEATURES)), rand(HISTOGRAM_BINS))
+    proposal = Proposal(
+        *map(rand, (3, 1, len(FEATURES), HISTOGRAM_BINS, SURROUNDINGS)),
+    )
     return torch.cat(model.predict(proposal, generator=torch.Generator().manual_seed(2)), 1)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOLERANCE
-from diffusers.models.unets.unet_2d import UNet2DModel
 from sample_stacks import FOCUS_M, SIZE, native, photograph, texture
 from torch import nn
 
@@ -19,6 +18,7 @@ from focaldiffusion.estimate import Estimate, estimate_depth, silent
 from focaldiffusion.io.results import strict_json
 from focaldiffusion.models.codecs import decode_state, encode_state
 from focaldiffusion.models.conditioning import Proposal
+from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.tiles import tiles_of
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.pipeline import recover
@@ -71,7 +71,7 @@ def trained(name: str = "compact") -> FocalDiffusionPipeline:
 def last_layer(model: FocalDiffusionPipeline) -> nn.Module:
     """The layer that is zero in an untrained model from the estimate."""
     denoiser = model.denoiser
-    return denoiser.conv_out if isinstance(denoiser, UNet2DModel) else denoiser.proj_out
+    return denoiser.conv_out if isinstance(denoiser, ConvolutionalDenoiser) else denoiser.proj_out
 
 
 each_start = pytest.mark.parametrize("start", ["estimate", "noise"])

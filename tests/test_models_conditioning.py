@@ -18,6 +18,7 @@ from focaldiffusion.models.codecs import pad
 from focaldiffusion.models.conditioning import (
     FEATURES,
     HISTOGRAM_BINS,
+    SURROUNDINGS,
     Proposal,
     SurfaceCode,
     condition_channels,
@@ -234,9 +235,15 @@ def test_any_number_of_frames_gives_bounded_maps_of_one_shape(axis, count):
         (1, 1),
         (1, len(FEATURES)),
         (1, HISTOGRAM_BINS),
+        (1, SURROUNDINGS),
     ]
     assert all(planes.shape[2:] == SIZE for planes in maps_of(found))
-    for signed in (found.all_in_focus, found.depth_code, found.features[:, :1]):
+    for signed in (
+        found.all_in_focus,
+        found.depth_code,
+        found.features[:, :1],
+        found.surroundings,
+    ):
         assert -1 <= float(signed.min()) < float(signed.max()) <= 1
     for share in (found.features[:, 1:], found.histogram):
         assert 0 <= float(share.min()) < float(share.max()) <= 1
@@ -283,8 +290,9 @@ def test_order_of_the_frames_changes_nothing(axis):
     }
     shuffled, _ = propose(replace(stack, images=stack.images[order], **focus))
     for found, expected in zip(maps_of(shuffled), maps_of(proposal(axis)), strict=True):
-        # Sums over the frames round differently; the deviation is the root of such a difference.
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        # Sums over the frames round differently; the deviation is the root of such a difference,
+        # and a plane through two walls turns with the confidence in each.
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
 def test_a_network_can_be_trained_on_what_inference_mode_made():
@@ -294,6 +302,35 @@ def test_a_network_can_be_trained_on_what_inference_mode_made():
     layer(torch.cat([image, latent_condition(found, 8, "extremes")], 1)).sum().backward()
     assert layer.weight.grad is not None
     assert not any(planes.is_inference() for planes in maps_of(found))
+
+
+# The surroundings
+
+
+def test_surroundings_continue_a_wall_over_what_nobody_trusts():
+    y, x = (torch.linspace(-1, 1, side) for side in (40, 60))
+    wall_dpt = 1 + 0.3 * x + 0.2 * y[:, None]
+    confidence = torch.ones(40, 60)
+    confidence[10:30, 20:50] = 0
+    found_dpt = torch.where(confidence > 0, wall_dpt, 2.0)
+    ones = torch.ones(40, 60)
+    evidence = evidence_of(torch.tensor([0.4, 1.0, 2.0]), torch.ones(3))
+    evidence = replace(
+        evidence,
+        posterior=torch.full((3, 40, 60), 1 / 3),
+        all_in_focus=torch.zeros(3, 40, 60),
+        sharpest=ones,
+        never_sharp=ones.bool(),
+    )
+    code = SurfaceCode.of_depth(DepthCodec("log", 0.5, 2.5))
+    found = proposal_of(evidence, found_dpt, ones, confidence, code).surroundings[0]
+    means, weights, (plane, across, down) = found[0:6:2], found[1:6:2], found[6:]
+    torch.testing.assert_close(plane, code.encode(wall_dpt), rtol=0, atol=0.02)
+    # In the middle of the hole the narrow window sees nothing to trust, the wide one does.
+    assert weights[:2, 20, 35].max() < 0.01 < weights[2, 20, 35]
+    assert (means[2, 20, 35] - code.encode(wall_dpt)[20, 35]).abs() < 0.1
+    assert across[0, [0, -1]].tolist() == pytest.approx([-59 / 60, 59 / 60])
+    assert down[[0, -1], 0].tolist() == pytest.approx([-39 / 40, 39 / 40])
 
 
 # The latent grid
@@ -329,14 +366,15 @@ def test_pooled_histogram_keeps_its_mass_and_both_peaks():
     is_near = (torch.arange(SIZE[1]) < EDGE)[None, None, None]
     histogram = torch.where(is_near, near[None, :, None, None], far[None, :, None, None])
     found = replace(found, histogram=histogram.expand(1, -1, *SIZE).contiguous())
-    pooled = latent_condition(found, 8, "extremes")[0, -HISTOGRAM_BINS:]
+    smooth = HISTOGRAM_BINS + SURROUNDINGS
+    pooled = latent_condition(found, 8, "extremes")[0, -smooth:-SURROUNDINGS]
     assert pooled[[2, 12], 0, EDGE // 8].tolist() == [0.25, 0.75]
     torch.testing.assert_close(pooled.sum(0), torch.ones(SIZE[0] // 8, SIZE[1] // 8))
 
 
 def test_unshuffled_maps_lose_nothing():
     found = proposal("inverse_depth_dpt")
-    maps = latent_condition(found, 4, "unshuffled")[:, :-HISTOGRAM_BINS]
+    maps = latent_condition(found, 4, "unshuffled")[:, : -HISTOGRAM_BINS - SURROUNDINGS]
     restored = functional.pixel_shuffle(maps, 4)
     assert torch.equal(restored[:, :1], found.depth_code)
     assert torch.equal(restored[:, 1:], found.features)

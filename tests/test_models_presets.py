@@ -13,7 +13,13 @@ from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import nn
 
 from focaldiffusion.models.codecs import PatchCodec, VAECodec
-from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, Proposal, latent_condition
+from focaldiffusion.models.conditioning import (
+    FEATURES,
+    HISTOGRAM_BINS,
+    SURROUNDINGS,
+    Proposal,
+    latent_condition,
+)
 from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
@@ -91,6 +97,7 @@ def test_channels_are_those_of_codec_and_conditioning(name: str) -> None:
         depth_code=torch.zeros(1, 1, side, side),
         features=torch.zeros(1, len(FEATURES), side, side),
         histogram=torch.zeros(1, HISTOGRAM_BINS, side, side),
+        surroundings=torch.zeros(1, SURROUNDINGS, side, side),
     )
     maps = latent_condition(proposal, preset.factor, preset.pooling)
     assert codec.channels + maps.shape[1] == preset.condition_channels
@@ -118,7 +125,8 @@ def test_output_has_the_shape_of_the_state(name: str, height: int, width: int) -
             encoder_hidden_states=torch.empty(2, preset.prompt_tokens, preset.prompt_channels),
             pooled_projections=torch.empty(2, preset.pooled_prompt_channels),
             timestep=torch.empty(2),
-        ).sample
+            return_dict=False,
+        )[0]
     assert velocity.shape == (2, preset.state_channels, *cells)
 
 
@@ -152,7 +160,7 @@ def test_a_convolutional_network_takes_multiples_of_its_coarsest_cell() -> None:
     channels = network.config["in_channels"]
     with torch.device("meta"):
         network(torch.empty(1, channels, cells, 2 * cells), torch.empty(1))
-        with pytest.raises(RuntimeError, match="must match"):
+        with pytest.raises(RuntimeError, match="broadcast"):
             network(torch.empty(1, channels, cells, 3 * cells // 2), torch.empty(1))
 
 

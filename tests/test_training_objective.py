@@ -20,7 +20,13 @@ from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, Proposal, SurfaceCode
+from focaldiffusion.models.conditioning import (
+    FEATURES,
+    HISTOGRAM_BINS,
+    SURROUNDINGS,
+    Proposal,
+    SurfaceCode,
+)
 from focaldiffusion.models.flow import draw_sigma
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.psf import PSF
@@ -63,6 +69,7 @@ def examples(
         torch.zeros(1, 1, *size),
         torch.zeros(1, len(FEATURES), *size),
         torch.zeros(1, HISTOGRAM_BINS, *size),
+        torch.zeros(1, SURROUNDINGS, *size),
     )
     return Examples(
         proposal,

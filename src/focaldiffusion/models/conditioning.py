@@ -18,6 +18,7 @@ from torch.nn import functional
 from focaldiffusion.depth import DepthCodec
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.physics.sweep import box_mean
 from focaldiffusion.stack import FocalStack
 
 FEATURES = (
@@ -27,12 +28,15 @@ FEATURES = (
     "agreement",
     "confidence",
     "never_sharp",
-    "x",
-    "y",
 )
 """The channels of `Proposal.features`."""
 
 HISTOGRAM_BINS = 16
+
+REACHES = (1 / 40, 1 / 13, 1 / 5)
+"""Half windows of the surroundings, as shares of the long side."""
+SURROUNDINGS = 2 * len(REACHES) + 3
+_LEAST_TRUST = 1e-3  # so that a surface that nothing supports still has a mean
 
 Pooling = Literal["extremes", "unshuffled"]
 
@@ -115,15 +119,18 @@ class Proposal:
     Attributes:
         all_in_focus: (B, 3, H, W) sRGB in [-1, 1].
         depth_code: (B, 1, H, W) in [-1, 1], the completed surface.
-        features: (B, F, H, W), the maps named in `FEATURES`: the mean and the place in the image
-            in [-1, 1], others in [0, 1]. Moments are in units of the code.
+        features: (B, F, H, W), the maps named in `FEATURES`: the mean in [-1, 1], others in
+            [0, 1]. Moments are in units of the code.
         histogram: (B, M, H, W) posterior over M even bins of the code, near first, summing to 1.
+        surroundings: (B, S, H, W) what the trusted surface around says of a pixel that has no
+            evidence of its own, see `_surroundings`; in [-1, 1].
     """
 
     all_in_focus: Tensor
     depth_code: Tensor
     features: Tensor
     histogram: Tensor
+    surroundings: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Proposal:
         """The proposal with each (B, C, H, W) changed alike: padded, cropped, moved."""
@@ -158,26 +165,13 @@ def proposal_of(
     """
     histogram, mean, std = _posterior_in_code(evidence, code)
     entropy = -torch.xlogy(histogram, histogram).sum(0) / math.log(HISTOGRAM_BINS)
-    height, width = coordinate.shape
-    # Where nothing else is known, ground is near at the bottom.
-    y, x = (
-        torch.linspace(1 / side - 1, 1 - 1 / side, side).to(mean) for side in (height, width)
-    )
-    maps = (
-        mean,
-        std,
-        entropy.clamp(0, 1),
-        agreement,
-        confidence,
-        evidence.never_sharp.to(mean),
-        x.expand(height, width),
-        y[:, None].expand(height, width),
-    )
+    maps = (mean, std, entropy.clamp(0, 1), agreement, confidence, evidence.never_sharp.to(mean))
     return Proposal(
         all_in_focus=2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1))[None] - 1,
         depth_code=code.encode(coordinate)[None, None],
         features=torch.stack(maps)[None],
         histogram=histogram[None],
+        surroundings=_surroundings(coordinate, confidence, code)[None],
     )
 
 
@@ -186,7 +180,7 @@ def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tenso
 
     extremes: mean, minimum and maximum of each map over a cell, so that a depth edge within it
     stays two depths. unshuffled: all pixels of a cell, as the patch codec has them. The histogram
-    is averaged in both: of two surfaces it keeps both peaks.
+    is averaged in both, of two surfaces it keeps both peaks, and so are the smooth surroundings.
 
     Args:
         proposal: whose sides divide by `factor`.
@@ -205,13 +199,44 @@ def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tenso
             -functional.max_pool2d(-maps, factor),
             functional.max_pool2d(maps, factor),
         ]
-    return torch.cat([*pooled, functional.avg_pool2d(proposal.histogram, factor)], dim=1)
+    smooth = torch.cat([proposal.histogram, proposal.surroundings], dim=1)
+    return torch.cat([*pooled, functional.avg_pool2d(smooth, factor)], dim=1)
 
 
 def condition_channels(factor: int, pooling: Pooling) -> int:
     """The channels of `latent_condition`."""
     maps = 1 + len(FEATURES)
-    return maps * (factor**2 if pooling == "unshuffled" else 3) + HISTOGRAM_BINS
+    return maps * (factor**2 if pooling == "unshuffled" else 3) + HISTOGRAM_BINS + SURROUNDINGS
+
+
+def _surroundings(coordinate: Tensor, confidence: Tensor, code: SurfaceCode) -> Tensor:
+    """(S, H, W): the trusted surface around each pixel, near and far, and its place.
+
+    For each reach the mean code in a window, weighted by confidence, and that weight; then the
+    code of the plane through all trusted pixels, which in inverse depth is that of a wall or a
+    floor; then x and y of the pixel. Written into the conditioning because a small network would
+    need many scenes to learn such sums over half an image.
+    """
+    height, width = coordinate.shape
+    trust = confidence + _LEAST_TRUST
+    codes = code.encode(coordinate)
+    maps = []
+    for reach in REACHES:
+        half_width = max(1, round(reach * max(height, width)))
+        weight = box_mean(trust, half_width)
+        maps += [box_mean(codes * trust, half_width) / weight, weight.clamp_max(1)]
+    y, x = (
+        torch.linspace(1 / side - 1, 1 - 1 / side, side).to(coordinate) for side in (height, width)
+    )
+    place = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
+    axes = torch.cat([place, torch.ones_like(place[:1])]).flatten(1).double()
+    weighted = axes * trust.flatten()
+    # A trace of ridge, where all that is trusted lies on one line.
+    gram = weighted @ axes.T
+    gram += _LEAST_TRUST * gram.diagonal().mean() * torch.eye(3).to(gram)
+    slopes = torch.linalg.solve(gram, weighted @ coordinate.flatten().double())
+    plane = (slopes @ axes).reshape(height, width).to(coordinate)
+    return torch.stack([*maps, code.encode(plane), *place])
 
 
 def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, Tensor, Tensor]:

@@ -103,8 +103,7 @@ def cells_of_token(network: Mapping[str, Any]) -> int:
 def max_side_tokens(network: Mapping[str, Any]) -> int:
     """Tokens, or coarsest cells, of the longest side that a network takes.
 
-    A transformer is bound by its position embedding; a U-Net by the attention among its coarsest
-    cells, whose cost grows with the square of their number.
+    A transformer is bound by its position embedding; a U-Net by memory alone.
     """
     return network.get("pos_embed_max_size", _MAX_SIDE_COARSEST)
 
@@ -118,18 +117,6 @@ def _transformer(layers: int, heads: int, head_width: int, **arguments: Any) -> 
         "caption_projection_dim": heads * head_width,
         "qk_norm": "rms_norm",
         **arguments,
-    }
-
-
-def _unet(widths: tuple[int, ...]) -> dict[str, Any]:
-    """Residual blocks at each scale; attention among the coarsest cells sees a wall whole."""
-    return {
-        "block_out_channels": widths,
-        "down_block_types": ("DownBlock2D",) * len(widths),
-        "up_block_types": ("UpBlock2D",) * len(widths),
-        "layers_per_block": 1,
-        "norm_num_groups": 16,
-        "attention_head_dim": 32,
     }
 
 
@@ -187,7 +174,7 @@ PRESETS: dict[str, Preset] = {
     # The one that is trained here and ships. Four scales of cells of 4 px; see docs/compact.md for
     # what it was chosen over.
     "compact": Preset(
-        _unet((64, 96, 160, 256)),
+        {"block_out_channels": (48, 64, 96, 128)},
         kind="convolutional",
         patch_factor=4,
     ),
