@@ -65,6 +65,9 @@ def trained(name: str = "compact") -> FocalDiffusionPipeline:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         last_layer(model).weight.normal_(std=0.02, generator=generator)
+        for name, weight in model.denoiser.named_parameters():
+            if name.endswith("second.weight"):  # blocks start as the identity
+                weight.normal_(std=0.02, generator=generator)
     return model
 
 
@@ -280,10 +283,30 @@ def test_sizes_that_are_no_whole_tokens(size):
 # Confidence
 
 
+def untrusted(estimate: Estimate) -> Estimate:
+    """The estimate without any confidence: all of the surface is the model's."""
+    return replace(estimate, confidence=torch.zeros_like(estimate.confidence))
+
+
+def test_what_physics_trusts_stays_and_the_rest_is_the_models():
+    stack, estimate = physical()
+    model = trained("compact")
+    confidence = torch.zeros_like(estimate.confidence)
+    confidence[:, 30:60], confidence[:, 60:] = 0.5, 1
+    estimate = replace(estimate, confidence=confidence)
+    proposal, code = model.propose(stack, estimate)
+    predicted = model.predict(proposal)[1][0, 0]
+    refined = model.refine(stack, estimate).coordinate
+    assert torch.equal(refined[:, 60:], code.decode(code.encode(estimate.coordinate))[:, 60:])
+    torch.testing.assert_close(refined[:, :30], code.decode(predicted)[:, :30], **EXACT)
+    middle = (code.encode(estimate.coordinate) + predicted)[:, 30:60] / 2
+    torch.testing.assert_close(refined[:, 30:60], code.decode(middle), **EXACT)
+
+
 def test_a_surface_that_the_evidence_contradicts_loses_its_confidence():
     stack, estimate = physical()
     assert estimate.confidence.mean() > 0.7
-    refined = untrained("compact", "noise").refine(stack, estimate)
+    refined = untrained("compact", "noise").refine(stack, untrusted(estimate))
     # Random weights put the surface anywhere.
     assert (refined.coordinate - estimate.coordinate).abs().median() > 0.2
     assert refined.confidence.mean() < 0.1
@@ -292,6 +315,7 @@ def test_a_surface_that_the_evidence_contradicts_loses_its_confidence():
 
 def test_the_ensemble_is_its_median_and_its_spread_costs_confidence():
     stack, estimate = physical()
+    estimate = untrusted(estimate)
     model = untrained("tiny", "noise")
     proposal, code = model.propose(stack, estimate)
     codes = torch.stack(
@@ -328,7 +352,7 @@ def test_members_that_differ_lower_confidence_and_members_that_agree_do_not():
             return ((noise - clean) * 1000 / timestep.reshape(-1, 1, 1, 1),)
 
         model.denoiser.forward = velocity
-        refined = model.refine(stack, estimate, steps=1, ensemble=6)
+        refined = model.refine(stack, untrusted(estimate), steps=1, ensemble=6)
         confidence[spread] = refined.confidence
     torch.testing.assert_close(confidence[0.0], estimate.confidence, **EXACT)
     assert confidence[1 / 16].mean() < 0.5 * confidence[0.0].mean()

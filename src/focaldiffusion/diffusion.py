@@ -297,7 +297,9 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     ) -> Estimate:
         """Complete a physical estimate. With its options bound, this is a `Refine`.
 
-        The surface is the median of the ensemble. Its confidence is that of `resurface`, times
+        Where physics is trusted the surface is that of physics, where it is not the median of the
+        ensemble, and in between as the physical confidence weighs the two: evidence wins over a
+        guess. Its confidence is that of `resurface`, times
         exp(-(spread / tolerated)² / 2): where the members differ, evidence and prior together
         leave the depth open, whatever each of them says.
 
@@ -422,11 +424,12 @@ def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:
-    """The surface (H, W) of a refined code.
+    """The surface (H, W) of a refined code: the model's as far as physics is not trusted.
 
     A code ends at its bounds. Where physics saw beyond, towards infinity, and the model stays at
     the bound, it has not said otherwise.
     """
     physical = code.encode(estimate.coordinate)
     stays = (physical.abs() == 1) & ((refined - physical).abs() < _AT_THE_BOUND)
-    return torch.where(stays, estimate.coordinate, code.decode(refined))
+    completed = torch.lerp(refined, physical, estimate.confidence)
+    return torch.where(stays, estimate.coordinate, code.decode(completed))
