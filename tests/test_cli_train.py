@@ -152,11 +152,13 @@ def test_splits_that_share_a_scene_are_refused(
     assert "scene ai_037_002 is in train (source hypersim) and in test" in capsys.readouterr().err
 
 
-def test_without_dry_run_it_says_that_it_cannot_train(
+def test_training_takes_the_device_from_accelerate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ("train", "--config", CONFIGS / "hypersim.yaml")
-    assert "does not train yet" in refusal(capsys, tmp_path, main, *argv)
+    argv = ("train", "--config", CONFIGS / "hypersim.yaml", "--device", "cuda:1")
+    assert "--device cuda:1: training runs where accelerate starts it" in refusal(
+        capsys, tmp_path, main, *argv
+    )
 
 
 def test_a_typo_names_file_line_and_the_nearest_key(

@@ -67,7 +67,7 @@ def trained(name: str = "compact") -> FocalDiffusionPipeline:
         last_layer(model).weight.normal_(std=0.02, generator=generator)
         for name, weight in model.denoiser.named_parameters():
             if name.endswith("second.weight"):  # blocks start as the identity
-                weight.normal_(std=0.02, generator=generator)
+                weight.normal_(std=0.2, generator=generator)
     return model
 
 
