@@ -20,7 +20,7 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import Dataset, StackSample
 from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
-from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, chosen_frames
+from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange, chosen_frames
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.capture import Imperfections, moved
 from focaldiffusion.physics.psf import PSF
@@ -147,7 +147,7 @@ def _frame_missing(stack: FocalStack, which: str, _: torch.Generator) -> FocalSt
 def _frames_photographed(protocol: Protocol, count: int) -> Protocol:
     """Evenly along the protocol's own sweep, so that its own number gives its own planes."""
     planes = protocol.focus_distances_m
-    if isinstance(planes, OraclePlanes):
+    if isinstance(planes, (OraclePlanes, WorkingRange)):
         return replace(protocol, focus_distances_m=replace(planes, count=count))
     assert planes is not None
     focus_dpt = 1 / np.array(planes)

@@ -81,8 +81,7 @@ class ConvolutionalDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            checkpointed: Tensor = self._gradient_checkpointing_func(block, x)
-            return checkpointed
+            return self._gradient_checkpointing_func(block, x)  # type: ignore[misc]
         return block(x)
 
 
@@ -93,8 +92,8 @@ class _Block(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) of the same size."""
