@@ -164,7 +164,7 @@ def proposal_of(
         code: of surfaces on that axis.
     """
     histogram, mean, std = _posterior_in_code(evidence, code)
-    entropy = -torch.xlogy(histogram, histogram).sum(0) / math.log(HISTOGRAM_BINS)
+    entropy = -(histogram * histogram.clamp_min(1e-12).log()).sum(0) / math.log(HISTOGRAM_BINS)
     maps = (mean, std, entropy.clamp(0, 1), agreement, confidence, evidence.never_sharp.to(mean))
     return Proposal(
         all_in_focus=2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1))[None] - 1,
