@@ -85,7 +85,7 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
             f"{name} {value:.4g}"
             for name, value in zip(objective.terms, means.tolist(), strict=True)
         )
-        yield f"{check.source.name}: one step taken, loss {float(loss):.4g} ({told})"
+        yield f"{check.source.name}: one step taken, loss {loss.item():.4g} ({told})"
 
 
 def _estimated(batch: StackBatch) -> StackBatch:
