@@ -73,10 +73,6 @@ class StackBatch:
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=not waits))
         return replace(moved, estimates=tuple(one and one.to(device) for one in self.estimates))
 
-    def pin_memory(self) -> StackBatch:
-        """The batch in page-locked memory, from which a GPU copies faster."""
-        return self._map(Tensor.pin_memory)
-
     def stack(self, index: int) -> FocalStack:
         """One stack, without padding."""
         used = self.slice_valid[index]

@@ -97,7 +97,6 @@ def prepared(
         num_workers=num_workers,
         worker_init_fn=_one_thread,
         generator=torch.Generator(),  # else the loader would take a number from the global one
-        pin_memory=device.type == "cuda",
     )
     for group, part in zip(groups, _started(loader), strict=True):
         if isinstance(part, InputError):
