@@ -29,10 +29,9 @@ from focaldiffusion.config.load import load_config
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.loading import open_split, prepared
-from focaldiffusion.training.examples import examples_of
 from focaldiffusion.training.mean import Mean
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
-from focaldiffusion.training.objective import Objective
+from focaldiffusion.training.objective import Objective, prepare_batch
 from focaldiffusion.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,22 +42,25 @@ def in_memory(config: Config, steps: int, device: torch.device) -> float:
     """Stacks per second of forward, backward and step on one batch."""
     training = config.training
     mixture = open_split(config.data, "train", training.seed)
-    positions = range(training.batch_size)
-    (batch,) = prepared(
+    pipeline = open_model(config.model, training, device)
+    completer, objective = pipeline.completer, Objective(config.losses)
+    (part,) = prepared(
         mixture,
-        positions,
+        range(training.batch_size),
         training.batch_size,
-        partial(examples_of, depth_code=config.model.depth_code),
+        partial(
+            prepare_batch,
+            mixture=mixture,
+            completer=completer,
+            depth_code=config.model.depth_code,
+            with_stacks=objective.reads_stacks,
+        ),
         device=device,
         with_estimates=True,
     )
-    pipeline = open_model(config.model, training, device)
-    completer, objective = pipeline.completer, Objective(config.losses)
     moving = trained_parameters(pipeline.denoiser)
     optimizer = make_optimizer(config.optimizer, list(moving.values()))
     mean = Mean(moving, training.ema_decay)
-    generators = [torch.Generator().manual_seed(index) for index in positions]
-    part = objective.prepare(completer, batch, generators)
     counts = objective.counts(part).clamp_min(1)
 
     def step(done: int) -> None:

@@ -20,20 +20,14 @@ from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.models.conditioning import (
-    FEATURES,
-    HISTOGRAM_BINS,
-    SURROUNDINGS,
-    Proposal,
-    SurfaceCode,
-)
+from focaldiffusion.models.conditioning import SurfaceCode
 from focaldiffusion.models.flow import draw_sigma
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.render import render
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.training.examples import Examples, examples_of
-from focaldiffusion.training.objective import Objective, Prepared
+from focaldiffusion.training.examples import Truth, examples_of
+from focaldiffusion.training.objective import Objective, Prepared, prepare
 
 NOTHING = {"diffusion_weight": 0, "rgb_l1": 0, "depth_l1": 0}
 ALL = {
@@ -54,25 +48,17 @@ def only(**weights: float) -> Objective:
     return Objective(LossesConfig(**{**NOTHING, "rgb_weight": 1, "depth_weight": 1, **weights}))
 
 
-def examples(
+def truth(
     depth_code: Tensor,
     valid: Tensor,
     image: Tensor | None = None,
     stack: FocalStack | None = None,
     blur_scale: float | None = None,
-) -> Examples:
-    """One example of (H, W) maps; an image that is not given is not known."""
+) -> Truth:
+    """The truth of (H, W) maps; an image that is not given is not known."""
     size = tuple(depth_code.shape)
     stack = stack or FocalStack(torch.zeros(2, 3, *size), None, torch.tensor([1.0, 2.0]))
-    proposal = Proposal(
-        torch.zeros(1, 3, *size),
-        torch.zeros(1, 1, *size),
-        torch.zeros(1, len(FEATURES), *size),
-        torch.zeros(1, HISTOGRAM_BINS, *size),
-        torch.zeros(1, SURROUNDINGS, *size),
-    )
-    return Examples(
-        proposal,
+    return Truth(
         torch.zeros(1, 3, *size) if image is None else image[None],
         torch.tensor([image is not None]),
         depth_code[None, None],
@@ -84,14 +70,14 @@ def examples(
     )
 
 
-def prepared(one: Examples) -> Prepared:
-    """Examples without latents, for the terms of pixels."""
+def prepared(one: Truth) -> Prepared:
+    """A truth without latents, for the terms of pixels."""
     nothing = torch.zeros(1, 1, 1, 1)
     return Prepared(one, nothing, nothing, nothing.bool(), nothing, torch.ones(1))
 
 
-def term(objective: Objective, one: Examples, image: Tensor, code: Tensor) -> tuple[float, int]:
-    """Sum and count of the only term of an objective, of what the network made of an example."""
+def term(objective: Objective, one: Truth, image: Tensor, code: Tensor) -> tuple[float, int]:
+    """Sum and count of the only term of an objective, of what the network made."""
     (value,) = objective._decoded(one, image[None], code[None, None]).values()
     return float(value), int(objective.counts(prepared(one)))
 
@@ -103,23 +89,23 @@ BLACK = torch.zeros(3, 2, 2)
 
 
 def test_depth_l1_is_the_error_of_the_code() -> None:
-    total, count = term(only(depth_l1=1), examples(TRUE, VALID), BLACK, GUESS)
+    total, count = term(only(depth_l1=1), truth(TRUE, VALID), BLACK, GUESS)
     assert total == pytest.approx(0.2 + 0.4)
     assert count == 3
 
 
 def test_silog_forgives_most_of_a_common_factor() -> None:
-    total, count = term(only(depth_silog=1), examples(TRUE, VALID), BLACK, GUESS)
+    total, count = term(only(depth_silog=1), truth(TRUE, VALID), BLACK, GUESS)
     # Errors of log z are 0.2, 0.4 and 0: mean 0.2, mean square 0.2 / 3.
     assert total == pytest.approx(3 * math.sqrt(0.2 / 3 - 0.85 * 0.2**2 + 1e-6), rel=1e-5)
     assert count == 3
     shifted = torch.where(VALID, TRUE + 0.3, TRUE)
-    total, _ = term(only(depth_silog=1), examples(TRUE, VALID), BLACK, shifted)
+    total, _ = term(only(depth_silog=1), truth(TRUE, VALID), BLACK, shifted)
     assert total == pytest.approx(3 * math.sqrt(0.15 * 0.3**2 + 1e-6), rel=1e-4)
 
 
 def test_gradient_matching_compares_valid_neighbours() -> None:
-    total, count = term(only(depth_gradient=1), examples(TRUE, VALID), BLACK, GUESS)
+    total, count = term(only(depth_gradient=1), truth(TRUE, VALID), BLACK, GUESS)
     # Of the four pairs two have no part in the pixel that is not valid: above, and at the right.
     assert total == pytest.approx(abs(0.4 - 0.2) + abs(0.0 - 0.4))
     assert count == 2
@@ -128,7 +114,7 @@ def test_gradient_matching_compares_valid_neighbours() -> None:
 def test_gradient_matching_sees_every_second_pixel_as_well() -> None:
     true, guess = torch.zeros(1, 3), torch.tensor([[0.0, 0.1, 0.6]])
     valid = torch.ones(1, 3, dtype=torch.bool)
-    one = examples(true, valid)
+    one = truth(true, valid)
     total, count = term(only(depth_gradient=1), one, torch.zeros(3, 1, 3), guess)
     assert total == pytest.approx(0.1 + 0.5 + 0.6)
     assert count == 3
@@ -137,16 +123,16 @@ def test_gradient_matching_sees_every_second_pixel_as_well() -> None:
 def test_rgb_l1_is_the_mean_over_channels() -> None:
     image = torch.full((3, 2, 2), 0.25)
     guess = image + torch.tensor([0.3, -0.6, 0.0])[:, None, None]
-    total, count = term(only(rgb_l1=1), examples(TRUE, VALID, image), guess, GUESS)
+    total, count = term(only(rgb_l1=1), truth(TRUE, VALID, image), guess, GUESS)
     assert total == pytest.approx(4 * 0.3)
     assert count == 4
-    assert term(only(rgb_l1=1), examples(TRUE, VALID), guess, GUESS) == (0.0, 0)
+    assert term(only(rgb_l1=1), truth(TRUE, VALID), guess, GUESS) == (0.0, 0)
 
 
 def test_ssim_is_that_of_torchmetrics() -> None:
     size = (12, 16)
     image, guess = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    one = examples(torch.zeros(size), torch.ones(size, dtype=torch.bool), image)
+    one = truth(torch.zeros(size), torch.ones(size, dtype=torch.bool), image)
     total, count = term(only(rgb_ssim=1), one, guess, torch.zeros(size))
     similar = structural_similarity_index_measure(guess[None], image[None], data_range=2.0)
     assert count == 12 * 16
@@ -162,7 +148,7 @@ def test_consistency_is_zero_at_the_truth_and_needs_a_lens() -> None:
     stack = FocalStack(frames, Camera(200.0, 0.02, size), distances)
     nowhere = torch.zeros(size, dtype=torch.bool)
     srgb = 2 * linear_to_srgb(light) - 1
-    one = examples(torch.zeros(size), nowhere, stack=stack, blur_scale=4.0)
+    one = truth(torch.zeros(size), nowhere, stack=stack, blur_scale=4.0)
     total, count = term(only(consistency_weight=1), one, srgb, code)
     assert count == 2 * 24 * 32
     assert total / count < 1e-5
@@ -224,7 +210,7 @@ def model(start: str = "estimate") -> Completer:
 def sums_and_counts(
     objective: Objective, completer: Completer, stacks: StackBatch, seeds: list[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    part = objective.prepare(completer, examples_of(stacks, "log"), seeds)
+    part = prepare(completer, examples_of(stacks, "log", with_stacks=True), seeds)
     return objective.sums(completer, part), objective.counts(part)
 
 
@@ -249,7 +235,7 @@ def test_masked_truth_changes_neither_loss_nor_gradient() -> None:
 def test_no_mean_is_over_what_was_padded() -> None:
     objective, completer = Objective(LossesConfig(**ALL)), model()
     stacks = batch(sample(0))
-    part = objective.prepare(completer, examples_of(stacks, "log"), generators(1))
+    part = prepare(completer, examples_of(stacks, "log", with_stacks=True), generators(1))
     assert part.clean.shape[-2:] == (48 // 8, 64 // 8)
     counts = dict(zip(objective.terms, objective.counts(part).tolist(), strict=True))
     valid = int(stacks.valid.sum())
@@ -274,8 +260,8 @@ def test_a_step_is_the_same_however_it_is_split() -> None:
 
 def test_training_and_sampling_start_from_the_same_state() -> None:
     completer = model()
-    one = examples_of(batch(sample(0)), "log")
-    part = Objective(LossesConfig()).prepare(completer, one, generators(1))
+    one = examples_of(batch(sample(0)), "log", with_stacks=True)
+    part = prepare(completer, one, generators(1))
     assert torch.equal(part.sigma, torch.ones(1))
     seen = {}
 
@@ -295,8 +281,8 @@ def test_training_and_sampling_start_from_the_same_state() -> None:
 
 def test_from_noise_sigma_and_noise_are_of_each_sample() -> None:
     completer = model("noise")
-    one = examples_of(batch(sample(0), sample(1)), "log")
-    part = Objective(LossesConfig()).prepare(completer, one, generators(2))
+    one = examples_of(batch(sample(0), sample(1)), "log", with_stacks=True)
+    part = prepare(completer, one, generators(2))
     for index, seed in enumerate(generators(2)):
         assert torch.equal(part.sigma[index], draw_sigma("noise", 1, seed)[0])
         alone = completer.noise((1, *part.clean.shape[1:]), [seed])
@@ -313,7 +299,7 @@ def test_a_perfect_velocity_has_no_flow_loss_and_decodes_to_the_truth() -> None:
     pipeline = FocalDiffusionPipeline.from_preset("compact-transformer", "noise")
     completer = Perfect(**vars(pipeline.completer))
     objective = Objective(LossesConfig(**{**ALL, "consistency_weight": 0}))
-    part = objective.prepare(completer, examples_of(batch(sample(0)), "log"), generators(1))
+    part = prepare(completer, examples_of(batch(sample(0)), "log", with_stacks=True), generators(1))
     means = objective.sums(completer, part) / objective.counts(part)
     assert part.sigma < 1
     for name, mean in zip(objective.terms, means.tolist(), strict=True):
@@ -324,4 +310,4 @@ def test_a_stack_without_focus_distances_is_named() -> None:
     made = sample(0)
     stack = replace(made.stack, focus_distances_m=None)
     with pytest.raises(InputError, match=r"^room 0: has no focus distances"):
-        examples_of(batch(replace(made, stack=stack)), "log")
+        examples_of(batch(replace(made, stack=stack)), "log", with_stacks=True)

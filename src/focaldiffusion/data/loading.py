@@ -51,7 +51,7 @@ def batches(
         mixture,
         positions,
         batch_size,
-        _as_it_is,
+        _batch_alone,
         num_workers=num_workers,
         device=device,
         with_estimates=with_estimates,
@@ -62,7 +62,7 @@ def prepared(
     mixture: Mixture,
     positions: Sequence[int],
     batch_size: int,
-    prepare: Callable[[StackBatch], T],
+    prepare: Callable[[StackBatch, Sequence[int]], T],
     *,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
@@ -79,7 +79,7 @@ def prepared(
         positions: counted from the start of the run: `range(start, stop)`, where an epoch has
             `len(mixture)`; any other sequence, for a share of several processes.
         batch_size: samples a batch; the last one may have fewer.
-        prepare: what is made of each batch, by the workers where they photograph.
+        prepare: what is made of each batch and its positions, by the workers where they photograph.
         num_workers: processes, of one thread each; 0 reads in this one.
         device: where the result is.
         with_estimates: make the physical estimate of each stack that has none.
@@ -105,7 +105,7 @@ def prepared(
             yield part
         else:
             moved = [_moved(sample, device) for sample in part]
-            yield prepare(_photographed(moved, mixture, group, with_estimates))
+            yield prepare(_photographed(moved, mixture, group, with_estimates), group)
 
 
 class _Reader:
@@ -116,7 +116,7 @@ class _Reader:
         mixture: Mixture,
         simulates: bool,
         with_estimates: bool,
-        prepare: Callable[[StackBatch], Any],
+        prepare: Callable[[StackBatch, Sequence[int]], Any],
     ) -> None:
         self.mixture, self.simulates = mixture, simulates
         self.with_estimates, self.prepare = with_estimates, prepare
@@ -125,9 +125,8 @@ class _Reader:
         try:
             samples = [self.mixture[position] for position in positions]
             if self.simulates:
-                return self.prepare(
-                    _photographed(samples, self.mixture, positions, self.with_estimates)
-                )
+                batch = _photographed(samples, self.mixture, positions, self.with_estimates)
+                return self.prepare(batch, positions)
             return samples
         except InputError as error:
             return error  # raised by a worker it would reach the user inside a traceback
@@ -175,6 +174,10 @@ def _moved(sample: Sample, device: torch.device) -> Sample:
 
 
 def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _batch_alone(batch: StackBatch, _: Sequence[int]) -> StackBatch:
     return batch
 
 

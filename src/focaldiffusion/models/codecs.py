@@ -189,6 +189,8 @@ def pad(planes: Tensor, multiple: int) -> Tensor:
     That is `LatentCodec.factor`, times the patch size where a transformer follows.
     """
     height, width = planes.shape[-2:]
+    if height % multiple == width % multiple == 0:
+        return planes  # `pad` would copy them
     return functional.pad(planes, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 

@@ -19,7 +19,7 @@ from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.training.examples import examples_of
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
-from focaldiffusion.training.objective import Objective
+from focaldiffusion.training.objective import Objective, prepare
 
 _GIB = 2**30
 
@@ -60,11 +60,11 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     for check in checks:
         if check.source.split != "train" or check.batch is None:
             continue
-        examples = examples_of(_estimated(check.batch), config.model.depth_code)
-        generators = [
-            torch.Generator().manual_seed(config.training.seed + i) for i in range(len(examples))
-        ]
-        part = objective.prepare(completer, examples, generators)
+        examples = examples_of(
+            _estimated(check.batch), config.model.depth_code, with_stacks=objective.reads_stacks
+        )
+        seeds = range(config.training.seed, config.training.seed + len(examples.truth))
+        part = prepare(completer, examples, [torch.Generator().manual_seed(i) for i in seeds])
         with torch.autocast(
             torch.device(device).type,
             dtype=torch.bfloat16,

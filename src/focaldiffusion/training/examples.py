@@ -16,22 +16,20 @@ from focaldiffusion.stack import FocalStack
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
-    """B proposals of one size and the truth beside them, in the network's units.
+class Truth:
+    """What B results of one size are compared with, in the network's units.
 
     Attributes:
-        proposal: the physical estimates, on the CPU or a GPU.
         image: (B, 3, H, W) true all-in-focus image, sRGB in [-1, 1]; the proposal's where unknown.
         has_image: (B,) bool.
         depth_code: (B, 1, H, W) true depth in the code of its stack; the proposal's where invalid.
         valid: (B, 1, H, W) bool, where the depth is true.
         codes: of the surfaces of each stack.
-        stacks: the frames of each stack, for the re-render loss.
+        stacks: the frames of each stack, for the re-render loss; empty where it is not asked for.
         blur_scales_px_m: of each stack, as its estimate knows it.
         sources: where each comes from, for messages.
     """
 
-    proposal: Proposal
     image: Tensor
     has_image: Tensor
     depth_code: Tensor
@@ -45,12 +43,28 @@ class Examples:
         return len(self.image)
 
 
-def examples_of(batch: StackBatch, depth_code: Literal["log", "inverse"]) -> Examples:
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """B proposals of one size and the truth beside them.
+
+    Attributes:
+        proposal: the physical estimates, on the CPU or a GPU.
+        truth: of them.
+    """
+
+    proposal: Proposal
+    truth: Truth
+
+
+def examples_of(
+    batch: StackBatch, depth_code: Literal["log", "inverse"], *, with_stacks: bool
+) -> Examples:
     """The examples of a batch whose physical estimates are made.
 
     Args:
         batch: with an estimate for each of its stacks.
         depth_code: `model.depth_code`.
+        with_stacks: keep the frames, which only the re-render loss reads.
 
     Raises:
         InputError: a stack without focus distances, whose depth in metres has no code.
@@ -79,14 +93,14 @@ def examples_of(batch: StackBatch, depth_code: Literal["log", "inverse"]) -> Exa
         codes.append(code)
         stacks.append(stack)
         scales.append(estimate.blur_scale)
-    return Examples(
-        proposal=Proposal.batched(proposals),
+    truth = Truth(
         image=torch.stack(images),
         has_image=batch.has_all_in_focus,
         depth_code=torch.stack(truths)[:, None],
         valid=batch.valid[:, None],
         codes=tuple(codes),
-        stacks=tuple(stacks),
+        stacks=tuple(stacks) if with_stacks else (),
         blur_scales_px_m=tuple(scales),
         sources=batch.sources,
     )
+    return Examples(Proposal.batched(proposals), truth)

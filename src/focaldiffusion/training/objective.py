@@ -6,14 +6,17 @@ whole effective batch, over gradient accumulation and processes, is the same how
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.config.training import LossesConfig
+from focaldiffusion.data.batch import StackBatch
+from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import decode_state, encode_state, pad, unpad
 from focaldiffusion.models.completer import Completer
@@ -22,7 +25,7 @@ from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.render import render
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.training.examples import Examples
+from focaldiffusion.training.examples import Examples, Truth, examples_of
 
 _SCALES = 4  # of gradient matching, each half the last (MiDaS, Ranftl et al. 2020)
 _SILOG_SHARE = 0.85  # of the squared mean that SiLog forgives (Eigen et al. 2014; BTS, 2019)
@@ -48,7 +51,7 @@ class Prepared:
     """Examples on the network's grid, with the latents that the flow runs between.
 
     Attributes:
-        examples: as they are; the latents are of them padded to a size that the network takes.
+        truth: as it is; the latents are of examples padded to a size that the network takes.
         clean: (B, C, h, w) latents of the truth.
         start: (B, C, h, w) where the flow starts: latents of the estimate, or noise.
         latent_valid: (B, C, h, w) bool, latents that the truth alone decides.
@@ -56,7 +59,7 @@ class Prepared:
         sigma: (B,).
     """
 
-    examples: Examples
+    truth: Truth
     clean: Tensor
     start: Tensor
     latent_valid: Tensor
@@ -64,11 +67,71 @@ class Prepared:
     sigma: Tensor
 
 
+def prepare(
+    completer: Completer, examples: Examples, generators: list[torch.Generator]
+) -> Prepared:
+    """Encode examples and draw their noise; nothing that trains has a part in it.
+
+    Args:
+        completer: of the model.
+        examples: on its device.
+        generators: on the CPU, of all that is drawn for each example.
+    """
+    with torch.no_grad():
+
+        def grown(maps: Tensor) -> Tensor:
+            return pad(maps, completer.multiple_px)
+
+        codec, proposal = completer.codec, examples.proposal.map(grown)
+        truth = examples.truth
+        clean = encode_state(codec, grown(truth.image), grown(truth.depth_code)).float()
+        condition = completer.condition(proposal)
+        sigma = torch.cat([draw_sigma(completer.start, 1, one) for one in generators])
+        if completer.start == "noise":
+            start = completer.noise(tuple(clean.shape), generators)
+        else:
+            image = condition[:, : codec.channels]
+            start = torch.cat([image, codec.encode_depth(proposal.depth_code).float()], dim=1)
+        has_image = truth.has_image[:, None, None, None].expand(
+            -1, codec.channels, *clean.shape[-2:]
+        )
+        height, width = truth.valid.shape[-2:]
+        beyond = (0, -width % completer.multiple_px, 0, -height % completer.multiple_px)
+        valid = functional.pad(truth.valid, beyond)  # with what is not valid
+        latent_valid = torch.cat([has_image, codec.decided_by(valid)], dim=1)
+        return Prepared(truth, clean, start, latent_valid, condition, sigma.to(clean))
+
+
+def prepare_batch(
+    batch: StackBatch,
+    positions: Sequence[int],
+    *,
+    mixture: Mixture,
+    completer: Completer,
+    depth_code: Literal["log", "inverse"],
+    with_stacks: bool,
+) -> Prepared:
+    """A batch as a step takes it, with the noise that is drawn for its positions.
+
+    Args:
+        batch: with an estimate for each of its stacks.
+        positions: of its samples in the mixture.
+        mixture: they are of.
+        completer: of the model.
+        depth_code: see `examples_of`.
+        with_stacks: see `examples_of`.
+    """
+    examples = examples_of(batch, depth_code, with_stacks=with_stacks)
+    generators = [mixture.draw(position).generator("flow") for position in positions]
+    return prepare(completer, examples, generators)
+
+
 class Objective:
     """The weighted terms of `losses`.
 
     Attributes:
         terms: by name; those of weight 0 are left out.
+        reads_stacks: whether any of them needs the frames of `Truth.stacks`.
     """
 
     def __init__(self, losses: LossesConfig) -> None:
@@ -79,16 +142,16 @@ class Objective:
         """
 
         def pixels(prepared: Prepared) -> Tensor:
-            return prepared.examples.valid.sum()
+            return prepared.truth.valid.sum()
 
         def image_pixels(prepared: Prepared) -> Tensor:
-            height, width = prepared.examples.image.shape[-2:]
-            return prepared.examples.has_image.sum() * height * width
+            height, width = prepared.truth.image.shape[-2:]
+            return prepared.truth.has_image.sum() * height * width
 
         def frame_pixels(prepared: Prepared) -> Tensor:
-            examples = prepared.examples
-            frames = (stack.images[:, 0].numel() for stack, _ in _photographed_with(examples))
-            return torch.tensor(sum(frames), device=examples.image.device)
+            truth = prepared.truth
+            frames = (stack.images[:, 0].numel() for stack, _ in _photographed_with(truth))
+            return torch.tensor(sum(frames), device=truth.image.device)
 
         rgb, depth = losses.rgb_weight, losses.depth_weight
         terms = {
@@ -97,45 +160,13 @@ class Objective:
             "rgb_ssim": Term(rgb * losses.rgb_ssim, image_pixels),
             "depth_l1": Term(depth * losses.depth_l1, pixels),
             "depth_silog": Term(depth * losses.depth_silog, pixels),
-            "depth_gradient": Term(depth * losses.depth_gradient, lambda p: _pairs(p.examples)),
+            "depth_gradient": Term(depth * losses.depth_gradient, lambda p: _pairs(p.truth)),
             "consistency": Term(losses.consistency_weight, frame_pixels),
         }
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
         if not self.terms:
             raise InputError("losses: every weight is 0, so nothing counts as an error. Set one.")
-
-    def prepare(
-        self, completer: Completer, examples: Examples, generators: list[torch.Generator]
-    ) -> Prepared:
-        """Encode examples and draw their noise; nothing that trains has a part in it.
-
-        Args:
-            completer: of the model.
-            examples: on its device.
-            generators: on the CPU, of all that is drawn for each example.
-        """
-        with torch.no_grad():
-
-            def grown(maps: Tensor) -> Tensor:
-                return pad(maps, completer.multiple_px)
-
-            codec, proposal = completer.codec, examples.proposal.map(grown)
-            clean = encode_state(codec, grown(examples.image), grown(examples.depth_code)).float()
-            condition = completer.condition(proposal)
-            sigma = torch.cat([draw_sigma(completer.start, 1, one) for one in generators])
-            if completer.start == "noise":
-                start = completer.noise(tuple(clean.shape), generators)
-            else:
-                image = condition[:, : codec.channels]
-                start = torch.cat([image, codec.encode_depth(proposal.depth_code).float()], dim=1)
-            has_image = examples.has_image[:, None, None, None].expand(
-                -1, codec.channels, *clean.shape[-2:]
-            )
-            height, width = examples.valid.shape[-2:]
-            beyond = (0, -width % completer.multiple_px, 0, -height % completer.multiple_px)
-            valid = functional.pad(examples.valid, beyond)  # with what is not valid
-            latent_valid = torch.cat([has_image, codec.decided_by(valid)], dim=1)
-            return Prepared(examples, clean, start, latent_valid, condition, sigma.to(clean))
+        self.reads_stacks = "consistency" in self.terms
 
     def counts(self, prepared: Prepared) -> Tensor:
         """(T,) int64, the number that each term is a mean over."""
@@ -157,38 +188,38 @@ class Objective:
         if set(self.terms) - {"flow"}:
             clean = clean_from_velocity(state, predicted, prepared.sigma)
             planes = decode_state(completer.codec, clean)
-            height, width = prepared.examples.valid.shape[-2:]
+            height, width = prepared.truth.valid.shape[-2:]
             inside = (unpad(one, (height, width)) for one in planes)
-            sums |= self._decoded(prepared.examples, *inside)
+            sums |= self._decoded(prepared.truth, *inside)
         return torch.stack([sums[name] for name in self.terms])
 
     def weights(self, like: Tensor) -> Tensor:
         """(T,) the weight of each term."""
         return like.new_tensor([term.weight for term in self.terms.values()])
 
-    def _decoded(self, examples: Examples, image: Tensor, code: Tensor) -> dict[str, Tensor]:
+    def _decoded(self, truth: Truth, image: Tensor, code: Tensor) -> dict[str, Tensor]:
         """The terms of a decoded image (B, 3, H, W) and depth code (B, 1, H, W)."""
-        known = examples.has_image[:, None, None, None]
+        known = truth.has_image[:, None, None, None]
         sums = {}
         if "rgb_l1" in self.terms:
-            sums["rgb_l1"] = ((image - examples.image).abs().mean(1, keepdim=True) * known).sum()
+            sums["rgb_l1"] = ((image - truth.image).abs().mean(1, keepdim=True) * known).sum()
         if "rgb_ssim" in self.terms:
-            sums["rgb_ssim"] = _one_minus_ssim(image, examples.image, examples.has_image)
+            sums["rgb_ssim"] = _one_minus_ssim(image, truth.image, truth.has_image)
         if "depth_l1" in self.terms:
-            sums["depth_l1"] = ((code - examples.depth_code).abs() * examples.valid).sum()
+            sums["depth_l1"] = ((code - truth.depth_code).abs() * truth.valid).sum()
         if "depth_silog" in self.terms:
-            sums["depth_silog"] = _silog(_log_ratio(examples, code), examples.valid)
+            sums["depth_silog"] = _silog(_log_ratio(truth, code), truth.valid)
         if "depth_gradient" in self.terms:
-            sums["depth_gradient"] = _gradient(_log_ratio(examples, code), examples.valid)
+            sums["depth_gradient"] = _gradient(_log_ratio(truth, code), truth.valid)
         if "consistency" in self.terms:
-            sums["consistency"] = _consistency(examples, image, code)
+            sums["consistency"] = _consistency(truth, image, code)
         return sums
 
 
-def _log_ratio(examples: Examples, code: Tensor) -> Tensor:
+def _log_ratio(truth: Truth, code: Tensor) -> Tensor:
     """(B, 1, H, W) log of the predicted depth over the true one, both as their code has them."""
     ratios = []
-    for one, predicted, true in zip(examples.codes, code, examples.depth_code, strict=True):
+    for one, predicted, true in zip(truth.codes, code, truth.depth_code, strict=True):
         # Coordinates are inverse depths.
         ratios.append(one.decode(true).log() - one.decode(predicted).log())
     return torch.stack(ratios)
@@ -204,12 +235,12 @@ def _silog(log_ratio: Tensor, valid: Tensor) -> Tensor:
     return ((spread + _SMALL).sqrt() * count * valid.any(dim=(1, 2, 3))).sum()
 
 
-def _pairs(examples: Examples) -> Tensor:
+def _pairs(truth: Truth) -> Tensor:
     """How many pairs of valid neighbours, across and down, there are at all scales."""
     counts = [
         both.sum()
         for scale in range(_SCALES)
-        for both in _both(examples.valid[..., :: 2**scale, :: 2**scale])
+        for both in _both(truth.valid[..., :: 2**scale, :: 2**scale])
     ]
     return torch.stack(counts).sum()
 
@@ -243,15 +274,15 @@ def _one_minus_ssim(image: Tensor, true: Tensor, has_image: Tensor) -> Tensor:
     return (1 - similarity).sum() * height * width
 
 
-def _consistency(examples: Examples, image: Tensor, code: Tensor) -> Tensor:
+def _consistency(truth: Truth, image: Tensor, code: Tensor) -> Tensor:
     """|frames - the result photographed again|, sRGB, mean over channels, summed over pixels."""
     total = (image.sum() + code.sum()) * 0  # also where no lens is known
-    for stack, index in _photographed_with(examples):
-        scale = examples.blur_scales_px_m[index]
+    for stack, index in _photographed_with(truth):
+        scale = truth.blur_scales_px_m[index]
         assert scale is not None
         again = render(
             srgb_to_linear((image[index].clamp(-1, 1) + 1) / 2),
-            examples.codes[index].decode(code[index, 0]),
+            truth.codes[index].decode(code[index, 0]),
             stack.focus_coordinates,
             scale,
             PSF(),
@@ -261,7 +292,7 @@ def _consistency(examples: Examples, image: Tensor, code: Tensor) -> Tensor:
     return total
 
 
-def _photographed_with(examples: Examples) -> list[tuple[FocalStack, int]]:
+def _photographed_with(truth: Truth) -> list[tuple[FocalStack, int]]:
     """The stacks whose lens is known, so that they can be photographed again, and their index."""
-    scales = examples.blur_scales_px_m
-    return [(one, i) for i, one in enumerate(examples.stacks) if scales[i] is not None]
+    scales = truth.blur_scales_px_m
+    return [(one, i) for i, one in enumerate(truth.stacks) if scales[i] is not None]

@@ -29,10 +29,9 @@ from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.training.examples import Examples, examples_of
 from focaldiffusion.training.mean import Mean
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
-from focaldiffusion.training.objective import Objective, Prepared
+from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
 from focaldiffusion.training.plan import Plan, learning_rate_factor
 from focaldiffusion.training.sharding import gathered, is_sharded
 from focaldiffusion.training.state import Checkpoints, Progress
@@ -140,7 +139,7 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
     first, pace, running = progress.step, Pace(), RunningLoss()
     started = time.perf_counter() - progress.seconds
     pace.mark(first * plan.stacks_per_step)
-    batches = _batches(config, mixture, plan, accelerator, first)
+    batches = _batches(config, mixture, plan, accelerator, first, pipeline, objective)
     counted = 0.0  # since the last report
     with closing(watch), Stop(accelerator) as stop, memory_explained(training):
         for step in range(first, plan.steps):
@@ -151,7 +150,7 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            parts = [objective.prepare(completer, *next(batches)) for _ in range(plan.accumulation)]
+            parts = [next(batches) for _ in range(plan.accumulation)]
             counts = torch.stack([objective.counts(part) for part in parts]).sum(0)
             counts = accelerator.reduce(counts, "sum")
             counted += float(counts.sum())
@@ -238,22 +237,31 @@ def _backward(
 
 
 def _batches(
-    config: Config, mixture: Mixture, plan: Plan, accelerator: Accelerator, first_step: int
-) -> Iterator[tuple[Examples, list[torch.Generator]]]:
-    """This process's examples, each with the generator of what is drawn for it."""
-    positions = plan.positions(accelerator.process_index, first_step)
-    found = prepared(
+    config: Config,
+    mixture: Mixture,
+    plan: Plan,
+    accelerator: Accelerator,
+    first_step: int,
+    pipeline: FocalDiffusionPipeline,
+    objective: Objective,
+) -> Iterator[Prepared]:
+    """This process's batches, prepared by the workers where they have the device."""
+    make = partial(
+        prepare_batch,
+        mixture=mixture,
+        completer=pipeline.completer,
+        depth_code=config.model.depth_code,
+        with_stacks=objective.reads_stacks,
+    )
+    return prepared(
         mixture,
-        positions,
+        plan.positions(accelerator.process_index, first_step),
         plan.batch_size,
-        partial(examples_of, depth_code=config.model.depth_code),
+        make,
         num_workers=config.data.num_workers,
         device=accelerator.device,
         with_estimates=True,
     )
-    for index, examples in enumerate(found):
-        places = positions[index * plan.batch_size : (index + 1) * plan.batch_size]
-        yield examples, [mixture.draw(place).generator("flow") for place in places]
 
 
 def _validate(
@@ -335,14 +343,13 @@ def _keep_batch(parts: list[Prepared], save_dir: Path, accelerator: Accelerator)
     with file_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for index, part in enumerate(parts):
-            examples = part.examples
-            tensors = {f"frames_{i}": one.images for i, one in enumerate(examples.stacks)}
-            for holder in (part, examples, examples.proposal):
+            tensors = {f"frames_{i}": one.images for i, one in enumerate(part.truth.stacks)}
+            for holder in (part, part.truth):
                 tensors |= {
                     name: one for name, one in vars(holder).items() if isinstance(one, Tensor)
                 }
             save_file(
                 {name: one.contiguous().cpu().clone() for name, one in tensors.items()},
                 folder / f"{accelerator.process_index}-{index}.safetensors",
-                metadata={"sources": json.dumps(examples.sources)},
+                metadata={"sources": json.dumps(part.truth.sources)},
             )
