@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,52 @@ def test_weights_that_do_not_move_may_be_bfloat16(base: str) -> None:
         TrainingConfig(base_weights="bfloat16")
 
 
+def test_weights_that_do_not_move_may_have_four_bits(base: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    kept: dict[str, Any] = {"tuning": "lora", "lora_rank": 2, "mixed_precision": "bf16"}
+    networks = [
+        open_model(
+            ModelConfig(base_model_id=base, start="noise"),
+            TrainingConfig(**kept, base_weights=weights),
+            "cpu",
+        ).denoiser
+        for weights in ("bfloat16", "nf4")
+    ]
+    moves, quantized = (set(trained_parameters(network)) for network in networks)
+    assert moves == quantized
+    shapes = {name: one.shape for name, one in networks[0].named_parameters()}
+    small = [one for one in networks[1].parameters() if one.dtype == torch.uint8]
+    linear = [one for name, one in networks[0].named_parameters() if "base_layer.weight" in name]
+    assert len(small) > len(linear) > 0
+    name = "transformer_blocks.0.attn.to_q.base_layer.weight"
+    assert 2 * networks[1].get_parameter(name).numel() == math.prod(shapes[name])
+    # The widened layers keep their weights, and what they are shown comes out much the same.
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        "hidden_states": torch.randn(1, networks[0].config.in_channels, 8, 8, generator=generator),
+        "encoder_hidden_states": torch.randn(
+            1, TINY.prompt_tokens, TINY.prompt_channels, generator=generator
+        ),
+        "pooled_projections": torch.randn(1, TINY.pooled_prompt_channels, generator=generator),
+        "timestep": torch.tensor([500.0]),
+        "return_dict": False,
+    }
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole, rounded = (network(**inputs)[0].float() for network in networks)
+    error = (whole - rounded).square().mean().sqrt() / whole.square().mean().sqrt()
+    assert 1e-3 < error < 0.1
+    with pytest.raises(ValueError, match="base_weights nf4 with tuning full"):
+        TrainingConfig(base_weights="nf4", mixed_precision="bf16", tuning="full")
+
+
+def test_four_bits_need_their_package(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)
+    training = TrainingConfig(base_weights="nf4", mixed_precision="bf16")
+    with pytest.raises(InputError, match="nf4: needs the package bitsandbytes"):
+        open_model(ModelConfig(base_model_id=base), training, "cpu")
+
+
 @pytest.fixture
 def other_precision() -> Iterator[None]:
     """Accelerate keeps one number format for a process; the test may choose its own."""
@@ -108,8 +155,14 @@ def other_precision() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("other_precision")
-@pytest.mark.parametrize("start", ["estimate", "noise"])
-def test_an_adapter_trains_resumes_and_loads(start: str, base: str, stacks: Path) -> None:
+@pytest.mark.parametrize(
+    ("start", "weights"), [("estimate", "bfloat16"), ("noise", "bfloat16"), ("estimate", "nf4")]
+)
+def test_an_adapter_trains_resumes_and_loads(
+    start: str, weights: str, base: str, stacks: Path
+) -> None:
+    if weights == "nf4":
+        pytest.importorskip("bitsandbytes")
     changes: dict[str, Any] = {
         "model": {"preset": None, "base_model_id": base, "start": start},
         "data": {"val_sources": val_sources(stacks)},
@@ -121,10 +174,10 @@ def test_an_adapter_trains_resumes_and_loads(start: str, base: str, stacks: Path
         "lora_alpha": 3,
         "use_ema": True,
         "mixed_precision": "bf16",
-        "base_weights": "bfloat16",
+        "base_weights": weights,
         "gradient_checkpointing": True,
     }
-    run, again = stacks / f"lora-{start}", stacks / f"again-{start}"
+    run, again = (stacks / f"{name}-{start}-{weights}" for name in ("lora", "again"))
     train(config_of(stacks, run, training=training, **changes))
     assert "adapter" in names(checkpoint(run, 8))
     assert "denoiser" not in names(checkpoint(run, 8))

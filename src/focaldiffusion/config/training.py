@@ -42,8 +42,8 @@ class TrainingConfig(Section):
     """Adapters are scaled by lora_alpha / lora_rank."""
     start_from: PathText | None = None
     """Checkpoint to start from in place of the untrained model; not to resume a run."""
-    base_weights: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights that do not move."""
+    base_weights: Literal["float32", "bfloat16", "nf4"] = "float32"
+    """Number format of weights that do not move; `nf4`, of 4 bits, needs bitsandbytes."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more time."""
     compile: bool = False
@@ -61,10 +61,15 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _formats_go_together(self) -> TrainingConfig:
-        if self.base_weights == "bfloat16" and self.mixed_precision == "no":
+        if self.base_weights != "float32" and self.mixed_precision == "no":
             raise ValueError(
-                "base_weights bfloat16 with mixed_precision no: weights that move stay float32, "
-                "and would not go together. Set mixed_precision: bf16"
+                f"base_weights {self.base_weights} with mixed_precision no: weights that move stay "
+                "float32, and would not go together. Set mixed_precision: bf16"
+            )
+        if self.base_weights == "nf4" and self.tuning != "lora":
+            raise ValueError(
+                f"base_weights nf4 with tuning {self.tuning}: weights of 4 bits can neither move "
+                "nor be saved whole. Set tuning: lora"
             )
         return self
 

@@ -16,13 +16,14 @@ from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
+from focaldiffusion.models.four_bit import quantize
 from focaldiffusion.models.hub import TEXT_ENCODERS, load_part, resolve_base
 
 if TYPE_CHECKING:
     from focaldiffusion.diffusion import FocalDiffusionPipeline
     from focaldiffusion.models.prompt import EmptyPrompt
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16}
 
 
 def open_model(
@@ -72,6 +73,8 @@ def open_model(
     else:
         prompt = _zeros(model) if prompt_of_zeros else base_prompt(model, device)
         pipeline = widened_base(model, prompt, dtype=dtype)
+    if training.base_weights == "nf4":
+        quantize(pipeline.denoiser)
     if pipeline.vae is not None:
         pipeline.vae.requires_grad_(False)
     pipeline.prompt.requires_grad_(False)

@@ -86,6 +86,8 @@ def memory_explained(training: TrainingConfig) -> Iterator[None]:
             helps.append("training.gradient_checkpointing=true")
         if training.base_weights == "float32" and training.tuning != "full":
             helps.append("training.base_weights=bfloat16 with mixed_precision=bf16")
+        if training.base_weights == "bfloat16" and training.tuning == "lora":
+            helps.append("training.base_weights=nf4")
         helps.append("a smaller data.image_size")
         raise InputError(f"out of memory. What needs less: {', '.join(helps)}.") from error
 

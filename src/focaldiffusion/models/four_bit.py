@@ -1,0 +1,54 @@
+"""Weights of 4 bits, for a base model that stands still under an adapter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from focaldiffusion.errors import InputError
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED
+
+
+def quantize(network: nn.Module) -> None:
+    """Store the weights of a network's linear layers as NF4, in place (Dettmers et al. 2023).
+
+    Layers that always train and those of an adapter stay as they are, and so do biases and norms. A
+    layer computes in bfloat16 with weights that it restores for the moment. diffusers can load
+    weights this way too, but only onto a GPU; here the bfloat16 weights lie in memory first.
+
+    Args:
+        network: with its weights, on the CPU.
+
+    Raises:
+        InputError: the package bitsandbytes is missing.
+    """
+    try:
+        from bitsandbytes.nn import Linear4bit, Params4bit
+    except ImportError as error:
+        raise InputError(
+            "training.base_weights nf4: needs the package bitsandbytes. Install it with "
+            "`pip install bitsandbytes`, or use bfloat16."
+        ) from error
+    for name, parent in list(network.named_modules()):
+        for child, layer in list(parent.named_children()):
+            path = f"{name}.{child}" if name else child
+            if type(layer) is not nn.Linear or path.startswith(ALWAYS_TRAINED) or "lora_" in path:
+                continue
+            small = Linear4bit(
+                layer.in_features,
+                layer.out_features,
+                bias=False,
+                compute_dtype=torch.bfloat16,
+                quant_type="nf4",
+                device="meta",
+            )
+            weight: Any = Params4bit(
+                layer.weight.data, requires_grad=False, quant_type="nf4", module=small
+            )
+            small.weight = weight.to(layer.weight.device)  # which rounds it
+            small.bias = layer.bias
+            setattr(parent, child, small)
+    # Asked for by PEFT, which has adapters of its own for such layers, and by diffusers.
+    network.is_loaded_in_4bit = True  # type: ignore[assignment]
