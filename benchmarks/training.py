@@ -5,11 +5,12 @@
 The recipe of `--config` (configs/compact.yaml) on procedural scenes without photographs:
 
 - *in memory*: losses, backward pass, clipping, step and running mean on one batch, again and again;
-- *cached*: stacks per second of `focaldiffusion train` from a cache with evidence;
+- *kept*: stacks per second of `focaldiffusion train` from examples kept by an earlier run;
+- *cached*: the same from cached stacks and their evidence, without keeping examples;
 - *uncached*: the same where each stack is photographed and its physical estimate made on the way.
 
-Neither validates, and both are timed after their first steps. In memory is measured before and
-after the trainer, and the mean is taken: other work on the machine slows all of them.
+None validates, and all are timed after their first steps. In memory is measured before and after
+the trainer, and the mean is taken: other work on the machine slows all of them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from focaldiffusion.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS = 9  # of a run; the rate is over all but the first
+BATCHES = 2  # of different stacks; a run takes them again and again
 
 
 def in_memory(config: Config, steps: int, device: torch.device) -> float:
@@ -50,10 +52,11 @@ def in_memory(config: Config, steps: int, device: torch.device) -> float:
         training.batch_size,
         partial(
             prepare_batch,
-            mixture=mixture,
             completer=completer,
             depth_code=config.model.depth_code,
+            training=training,
             with_stacks=objective.reads_stacks,
+            kept=None,
         ),
         device=device,
         with_estimates=True,
@@ -93,37 +96,41 @@ def of_trainer(config: Config) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "compact.yaml")
-    parser.add_argument("--steps", type=int, default=18, help="of the cached run (default: 18)")
+    parser.add_argument("--steps", type=int, default=90, help="of the fast runs (default: 90)")
     parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     os.environ.setdefault("PHOTOGRAPHS", str(ROOT))  # which the recipe asks for
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as home:
 
-        def load(name: str, source: dict[str, object], steps: int) -> Config:
+        def load(
+            name: str, source: dict[str, object], steps: int, *, keeps: bool = False
+        ) -> Config:
             """A run of so many steps on one source."""
             batch = load_config(options.config, options.override).config.training.batch_size
-            source = {"name": "train", **source, "max_samples": batch * steps}
+            source = {"name": "train", **source, "max_samples": batch * BATCHES}
             changes = [
                 f"data.train_sources={json.dumps([source])}",
                 "data.dataset_type=null",  # nor is anything validated
                 "data.val_sources=null",
-                "training.num_epochs=1",
+                f"training.num_epochs={max(1, steps // BATCHES)}",
+                f"training.examples_dir={json.dumps(f'{home}/examples' if keeps else None)}",
+                "training.save_every_n_epochs=1000000",
                 f"logging.log_every_n_steps={max(1, steps // REPORTS)}",
                 f"output.save_dir={json.dumps(f'{home}/{name}')}",
             ]
             return load_config(options.config, [*options.override, *changes]).config
 
-        made = {"dataset_type": "procedural", "data_root": []}
-        uncached = load("uncached", made, REPORTS)
-        cached = load(
-            "cached", {"dataset_type": "cache", "data_root": f"{home}/stacks"}, options.steps
+        made: dict[str, object] = {"dataset_type": "procedural", "data_root": []}
+        stacks: dict[str, object] = {"dataset_type": "cache", "data_root": f"{home}/stacks"}
+        uncached, cached = (
+            load("uncached", made, 2 * BATCHES),
+            load("cached", stacks, options.steps),
         )
-        count = options.steps * cached.training.batch_size
-        mixture = open_split(load("stacks", made, options.steps).data, "train", 0)
+        count = BATCHES * cached.training.batch_size
         started = time.perf_counter()
         write_cache(
-            mixture,
+            open_split(uncached.data, "train", 0),
             Path(home, "stacks"),
             count=count,
             num_workers=1,
@@ -131,19 +138,23 @@ def main() -> None:
             with_evidence=True,
         )
         making = count / (time.perf_counter() - started)
-        before = in_memory(cached, max(4, options.steps // 2), device)
+        train(load("first", stacks, BATCHES, keeps=True))
+        before = in_memory(cached, options.steps // 2, device)
+        kept = of_trainer(load("kept", stacks, options.steps, keeps=True))
         rate = of_trainer(cached)
-        after = in_memory(cached, max(4, options.steps // 2), device)
+        after = in_memory(cached, options.steps // 2, device)
         slow = of_trainer(uncached)
     memory = (before + after) / 2
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
     training = cached.training
     print(
         f"\n{cached.model.preset or cached.model.base_model_id}, {cached.data.image_size} px, "
-        f"batch {training.batch_size}, {cached.data.num_workers} worker(s), {name}, "
+        f"batch {training.batch_size}, {training.patches_per_stack} patch(es) of "
+        f"{training.patch_px} px, {cached.data.num_workers} worker(s), {name}, "
         f"{torch.get_num_threads()} thread(s)\n\n"
         "| | stacks/s | of in memory |\n|---|---|---|\n"
         f"| in memory | {memory:.2f} ({before:.2f}, {after:.2f}) | |\n"
+        f"| kept | {kept:.2f} | {kept / memory:.0%} |\n"
         f"| cached | {rate:.2f} | {rate / memory:.0%} |\n"
         f"| uncached | {slow:.2f} | {slow / memory:.0%} |\n"
         f"| writing the cache | {making:.2f} | |"

@@ -130,6 +130,12 @@ def test_all_weights_come_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     loaded = load_model(str(folder))
     assert type(loaded.denoiser) is type(trained(name).denoiser)
     assert torch.equal(output(loaded), output(trained(name)))
+    # Loaded from somewhere and saved elsewhere, it does not tell from where.
+    save_checkpoint(
+        loaded, tmp_path / "elsewhere", config_of(preset=name), PROVENANCE, adapter_only=False
+    )
+    for file in (tmp_path / "elsewhere").rglob("*.json"):
+        assert str(tmp_path) not in file.read_text()
     assert loaded.name_or_path == str(folder)
     assert not loaded.denoiser.training
 

@@ -297,10 +297,27 @@ def test_what_physics_trusts_stays_and_the_rest_is_the_models():
     proposal, code = model.propose(stack, estimate)
     predicted = model.predict(proposal)[1][0, 0]
     refined = model.refine(stack, estimate).coordinate
-    assert torch.equal(refined[:, 60:], code.decode(code.encode(estimate.coordinate))[:, 60:])
-    torch.testing.assert_close(refined[:, :30], code.decode(predicted)[:, :30], **EXACT)
-    middle = (code.encode(estimate.coordinate) + predicted)[:, 30:60] / 2
-    torch.testing.assert_close(refined[:, 30:60], code.decode(middle), **EXACT)
+    surface = code.encode(estimate.coordinate)
+    inside = surface.abs() < 1
+    torch.testing.assert_close(refined[:, 60:], estimate.coordinate[:, 60:], **EXACT)
+    for weight, part in ((0.0, slice(0, 30)), (0.5, slice(30, 60))):
+        here = inside[:, part]
+        assert here.float().mean() > 0.3
+        mixed = torch.lerp(predicted[:, part], surface[:, part], weight)
+        torch.testing.assert_close(refined[:, part][here], code.decode(mixed)[here], **EXACT)
+
+
+def test_a_surface_beyond_the_code_stays_unless_the_model_moves_it():
+    stack, estimate = physical()
+    confidence = torch.zeros_like(estimate.confidence)
+    confidence[:, :20] = 1  # all of one depth
+    coordinate = estimate.coordinate.clone()
+    coordinate[:, 60:] = 1e-3
+    estimate = replace(estimate, confidence=confidence, coordinate=coordinate)
+    _, code = untrained("compact").propose(stack, estimate)
+    assert (code.encode(coordinate[:, 60:]) == 1).all()
+    refined = untrained("compact").refine(stack, estimate).coordinate
+    assert torch.equal(refined[:, 60:], coordinate[:, 60:])
 
 
 def test_a_surface_that_the_evidence_contradicts_loses_its_confidence():
@@ -338,7 +355,7 @@ def test_the_ensemble_is_its_median_and_its_spread_costs_confidence():
 def test_members_that_differ_lower_confidence_and_members_that_agree_do_not():
     stack, estimate = physical()
     model = quiet(FocalDiffusionPipeline.from_preset("compact-transformer", "noise"))
-    proposal, _ = model.propose(stack, estimate)
+    proposal, _ = model.propose(stack, untrusted(estimate))
     confidence = {}
     for spread in (0.0, 1 / 16):
         # In place of the network, one that knows where to go: to the proposal, but for `spread`.
@@ -369,7 +386,7 @@ def test_tiles_of_an_untrained_model_are_the_physical_estimate():
 
 
 @pytest.mark.parametrize(
-    ("name", "tile_px", "copies"), [("compact-transformer", 48, (1, 1)), ("compact", 128, (4, 2))]
+    ("name", "tile_px", "copies"), [("compact-transformer", 48, (1, 1)), ("compact", 48, (1, 1))]
 )
 def test_tiles_blend_without_seams(name, tile_px, copies):
     stack, estimate = physical()
@@ -383,7 +400,7 @@ def test_tiles_blend_without_seams(name, tile_px, copies):
 
     tiled, whole = predict(proposal, tile_px), predict(proposal)
     # The network sees other pixels in a tile, so random weights say something else.
-    assert (tiled - whole).abs().max() > 0.01
+    assert (tiled - whole).abs().max() > 1e-3
     parts = torch.full((6, *whole.shape), torch.nan)
     tiles = tiles_of(tuple(whole.shape), tile_px, completer.multiple_px)
     for part, tile in zip(parts, tiles, strict=True):
@@ -540,8 +557,8 @@ def test_the_bars_are_those_of_diffusers(capsys):
         ("estimate", {"ensemble": 2}, r"ensemble: got 2, .* all be equal"),
         ("noise", {"steps": 0}, r"steps: got 0; expected at least 1"),
         ("noise", {"ensemble": 0}, r"ensemble: got 0; expected at least 1"),
-        ("noise", {"tile_px": 127}, r"tile_px: got 127; expected 128 to 1536"),
-        ("noise", {"tile_px": 2048}, r"tile_px: got 2048; expected 128 to 1536"),
+        ("noise", {"tile_px": 15}, r"tile_px: got 15; expected 16 to 1536"),
+        ("noise", {"tile_px": 2048}, r"tile_px: got 2048; expected 16 to 1536"),
     ],
 )
 def test_options_that_the_model_cannot_fulfil(start, options, message):

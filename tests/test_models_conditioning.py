@@ -137,6 +137,39 @@ def test_without_a_lens_depth_is_coded_between_the_hypotheses():
     assert code.encode(torch.tensor([0.0, 0.25, 2.0])).tolist() == [1.0, 1.0, -1.0]
 
 
+@pytest.mark.parametrize("kind", ["log", "inverse"])
+def test_a_code_around_a_surface_is_of_its_spread(kind):
+    far_m = 100.0 if kind == "log" else math.inf
+    whole = SurfaceCode.of_depth(DepthCodec(kind, 0.1, far_m))
+    surface = torch.linspace(0.9, 1.1, 4000).reshape(50, 80)
+    ones = torch.ones_like(surface)
+    code = whole.around(surface, ones)
+    codes = whole.encode(surface)
+    # A fiftieth of the weight says that it may be anywhere, with a variance of a third.
+    mean = codes.mean() / 1.02
+    square = (codes.square().mean() + 0.02 / 3) / 1.02
+    std = (square - mean.square()).sqrt()
+    for side, bound in ((-1.0, mean - 2.5 * std), (1.0, mean + 2.5 * std)):
+        expected = whole.decode(bound.clamp(-1, 1))
+        torch.testing.assert_close(code.decode(torch.tensor(side)), expected, rtol=1e-4, atol=0)
+    # What is not trusted has no say, and nothing trusted leaves the range as it was.
+    outlier = surface.index_fill(0, torch.tensor([0]), 0.05)
+    trust = ones.index_fill(0, torch.tensor([0]), 0.0)
+    assert whole.around(outlier, trust).near == pytest.approx(code.near, rel=2e-2)
+    nothing = whole.around(surface, torch.zeros_like(surface))
+    assert (nothing.near, nothing.far) == pytest.approx((whole.near, whole.far), rel=1e-5)
+
+
+def test_a_code_around_a_surface_means_the_same_for_any_bracket():
+    surface = torch.exp(torch.linspace(-0.2, 0.2, 4000)).reshape(50, 80)
+    ones = torch.ones_like(surface)
+    narrow, wide = (
+        SurfaceCode.of_depth(DepthCodec("log", 1 / reach, reach)).around(surface, ones)
+        for reach in (4.0, 6.0)
+    )
+    assert (narrow.encode(surface) - wide.encode(surface)).abs().max() < 0.25
+
+
 def test_highest_stage_position_is_near():
     _, code = propose(stack_of("position_m"))
     # From the first position, 2 dpt, down to 0.5 dpt: 150 µm.
@@ -302,35 +335,6 @@ def test_a_network_can_be_trained_on_what_inference_mode_made():
     layer(torch.cat([image, latent_condition(found, 8, "extremes")], 1)).sum().backward()
     assert layer.weight.grad is not None
     assert not any(planes.is_inference() for planes in maps_of(found))
-
-
-# The surroundings
-
-
-def test_surroundings_continue_a_wall_over_what_nobody_trusts():
-    y, x = (torch.linspace(-1, 1, side) for side in (40, 60))
-    wall_dpt = 1 + 0.3 * x + 0.2 * y[:, None]
-    confidence = torch.ones(40, 60)
-    confidence[10:30, 20:50] = 0
-    found_dpt = torch.where(confidence > 0, wall_dpt, 2.0)
-    ones = torch.ones(40, 60)
-    evidence = evidence_of(torch.tensor([0.4, 1.0, 2.0]), torch.ones(3))
-    evidence = replace(
-        evidence,
-        posterior=torch.full((3, 40, 60), 1 / 3),
-        all_in_focus=torch.zeros(3, 40, 60),
-        sharpest=ones,
-        never_sharp=ones.bool(),
-    )
-    code = SurfaceCode.of_depth(DepthCodec("log", 0.5, 2.5))
-    found = proposal_of(evidence, found_dpt, ones, confidence, code).surroundings[0]
-    means, weights, (plane, across, down) = found[0:6:2], found[1:6:2], found[6:]
-    torch.testing.assert_close(plane, code.encode(wall_dpt), rtol=0, atol=0.02)
-    # In the middle of the hole the narrow window sees nothing to trust, the wide one does.
-    assert weights[:2, 20, 35].max() < 0.01 < weights[2, 20, 35]
-    assert (means[2, 20, 35] - code.encode(wall_dpt)[20, 35]).abs() < 0.1
-    assert across[0, [0, -1]].tolist() == pytest.approx([-59 / 60, 59 / 60])
-    assert down[[0, -1], 0].tolist() == pytest.approx([-39 / 40, 39 / 40])
 
 
 # The latent grid

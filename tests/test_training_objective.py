@@ -11,7 +11,8 @@ from rooms import room, source
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from focaldiffusion.config.training import LossesConfig
+from focaldiffusion.config.run import Config
+from focaldiffusion.config.training import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.simulation import simulate
@@ -26,7 +27,7 @@ from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.render import render
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.training.examples import Truth, examples_of
+from focaldiffusion.training.examples import Truth, examples_of, patches_of
 from focaldiffusion.training.objective import Objective, Prepared, prepare
 
 NOTHING = {"diffusion_weight": 0, "rgb_l1": 0, "depth_l1": 0}
@@ -311,3 +312,68 @@ def test_a_stack_without_focus_distances_is_named() -> None:
     stack = replace(made.stack, focus_distances_m=None)
     with pytest.raises(InputError, match=r"^room 0: has no focus distances"):
         examples_of(batch(replace(made, stack=stack)), "log", with_stacks=True)
+
+
+# Patches
+
+
+def test_patches_are_squares_of_the_whole_turned_alike() -> None:
+    one = examples_of(batch(sample(0), sample(1)), "log", with_stacks=False)
+    cut = patches_of(one, 16, 20, 4, generators(2))
+    assert len(cut.truth) == 40
+    assert cut.truth.sources == ("room 0",) * 20 + ("room 1",) * 20
+    assert cut.truth.codes == tuple(code for code in one.truth.codes for _ in range(20))
+
+    def turned(maps: Tensor) -> list[Tensor]:
+        mirrored = [maps, maps.flip(1), maps.flip(2), maps.flip(1, 2)]
+        return mirrored + [part.mT for part in mirrored]
+
+    names = ("image", "depth_code", "valid")
+    whole = [getattr(one.truth, name) for name in names]
+    whole += [one.proposal.features, one.proposal.surroundings]
+    parts = [getattr(cut.truth, name) for name in names]
+    parts += [cut.proposal.features, cut.proposal.surroundings]
+    height, width = one.truth.valid.shape[-2:]
+    found = set()
+    for index in range(40):
+        wanted = [maps[index] for maps in parts]
+        matches = [
+            (top, left, turn)
+            for top in range(0, height - 15, 4)
+            for left in range(0, width - 15, 4)
+            for turn in range(8)
+            if all(
+                torch.equal(
+                    turned(maps[index // 20][:, top : top + 16, left : left + 16])[turn], part
+                )
+                for maps, part in zip(whole, wanted, strict=True)
+            )
+        ]
+        assert matches, f"patch {index} is no square of its stack"
+        found.add(matches[0])
+    assert len(found) > 20
+    assert {turn for _, _, turn in found} == set(range(8))
+
+
+def test_patches_are_those_of_their_generators() -> None:
+    one = examples_of(batch(sample(0), sample(1)), "log", with_stacks=False)
+    first, again = (patches_of(one, 16, 3, 4, generators(2)) for _ in range(2))
+    assert torch.equal(first.proposal.features, again.proposal.features)
+    alone = patches_of(
+        examples_of(batch(sample(1)), "log", with_stacks=False), 16, 3, 4, generators(2)[1:]
+    )
+    assert torch.equal(first.truth.image[3:], alone.truth.image)
+
+
+@pytest.mark.parametrize("side_px", [18, 64])
+def test_patches_that_do_not_fit_are_refused(side_px: int) -> None:
+    one = examples_of(batch(sample(0)), "log", with_stacks=False)
+    with pytest.raises(
+        InputError, match=rf"^training.patch_px: got {side_px}, for images of 64x40"
+    ):
+        patches_of(one, side_px, 1, 4, generators(1))
+
+
+def test_patches_are_not_photographed_again() -> None:
+    with pytest.raises(ValueError, match="patch_px with losses"):
+        Config(training=TrainingConfig(patch_px=16), losses=LossesConfig(consistency_weight=1))

@@ -331,6 +331,7 @@ def save_checkpoint(
             pipeline.prompt.save_pretrained(partial / _PROMPT)
         else:
             pipeline.save_pretrained(partial)
+        _forget_paths(partial)
         if dtype is not None:
             _cast(partial, dtype)
         (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -493,6 +494,14 @@ def _sha256(path: Path) -> str:
         while block := file.read(2**20):
             total.update(block)
     return total.hexdigest()
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take out of all files where on this machine their part was loaded from."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _cast(folder: Path, dtype: torch.dtype) -> None:

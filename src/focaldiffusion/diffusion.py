@@ -257,9 +257,10 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     def propose(self, stack: FocalStack, estimate: Estimate) -> tuple[Proposal, SurfaceCode]:
         """What the network sees of a physical estimate, B = 1, and the code of its surfaces."""
         evidence = estimate.evidence
-        code = SurfaceCode.from_stack(
+        whole = SurfaceCode.from_stack(
             stack, evidence, estimate.blur_scale, self.config["depth_code"]
         )
+        code = whole.around(estimate.coordinate, estimate.confidence)
         proposal = proposal_of(
             evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
         )
@@ -426,10 +427,13 @@ def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
 def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:
     """The surface (H, W) of a refined code: the model's as far as physics is not trusted.
 
-    A code ends at its bounds. Where physics saw beyond, towards infinity, and the model stays at
-    the bound, it has not said otherwise.
+    A code ends at its bounds. Where physics saw beyond and the model stays at the bound, it has
+    not said otherwise.
     """
     physical = code.encode(estimate.coordinate)
-    stays = (physical.abs() == 1) & ((refined - physical).abs() < _AT_THE_BOUND)
-    completed = torch.lerp(refined, physical, estimate.confidence)
-    return torch.where(stays, estimate.coordinate, code.decode(completed))
+    beyond = physical.abs() == 1
+    stays = (refined - physical).abs() < _AT_THE_BOUND
+    completed = code.decode(torch.lerp(refined, physical, estimate.confidence))
+    trust = torch.where(stays, 1.0, estimate.confidence)
+    kept = torch.lerp(code.decode(refined), estimate.coordinate, trust)
+    return torch.where(beyond, kept, completed)

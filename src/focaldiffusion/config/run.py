@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from focaldiffusion.config.data import DataConfig
 from focaldiffusion.config.model import ModelConfig
@@ -65,3 +65,13 @@ class Config(Section):
     """What is reported while a run goes on."""
     output: OutputConfig = OutputConfig()
     """What a run leaves behind."""
+
+    @model_validator(mode="after")
+    def _frames_are_whole(self) -> Config:
+        given = [key for key in ("patch_px", "examples_dir") if getattr(self.training, key)]
+        if given and self.losses.consistency_weight > 0:
+            raise ValueError(
+                f"training.{given[0]} with losses.consistency_weight: what is photographed again "
+                "are whole frames, which it does without. Leave one of the two out"
+            )
+        return self

@@ -18,6 +18,15 @@ class TrainingConfig(Section):
     """Stacks per process and forward pass."""
     gradient_accumulation_steps: PositiveInt = 1
     """Forward passes per optimiser step."""
+    patch_px: PositiveInt | None = None
+    """Side of the squares that are cut from each stack and turned, at random; null takes all of it.
+    What the network is told of its surroundings is that of the whole stack."""
+    patches_per_stack: PositiveInt = 1
+    """Such squares of each stack in one forward pass."""
+    examples_dir: PathText | None = None
+    """Folder where what the network is shown of each stack is kept once it is made, so that later
+    epochs, and later runs on the same stacks, read it in their place, with the variations that were
+    drawn then; null makes it anew each time."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """Number format of the forward pass: float32 (`no`) or bfloat16."""
     seed: Annotated[int, Field(ge=0)] = 0

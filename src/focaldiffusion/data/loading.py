@@ -16,7 +16,7 @@ from focaldiffusion.config.data import DataConfig, Split
 from focaldiffusion.config.sources import resolve_sources
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import Sample
-from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
@@ -62,11 +62,12 @@ def prepared(
     mixture: Mixture,
     positions: Sequence[int],
     batch_size: int,
-    prepare: Callable[[StackBatch, Sequence[int]], T],
+    prepare: Callable[[Any, Sequence[Draw]], T],
     *,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
     with_estimates: bool = False,
+    known: Callable[[Sequence[Draw]], Any] | None = None,
 ) -> Iterator[T]:
     """Read, vary, photograph and collate the samples at these positions, in their order.
 
@@ -79,10 +80,12 @@ def prepared(
         positions: counted from the start of the run: `range(start, stop)`, where an epoch has
             `len(mixture)`; any other sequence, for a share of several processes.
         batch_size: samples a batch; the last one may have fewer.
-        prepare: what is made of each batch and its positions, by the workers where they photograph.
+        prepare: what is made of each batch and its draws, by the workers where they photograph.
         num_workers: processes, of one thread each; 0 reads in this one.
         device: where the result is.
         with_estimates: make the physical estimate of each stack that has none.
+        known: asked first for what `prepare` may take in place of the batch of some draws, with a
+            method `to`; None where that has to be read.
 
     Raises:
         InputError: a sample that cannot be read or photographed, or sizes that differ.
@@ -90,7 +93,7 @@ def prepared(
     device = torch.device(device)
     groups = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
     loader: DataLoader[Any] = DataLoader(
-        _Reader(mixture, device.type == "cpu", with_estimates, prepare),  # type: ignore[arg-type]
+        _Reader(mixture, device.type == "cpu", with_estimates, prepare, known),  # type: ignore[arg-type]
         sampler=groups,  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=_as_it_is,
@@ -104,8 +107,12 @@ def prepared(
         if device.type == "cpu":
             yield part
         else:
-            moved = [_moved(sample, device) for sample in part]
-            yield prepare(_photographed(moved, mixture, group, with_estimates), group)
+            if isinstance(part, list):
+                moved = [_moved(sample, device) for sample in part]
+                batch: Any = _photographed(moved, mixture, group, with_estimates)
+            else:
+                batch = part.to(device)
+            yield prepare(batch, [mixture.draw(position) for position in group])
 
 
 class _Reader:
@@ -116,18 +123,21 @@ class _Reader:
         mixture: Mixture,
         simulates: bool,
         with_estimates: bool,
-        prepare: Callable[[StackBatch, Sequence[int]], Any],
+        prepare: Callable[[Any, Sequence[Draw]], Any],
+        known: Callable[[Sequence[Draw]], Any] | None,
     ) -> None:
         self.mixture, self.simulates = mixture, simulates
-        self.with_estimates, self.prepare = with_estimates, prepare
+        self.with_estimates, self.prepare, self.known = with_estimates, prepare, known
 
     def __getitem__(self, positions: Sequence[int]) -> Any:
         try:
-            samples = [self.mixture[position] for position in positions]
-            if self.simulates:
-                batch = _photographed(samples, self.mixture, positions, self.with_estimates)
-                return self.prepare(batch, positions)
-            return samples
+            draws = [self.mixture.draw(position) for position in positions]
+            batch = None if self.known is None else self.known(draws)
+            if batch is None:
+                batch = [self.mixture[position] for position in positions]
+                if self.simulates:
+                    batch = _photographed(batch, self.mixture, positions, self.with_estimates)
+            return self.prepare(batch, draws) if self.simulates else batch
         except InputError as error:
             return error  # raised by a worker it would reach the user inside a traceback
 
@@ -177,7 +187,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _batch_alone(batch: StackBatch, _: Sequence[int]) -> StackBatch:
+def _batch_alone(batch: StackBatch, _: Sequence[Draw]) -> StackBatch:
     return batch
 
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from focaldiffusion.depth import DepthCodec
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.models.surroundings import SURROUNDINGS, surroundings
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.sweep import box_mean
 from focaldiffusion.stack import FocalStack
 
 FEATURES = (
@@ -33,10 +33,9 @@ FEATURES = (
 
 HISTOGRAM_BINS = 16
 
-REACHES = (1 / 40, 1 / 13, 1 / 5)
-"""Half windows of the surroundings, as shares of the long side."""
-SURROUNDINGS = 2 * len(REACHES) + 3
-_LEAST_TRUST = 1e-3  # so that a surface that nothing supports still has a mean
+_REACH_STD = 2.5
+_DOUBT = 0.02  # of a pixel's trust, at every pixel, that the surface may be anywhere in the range
+_VARIANCE_OF_RANGE = 1 / 3  # of a code that may be anywhere in [-1, 1]
 
 Pooling = Literal["extremes", "unshuffled"]
 
@@ -98,6 +97,30 @@ class SurfaceCode:
         farthest_finite = float(hypotheses[hypotheses > 0][0])
         return cls.of_depth(DepthCodec(kind, 1 / last, 1 / farthest_finite))
 
+    def around(self, coordinate: Tensor, trust: Tensor) -> SurfaceCode:
+        """The code of the part of its range that a surface takes, as far as the surface is trusted.
+
+        Two and a half standard deviations to either side of the mean, within the bounds. A network
+        then sees every scene fill its range, whether the photographer bracketed it closely or
+        not, and what it learns from one it can say of the other. The less is trusted, the more
+        of the range is left.
+
+        Args:
+            coordinate: (H, W) of the surface.
+            trust: (H, W) in [0, 1].
+        """
+        codes, weight = self.encode(coordinate).double(), trust.double()
+        doubt = _DOUBT * codes.numel()
+        total = weight.sum() + doubt
+        mean = (weight * codes).sum() / total
+        variance = (weight * (codes - mean).square()).sum()
+        variance += doubt * (_VARIANCE_OF_RANGE + mean.square())
+        reach = _REACH_STD * (variance / total).sqrt()
+        near, far = self.decode(torch.stack([mean - reach, mean + reach])).tolist()
+        if self.depth is None:
+            return SurfaceCode(near, far)
+        return self.of_depth(DepthCodec(self.depth.kind, 1 / near, 1 / far if far else math.inf))
+
     def encode(self, coordinate: Tensor) -> Tensor:
         """Code of a coordinate; coordinates beyond the bounds take the code of the bound."""
         within = coordinate.clamp(min(self.near, self.far), max(self.near, self.far))
@@ -123,7 +146,7 @@ class Proposal:
             [0, 1]. Moments are in units of the code.
         histogram: (B, M, H, W) posterior over M even bins of the code, near first, summing to 1.
         surroundings: (B, S, H, W) what the trusted surface around says of a pixel that has no
-            evidence of its own, see `_surroundings`; in [-1, 1].
+            evidence of its own, see `focaldiffusion.models.surroundings`; in [-1, 1].
     """
 
     all_in_focus: Tensor
@@ -166,12 +189,15 @@ def proposal_of(
     histogram, mean, std = _posterior_in_code(evidence, code)
     entropy = -(histogram * histogram.clamp_min(1e-12).log()).sum(0) / math.log(HISTOGRAM_BINS)
     maps = (mean, std, entropy.clamp(0, 1), agreement, confidence, evidence.never_sharp.to(mean))
+    image = 2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1)) - 1
+    depth_code = code.encode(coordinate)
+    around = surroundings(coordinate, depth_code, confidence, image, code.encode)
     return Proposal(
-        all_in_focus=2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1))[None] - 1,
-        depth_code=code.encode(coordinate)[None, None],
+        all_in_focus=image[None],
+        depth_code=depth_code[None, None],
         features=torch.stack(maps)[None],
         histogram=histogram[None],
-        surroundings=_surroundings(coordinate, confidence, code)[None],
+        surroundings=around[None],
     )
 
 
@@ -207,36 +233,6 @@ def condition_channels(factor: int, pooling: Pooling) -> int:
     """The channels of `latent_condition`."""
     maps = 1 + len(FEATURES)
     return maps * (factor**2 if pooling == "unshuffled" else 3) + HISTOGRAM_BINS + SURROUNDINGS
-
-
-def _surroundings(coordinate: Tensor, confidence: Tensor, code: SurfaceCode) -> Tensor:
-    """(S, H, W): the trusted surface around each pixel, near and far, and its place.
-
-    For each reach the mean code in a window, weighted by confidence, and that weight; then the
-    code of the plane through all trusted pixels, which in inverse depth is that of a wall or a
-    floor; then x and y of the pixel. Written into the conditioning because a small network would
-    need many scenes to learn such sums over half an image.
-    """
-    height, width = coordinate.shape
-    trust = confidence + _LEAST_TRUST
-    codes = code.encode(coordinate)
-    maps = []
-    for reach in REACHES:
-        half_width = max(1, round(reach * max(height, width)))
-        weight = box_mean(trust, half_width)
-        maps += [box_mean(codes * trust, half_width) / weight, weight.clamp_max(1)]
-    y, x = (
-        torch.linspace(1 / side - 1, 1 - 1 / side, side).to(coordinate) for side in (height, width)
-    )
-    place = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
-    axes = torch.cat([place, torch.ones_like(place[:1])]).flatten(1).double()
-    weighted = axes * trust.flatten()
-    # A trace of ridge, where all that is trusted lies on one line.
-    gram = weighted @ axes.T
-    gram += _LEAST_TRUST * gram.diagonal().mean() * torch.eye(3).to(gram)
-    slopes = torch.linalg.solve(gram, weighted @ coordinate.flatten().double())
-    plane = (slopes @ axes).reshape(height, width).to(coordinate)
-    return torch.stack([*maps, code.encode(plane), *place])
 
 
 def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from focaldiffusion.models.conditioning import Pooling, condition_channels
 
-_MAX_SIDE_COARSEST = 48
+_MAX_SIDE_CELLS = 384
 CLIP_TOKENS = 77
 T5_TOKENS = 77
 """As in the paper. Those that diffusers pads an empty prompt to, 256, cost a seventh more time at
@@ -105,7 +105,7 @@ def max_side_tokens(network: Mapping[str, Any]) -> int:
 
     A transformer is bound by its position embedding; a U-Net by memory alone.
     """
-    return network.get("pos_embed_max_size", _MAX_SIDE_COARSEST)
+    return network.get("pos_embed_max_size", _MAX_SIDE_CELLS // cells_of_token(network))
 
 
 def _transformer(layers: int, heads: int, head_width: int, **arguments: Any) -> dict[str, Any]:
@@ -171,10 +171,10 @@ PRESETS: dict[str, Preset] = {
         autoencoder=_SD35_AUTOENCODER,
         base_model_id="stabilityai/stable-diffusion-3.5-large",
     ),
-    # The one that is trained here and ships. Four scales of cells of 4 px; see docs/compact.md for
-    # what it was chosen over.
+    # The one that is trained here and ships: cells of 4 px at one scale, since its conditioning
+    # tells what is farther away. See docs/compact.md for what it was chosen over.
     "compact": Preset(
-        {"block_out_channels": (48, 64, 96, 128)},
+        {"block_out_channels": (48,)},
         kind="convolutional",
         patch_factor=4,
     ),

@@ -11,15 +11,15 @@ import torch
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.dry_run import SourceCheck
+from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
 from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.models.hub import is_hub_id, resolve_base
 from focaldiffusion.models.memory import memory_row
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.physics.psf import PSF
-from focaldiffusion.training.examples import examples_of
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
-from focaldiffusion.training.objective import Objective, prepare
+from focaldiffusion.training.objective import Objective, prepare_batch
 
 _GIB = 2**30
 
@@ -60,11 +60,16 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     for check in checks:
         if check.source.split != "train" or check.batch is None:
             continue
-        examples = examples_of(
-            _estimated(check.batch), config.model.depth_code, with_stacks=objective.reads_stacks
+        batch = _estimated(check.batch)
+        part = prepare_batch(
+            batch,
+            [Draw(0, index, (config.training.seed, 0, index)) for index in range(len(batch))],
+            completer=completer,
+            depth_code=config.model.depth_code,
+            training=config.training,
+            with_stacks=objective.reads_stacks,
+            kept=None,
         )
-        seeds = range(config.training.seed, config.training.seed + len(examples.truth))
-        part = prepare(completer, examples, [torch.Generator().manual_seed(i) for i in seeds])
         with torch.autocast(
             torch.device(device).type,
             dtype=torch.bfloat16,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from focaldiffusion.data.batch import StackBatch
+from focaldiffusion.data.draws import integer
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import Proposal, SurfaceCode, proposal_of
 from focaldiffusion.optics import inverse_m, linear_to_srgb
 from focaldiffusion.stack import FocalStack
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,26 @@ class Examples:
     proposal: Proposal
     truth: Truth
 
+    @classmethod
+    def batched(cls, parts: Sequence[Examples]) -> Examples:
+        """One batch of several of the same size."""
+        joined: dict[str, Any] = {}
+        for field in fields(Truth):
+            values = [getattr(part.truth, field.name) for part in parts]
+            is_map = isinstance(values[0], Tensor)
+            joined[field.name] = torch.cat(values) if is_map else sum(values, ())
+        return cls(Proposal.batched([part.proposal for part in parts]), Truth(**joined))
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The examples on a device; their frames, which are moved with their batch, stay."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device)
+            for field in fields(Truth)
+            if isinstance(value := getattr(self.truth, field.name), Tensor)
+        }
+        proposal = self.proposal.map(lambda maps: maps.to(device))
+        return Examples(proposal, replace(self.truth, **moved))
+
 
 def examples_of(
     batch: StackBatch, depth_code: Literal["log", "inverse"], *, with_stacks: bool
@@ -80,7 +104,8 @@ def examples_of(
                 "code that the stack alone gives. Add them to the file list or to a stack.json, or "
                 "leave the sample out."
             )
-        code = SurfaceCode.from_stack(stack, estimate.evidence, estimate.blur_scale, depth_code)
+        whole = SurfaceCode.from_stack(stack, estimate.evidence, estimate.blur_scale, depth_code)
+        code = whole.around(estimate.coordinate, estimate.confidence)
         proposal = proposal_of(
             estimate.evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
         )
@@ -104,3 +129,80 @@ def examples_of(
         sources=batch.sources,
     )
     return Examples(Proposal.batched(proposals), truth)
+
+
+def patches_of(
+    examples: Examples,
+    side_px: int,
+    count: int,
+    multiple_px: int,
+    generators: Sequence[torch.Generator],
+) -> Examples:
+    """Squares of examples, each mirrored and transposed at random.
+
+    Their proposals are those of the whole stacks: a patch knows its surroundings beyond its
+    borders. All that is seen means the same in a mirror, so turning is as good as more scenes.
+
+    Args:
+        examples: B of them, without frames.
+        side_px: of the squares.
+        count: squares of each example.
+        multiple_px: of the corners, so that they fall on the network's grid.
+        generators: on the CPU, of what is drawn for each example.
+
+    Returns:
+        B `count` of them, those of one example together.
+
+    Raises:
+        InputError: the images are smaller than the squares, or these are off the grid.
+    """
+    height, width = examples.truth.valid.shape[-2:]
+    if side_px % multiple_px or side_px > min(height, width):
+        raise InputError(
+            f"training.patch_px: got {side_px}, for images of {width}x{height}; expected a "
+            f"multiple of {multiple_px}, and at most {min(height, width)}."
+        )
+    cuts = [
+        _random_cut((height, width), side_px, multiple_px, generator)
+        for generator in generators
+        for _ in range(count)
+    ]
+
+    def cut(maps: Tensor) -> Tensor:
+        parts = [one(maps[index // count]) for index, one in enumerate(cuts)]
+        return torch.stack(parts)
+
+    def again(values: tuple[_T, ...]) -> tuple[_T, ...]:
+        return tuple(value for value in values for _ in range(count))
+
+    truth = examples.truth
+    return Examples(
+        examples.proposal.map(cut),
+        replace(
+            truth,
+            image=cut(truth.image),
+            has_image=truth.has_image.repeat_interleave(count),
+            depth_code=cut(truth.depth_code),
+            valid=cut(truth.valid),
+            codes=again(truth.codes),
+            blur_scales_px_m=again(truth.blur_scales_px_m),
+            sources=again(truth.sources),
+        ),
+    )
+
+
+def _random_cut(
+    size: tuple[int, int], side_px: int, multiple_px: int, generator: torch.Generator
+) -> Callable[[Tensor], Tensor]:
+    """From maps (C, H, W) to one square of them, turned."""
+    top, left = (
+        multiple_px * integer(0, (side - side_px) // multiple_px, generator) for side in size
+    )
+    turns = integer(0, 7, generator)
+
+    def cut(maps: Tensor) -> Tensor:
+        part = maps[:, top : top + side_px, left : left + side_px]
+        part = part.flip([dim for dim in (1, 2) if turns & dim])
+        return part.mT if turns & 4 else part
+
+    return cut

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.config.training import LossesConfig
+from focaldiffusion.config.training import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch
-from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import decode_state, encode_state, pad, unpad
 from focaldiffusion.models.completer import Completer
@@ -25,7 +25,8 @@ from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.render import render
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.training.examples import Examples, Truth, examples_of
+from focaldiffusion.training.examples import Examples, Truth, examples_of, patches_of
+from focaldiffusion.training.kept import KeptExamples, packed, unpacked
 
 _SCALES = 4  # of gradient matching, each half the last (MiDaS, Ranftl et al. 2020)
 _SILOG_SHARE = 0.85  # of the squared mean that SiLog forgives (Eigen et al. 2014; BTS, 2019)
@@ -103,26 +104,43 @@ def prepare(
 
 
 def prepare_batch(
-    batch: StackBatch,
-    positions: Sequence[int],
+    batch: StackBatch | Examples,
+    draws: Sequence[Draw],
     *,
-    mixture: Mixture,
     completer: Completer,
     depth_code: Literal["log", "inverse"],
+    training: TrainingConfig,
     with_stacks: bool,
+    kept: KeptExamples | None,
 ) -> Prepared:
-    """A batch as a step takes it, with the noise that is drawn for its positions.
+    """A batch as a step takes it, with the patches and the noise that are drawn for it.
 
     Args:
-        batch: with an estimate for each of its stacks.
-        positions: of its samples in the mixture.
-        mixture: they are of.
+        batch: with an estimate for each of its stacks; or what was kept of it, still packed.
+        draws: of its samples.
         completer: of the model.
         depth_code: see `examples_of`.
+        training: which patches of each.
         with_stacks: see `examples_of`.
+        kept: where its examples are kept.
+
+    Raises:
+        InputError: see `examples_of` and `patches_of`.
     """
-    examples = examples_of(batch, depth_code, with_stacks=with_stacks)
-    generators = [mixture.draw(position).generator("flow") for position in positions]
+    if isinstance(batch, Examples):
+        examples = batch
+    else:
+        examples = examples_of(batch, depth_code, with_stacks=with_stacks)
+        if kept is not None:
+            kept.write(draws, examples)
+            examples = packed(examples)  # as every later epoch will see them
+    generators = [draw.generator("flow") for draw in draws]
+    if training.patch_px is not None:
+        count = training.patches_per_stack
+        examples = patches_of(examples, training.patch_px, count, completer.multiple_px, generators)
+        generators = [one for one in generators for _ in range(count)]
+    if kept is not None:
+        examples = unpacked(examples)
     return prepare(completer, examples, generators)
 
 

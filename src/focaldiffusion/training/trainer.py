@@ -29,6 +29,7 @@ from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named
 from focaldiffusion.models.completer import Completer
+from focaldiffusion.training.kept import KeptExamples
 from focaldiffusion.training.mean import Mean
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
 from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
@@ -246,12 +247,14 @@ def _batches(
     objective: Objective,
 ) -> Iterator[Prepared]:
     """This process's batches, prepared by the workers where they have the device."""
+    kept = KeptExamples.open(config, mixture)
     make = partial(
         prepare_batch,
-        mixture=mixture,
         completer=pipeline.completer,
         depth_code=config.model.depth_code,
+        training=config.training,
         with_stacks=objective.reads_stacks,
+        kept=kept,
     )
     return prepared(
         mixture,
@@ -261,6 +264,7 @@ def _batches(
         num_workers=config.data.num_workers,
         device=accelerator.device,
         with_estimates=True,
+        known=None if kept is None else kept.find,
     )
 
 
