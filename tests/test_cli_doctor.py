@@ -149,8 +149,8 @@ def test_the_tables_are_for_people(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ("--preset compcat", "--preset compcat is unknown; did you mean compact?"),
-        ("--side-px 100", "--side-px 100: compact takes multiples of 32 up to 1536. Choose"),
-        ("--side-px 2048", "--side-px 2048: compact takes multiples of 32 up to 1536."),
+        ("--side-px 102", "--side-px 102: compact takes multiples of 4 up to 1536. Choose"),
+        ("--side-px 2048", "--side-px 2048: compact takes multiples of 4 up to 1536."),
         ("--side-px 0", "argument --side-px: '0'; expected a whole number from 1 on"),
     ],
 )
