@@ -18,6 +18,7 @@ from focaldiffusion.data.loading import (
     _Reader,
     batches,
     open_split,
+    prepared,
 )
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
@@ -128,10 +129,26 @@ def test_a_damaged_sample_is_one_sentence_from_a_worker_too(workers):
 def test_what_is_made_after_the_workers_is_the_same(stacks):
     """What a GPU would get: samples from the workers, made into stacks by this process."""
     mixed = mixture(stacks=stacks)
-    samples = _Reader(mixed, False, False, _as_it_is)[[0, 1]]
+    samples = _Reader(mixed, False, False, _as_it_is, None)[[0, 1]]
     moved = [_moved(sample, torch.device("cpu")) for sample in samples]
     (expected,) = batches(mixed, [0, 1], 2)
     assert_equal(_photographed(moved, mixed, [0, 1], False), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_known_already_is_not_read(workers):
+    mixed = mixture(4, shuffle=False, damaged=frozenset({2}))
+
+    def known(draws):
+        return torch.tensor([2.0]) if draws[0].sample == 2 else None
+
+    def prepare(batch, draws):
+        return len(draws), batch if isinstance(batch, torch.Tensor) else batch.sources
+
+    found = list(prepared(mixed, range(4), 1, prepare, num_workers=workers, known=known))
+    assert found == [(1, ("room 0",)), (1, ("room 1",)), (1, torch.tensor([2.0])), (1, ("room 3",))]
+    # Where this process makes the rest, it comes as it is.
+    assert _Reader(mixed, False, False, prepare, known)[[2]] == torch.tensor([2.0])
 
 
 def test_estimates_are_made_where_they_are_asked_for():
