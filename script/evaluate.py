@@ -8,6 +8,7 @@ from pathlib import Path
 
 from focaldiffusion.cli.flags import Parser, positive_integer
 from focaldiffusion.cli.main import main as focaldiffusion
+from focaldiffusion.cli.model_flags import DEFAULT_MODEL
 
 _REFUSED = {
     "--config": "the protocol of a data set fixes everything that a figure depends on",
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output_dir", type=Path, default=Path("outputs/evaluation"), metavar="DIR"
     )
     parser.add_argument(
-        "--checkpoint", metavar="MODEL", help="its folder, a hub id, or compact (default: physics)"
+        "--checkpoint",
+        metavar="MODEL",
+        help=f"its folder, a hub id, compact or physics (default: {DEFAULT_MODEL})",
     )
     parser.add_argument("--max_samples", type=positive_integer, metavar="N")
     parser.add_argument("--device", metavar="NAME")

@@ -1,11 +1,14 @@
-"""The Python blocks of the documentation run, each by itself, and what it links to exists."""
+"""The Python blocks of the documentation run, its configurations load, what it links to exists."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+
+from focaldiffusion.config.load import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -13,6 +16,7 @@ PAGES = [
 ]
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CONFIGURATION = re.compile(r"^```yaml\n# configs/(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -33,6 +37,27 @@ def blocks() -> list[object]:
 def test_python_block_runs(page: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     exec(compile(source, page, "exec"), {"__name__": "__main__"})
+
+
+def configurations() -> list[object]:
+    """Every configuration that a page tells the reader to write, by its name."""
+    return [
+        pytest.param(name, content, id=name)
+        for page in PAGES
+        for name, content in CONFIGURATION.findall(page.read_text(encoding="utf-8"))
+    ]
+
+
+@pytest.mark.parametrize(("name", "content"), configurations())
+def test_configuration_loads(
+    name: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in re.findall(r"\$\{(\w+)\}", content):
+        monkeypatch.setenv(variable, str(tmp_path))
+    folder = tmp_path / "configs"
+    shutil.copytree(ROOT / "configs", folder)
+    (folder / name).write_text(content, encoding="utf-8")
+    assert load_config(folder / name).notices == ()
 
 
 def anchor(heading: str) -> str:

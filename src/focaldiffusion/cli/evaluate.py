@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from focaldiffusion.cli.flags import Commands, check_device, positive_integer
+from focaldiffusion.cli.model_flags import DEFAULT_MODEL
 from focaldiffusion.cli.progress import progress_bars
 
 _BASELINES = ("physics", "argmax", "shape-from-focus", "laplacian-pyramid")
@@ -38,7 +39,7 @@ def add_parser(commands: Commands) -> None:
         action="append",
         metavar="NAME",
         help="compact, the folder or hub id of a checkpoint, or a baseline such as "
-        "physics-aligned; repeatable (default: physics)",
+        f"physics-aligned; repeatable (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--no-baselines",
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output_dir is None:
         raise InputError("--output-dir is missing: the folder for the report.")
     check_device(options.device)
-    models = options.model or ["physics"]
+    models = options.model or [DEFAULT_MODEL]
     if not options.no_baselines:
         models += [name for name in _BASELINES if name not in models]
     plan = Plan(

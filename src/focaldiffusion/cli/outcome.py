@@ -52,6 +52,7 @@ class Outcome:
         height, width = figures["size"]
         rows = [
             ("depth", f"{figures['depth']}; mean confidence {figures['mean_confidence']:.2f}"),
+            ("model", figures["model"]),
             ("alignment", _alignment_text(figures["alignment"])),
             *(("left out", f"{name}: {why}") for name, why in self.left_out.items()),
             ("results", f"{self.output}, best seen in overview.png"),
@@ -97,7 +98,8 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
     Returns:
         `frames` used and their `size` (height, width); `depth_field`, its `depth_range` (1 % and
         99 % quantile, in the field's unit; None where nothing is known) and both in words,
-        `depth`; `mean_confidence`; `alignment`; `rerender_residual_rms_srgb`; `seconds` in all.
+        `depth`; `mean_confidence`; the `model` that completed it; `alignment`;
+        `rerender_residual_rms_srgb`; `seconds` in all.
     """
     from focaldiffusion.io.depth_colours import ColourScale
 
@@ -116,6 +118,7 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
         "depth_range": None if scale is None else [scale.low, scale.high],
         "depth": words.removeprefix("depth "),
         "mean_confidence": provenance["mean_confidence"],
+        "model": provenance["model"],
         "alignment": {
             "mode": provenance["settings"]["align"],
             "reference": opened.frames.names[alignment["reference"]],

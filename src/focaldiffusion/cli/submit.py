@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.flags import Commands
+from focaldiffusion.cli.model_flags import DEFAULT_MODEL
 from focaldiffusion.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def add_parser(commands: Commands) -> None:
     kind.add_argument("--output", type=Path, metavar="ZIP", help="the zip to write")
     kind.add_argument("--check", type=Path, metavar="ZIP", help="a zip to check as the server does")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of ZEDD")
-    parser.add_argument("--model", default="physics", metavar="NAME", help="(default: physics)")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="NAME", help="(default: %(default)s)"
+    )
     parser.add_argument(
         "--fill-m",
         type=float,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.staging import file_errors_named
+from focaldiffusion.io.staging import file_errors_named, write_whole
 
 _INDEX = "cache.json"
 _FORMAT = 1
@@ -188,9 +187,7 @@ def _begin(directory: Path, index: dict[str, Any]) -> None:
             )
         return
     _sample_path(directory, 0).parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{_INDEX}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text.encode())
 
 
 def _read_index(path: Path) -> dict[str, Any]:

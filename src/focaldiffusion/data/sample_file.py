@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
 from focaldiffusion.estimate import Estimate
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.io.staging import file_errors_named
+from focaldiffusion.io.staging import file_errors_named, write_whole
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.physics.calibrate import BlurScale
 from focaldiffusion.physics.psf import PSF
@@ -81,13 +80,8 @@ def write_sample(path: Path, sample: StackSample) -> None:
     }
     # One entry of notes: several would come in an order that differs from file to file.
     data = save(known, metadata={"notes": json.dumps(notes)})
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     with file_errors_named(path.parent):
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, data)
 
 
 def read_sample(path: Path) -> StackSample:

@@ -33,6 +33,20 @@ def file_errors_named(directory: Path) -> Iterator[None]:
         ) from error
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears complete or not at all, whoever else writes it at the same time.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 @contextmanager
 def staging(directory: Path, names: Sequence[str]) -> Iterator[Path]:
     """A hidden folder to write files into; they reach `directory` only if the block completes.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.depth import DepthCodec
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.staging import file_errors_named
+from focaldiffusion.io.staging import file_errors_named, write_whole
 from focaldiffusion.models.conditioning import FEATURES, Proposal, SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS
 from focaldiffusion.training.examples import Examples, Truth
@@ -69,7 +68,7 @@ class KeptExamples:
         with file_errors_named(directory):
             directory.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                _write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+                write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
             try:
                 there = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
@@ -103,7 +102,7 @@ class KeptExamples:
         small = packed(examples)
         for index, draw in enumerate(draws):
             with file_errors_named(self.directory):
-                _write(self._path(draw), _file_of(small, index))
+                write_whole(self._path(draw), _file_of(small, index))
 
     def _path(self, draw: Draw) -> Path:
         return self.directory / f"{draw.source}-{draw.sample:07d}.safetensors"
@@ -193,9 +192,3 @@ def _read(path: Path) -> Examples:
         return _with_maps(truth, maps)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({error}). Remove it.") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
