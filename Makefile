@@ -1,4 +1,5 @@
 # make demo    install, then reconstruct an example stack (EXAMPLE=folder for another)
+# make figures install, then the figures and the picture of the README that need no other files
 # make test    install with the development tools, then lint, type check and test
 # make clean   remove what these made, the virtual environment included
 #
@@ -14,6 +15,13 @@ demo: $(VENV)/installed
 	@echo
 	@echo "Frames, all-in-focus image, depth and confidence side by side: outputs/demo/overview.png"
 	@echo "Full resolution: outputs/demo/all_in_focus.png, outputs/demo/depth_colored.png"
+
+figures: $(VENV)/installed
+	$(BIN)/focaldiffusion evaluate --dataset examples --data-root examples --model compact --output-dir outputs/figures/examples
+	$(BIN)/focaldiffusion evaluate --dataset procedural --model compact --output-dir outputs/figures/procedural
+	$(BIN)/focaldiffusion infer $(EXAMPLE) --output outputs/figures/picture --overwrite
+	@echo
+	@echo "Tables: outputs/figures/*/report.html. The picture: outputs/figures/picture/overview.png"
 
 # pytest comes last, so that its summary ends the output.
 test: $(VENV)/installed-dev
@@ -39,7 +47,7 @@ ensure_venv = test -x $(BIN)/python || { \
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 
 clean:
-	rm -rf $(VENV) outputs/demo build focaldiffusion.egg-info src/focaldiffusion.egg-info
+	rm -rf $(VENV) outputs/demo outputs/figures build focaldiffusion.egg-info src/focaldiffusion.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: demo test clean
+.PHONY: demo figures test clean

@@ -236,7 +236,7 @@ def test_results_and_summary(
     lines = out.splitlines()
     assert lines[0] == "plant: 3 frames of 96x64, calibrated"
     assert lines[1].startswith("  depth      0.")
-    assert lines[2] == "  model      compact"
+    assert lines[2] == "  model      physics"
     assert lines[3] == "  alignment  not needed"
     assert lines[-1] == f"  results    {output}, best seen in overview.png"
     depth_m = np.load(output / "depth.npy")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PHYSICS = "physics"
 """The name of the physical estimate, which is no model."""
 
-DEFAULT_MODEL = "compact"
-"""What reconstructs where --model is not given: the model that comes with the package."""
+DEFAULT_MODEL = PHYSICS
+"""What reconstructs where --model is not given."""
 
 _GENERATING = ("steps", "ensemble", "seed", "tile_px")
 _OF_MODELS = (*_GENERATING, "fill_unsharp", "config", "base_model", "dtype", "attention")
