@@ -13,11 +13,9 @@ import pytest
 import torch
 from command_line import names
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler,
-)
 from hub_server import COMMIT, GATED, Hub, serving
 from huggingface_hub import constants
+from miniature import TINY, empty_prompt, save_base
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -35,10 +33,7 @@ from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, SURROUNDINGS, Proposal
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
-from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.models.prompt import EmptyPrompt
 
-TINY = PRESETS["tiny"]
 PROVENANCE: dict[str, Any] = {"steps": 3, "data": ["procedural"], "loss": 0.25}
 
 
@@ -85,27 +80,12 @@ def saved(folder: Path, name: str = "tiny", **settings: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text-to-image model in miniature, as Stable Diffusion 3.5's folder is laid out."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    channels = TINY.image_channels
-    SD3Transformer2DModel(
-        **TINY.network, in_channels=channels, out_channels=channels
-    ).save_pretrained(folder / "transformer")
-    FocalDiffusionPipeline.from_preset("tiny").vae.save_pretrained(folder / "vae")
-    FlowMatchEulerDiscreteScheduler(shift=2.0).save_pretrained(folder / "scheduler")
-    return folder
-
-
-def prompt() -> EmptyPrompt:
-    one = EmptyPrompt(TINY.prompt_tokens, TINY.prompt_channels, TINY.pooled_prompt_channels)
-    one.prompt_embeds.normal_(generator=torch.Generator().manual_seed(3))
-    return one
+    return save_base(tmp_path_factory.mktemp("base"))
 
 
 def with_adapter(base: Path) -> FocalDiffusionPipeline:
     """A widened base model with a trained LoRA of another scale than PEFT's own."""
-    model = widened_base(ModelConfig(base_model_id=str(base)), prompt())
+    model = widened_base(ModelConfig(base_model_id=str(base)), empty_prompt())
     torch.manual_seed(1)
     model.denoiser.add_adapter(
         LoraConfig(r=2, lora_alpha=6, init_lora_weights=False, target_modules=list(LORA_TARGETS))
@@ -147,7 +127,7 @@ def test_an_adapter_comes_back_bit_for_bit(base: Path, tmp_path: Path) -> None:
     assert loaded.scheduler.config.shift == 2.0
     assert names(tmp_path / "out") == ["adapter", DESCRIPTION, "prompt", "widened.safetensors"]
     # The adapter is what `denoiser` would be without it, plus something.
-    untouched = widened_base(ModelConfig(base_model_id=str(base)), prompt())
+    untouched = widened_base(ModelConfig(base_model_id=str(base)), empty_prompt())
     assert not torch.equal(output(randomised(untouched, ALWAYS_TRAINED)), output(model))
 
 

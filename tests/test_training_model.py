@@ -12,27 +12,19 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from command_line import names
-from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler,
-)
+from miniature import TINY, empty_prompt, save_base
 from training_runs import checkpoint, config_of, losses, state, val_sources, write_stacks
 
 from focaldiffusion.checkpoint import find_checkpoint, load_model
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
 from focaldiffusion.models.hub import TEXT_ENCODERS
-from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.training import model as model_module
 from focaldiffusion.training.mean import Mean
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
 from focaldiffusion.training.trainer import train
-
-TINY = PRESETS["tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +34,8 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text-to-image model in miniature, as Stable Diffusion 3.5's folder is laid out."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    channels = TINY.image_channels
-    SD3Transformer2DModel(
-        **TINY.network, in_channels=channels, out_channels=channels
-    ).save_pretrained(folder / "transformer")
-    FocalDiffusionPipeline.from_preset("tiny").vae.save_pretrained(folder / "vae")
-    FlowMatchEulerDiscreteScheduler().save_pretrained(folder / "scheduler")
+    """A text-to-image model in miniature, with the text encoders' folders."""
+    folder = save_base(tmp_path_factory.mktemp("base"))
     for part in TEXT_ENCODERS:  # which nothing loads where their prompt is known
         (folder / part).mkdir(exist_ok=True)
     return folder
@@ -60,9 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """That model, whose empty prompt lies in the cache: test_models_prompt.py makes one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    prompt = EmptyPrompt(TINY.prompt_tokens, TINY.prompt_channels, TINY.pooled_prompt_channels)
-    prompt.prompt_embeds.normal_(generator=torch.Generator().manual_seed(3))
-    prompt.save_pretrained(model_module._prompt_cache(folder))
+    empty_prompt().save_pretrained(model_module._prompt_cache(folder))
     return str(folder)
 
 

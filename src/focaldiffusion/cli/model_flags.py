@@ -167,7 +167,7 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
     if options.config is not None:
         from focaldiffusion.config.load import load_config
 
-        loaded = load_config(options.config)
+        loaded = load_config(options.config, only=["model"])
         for notice in loaded.notices:
             print(f"note: {notice}", file=sys.stderr)
         checkpoint.check(loaded.config.model, base_model=options.base_model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -31,12 +31,15 @@ class Loaded:
     notices: tuple[str, ...]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+def load_config(
+    path: Path, overrides: Sequence[str] = (), only: Collection[str] | None = None
+) -> Loaded:
     """Read a configuration file, what it builds on, and what the command line says otherwise.
 
     Args:
         path: a YAML file.
         overrides: `key.path=value` each, laid over the file in turn.
+        only: the blocks that are wanted; others are not checked, and have their defaults.
 
     Raises:
         InputError: the first problem, with its file and line (or override) and its key.
@@ -45,8 +48,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     # Before they are merged: an old name in one layer replaces the new one of a lower layer.
     notices = tuple(notice for layer in layers for notice in translate(layer))
     block: Block = reduce(merged, layers, Block())
+    wanted = {key: value for key, value in block.items() if only is None or key in only}
     try:
-        return Loaded(Config.model_validate(block), notices)
+        return Loaded(Config.model_validate(wanted), notices)
     except ValidationError as error:
         raise InputError(sentence(error, block, str(path))) from error
 
