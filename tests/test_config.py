@@ -371,3 +371,14 @@ def test_the_resolved_file_has_every_default() -> None:
     text = Path("resolved.yaml").read_text()
     assert "warmup_steps: 0" in text
     assert "focal_stack_size: 5" in text
+
+
+def test_a_block_that_is_not_wanted_is_not_read_but_an_unknown_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("model: {preset: tiny}\ndata: {data_root: '${NOT_SET}'}\n")
+    assert load_config(path, only=["model"]).config.model.preset == "tiny"
+    path.write_text("modle: {preset: tiny}\n")
+    with pytest.raises(InputError, match="modle"):
+        load_config(path, only=["model"])

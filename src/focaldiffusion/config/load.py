@@ -48,7 +48,8 @@ def load_config(
     # Before they are merged: an old name in one layer replaces the new one of a lower layer.
     notices = tuple(notice for layer in layers for notice in translate(layer))
     block: Block = reduce(merged, layers, Block())
-    wanted = {key: value for key, value in block.items() if only is None or key in only}
+    unwanted = set() if only is None else Config.model_fields.keys() - set(only)
+    wanted = {key: value for key, value in block.items() if key not in unwanted}
     try:
         return Loaded(Config.model_validate(wanted), notices)
     except ValidationError as error:
