@@ -147,7 +147,9 @@ def estimate_depth(stack: FocalStack, psf: PSF, stage: Stage = silent) -> Estima
             else:
                 evidence = sweep(stack, scale, psf, progress=count)
         with stage("completing") as count:
-            completion = complete(evidence, progress=count)
+            falls_with_distance = stack.axis == "inverse_depth_dpt"
+            background = float(stack.focus_coordinates.min()) if falls_with_distance else None
+            completion = complete(evidence, background=background, progress=count)
         with stage("checking"):
             trust, residual_rms = _checked(stack, evidence, completion, scale, psf)
         return Estimate(

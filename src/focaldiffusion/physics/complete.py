@@ -1,15 +1,16 @@
 """Completion: from a posterior that is silent on bare walls to one depth at every pixel.
 
-First semi-global matching (Hirschmüller, Stereo Processing by Semiglobal Matching and Mutual
-Information, 2008): the evidence of textured pixels travels along eight directions, freely within
-a surface and at a price across image edges, where depth may jump. That decides which surface a
-pixel belongs to. Then weighted least squares: where evidence is weak, the directions
-disagree, and the smoothest surface between the pixels where they agree replaces them.
+On blocks of pixels: what is to be completed is large. First a `matching` of the hypotheses;
+through what its directions agree on go the `planes` of the scene. Then matching of hypotheses
+and planes together, twice, because its ways are straight: what all directions found is added
+to what each block knows, and travels on, round corners. Pixels follow the blocks of their own
+colour. Then weighted least squares: where evidence is weak, the directions disagree, and the
+smoothest surface between the pixels where they agree replaces them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -20,16 +21,17 @@ from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.sweep import POSTERIOR_STRENGTH, box_mean, refine_minimum
+from focaldiffusion.physics.matching import DIRECTIONS, EDGE_STD, Labels, aggregate
+from focaldiffusion.physics.planes import plane_basis, propose_planes
+from focaldiffusion.physics.sweep import box_mean, refine_minimum
 
-_STEP_PRICE = 0.2 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
-_JUMP_PRICE = 6.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels ...
 _MATCHED_WEIGHT = 1e-3  # ... and one whose directions disagree over √(λ / this), 32 pixels
-_NEIGHBOURHOOD_PX = 8  # half window over which agreement is asked for
+_NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement is asked for
+_BLOCK_PX = 3  # side of the blocks that are matched
+_NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # side at which the solution starts
-_EDGE_STD = 0.03  # sRGB difference of neighbours at which a jump costs e times less
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +41,9 @@ class Completion:
     Attributes:
         coordinate: (H, W) in the unit of the evidence's axis, no gaps.
         agreement: (H, W) in [0, 1], the share of the eight directions whose evidence leads to
-            the same hypothesis or the next. It tells a surface that texture on all sides
-            supports from a guess; but where there is no evidence at all, all agree on nothing.
+            this surface by itself, or to a hypothesis beside it. It tells a surface that texture
+            on all sides supports from a guess; but where there is no evidence at all, all agree
+            on nothing.
     """
 
     coordinate: Tensor
@@ -48,25 +51,64 @@ class Completion:
 
 
 def complete(
-    evidence: Evidence, *, progress: Callable[[int, int], None] | None = None
+    evidence: Evidence,
+    *,
+    background: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Completion:
     """The most plausible surface through the evidence.
 
     Args:
         evidence: the posterior and the image whose edges guide the jumps.
-        progress: called with the directions done, of eight.
+        background: on an axis that falls with distance, the farthest depth that is taken for
+            what lies behind an outline without evidence of its own, as a rule the farthest
+            focus; None on an axis that does not tell near from far.
+        progress: called with the directions done and in all.
 
     Returns:
         The surface. Not differentiable; `Evidence.mean` is.
     """
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, 3 * DIRECTIONS)
+
     with torch.no_grad():
         guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
-        # Not held by a name here, so that `aggregate` can let it go when it turns it.
-        total, choices = aggregate(_cost(evidence), guide, progress)
-        matched = _without_specks(refine_minimum(total, evidence.hypotheses))
-        agreement = ((choices - total.argmin(0)).abs() <= 1).to(matched).mean(0)
-        certainty = (agreement * box_mean(agreement, _NEIGHBOURHOOD_PX)) ** 2
-        return Completion(smooth(matched, certainty, guide), agreement)
+        of_blocks, guide_of_blocks = _match(evidence, guide, background, count)
+        coordinate, agreement, certainty = _follow_blocks(of_blocks, guide_of_blocks, guide)
+        # The weights of blocks sum to 1 but for rounding.
+        return Completion(smooth(coordinate, certainty, guide), agreement.clamp_max(1))
+
+
+def _match(
+    evidence: Evidence, guide: Tensor, background: float | None, progress: Callable[[], None]
+) -> tuple[Tensor, Tensor]:
+    """Surface, agreement and certainty (3, h, w) of blocks of pixels, and the guide of them."""
+    blocks = _blocks(guide)
+    cost = _blocks(_cost(evidence)) * _BLOCK_PX**2
+    labels = Labels(evidence.hypotheses, blocks.new_zeros(0, *blocks.shape[1:]))
+    total, choices = aggregate(cost, blocks, labels, progress)
+    own_certainty = _blocks(evidence.certainty[None])[0]
+    certainty = own_certainty * _certainty(_agreement(labels, total, choices))
+    planes = propose_planes(_surface(labels, total), certainty, labels.hypotheses)
+
+    basis = plane_basis(planes, *blocks.shape[1:])
+    labels = Labels(labels.hypotheses, torch.einsum("pc,chw->phw", planes, basis), background)
+    cost = labels.cost(cost)
+    total, witnesses = aggregate(cost, blocks, labels, progress)
+    heard = total.sub_(total.amin(0)).div_(DIRECTIONS)
+    total, choices = aggregate(cost + heard, blocks, labels, progress)
+    fields = (
+        _surface(labels, total),
+        # The directions of the second time have heard the same: they are no witnesses of it.
+        _agreement(labels, total, witnesses),
+        _certainty(_agreement(labels, total, choices)),
+    )
+    return torch.stack(fields), blocks
 
 
 def _cost(evidence: Evidence) -> Tensor:
@@ -75,38 +117,60 @@ def _cost(evidence: Evidence) -> Tensor:
     return (evidence.posterior / highest).clamp_min(1e-30).log_().neg_()
 
 
-def aggregate(
-    cost: Tensor, guide: Tensor, progress: Callable[[int, int], None] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Sum of the path costs over eight directions, and what each direction alone would choose.
+def _surface(labels: Labels, total: Tensor) -> Tensor:
+    """(H, W) depth of the lowest sums of path costs (K + P, H, W)."""
+    hypotheses = labels.hypotheses
+    index = total.argmin(0)
+    level = refine_minimum(total[: len(hypotheses)], hypotheses)
+    surface = torch.where(index < len(hypotheses), level, labels.coordinate(index))
+    return _without_specks(surface)
 
-    Along a path, L_k(x) = C_k(x) + min(L_k, L_{k±1} + step, min_j L_j + jump) - min_j L_j, taken
-    at the previous pixel; `jump` falls with the difference of the guide between the two.
 
-    Args:
-        cost: C, (K, H, W).
-        guide: (3, H, W) sRGB.
-        progress: called with the directions done, of eight.
+def _agreement(labels: Labels, total: Tensor, choices: Tensor) -> Tensor:
+    """(H, W) share of the choices (8, H, W) at the hypothesis of the lowest sum or the next."""
 
-    Returns:
-        (K, H, W) sum, and (8, H, W) the index of the lowest path cost of each direction.
+    def rank(coordinate: Tensor) -> Tensor:
+        return torch.searchsorted(labels.hypotheses, coordinate.contiguous())
+
+    apart = rank(labels.coordinate(choices)) - rank(labels.coordinate(total.argmin(0)))
+    return (apart.abs() <= 1).to(total).mean(0)
+
+
+def _certainty(agreement: Tensor) -> Tensor:
+    return (agreement * box_mean(agreement, _NEIGHBOURHOOD)) ** 2
+
+
+def _blocks(planes: Tensor) -> Tensor:
+    """(C, h, w) means over blocks of pixels; those at the right and lower border may be smaller."""
+    return functional.avg_pool2d(planes[None], _BLOCK_PX, ceil_mode=True, count_include_pad=False)[
+        0
+    ]
+
+
+def _follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor) -> Tensor:
+    """(C, h, w) of blocks to (C, H, W) of pixels, each like the blocks nearby of its own colour.
+
+    Joint bilateral upsampling (Kopf et al. 2007) without weights of distance.
     """
-    total = torch.zeros_like(cost)
-    choices = torch.empty((8, *cost.shape[1:]), dtype=torch.int16, device=cost.device)
-    done = 0
-    for transposed in (False, True):
-        # Rows first: a step down moves all pixels of a row at once, straight or diagonally.
-        if transposed:
-            cost, guide = cost.transpose(1, 2).contiguous(), guide.transpose(1, 2).contiguous()
-            total = total.transpose(1, 2).contiguous()
-        for down in (1, -1):
-            for aside in (0,) if transposed else (0, 1, -1):
-                choice = choices[done].T if transposed else choices[done]
-                _add_paths(total, choice, cost, guide, down, aside)
-                done += 1
-                if progress is not None:
-                    progress(done, 8)
-    return total.transpose(1, 2).contiguous(), choices
+    height, width = guide.shape[1:]
+    rows = torch.arange(height, device=guide.device)[:, None] // _BLOCK_PX
+    columns = torch.arange(width, device=guide.device) // _BLOCK_PX
+    window = 2 * _NEAR_BLOCKS + 1
+    padded = functional.pad(
+        torch.cat([guide_of_blocks, values])[None], (_NEAR_BLOCKS,) * 4, mode="replicate"
+    )[0]
+
+    def blocks_at(fields: Tensor) -> Iterator[Tensor]:
+        for down in range(window):
+            for right in range(window):
+                yield fields[:, rows + down, columns + right]
+
+    unlike = torch.stack([(near - guide).square().sum(0) for near in blocks_at(padded[:3])])
+    weights = (unlike / (-2 * EDGE_STD**2)).softmax(0)
+    return sum(
+        (weight * near for weight, near in zip(weights, blocks_at(padded[3:]), strict=True)),
+        start=torch.zeros_like(values[:, :1, :1]),
+    )
 
 
 def _without_specks(plane: Tensor) -> Tensor:
@@ -142,8 +206,8 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
         )[0, 0]
     else:
         start = values
-    down = _SMOOTHNESS * torch.exp(-guide.diff(dim=1).square().sum(0).sqrt() / _EDGE_STD)
-    across = _SMOOTHNESS * torch.exp(-guide.diff(dim=2).square().sum(0).sqrt() / _EDGE_STD)
+    down = _SMOOTHNESS * torch.exp(-guide.diff(dim=1).square().sum(0).sqrt() / EDGE_STD)
+    across = _SMOOTHNESS * torch.exp(-guide.diff(dim=2).square().sum(0).sqrt() / EDGE_STD)
 
     def system(u: Tensor) -> Tensor:
         vertical, horizontal = down * u.diff(dim=0), across * u.diff(dim=1)
@@ -178,32 +242,3 @@ def _conjugate_gradients(
         previous, energy = energy, (residual * scaled).sum()
         direction = scaled + (energy / previous.clamp_min(1e-30)) * direction
     return solution
-
-
-def _add_paths(
-    total: Tensor, choice: Tensor, cost: Tensor, guide: Tensor, down: int, aside: int
-) -> None:
-    """Add the path costs of the direction (aside, down) to `total`, row by row.
-
-    The index of the lowest goes to `choice` (H, W).
-    """
-    height, width = cost.shape[1:]
-    rows = range(height) if down == 1 else range(height - 1, -1, -1)
-    # Pixels of a row that have a predecessor in it, and those predecessors.
-    here = slice(max(aside, 0), width + min(aside, 0))
-    there = slice(max(-aside, 0), width + min(-aside, 0))
-    previous = lowest_path = None
-    for y in rows:
-        path = cost[:, y].clone()
-        if previous is not None and lowest_path is not None:
-            before, lowest = previous[:, there], lowest_path[there]
-            difference = (guide[:, y, here] - guide[:, y - down, there]).square().sum(0).sqrt()
-            jump = (_JUMP_PRICE * torch.exp(-difference / _EDGE_STD)).clamp_min(_STEP_PRICE)
-            best = torch.minimum(before, lowest + jump)
-            best[1:] = torch.minimum(best[1:], before[:-1] + _STEP_PRICE)
-            best[:-1] = torch.minimum(best[:-1], before[1:] + _STEP_PRICE)
-            path[:, here] += best - lowest
-        total[:, y] += path
-        # One pass for both, and faster than `argmin` alone.
-        lowest_path, choice[y] = path.min(0)
-        previous = path

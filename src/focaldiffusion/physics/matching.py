@@ -1,0 +1,183 @@
+"""Semi-global matching: which surface each pixel belongs to.
+
+The evidence of textured pixels travels along eight directions, freely within a surface and at a
+price across image edges, where depth may jump (Hirschmüller, Stereo Processing by Semiglobal
+Matching and Mutual Information, 2008). A label is the depth of a hypothesis, or a plane of the
+scene: evidence travels along a slanted plane as freely as along a level one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.physics.sweep import POSTERIOR_STRENGTH
+
+DIRECTIONS = 8
+EDGE_STD = 0.03
+"""sRGB difference of neighbours at which a jump costs e times less."""
+
+_STEP_PRICE = 0.2 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
+_JUMP_PRICE = 6.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
+_OUTLINE_PX = 2  # a jump to what is farther is cheap within so much of an outline,
+_OUTLINE_STD = 0.06  # e times for each such sRGB difference
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What a pixel may belong to: the depth of a hypothesis, or a plane of the scene.
+
+    Attributes:
+        hypotheses: (K,) ascending; the first K labels.
+        planes: (P, H, W) depth of the planes at each pixel, in the unit of the hypotheses; the
+            labels that follow.
+        background: how far cheap jumps lead on an axis that falls with distance, see
+            `aggregate`; None on one that does not tell near from far.
+    """
+
+    hypotheses: Tensor
+    planes: Tensor
+    background: float | None = None
+
+    def cost(self, cost: Tensor) -> Tensor:
+        """(K + P, H, W) from the cost of the hypotheses (K, H, W), linear between them.
+
+        A plane that leaves the range of the hypotheses costs a jump.
+        """
+        last = len(self.hypotheses) - 1
+        right = torch.searchsorted(self.hypotheses, self.planes.contiguous()).clamp(1, last)
+        before, after = self.hypotheses[right - 1], self.hypotheses[right]
+        share = ((self.planes - before) / (after - before)).clamp(0, 1)
+        planes = torch.lerp(cost.gather(0, right - 1), cost.gather(0, right), share)
+        outside = (self.planes < self.hypotheses[0]) | (self.planes > self.hypotheses[-1])
+        return torch.cat([cost, planes.masked_fill(outside, _JUMP_PRICE)])
+
+    def coordinate(self, index: Tensor) -> Tensor:
+        """The depth of labels (..., H, W) of whole images."""
+        count = len(self.hypotheses)
+        level = self.hypotheses[index.clamp_max(count - 1).long()]
+        if not len(self.planes):
+            return level
+        of_plane = (index - count).clamp_min(0).long().reshape(-1, *index.shape[-2:])
+        return torch.where(index < count, level, self.planes.gather(0, of_plane).view_as(level))
+
+    def row(self, y: int) -> Tensor:
+        """(K + P, W) depths along a row."""
+        level = self.hypotheses[:, None].expand(-1, self.planes.shape[-1])
+        return torch.cat([level, self.planes[:, y]])
+
+    def transposed(self) -> Labels:
+        """Those of the transposed image."""
+        return replace(self, planes=self.planes.transpose(1, 2).contiguous())
+
+
+def aggregate(
+    cost: Tensor,
+    guide: Tensor,
+    labels: Labels,
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, Tensor]:
+    """Sum of the path costs over eight directions, and what each direction alone would choose.
+
+    Along a path, L_k(x) = C_k(x) + min(L_k, L_{k±1} + step, min_j L_j + jump_k) - min_j L_j,
+    taken at the previous pixel; only hypotheses have a next one to step to. `jump` falls with the
+    difference of the guide between the two pixels.
+
+    With a `labels.background`, two things more. An outline belongs to what is nearer, and the
+    blur of the nearer surface lies on both of its sides, over the farther one as well: so near it
+    a jump to what is farther is cheap whichever side of it the path is on. And a jump to what is
+    farther than the background costs its whole price everywhere: where evidence is faint, paths
+    would run to the end of the hypotheses.
+
+    Args:
+        cost: C, (K + P, H, W).
+        guide: (3, H, W) sRGB.
+        labels: what the costs are of.
+        progress: called after each direction.
+
+    Returns:
+        (K + P, H, W) sum, and (8, H, W) the index of the lowest path cost of each direction.
+    """
+    total = torch.zeros_like(cost)
+    choices = torch.empty((DIRECTIONS, *cost.shape[1:]), dtype=torch.int16, device=cost.device)
+    farther = (_JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)).clamp_min(_STEP_PRICE)
+    done = 0
+    for transposed in (False, True):
+        # Rows first: a step down moves all pixels of a row at once, straight or diagonally.
+        if transposed:
+            cost, guide = cost.transpose(1, 2).contiguous(), guide.transpose(1, 2).contiguous()
+            total = total.transpose(1, 2).contiguous()
+            labels, farther = labels.transposed(), farther.T
+        for down in (1, -1):
+            for aside in (0,) if transposed else (0, 1, -1):
+                choice = choices[done].T if transposed else choices[done]
+                _add_paths(total, choice, cost, guide, labels, farther, down, aside)
+                done += 1
+                progress()
+    return total.transpose(1, 2).contiguous(), choices
+
+
+def _outlines(guide: Tensor) -> Tensor:
+    """(H, W) the largest difference of neighbours within `_OUTLINE_PX`."""
+    down = guide.diff(dim=1).square().sum(0).sqrt()
+    across = guide.diff(dim=2).square().sum(0).sqrt()
+    difference = guide.new_zeros(guide.shape[1:])
+    for step, before, after in (
+        (down, difference[:-1], difference[1:]),
+        (across, difference[:, :-1], difference[:, 1:]),
+    ):
+        torch.maximum(before, step, out=before)
+        torch.maximum(after, step, out=after)
+    window = 2 * _OUTLINE_PX + 1
+    return functional.max_pool2d(difference[None], window, 1, _OUTLINE_PX)[0]
+
+
+def _add_paths(
+    total: Tensor,
+    choice: Tensor,
+    cost: Tensor,
+    guide: Tensor,
+    labels: Labels,
+    farther: Tensor,
+    down: int,
+    aside: int,
+) -> None:
+    """Add the path costs of the direction (aside, down) to `total`, row by row.
+
+    The index of the lowest goes to `choice` (H, W).
+    """
+    height, width = cost.shape[1:]
+    count = len(labels.hypotheses)
+    background = labels.background
+    rows = range(height) if down == 1 else range(height - 1, -1, -1)
+    # Pixels of a row that have a predecessor in it, and those predecessors.
+    here = slice(max(aside, 0), width + min(aside, 0))
+    there = slice(max(-aside, 0), width + min(-aside, 0))
+    previous = lowest_path = previous_depth = None
+    for y in rows:
+        path = cost[:, y].clone()
+        depth = None if background is None else labels.row(y)
+        if previous is not None and lowest_path is not None:
+            before, lowest = previous[:, there], lowest_path[there]
+            difference = (guide[:, y, here] - guide[:, y - down, there]).square().sum(0).sqrt()
+            jump = (_JUMP_PRICE * torch.exp(-difference / EDGE_STD)).clamp_min(_STEP_PRICE)
+            if background is not None and depth is not None and previous_depth is not None:
+                behind = depth[:, here] <= previous_depth[there]
+                jump = torch.where(behind, torch.minimum(jump, farther[y, here]), jump)
+                jump = jump.masked_fill(depth[:, here] < background, _JUMP_PRICE)
+            best = torch.minimum(before, lowest + jump)
+            level, stepping = best[:count], before[:count] + _STEP_PRICE
+            torch.minimum(level[1:], stepping[:-1], out=level[1:])
+            torch.minimum(level[:-1], stepping[1:], out=level[:-1])
+            path[:, here] += best - lowest
+        total[:, y] += path
+        # One pass for both, and faster than `argmin` alone.
+        lowest_path, index = path.min(0)
+        choice[y] = index
+        if depth is not None:
+            previous_depth = depth.gather(0, index[None])[0]
+        previous = path
