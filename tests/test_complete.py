@@ -150,6 +150,18 @@ def test_what_lies_behind_an_outline_is_no_farther_than_the_background():
         assert (coordinate[:12] - background).abs().max() < 0.5
 
 
+def test_pixels_follow_blocks_of_their_own_colour():
+    # The edge runs through the middle of a column of blocks; the last ones are cut off.
+    guide = torch.full((3, 31, 62), 0.3)
+    guide[:, :, 40:] = 0.6
+    blocks = complete_module._blocks(guide)
+    assert blocks.shape == (3, 11, 21)
+    values = torch.where(torch.arange(21) < 13, 1.0, 2.0).expand(2, 11, 21)
+    pixels = complete_module._follow_blocks(values, blocks, guide)
+    expected = torch.where(torch.arange(62) < 40, 1.0, 2.0).expand(2, 31, 62)
+    torch.testing.assert_close(pixels, expected)
+
+
 def test_progress_counts_the_directions_of_all_rounds():
     calls: list[tuple[int, int]] = []
     nowhere = torch.zeros(8, 8, dtype=torch.bool)

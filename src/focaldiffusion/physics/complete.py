@@ -142,9 +142,8 @@ def _certainty(agreement: Tensor) -> Tensor:
 
 def _blocks(planes: Tensor) -> Tensor:
     """(C, h, w) means over blocks of pixels; those at the right and lower border may be smaller."""
-    return functional.avg_pool2d(planes[None], _BLOCK_PX, ceil_mode=True, count_include_pad=False)[
-        0
-    ]
+    means = functional.avg_pool2d(planes[None], _BLOCK_PX, ceil_mode=True, count_include_pad=False)
+    return means[0]
 
 
 def _follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor) -> Tensor:
@@ -174,7 +173,7 @@ def _follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor) -> Te
 
 
 def _without_specks(plane: Tensor) -> Tensor:
-    """Median over 5x5 pixels: a wrong pixel among right ones would spread in least squares."""
+    """Median over 5x5: a wrong block among right ones would spread in least squares."""
     median = cv2.medianBlur(np.ascontiguousarray(plane.cpu().numpy(), np.float32), 5)
     return torch.from_numpy(median).to(plane)
 
