@@ -143,11 +143,25 @@ def test_what_lies_behind_an_outline_is_no_farther_than_the_background():
     image[:, 30:70, 40:90] = 0.2
     blurred = torch.zeros(size, dtype=torch.bool)
     blurred[27:73, 37:93] = True
-    faint = -0.01 * torch.arange(12.0)[:, None, None].expand(-1, *size)
+    faint = -0.03 * torch.arange(12.0)[:, None, None].expand(-1, *size)
     evidence = known(torch.full(size, 9.0), blurred, faint, image)
-    for background in (2.0, 4.0):
+    for background in (5.0, 7.0):
         coordinate = complete(evidence, background=background).coordinate
         assert (coordinate[:12] - background).abs().max() < 0.5
+
+
+def test_what_is_behind_is_no_farther_than_twice_what_is_seen():
+    # The farthest focus is at infinity; the lower half of a picture shows a board, the upper
+    # half, of another colour, nothing but a faint wish for infinity.
+    size = (96, 128)
+    image = torch.full((3, *size), 0.6)
+    image[:, 48:] = 0.2
+    board = torch.zeros(size, dtype=torch.bool)
+    board[46:] = True
+    faint = -0.01 * torch.arange(12.0)[:, None, None].expand(-1, *size)
+    evidence = known(torch.full(size, 8.0), board, faint, image)
+    coordinate = complete(evidence, background=0.0).coordinate
+    assert (coordinate[:36] - 4).abs().max() < 0.5
 
 
 def test_pixels_follow_blocks_of_their_own_colour():

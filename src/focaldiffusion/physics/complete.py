@@ -22,7 +22,7 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.physics.matching import DIRECTIONS, EDGE_STD, Labels, aggregate
-from focaldiffusion.physics.planes import plane_basis, propose_planes
+from focaldiffusion.physics.planes import LEAST_CERTAINTY, plane_basis, propose_planes
 from focaldiffusion.physics.sweep import box_mean, refine_minimum
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels ...
@@ -30,6 +30,8 @@ _MATCHED_WEIGHT = 1e-3  # ... and one whose directions disagree over √(λ / th
 _NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement is asked for
 _BLOCK_PX = 3  # side of the blocks that are matched
 _NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
+_FARTHEST_SHARE = 0.02  # of the sure blocks; what is behind them has at least ...
+_FARTHER = 0.5  # ... so much of their inverse depth: a bare wall is not at infinity
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # side at which the solution starts
 
@@ -62,7 +64,8 @@ def complete(
         evidence: the posterior and the image whose edges guide the jumps.
         background: on an axis that falls with distance, the farthest depth that is taken for
             what lies behind an outline without evidence of its own, as a rule the farthest
-            focus; None on an axis that does not tell near from far.
+            focus; nor is it put at more than twice the distance of what is surely seen. None on
+            an axis that does not tell near from far.
         progress: called with the directions done and in all.
 
     Returns:
@@ -94,7 +97,11 @@ def _match(
     total, choices = aggregate(cost, blocks, labels, progress)
     own_certainty = _blocks(evidence.certainty[None])[0]
     certainty = own_certainty * _certainty(_agreement(labels, total, choices))
-    planes = propose_planes(_surface(labels, total), certainty, labels.hypotheses)
+    surface = _surface(labels, total)
+    planes = propose_planes(surface, certainty, labels.hypotheses)
+    sure = surface[certainty > LEAST_CERTAINTY]
+    if background is not None and len(sure):
+        background = max(background, _FARTHER * float(sure.quantile(_FARTHEST_SHARE)))
 
     basis = plane_basis(planes, *blocks.shape[1:])
     labels = Labels(labels.hypotheses, torch.einsum("pc,chw->phw", planes, basis), background)

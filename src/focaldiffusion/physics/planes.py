@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _GRID = 64  # cells along the longer side; each gives its most certain pixel
-_LEAST_CERTAINTY = 0.03  # of a pixel that says anything
+LEAST_CERTAINTY = 0.03  # of a pixel that says anything
 _SMALLEST_WINDOW = 8  # cells
 _TRIPLES = 24  # of each window
 _PER_WINDOW = 3  # planes kept of each window
@@ -60,13 +60,13 @@ def propose_planes(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) ->
     proposals = []
     rng = np.random.default_rng(0)
     for down, across in _windows(rows, columns):
-        seen = (weight > _LEAST_CERTAINTY)[down, across]
+        seen = (weight > LEAST_CERTAINTY)[down, across]
         if seen.sum() >= 2 * _WINDOW_SUPPORT:
             inside = (field[..., down, across][..., seen] for field in points)
             proposals += _planes_of(rng, *inside)
     if not proposals:
         return coordinate.new_zeros(0, 3)
-    known = weight > _LEAST_CERTAINTY
+    known = weight > LEAST_CERTAINTY
     planes = np.array(proposals)
     on_plane = _membership(planes, *(field[..., known] for field in points[:3]))
     chosen: list[np.intp] = []
