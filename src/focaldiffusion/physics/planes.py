@@ -16,8 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+MAX_PLANES = 96
+LEAST_CERTAINTY = 0.03
+"""Certainty of a pixel that says anything."""
+
 _GRID = 64  # cells along the longer side; each gives its most certain pixel
-LEAST_CERTAINTY = 0.03  # of a pixel that says anything
 _SMALLEST_WINDOW = 8  # cells
 _TRIPLES = 24  # of each window
 _PER_WINDOW = 3  # planes kept of each window
@@ -25,7 +28,6 @@ _WINDOW_SUPPORT = 4.0  # points that a plane needs in its window ...
 _SUPPORT = 6.0  # ... and in the image, those that earlier planes explain not counted
 _MOST_POINTS = 400  # of a window; more would only take longer
 _REFITS = 3
-MAX_PLANES = 96
 
 _Array = NDArray[np.float64]
 
