@@ -41,6 +41,15 @@ def known(
     )
 
 
+def dark_box() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """An image of a box before a light wall, the box, and the box with its blur around it."""
+    box = torch.zeros(96, 128, dtype=torch.bool)
+    box[30:70, 40:90] = True
+    blurred = torch.zeros_like(box)
+    blurred[27:73, 37:93] = True
+    return torch.where(box, 0.2, 0.6).expand(3, -1, -1), box, blurred
+
+
 def blur_px(inverse_depth_dpt: torch.Tensor, depth_m: torch.Tensor | float) -> torch.Tensor:
     """The error in pixels of blur diameter: what the lens can tell apart."""
     return (inverse_depth_dpt - 1 / torch.as_tensor(depth_m)).abs() * BLUR_SCALE_PX_M
@@ -117,16 +126,12 @@ def test_a_bare_wall_follows_the_plane_of_its_borders():
 def test_a_box_before_a_bare_wall_ends_at_its_outline():
     # The box is known, and so are three pixels around it: at the depth of the box, because its
     # blur lies there. Of the wall behind only the border of the picture is.
-    size = (96, 128)
-    image = torch.full((3, *size), 0.6)
-    image[:, 30:70, 40:90] = 0.2
-    box = torch.zeros(size, dtype=torch.bool)
-    box[30:70, 40:90] = True
-    blurred = torch.zeros_like(box)
-    blurred[27:73, 37:93] = True
+    image, box, blurred = dark_box()
     border = torch.ones_like(box)
     border[6:-6, 6:-6] = False
-    evidence = known(torch.where(border, 2.0, 9.0), border | blurred, torch.zeros(12, *size), image)
+    evidence = known(
+        torch.where(border, 2.0, 9.0), border | blurred, torch.zeros(12, *box.shape), image
+    )
     coordinate = complete(evidence, background=1.0).coordinate
     assert (coordinate[box] - 9).abs().max() < 0.5
     beside = torch.ones_like(box)
@@ -138,13 +143,9 @@ def test_a_box_before_a_bare_wall_ends_at_its_outline():
 
 def test_what_lies_behind_an_outline_is_no_farther_than_the_background():
     # A box and its blur, and nothing around them but a faint wish for the farthest hypothesis.
-    size = (96, 128)
-    image = torch.full((3, *size), 0.6)
-    image[:, 30:70, 40:90] = 0.2
-    blurred = torch.zeros(size, dtype=torch.bool)
-    blurred[27:73, 37:93] = True
-    faint = -0.01 * torch.arange(12.0)[:, None, None].expand(-1, *size)
-    evidence = known(torch.full(size, 9.0), blurred, faint, image)
+    image, _, blurred = dark_box()
+    faint = -0.01 * torch.arange(12.0)[:, None, None].expand(-1, *blurred.shape)
+    evidence = known(torch.full(blurred.shape, 9.0), blurred, faint, image)
     for background in (5.0, 6.0):
         coordinate = complete(evidence, background=background).coordinate
         assert (coordinate[:12] - background).abs().max() < 0.5

@@ -64,16 +64,21 @@ class Evidence:
 
     def posterior_at(self, coordinate: Tensor) -> Tensor:
         """(H, W) the posterior where a surface (H, W) passes, linear between hypotheses."""
-        last = len(self.hypotheses) - 1
-        right = torch.searchsorted(self.hypotheses, coordinate.contiguous()).clamp(1, last)
-        ends = torch.stack([right - 1, right])
-        before, after = self.hypotheses[ends]
-        share = ((coordinate - before) / (after - before)).clamp(0, 1)
-        masses = self.posterior.gather(0, ends)
-        return torch.lerp(masses[0], masses[1], share)
+        return between_hypotheses(self.posterior, self.hypotheses, coordinate[None])[0]
 
     @property
     def certainty(self) -> Tensor:
         """(H, W) in [0, 1]: 1 - the posterior's width over that of total ignorance."""
         ignorance = self.hypotheses.std(correction=0)
         return (1 - self.std / ignorance).clamp(0, 1)
+
+
+def between_hypotheses(volume: Tensor, hypotheses: Tensor, surfaces: Tensor) -> Tensor:
+    """(P, H, W) a volume (K, H, W) where surfaces (P, H, W) pass, linear between hypotheses.
+
+    Beyond the outermost of the hypotheses (K,), which ascend, it is as at them.
+    """
+    right = torch.searchsorted(hypotheses, surfaces.contiguous()).clamp(1, len(hypotheses) - 1)
+    before, after = hypotheses[right - 1], hypotheses[right]
+    share = ((surfaces - before) / (after - before)).clamp(0, 1)
+    return torch.lerp(volume.gather(0, right - 1), volume.gather(0, right), share)

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.matching import DIRECTIONS, EDGE_STD, Labels, aggregate
+from focaldiffusion.physics.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
 from focaldiffusion.physics.planes import LEAST_CERTAINTY, plane_basis, propose_planes
 from focaldiffusion.physics.sweep import box_mean, refine_minimum
 
@@ -212,8 +212,7 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
         )[0, 0]
     else:
         start = values
-    down = _SMOOTHNESS * torch.exp(-guide.diff(dim=1).square().sum(0).sqrt() / EDGE_STD)
-    across = _SMOOTHNESS * torch.exp(-guide.diff(dim=2).square().sum(0).sqrt() / EDGE_STD)
+    down, across = (_SMOOTHNESS * torch.exp(-edge / EDGE_STD) for edge in edges(guide))
 
     def system(u: Tensor) -> Tensor:
         vertical, horizontal = down * u.diff(dim=0), across * u.diff(dim=1)

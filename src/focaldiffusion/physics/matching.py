@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from focaldiffusion.evidence import between_hypotheses
 from focaldiffusion.physics.sweep import POSTERIOR_STRENGTH
 
 DIRECTIONS = 8
@@ -48,11 +49,7 @@ class Labels:
 
         A plane that leaves the range of the hypotheses costs a jump.
         """
-        last = len(self.hypotheses) - 1
-        right = torch.searchsorted(self.hypotheses, self.planes.contiguous()).clamp(1, last)
-        before, after = self.hypotheses[right - 1], self.hypotheses[right]
-        share = ((self.planes - before) / (after - before)).clamp(0, 1)
-        planes = torch.lerp(cost.gather(0, right - 1), cost.gather(0, right), share)
+        planes = between_hypotheses(cost, self.hypotheses, self.planes)
         outside = (self.planes < self.hypotheses[0]) | (self.planes > self.hypotheses[-1])
         return torch.cat([cost, planes.masked_fill(outside, _JUMP_PRICE)])
 
@@ -121,10 +118,18 @@ def aggregate(
     return total.transpose(1, 2).contiguous(), choices
 
 
+def edges(guide: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences of the guide (3, H, W) between pixels and the next below and to the right.
+
+    Returns:
+        (H - 1, W) and (H, W - 1).
+    """
+    return guide.diff(dim=1).square().sum(0).sqrt(), guide.diff(dim=2).square().sum(0).sqrt()
+
+
 def _outlines(guide: Tensor) -> Tensor:
     """(H, W) the largest difference of neighbours within `_OUTLINE_PX`."""
-    down = guide.diff(dim=1).square().sum(0).sqrt()
-    across = guide.diff(dim=2).square().sum(0).sqrt()
+    down, across = edges(guide)
     difference = guide.new_zeros(guide.shape[1:])
     for step, before, after in (
         (down, difference[:-1], difference[1:]),

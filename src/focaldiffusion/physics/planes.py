@@ -4,7 +4,7 @@ Inverse depth is linear in image coordinates on a plane of the scene, so a bare 
 soon as three of its points are. Planes are drawn through triples of points of one neighbourhood
 (Fischler & Bolles, Random Sample Consensus, 1981), in windows of all sizes, so that a faint wall
 gets its own beside a well-textured picture on it. They only propose: which of them a pixel
-belongs to, if to any, is decided by `complete`.
+belongs to, if to any, is decided by `matching`.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def propose_planes(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) ->
     u, v = _image_coordinates(x, y, (height, width))
     points = np.stack([u, v, np.ones_like(u)]), z, tolerance, weight
 
+    known = weight > LEAST_CERTAINTY
     proposals = []
     rng = np.random.default_rng(0)
     for down, across in _windows(rows, columns):
-        seen = (weight > LEAST_CERTAINTY)[down, across]
+        seen = known[down, across]
         if seen.sum() >= 2 * _WINDOW_SUPPORT:
             inside = (field[..., down, across][..., seen] for field in points)
             proposals += _planes_of(rng, *inside)
     if not proposals:
         return coordinate.new_zeros(0, 3)
-    known = weight > LEAST_CERTAINTY
     planes = np.array(proposals)
     on_plane = _membership(planes, *(field[..., known] for field in points[:3]))
     chosen: list[np.intp] = []
