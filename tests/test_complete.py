@@ -144,7 +144,7 @@ def test_a_box_before_a_bare_wall_ends_at_its_outline():
 def test_what_lies_behind_an_outline_is_no_farther_than_the_background():
     # A box and its blur, and nothing around them but a faint wish for the farthest hypothesis.
     image, _, blurred = dark_box()
-    faint = -0.01 * torch.arange(12.0)[:, None, None].expand(-1, *blurred.shape)
+    faint = -0.005 * torch.arange(12.0)[:, None, None].expand(-1, *blurred.shape)
     evidence = known(torch.full(blurred.shape, 9.0), blurred, faint, image)
     for background in (5.0, 6.0):
         coordinate = complete(evidence, background=background).coordinate

@@ -131,6 +131,25 @@ def test_beside_texture_a_flat_wall_still_says_nothing():
     assert textured.mean() > 0.05
 
 
+def test_what_differs_between_frames_as_no_blur_does_says_little():
+    stack = photograph(0.2, 1.0)
+    noise = torch.randn(len(stack), 1, *SIZE, generator=torch.Generator().manual_seed(0))
+    blotches = box_mean(box_mean(noise, 2), 2)  # as a JPEG coder leaves them
+    blotches *= 4 / 255 / blotches.std()
+    images = srgb_to_linear(0.5 + blotches).expand(-1, 3, -1, -1)
+    assert noise_std(images) < 1 / 255
+    evidence = sweep_of(replace(stack, images=images))
+    assert evidence.certainty.mean() < 0.08  # 0.35 where they count as texture
+
+
+def test_texture_speaks_through_what_no_blur_explains():
+    stack = photograph(texture(), 1.0)
+    shifts = (1, 0, -1, 1)
+    moved = [image.roll(one, -1) for image, one in zip(stack.images, shifts, strict=True)]
+    evidence = sweep_of(replace(stack, images=torch.stack(moved)))
+    assert best_plane(evidence) == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_clipped_highlight_is_no_evidence_against_its_surface():
     image = texture()
     image[:, 30:36, 40:46] = (
@@ -413,6 +432,14 @@ def test_sharpness_says_nothing_of_a_flat_wall():
     assert evidence.certainty.max() < 0.1
 
 
+def test_sharpness_says_little_where_the_halo_of_an_edge_ends():
+    image = torch.full((3, *SIZE), 0.05)
+    image[:, :, 44:52] = 0.7
+    evidence = sweep_sharpness(FocalStack(photograph(image, 1.0, blur_scale_px_m=24).images))
+    assert evidence.certainty[:, 42:46].max() > 0.5
+    assert evidence.certainty[:, :41].max() < 0.25
+
+
 # Parts
 
 
@@ -444,7 +471,7 @@ def test_texture_counts_unless_a_stronger_edge_is_within_reach():
     image = torch.full((3, 80, 80), 0.2)
     image[:, :, 40:] = 0.6  # one edge
     image[:, ::8, 8:12] = 0.25  # and fainter texture, 30 px away
-    wide, narrow = (own_texture_share(image, reach_px, 1 / 255) for reach_px in (32.0, 4.0))
+    wide, narrow = (own_texture_share(image, reach_px, 1.2, 1 / 255) for reach_px in (32.0, 4.0))
     assert narrow[20, 40] > 0.3
     assert narrow[:, 6:14].max() > 0.3
     assert wide[:, 6:14].max() < 0.1

@@ -22,8 +22,8 @@ DIRECTIONS = 8
 EDGE_STD = 0.03
 """sRGB difference of neighbours at which a jump costs e times less."""
 
-_STEP_PRICE = 0.2 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
-_JUMP_PRICE = 6.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
+_STEP_PRICE = 0.1 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
+_JUMP_PRICE = 3.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
 _OUTLINE_PX = 2  # of the guide: a jump to what is farther is cheap so near an outline,
 _OUTLINE_STD = 0.06  # e times for each such sRGB difference
 

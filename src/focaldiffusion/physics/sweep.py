@@ -41,6 +41,9 @@ _MIN_NOISE_STD = 0.6 / 255  # rounding to 8 bits, and the JPEG coder, leave at l
 _MISFIT_VARIANCE = 10.0  # squared misfit, in noise variances, at which a hypothesis is doubted
 _TEXTURE_TO_NOISE = 1.5  # gradient, in noise deviations, at which texture begins to count
 _NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur a pixel may be showing
+# The same where sharpness alone counts. Beside an edge it is highest where its halo ends, in the
+# most blurred frame, and no model of the blur says otherwise.
+_HALO_LEAK = 2.4
 _AGGREGATION_PX = 2  # half window over which misfit is averaged
 _SHARPEST_AGGREGATION_PX = 3  # half window of the choice of frame, which fusion refines by itself
 # ε at frequency 0, the inverse signal-to-noise ratio of natural images. A larger one favours
@@ -122,12 +125,18 @@ def sweep(
     with torch.no_grad():
         sharpest = refine_minimum(box_mean(misfit, _SHARPEST_AGGREGATION_PX), hypotheses)
     misfit = box_mean(misfit, _AGGREGATION_PX)
-    misfit = (misfit.amin(0) - misfit) / _MISFIT_VARIANCE
+    lowest = misfit.amin(0)
+    # One sharp image fits N frames up to N - 1 variances of their noise. What is left above that no
+    # plane explains: motion, the true shape of the blur, what a JPEG coder did. Then differences
+    # between planes that are small beside it say nothing either (Birge, 1932).
+    unexplained = box_mean(lowest / (len(focus) - 1), _AGGREGATION_PX).clamp_min(1)
+    misfit = (lowest - misfit) / (_MISFIT_VARIANCE * unexplained)
     doubt = -torch.expm1(misfit)
     del misfit
     reach_px = 0.25 * blur_scale * float(focus.max() - focus.min())
     nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
-    return _evidence(stack, hypotheses, doubt, sharpest, reach_px, never_sharp=nearest_px > 2)
+    never_sharp = nearest_px > 2
+    return _evidence(stack, hypotheses, doubt, sharpest, reach_px, _NEIGHBOUR_LEAK, never_sharp)
 
 
 def sweep_sharpness(stack: FocalStack) -> Evidence:
@@ -156,7 +165,8 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
         sharpest = refine_minimum(box_mean(doubt, _SHARPEST_AGGREGATION_PX), hypotheses)
     never_sharp = torch.zeros_like(sharpest, dtype=torch.bool)
     # How far blur reaches is unknown here; defocus rarely exceeds a fortieth of the image.
-    return _evidence(stack, hypotheses, doubt, sharpest, max(stack.size) / 40, never_sharp)
+    reach_px = max(stack.size) / 40
+    return _evidence(stack, hypotheses, doubt, sharpest, reach_px, _HALO_LEAK, never_sharp)
 
 
 def plane_misfit(
@@ -234,16 +244,19 @@ def _evidence(
     doubt: Tensor,
     sharpest: Tensor,
     reach_px: float,
+    leak: float,
     never_sharp: Tensor,
 ) -> Evidence:
     """Evidence from the doubt (K, H, W) in [0, 1] against each hypothesis."""
     all_in_focus = blend_sharpest(stack, sharpest)
-    own_texture = own_texture_share(all_in_focus, reach_px, noise_std(stack.images))
+    own_texture = own_texture_share(all_in_focus, reach_px, leak, noise_std(stack.images))
     posterior = torch.softmax(doubt * (-POSTERIOR_STRENGTH * own_texture), dim=0)
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
 
 
-def own_texture_share(all_in_focus: Tensor, reach_px: float, noise_std_srgb: float) -> Tensor:
+def own_texture_share(
+    all_in_focus: Tensor, reach_px: float, leak: float, noise_std_srgb: float
+) -> Tensor:
     """How far what a pixel shows is its own texture, in [0, 1]: the right to speak about depth.
 
     Beside a silhouette the foreground's blur covers the background, and the frames are explained
@@ -254,6 +267,7 @@ def own_texture_share(all_in_focus: Tensor, reach_px: float, noise_std_srgb: flo
     Args:
         all_in_focus: (3, H, W) linear RGB.
         reach_px: how far blur carries.
+        leak: weight of the strongest gradient within reach.
         noise_std_srgb: see `noise_std`.
 
     Returns:
@@ -273,8 +287,7 @@ def own_texture_share(all_in_focus: Tensor, reach_px: float, noise_std_srgb: flo
     # Noise alone gives a squared gradient of about a tenth of its variance, and hardly ever half
     # of it: that much is no texture.
     texture = (squared - 0.5 * noise).clamp_min(0)
-    leak = _NEIGHBOUR_LEAK**2 * strongest[0, 0]
-    return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak)
+    return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak**2 * strongest[0, 0])
 
 
 def frame_weights(coordinate: Tensor, focus: Tensor) -> Tensor:
