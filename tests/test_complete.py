@@ -165,6 +165,21 @@ def test_what_is_behind_is_no_farther_than_twice_what_is_seen():
     assert (coordinate[:36] - 4).abs().max() < 0.5
 
 
+def test_a_floor_that_shows_next_to_nothing_carries_what_stands_on_it():
+    size = (96, 128)
+    floor = torch.linspace(4, 40, 96)[:, None].expand(size)
+    depth, fronts = torch.zeros(size), torch.zeros(size, dtype=torch.bool)
+    for bottom, left in ((45, 8), (60, 50), (70, 95), (88, 30)):
+        depth[bottom - 20 : bottom, left : left + 14] = floor[bottom - 1, 0]
+        fronts[bottom - 20 : bottom, left : left + 14] = True
+    image = torch.where(fronts, 0.2, 0.6).expand(3, *size)
+    faint = -0.01 * (torch.arange(48.0)[:, None, None] - floor).abs().clamp_max(12)
+    coordinate = complete(known(depth, fronts, faint, image), background=0.0).coordinate
+    between = ~fronts & (torch.arange(96)[:, None] > 30)
+    error = (coordinate - floor)[between].abs()
+    assert error.quantile(0.9) < 2  # 7.7 where nothing says what they stand on
+
+
 def test_pixels_follow_blocks_of_their_own_colour():
     # The edge runs through the middle of a column of blocks; the last ones are cut off.
     guide = torch.full((3, 31, 62), 0.3)

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import torch
 
-from focaldiffusion.physics.planes import MAX_PLANES, plane_basis, propose_planes
+from focaldiffusion.physics.planes import (
+    MAX_PLANES,
+    plane_basis,
+    planes_beneath,
+    propose_planes,
+)
 
 SIZE = (96, 128)
 HYPOTHESES = torch.linspace(0, 6, 61)
@@ -68,8 +73,37 @@ def test_noise_is_no_plane():
     assert propose_planes(noise, few, HYPOTHESES).shape == (0, 3)
 
 
+def test_a_floor_is_known_by_what_stands_on_it():
+    floor = drawn(0.0, 6.0, 3.0)
+    surface, fronts = torch.zeros(SIZE), torch.zeros(SIZE)
+    for top, bottom, left, right in (
+        (20, 40, 10, 40),
+        (40, 60, 70, 90),
+        (50, 80, 30, 55),
+        (10, 32, 95, 120),
+    ):
+        surface[top:bottom, left:right] = floor[bottom - 1, 0]
+        fronts[top:bottom, left:right] = 1
+    everywhere = torch.ones(SIZE, dtype=torch.bool)
+    beneath = planes_beneath(surface, fronts, HYPOTHESES)
+    assert farthest_off(beneath, floor, everywhere) < 2 * TOLERANCE
+    assert farthest_off(propose_planes(surface, fronts, HYPOTHESES), floor, everywhere) > 1
+    # A ball hangs before it. What lies behind it, it cannot be a floor of.
+    surface[60:90, 90:110], fronts[60:90, 90:110] = 5.5, 1
+    beneath = planes_beneath(surface, fronts, HYPOTHESES)
+    assert farthest_off(beneath, floor, everywhere) < 2 * TOLERANCE
+    surface[60:90, 90:110] = 1
+    beneath = planes_beneath(surface, fronts, HYPOTHESES)
+    assert farthest_off(beneath, floor, everywhere) > 1
+
+
+def test_nothing_certain_has_nothing_beneath():
+    assert planes_beneath(drawn(2.0, 0.5, 3.0), torch.zeros(SIZE), HYPOTHESES).shape == (0, 3)
+
+
 def test_a_tiny_image_is_no_error():
-    assert propose_planes(torch.zeros(3, 2), torch.ones(3, 2), HYPOTHESES).shape[1] == 3
+    for planes_of in (propose_planes, planes_beneath):
+        assert planes_of(torch.zeros(3, 2), torch.ones(3, 2), HYPOTHESES).shape[1] == 3
 
 
 def test_the_basis_is_centred_and_in_units_of_the_longer_side():

@@ -22,7 +22,12 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.physics.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
-from focaldiffusion.physics.planes import LEAST_CERTAINTY, plane_basis, propose_planes
+from focaldiffusion.physics.planes import (
+    LEAST_CERTAINTY,
+    plane_basis,
+    planes_beneath,
+    propose_planes,
+)
 from focaldiffusion.physics.sweep import box_mean, refine_minimum
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels ...
@@ -102,6 +107,8 @@ def _match(
     sure = surface[certainty > LEAST_CERTAINTY]
     if background is not None and len(sure):
         background = max(background, _FARTHER * float(sure.quantile(_FARTHEST_SHARE)))
+        beneath = planes_beneath(surface, certainty, labels.hypotheses)
+        planes = torch.cat([planes, beneath])
 
     basis = plane_basis(planes, *blocks.shape[1:])
     labels = Labels(labels.hypotheses, torch.einsum("pc,chw->phw", planes, basis), background)

@@ -3,8 +3,9 @@
 Inverse depth is linear in image coordinates on a plane of the scene, so a bare wall is known as
 soon as three of its points are. Planes are drawn through triples of points of one neighbourhood
 (Fischler & Bolles, Random Sample Consensus, 1981), in windows of all sizes, so that a faint wall
-gets its own beside a well-textured picture on it. They only propose: which of them a pixel
-belongs to, if to any, is decided by `matching`.
+gets its own beside a well-textured picture on it. And a floor that shows nothing of its own is
+known by what stands on it: nothing lies behind it, and several things touch it. They only propose:
+which of them a pixel belongs to, if to any, is decided by `matching`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ _WINDOW_SUPPORT = 4.0  # points that a plane needs in its window ...
 _SUPPORT = 6.0  # ... and in the image, those that earlier planes explain not counted
 _MOST_POINTS = 400  # of a window; more would only take longer
 _REFITS = 3
+_WIDE_TRIPLES = 5000  # of the whole image, for planes beneath all that is known ...
+_WIDE_POINTS = 1000  # ... which are compared with so many points ...
+_MOST_BEHIND = 0.01  # ... of which so many may lie behind them, by more than their tolerance
+_MOST_BENEATH = 12  # of such planes
 
 _Array = NDArray[np.float64]
 
@@ -43,6 +48,72 @@ def propose_planes(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) ->
     Returns:
         (P, 3) coefficients of `plane_basis`, best supported first; P may be 0.
     """
+    points = _points(coordinate, certainty, hypotheses)
+    known = points[-1] > LEAST_CERTAINTY
+    proposals = []
+    rng = np.random.default_rng(0)
+    for down, across in _windows(*known.shape):
+        seen = known[down, across]
+        if seen.sum() >= 2 * _WINDOW_SUPPORT:
+            inside = (field[..., down, across][..., seen] for field in points)
+            proposals += _planes_of(rng, *inside)
+    if not proposals:
+        return coordinate.new_zeros(0, 3)
+    planes = np.array(proposals)
+    on_plane = _membership(planes, *(field[..., known] for field in points[:3]))
+    chosen = _best_supported(on_plane, MAX_PLANES)
+    return torch.from_numpy(planes[chosen]).to(coordinate)
+
+
+def planes_beneath(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) -> Tensor:
+    """Planes that several certain things touch and that nothing certain lies behind.
+
+    A bare floor, or a bare wall, of which only what stands before it is seen: facets of the convex
+    hull of all that is known, on its far side.
+
+    Args:
+        coordinate: (H, W) a surface in the unit of the hypotheses, larger where it is nearer.
+        certainty: as for `propose_planes`.
+        hypotheses: as for `propose_planes`.
+
+    Returns:
+        (P, 3) as of `propose_planes`.
+    """
+    basis, z, tolerance, weight = _points(coordinate, certainty, hypotheses)
+    known = np.flatnonzero(weight > LEAST_CERTAINTY)
+    if len(known) < 2 * _SUPPORT:
+        return coordinate.new_zeros(0, 3)
+    rng = np.random.default_rng(0)
+    if len(known) > _WIDE_POINTS:
+        known = rng.choice(known, _WIDE_POINTS, replace=False)
+    basis, z, tolerance = (
+        field.reshape(*field.shape[:-2], -1)[..., known] for field in (basis, z, tolerance)
+    )
+    planes = _through(basis, z, rng.integers(0, len(z), (_WIDE_TRIPLES, 3)))
+    behind = (planes @ basis - z > tolerance).mean(1)
+    planes = planes[behind <= _MOST_BEHIND]
+    chosen = _best_supported(_membership(planes, basis, z, tolerance), _MOST_BENEATH)
+    return torch.from_numpy(planes[chosen]).to(coordinate)
+
+
+def plane_basis(like: Tensor, height: int, width: int) -> Tensor:
+    """(3, H, W) u, v and 1 at every pixel: a plane is a u + b v + c.
+
+    u and v run from the centre, to the right and downwards, in units of the longer side.
+    """
+    u, v = _image_coordinates(np.arange(width), np.arange(height)[:, None], (height, width))
+    return torch.from_numpy(np.stack(np.broadcast_arrays(u, v, 1.0))).to(like)
+
+
+def _points(
+    coordinate: Tensor, certainty: Tensor, hypotheses: Tensor
+) -> tuple[_Array, _Array, _Array, _Array]:
+    """The most certain pixel of each cell of a grid (R, C).
+
+    Returns:
+        Its basis (3, R, C), coordinate, tolerance of that and certainty (R, C); the latter negative
+        in cells outside.
+    """
     height, width = coordinate.shape
     cell = max(1, -(-max(height, width) // _GRID))
     rows, columns = -(-height // cell), -(-width // cell)
@@ -57,39 +128,7 @@ def propose_planes(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) ->
     steps = hypotheses.double().cpu().numpy()
     tolerance = np.interp(z, (steps[1:] + steps[:-1]) / 2, np.diff(steps))
     u, v = _image_coordinates(x, y, (height, width))
-    points = np.stack([u, v, np.ones_like(u)]), z, tolerance, weight
-
-    known = weight > LEAST_CERTAINTY
-    proposals = []
-    rng = np.random.default_rng(0)
-    for down, across in _windows(rows, columns):
-        seen = known[down, across]
-        if seen.sum() >= 2 * _WINDOW_SUPPORT:
-            inside = (field[..., down, across][..., seen] for field in points)
-            proposals += _planes_of(rng, *inside)
-    if not proposals:
-        return coordinate.new_zeros(0, 3)
-    planes = np.array(proposals)
-    on_plane = _membership(planes, *(field[..., known] for field in points[:3]))
-    chosen: list[np.intp] = []
-    left = np.ones(on_plane.shape[1])
-    while len(chosen) < MAX_PLANES:
-        support = on_plane @ left
-        winner = support.argmax()
-        if support[winner] < _SUPPORT:
-            break
-        chosen.append(winner)
-        left *= 1 - on_plane[winner]
-    return torch.from_numpy(planes[chosen]).to(coordinate)
-
-
-def plane_basis(like: Tensor, height: int, width: int) -> Tensor:
-    """(3, H, W) u, v and 1 at every pixel: a plane is a u + b v + c.
-
-    u and v run from the centre, to the right and downwards, in units of the longer side.
-    """
-    u, v = _image_coordinates(np.arange(width), np.arange(height)[:, None], (height, width))
-    return torch.from_numpy(np.stack(np.broadcast_arrays(u, v, 1.0))).to(like)
+    return np.stack([u, v, np.ones_like(u)]), z, tolerance, weight
 
 
 def _image_coordinates(
@@ -121,11 +160,7 @@ def _planes_of(
         few = rng.choice(len(z), _MOST_POINTS, replace=False)
         basis, z, tolerance, weight = basis[:, few], z[few], tolerance[few], weight[few]
     triples = rng.choice(len(z), (_TRIPLES, 3), p=weight / weight.sum())
-    corners = basis.T[triples]
-    # Points nearly in a row leave the slope across it open.
-    open_slope = 1e-5 * (_SMALLEST_WINDOW / _GRID) ** 2
-    proper = np.abs(np.linalg.det(corners)) > open_slope
-    slanted = np.linalg.solve(corners[proper], z[triples[proper], None])[..., 0]
+    slanted = _through(basis, z, triples)
     level = np.zeros((_TRIPLES, 3))
     level[:, 2] = z[triples[:, 0]]
     candidates = np.concatenate([slanted, level])
@@ -148,6 +183,29 @@ def _planes_of(
         planes.append(plane)
         left = left * (1 - _membership(plane[None], basis, z, tolerance)[0])
     return planes
+
+
+def _through(basis: _Array, z: _Array, triples: NDArray[np.int64]) -> _Array:
+    """(P, 3) planes through those triples (T, 3) of points that are not nearly in a row."""
+    corners = basis.T[triples]
+    # A row leaves the slope across it open.
+    open_slope = 1e-5 * (_SMALLEST_WINDOW / _GRID) ** 2
+    proper = np.abs(np.linalg.det(corners)) > open_slope
+    return np.linalg.solve(corners[proper], z[triples[proper], None])[..., 0]
+
+
+def _best_supported(on_plane: _Array, most: int) -> list[np.intp]:
+    """Indices of planes by their points (P, M) in [0, 1], without those that earlier ones have."""
+    chosen: list[np.intp] = []
+    left = np.ones(on_plane.shape[1])
+    while len(on_plane) and len(chosen) < most:
+        support = on_plane @ left
+        winner = support.argmax()
+        if support[winner] < _SUPPORT:
+            break
+        chosen.append(winner)
+        left *= 1 - on_plane[winner]
+    return chosen
 
 
 def _membership(planes: _Array, basis: _Array, z: _Array, tolerance: _Array) -> _Array:
