@@ -417,6 +417,16 @@ def test_a_base_model_is_no_checkpoint(tmp_path: Path) -> None:
         find_checkpoint(str(tmp_path))
 
 
+def test_the_folder_of_a_run_names_its_checkpoints(tmp_path: Path) -> None:
+    for name in ("best", "step-000200"):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "focaldiffusion.json").write_text("{}")
+        (folder / "optimizer.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"best, step-000200\. Give one of them: .*step-000200\.$"):
+        find_checkpoint(str(tmp_path))
+
+
 def test_what_was_not_trained_so_is_not_saved_so(base: Path, tmp_path: Path) -> None:
     model = trained("tiny")
     for config, adapter_only, message in (

@@ -454,6 +454,12 @@ def _downloaded(name: str) -> Path:
 
 def _not_a_checkpoint(folder: Path) -> str:
     """Why a folder without a description is none, in a sentence."""
+    if inside := sorted(folder.glob(f"checkpoints/*/{DESCRIPTION}")):
+        names = ", ".join(path.parent.name for path in inside)
+        return (
+            f"is the folder of a run, with the checkpoints {names}. Give one of them: "
+            f"{inside[-1].parent}."
+        )
     if pickled := sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES):
         return (
             f"has no {DESCRIPTION}, and {pickled[0]} is pickled, which could run any code and is "
