@@ -37,6 +37,8 @@ _REACH_STD = 2.5
 _DOUBT = 0.02  # of a pixel's trust, at every pixel, that the surface may be anywhere in the range
 _VARIANCE_OF_RANGE = 1 / 3  # of a code that may be anywhere in [-1, 1]
 
+_INFINITELY_FAR_DPT = 1e-12  # stands for 0 and what rounding puts below it
+
 Pooling = Literal["extremes", "unshuffled"]
 
 # In code units, a 512th of the range. Hypotheses beyond the bounds of the code, such as infinity,
@@ -123,9 +125,9 @@ class SurfaceCode:
 
     def encode(self, coordinate: Tensor) -> Tensor:
         """Code of a coordinate; coordinates beyond the bounds take the code of the bound."""
-        within = coordinate.clamp(min(self.near, self.far), max(self.near, self.far))
         if self.depth is not None:
-            return self.depth.encode(1 / within)
+            return self.depth.encode(1 / coordinate.clamp_min(_INFINITELY_FAR_DPT))
+        within = coordinate.clamp(min(self.near, self.far), max(self.near, self.far))
         return (2 * (within - self.near) / (self.far - self.near) - 1).clamp(-1, 1)
 
     def decode(self, code: Tensor) -> Tensor:
