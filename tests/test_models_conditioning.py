@@ -111,6 +111,14 @@ def test_metric_code_is_the_depth_codec_of_the_stack():
 
 
 @pytest.mark.parametrize("kind", ["log", "inverse"])
+def test_beyond_the_bounds_is_exactly_at_them(kind):
+    # What lies there is kept where the network agrees: a code of 0.99999 would bring it nearer.
+    for far_m in torch.linspace(3, 9, 200).tolist():
+        code = SurfaceCode.of_depth(DepthCodec(kind, 0.51, far_m))
+        assert code.encode(torch.tensor([5.0, 1e-3, 0.0])).tolist() == [-1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["log", "inverse"])
 def test_infinity_has_the_code_of_the_far_bound(kind):
     code = SurfaceCode.of_depth(DepthCodec(kind, 0.4, 50.0))
     # Completion may overshoot 0 dpt by a rounding, and there is nothing beyond infinity.
