@@ -107,8 +107,8 @@ def _match(
     sure = surface[certainty > LEAST_CERTAINTY]
     if background is not None and len(sure):
         background = max(background, _FARTHER * float(sure.quantile(_FARTHEST_SHARE)))
-        beneath = planes_beneath(surface, certainty, labels.hypotheses)
-        planes = torch.cat([planes, beneath])
+        # Beneath is what is farther, which this axis tells.
+        planes = torch.cat([planes, planes_beneath(surface, certainty, labels.hypotheses)])
 
     basis = plane_basis(planes, *blocks.shape[1:])
     labels = Labels(labels.hypotheses, torch.einsum("pc,chw->phw", planes, basis), background)
