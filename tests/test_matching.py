@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -103,6 +104,15 @@ def test_planes_cost_what_the_hypotheses_beside_them_do():
     outside = matching._JUMP_PRICE
     expected = torch.tensor([10.0, 20.0, 40.0, 10.0, 12.5, 30.0, 40.0, outside, outside])
     torch.testing.assert_close(cost[:, 0, 0], expected)
+
+
+def test_where_nothing_is_seen_all_but_planes_beneath_cost_something():
+    planes = torch.tensor([0.5, 1.0, 0.5])[:, None, None].expand(3, 1, 2)
+    told = torch.tensor([[0.0, 0.0], [0.0, 40.0]])[:, None]  # nothing, and much
+    labels = Labels(torch.tensor([0.0, 1.0]), planes, background=0.0)
+    alike, beneath = labels.cost(told), replace(labels, beneath=2).cost(told)
+    price = torch.tensor([matching._FLOATING_PRICE] * 3 + [0.0] * 2)
+    torch.testing.assert_close((beneath - alike)[:, 0], torch.stack([price, 0 * price], 1))
 
 
 def test_labels_know_their_depth():

@@ -104,14 +104,15 @@ def _match(
     certainty = own_certainty * _certainty(_agreement(labels, total, choices))
     surface = _surface(labels, total)
     planes = propose_planes(surface, certainty, labels.hypotheses)
-    sure = surface[certainty > LEAST_CERTAINTY]
+    sure, beneath = surface[certainty > LEAST_CERTAINTY], planes[:0]
     if background is not None and len(sure):
         background = max(background, _FARTHER * float(sure.quantile(_FARTHEST_SHARE)))
         # Beneath is what is farther, which this axis tells.
-        planes = torch.cat([planes, planes_beneath(surface, certainty, labels.hypotheses)])
+        beneath = planes_beneath(surface, certainty, labels.hypotheses)
 
-    basis = plane_basis(planes, *blocks.shape[1:])
-    labels = Labels(labels.hypotheses, torch.einsum("pc,chw->phw", planes, basis), background)
+    planes = torch.cat([planes, beneath])
+    planes = torch.einsum("pc,chw->phw", planes, plane_basis(planes, *blocks.shape[1:]))
+    labels = Labels(labels.hypotheses, planes, background, len(beneath))
     cost = labels.cost(cost)
     total, witnesses = aggregate(cost, blocks, labels, progress)
     heard = total.sub_(total.amin(0)).div_(DIRECTIONS)

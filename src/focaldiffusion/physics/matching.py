@@ -24,6 +24,7 @@ EDGE_STD = 0.03
 
 _STEP_PRICE = 0.1 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
 _JUMP_PRICE = 3.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
+_FLOATING_PRICE = 0.05  # where nothing is seen, of what is not known to carry anything
 _OUTLINE_PX = 2  # of the guide: a jump to what is farther is cheap so near an outline,
 _OUTLINE_STD = 0.06  # e times for each such sRGB difference
 
@@ -38,11 +39,14 @@ class Labels:
             labels that follow.
         background: how far cheap jumps lead on an axis that falls with distance, see
             `aggregate`; None on one that does not tell near from far.
+        beneath: so many planes at the end carry what stands on them: where a block sees nothing,
+            it belongs to one of them rather than to anything else.
     """
 
     hypotheses: Tensor
     planes: Tensor
     background: float | None = None
+    beneath: int = 0
 
     def cost(self, cost: Tensor) -> Tensor:
         """(K + P, H, W) from the cost of the hypotheses (K, H, W), linear between them.
@@ -51,7 +55,12 @@ class Labels:
         """
         planes = between_hypotheses(cost, self.hypotheses, self.planes)
         outside = (self.planes < self.hypotheses[0]) | (self.planes > self.hypotheses[-1])
-        return torch.cat([cost, planes.masked_fill(outside, _JUMP_PRICE)])
+        costs = torch.cat([cost, planes.masked_fill(outside, _JUMP_PRICE)])
+        if self.beneath:
+            # The least probability of a hypothesis over the largest: 1 where nothing is seen.
+            silence = torch.exp(cost.amin(0) - cost.amax(0))
+            costs[: -self.beneath] += _FLOATING_PRICE * silence
+        return costs
 
     def coordinate(self, index: Tensor) -> Tensor:
         """The depth of labels (..., H, W) of whole images."""
