@@ -75,6 +75,21 @@ def test_frames_hold_the_levels_of_their_bit_depth(bit_depth):
     assert stack.images.max() <= 1
 
 
+def test_a_jpeg_file_keeps_colours_and_loses_detail():
+    smooth = torch.linspace(0.1, 0.8, SIZE[1]) * torch.tensor([1.0, 0.5, 0.1])[:, None, None]
+    for image, quality, least, most in (
+        (smooth, 95, 0.0, 0.01),
+        (texture(), 95, 0.02, 0.2),
+        (texture(), 50, 0.1, 0.4),
+    ):
+        raw = capture(scene(image), DISTANCES_M, bit_depth=None).images
+        frames = capture(scene(image), DISTANCES_M, jpeg_quality=quality).images
+        difference = (linear_to_srgb(frames) - linear_to_srgb(raw))[1].abs().mean()
+        assert least <= difference < most
+        levels = 255 * linear_to_srgb(frames)
+        assert (levels - levels.round()).abs().max() < 1e-2
+
+
 def test_noise_has_the_strength_asked_for_and_repeats_with_its_seed():
     grey = srgb_to_linear(torch.tensor(0.5))
     shots = [

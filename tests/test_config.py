@@ -334,7 +334,9 @@ def test_lengths_in_another_unit_are_noticed(name: str, value: float, message: s
         CameraDefaults(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["psf_exponent_range", "noise_std_lsb_range"])
+@pytest.mark.parametrize(
+    "name", ["psf_exponent_range", "noise_std_lsb_range", "jpeg_quality_range"]
+)
 def test_a_range_ascends(name: str) -> None:
     with pytest.raises(ValidationError, match="low <= high"):
         SimulatorKwargs(**{name: (4, 3)})

@@ -239,6 +239,12 @@ def test_every_pixel_has_a_depth_within_the_stated_bounds(scenes):
         assert scene.all_in_focus.isfinite().all()
 
 
+def test_some_sweeps_end_where_the_scene_does_and_some_before(scenes):
+    farthest = [float(one.depth_m.max()) / one.focal_range_m[1] for one in scenes]
+    assert sum(abs(ratio - 1) < 1e-5 for ratio in farthest) >= len(scenes) / 8
+    assert sum(ratio > 1.05 for ratio in farthest) >= len(scenes) / 8
+
+
 def test_lenses_suit_the_working_range(scenes):
     blurs = []
     for scene in scenes:

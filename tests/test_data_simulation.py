@@ -53,6 +53,7 @@ def test_a_seed_repeats_a_stack():
             exposure_jitter=0.1,
             breathing=0.004,
             shift_px=1.0,
+            jpeg_quality_range=[70, 95],
         ),
         focal_stack_size=(2, 6),
     )
@@ -183,6 +184,7 @@ def test_focus_within_the_focal_length_names_the_scene():
         {"exposure_jitter": 0.1},
         {"breathing": 0.01},
         {"shift_px": 1.0},
+        {"jpeg_quality_range": [60, 70]},
     ],
 )
 def test_every_flaw_changes_the_frames_and_not_what_the_stack_reports(option):

@@ -54,6 +54,7 @@ def _of_metres(scale_m: float) -> float:
 DepthScale = Annotated[PositiveFloat, AfterValidator(_of_metres)]
 DepthRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_near_to_far)]
 Exponent = Annotated[float, Field(ge=2, le=32)]
+JpegQuality = Annotated[int, Field(ge=1, le=100)]
 WindowSide = Annotated[float, Field(gt=0, le=1)]
 FrameCount = Annotated[int | tuple[int, int], AfterValidator(_fewest_to_most)]
 RootKind = Literal["default", "all_in_focus", "focal_stack", "depth"]
@@ -128,6 +129,8 @@ class SimulatorKwargs(Section):
     """What alignment left of hand shake: each frame moves by up to so many pixels."""
     bit_depth: Literal[8, 16] | None = 8
     """Of the simulated files; null does not quantise."""
+    jpeg_quality_range: Annotated[tuple[JpegQuality, JpegQuality], Ascending] | None = None
+    """Of JPEG files, 1 to 100, in place of `bit_depth`; null compresses nothing."""
 
 
 class Transforms(Section):

@@ -46,6 +46,7 @@ def simulate(scene: Scene, source: Source, generator: torch.Generator) -> StackS
     psf = PSF(options.psf, _exponent(options, generator))
     imperfections = _imperfections(focus_dpt, options, generator)
     noise_std_lsb = uniform(*options.noise_std_lsb_range, generator)
+    quality = options.jpeg_quality_range
     try:
         stack = capture(
             replace(scene, camera=lens),
@@ -54,6 +55,7 @@ def simulate(scene: Scene, source: Source, generator: torch.Generator) -> StackS
             imperfections=imperfections,
             noise_std_lsb=noise_std_lsb,
             bit_depth=options.bit_depth,
+            jpeg_quality=None if quality is None else integer(*quality, generator),
             generator=_generator_at(scene.depth_m.device, generator),
         )
     except InputError as error:

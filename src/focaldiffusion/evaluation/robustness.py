@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from focaldiffusion.data.dataset import Dataset, StackSample
 from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
 from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange, chosen_frames
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.capture import Imperfections, moved
+from focaldiffusion.physics.capture import Imperfections, compressed, moved
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.stack import FocalStack
 
@@ -171,15 +170,7 @@ def _noisy(stack: FocalStack, std_lsb: float, generator: torch.Generator) -> Foc
 
 
 def _compressed(stack: FocalStack, quality: int, _: torch.Generator) -> FocalStack:
-    levels = (linear_to_srgb(stack.images) * 255).round().clamp(0, 255).byte().cpu()
-    frames = []
-    for frame in levels.permute(0, 2, 3, 1).numpy():
-        file = cv2.imencode(
-            ".jpg", np.ascontiguousarray(frame[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
-        )[1]
-        frames.append(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[..., ::-1])
-    encoded = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-    return _recorded(stack, srgb_to_linear(encoded))
+    return _recorded(stack, srgb_to_linear(compressed(linear_to_srgb(stack.images), quality)))
 
 
 def _exposure_drifted(stack: FocalStack, drift: float, _: torch.Generator) -> FocalStack:

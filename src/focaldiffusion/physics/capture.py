@@ -63,12 +63,13 @@ def capture(
     imperfections: Imperfections = IDEAL,
     noise_std_lsb: float = 0.0,
     bit_depth: Literal[8, 16] | None = 8,
+    jpeg_quality: int | None = None,
     generator: torch.Generator | None = None,
 ) -> FocalStack:
     """Photograph a scene at several focus distances.
 
     Renders, moves and exposes the frames in linear light, encodes to sRGB, adds Gaussian noise,
-    clips and quantises as a file would, and returns to linear light.
+    clips and quantises or compresses as a file would, and returns to linear light.
 
     Args:
         scene: what to photograph. Where its depth is invalid, that of the nearest valid pixel
@@ -81,6 +82,7 @@ def capture(
         noise_std_lsb: standard deviation of the noise in sRGB, in steps of an 8-bit file (1/255)
             whatever the bit depth.
         bit_depth: of the simulated files; None does not quantise.
+        jpeg_quality: 1 to 100, of JPEG files in place of `bit_depth`; None compresses nothing.
         generator: makes the noise repeatable; its device need not be the scene's.
 
     Raises:
@@ -112,12 +114,33 @@ def capture(
         device = generator.device if generator is not None else image.device
         noise = torch.randn(encoded.shape, generator=generator, dtype=image.dtype, device=device)
         encoded = (encoded + noise.to(image.device) * (noise_std_lsb / 255)).clamp(0, 1)
-    if bit_depth is not None:
+    if jpeg_quality is not None:
+        encoded = compressed(encoded, jpeg_quality)
+    elif bit_depth is not None:
         steps = 2**bit_depth - 1
         encoded = torch.round(encoded * steps) / steps
     return FocalStack(
         srgb_to_linear(encoded), camera=scene.camera, focus_distances_m=distances.to(image)
     )
+
+
+def compressed(frames: Tensor, quality: int) -> Tensor:
+    """What a JPEG file leaves of each frame, its colours at half the resolution.
+
+    Args:
+        frames: (N, 3, H, W) sRGB in [0, 1].
+        quality: 1 to 100.
+
+    Returns:
+        (N, 3, H, W) sRGB in [0, 1].
+    """
+    levels = (frames * 255).round().clamp(0, 255).byte().cpu().numpy()
+    decoded = []
+    for level in levels[:, ::-1].transpose(0, 2, 3, 1):
+        _, file = cv2.imencode(".jpg", level, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded.append(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR)))
+    restored = np.ascontiguousarray(np.stack(decoded).transpose(0, 3, 1, 2)[:, ::-1])
+    return torch.from_numpy(restored).to(frames) / 255
 
 
 def moved(frames: Tensor, centre_px: tuple[float, float], imperfections: Imperfections) -> Tensor:

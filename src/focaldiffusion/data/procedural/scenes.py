@@ -30,6 +30,9 @@ BLUR_PX_AT_512 = (4.0, 60.0)
 """Blur diameter at one end of the working range when focused at the other, at 512 px width."""
 STENCIL_SHARE = 0.25
 """Scenes on which the light falls as through a window or foliage: edges that are not of depth."""
+SWEPT_TO_THE_END = 0.5
+"""Scenes whose sweep ends on what closes them: many photographers turn the ring until the
+background is sharp. The others leave it at any distance behind."""
 LARGEST_APERTURE = 0.125
 """Diameter of the aperture, in units of the near end of the working range: what macro lenses have.
 A wider one would look around what it looks at, which no single view knows."""
@@ -45,9 +48,9 @@ def make_scene(
 ) -> Scene:
     """A scene with exact depth, the same for the same arguments.
 
-    The working range is chosen before anything is set up in it. Things stand nearer and farther,
-    too, and may fill only a part of it, so it says no more of the truth than a photographer's
-    guess.
+    The working range is chosen before anything is set up in it. Things stand nearer and, in half of
+    the scenes, farther, too, and may fill only a part of it, so it says no more of the truth than
+    a photographer's guess.
 
     Args:
         seed: numbers >= 0 that tell scenes apart.
@@ -67,6 +70,7 @@ def make_scene(
     blur_px = log_uniform(rng, *BLUR_PX_AT_512) * width / 512
     aperture_m = min(blur_px / (sweep_dpt * focal_length_px), LARGEST_APERTURE * near_m)
     camera = Camera(focal_length_px, aperture_m, image_size)
+    beyond_dpt = 0.0 if chance(rng, SWEPT_TO_THE_END) else log_uniform(rng, 0.02, 1) * sweep_dpt
     view = View(
         half_width=width / (2 * focal_length_px),
         half_height=height / (2 * focal_length_px),
@@ -74,9 +78,7 @@ def make_scene(
         near_dpt=1 / near_m,
         far_dpt=1 / far_m,
         nearest_dpt=min(1 / near_m + 0.3 * sweep_dpt, 1 / (CONTENT[0] * near_m)),
-        farthest_dpt=max(
-            1 / far_m - log_uniform(rng, 0.02, 1) * sweep_dpt, 1 / (CONTENT[1] * far_m)
-        ),
+        farthest_dpt=max(1 / far_m - beyond_dpt, 1 / (CONTENT[1] * far_m)),
     )
     device = torch.device(device)
     with torch.inference_mode():
