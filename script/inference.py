@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stacks = [options.input]
     if options.input_list is not None:
         try:
-            lines = options.input_list.read_text(encoding="utf-8").splitlines()
+            lines = options.input_list.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             parser.error(f"{options.input_list}: cannot be read ({error})")
         stacks = [line.strip() for line in lines if line.strip()]

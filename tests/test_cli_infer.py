@@ -114,6 +114,18 @@ BROKEN_STACKS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda s: write_sidecar(s, focus_distances_m=[0.4, 0.7]),
         "stack.json: focus_distances_m: 2 values for 3 frames. Give one value for each frame",
     ),
+    "no files in stack.json": (
+        lambda s: write_sidecar(s, files=[]),
+        "stack.json: files is empty. List the frames, or leave the key out.",
+    ),
+    "a number of 5000 digits": (
+        lambda s: (s / "stack.json").write_text('{"focus_distances_m": [' + "1" * 5000 + "]}"),
+        "stack.json: cannot be read (Exceeds the limit",
+    ),
+    "100000 brackets": (
+        lambda s: (s / "stack.json").write_text("[" * 100_000),
+        "stack.json: cannot be read (maximum recursion depth",
+    ),
     "equal in stack.json": (
         lambda s: write_sidecar(s, focus_distances_m=[0.4, 0.7, 0.7]),
         "focus_distances_m: 0.7 appears more than once.",
@@ -142,6 +154,10 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--focus-distances nan,0.7,1", "focus_distances_m: contains NaN"),
         ("--focus-distances 0.7,0.7,1", "focus_distances_m: 0.7 appears more than once."),
         ("--focus-distances inf,0.7,inf", "focus_distances_m: inf appears more than once."),
+        ("--focus-distances inf,inf,inf", "focus_distances_m: inf appears more than once."),
+        ("--focus-distances 1e-300,0.7,1", "focus_distances_m: 1e-300 is less than a micrometre."),
+        ("--focus-positions 0 1 1e300", "1e+300 is no position of a rail or stage. Give metres."),
+        ("--focus-positions 0 1e-300 1", "are less than a nanometre apart. Give metres."),
         ("--focus-distances 400,700,1500", "these look like millimetres. Give metres"),
         ("--focus-distances 0.4;0.7;1", "argument --focus-distances: '0.4;0.7;1' is not a number"),
         ("--focus-positions 0 0.001", "focus_positions_m: 2 values for 3 frames."),
@@ -414,6 +430,24 @@ def test_in_a_batch_the_others_still_run(
     low, high = done["figures"]["depth_range"]
     assert 0.3 < low < high < 2
     assert done["figures"]["alignment"]["mode"] == "auto"
+
+
+def test_a_batch_without_any_result(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in FRAMES:
+        truncate(stack / name)
+    code = run("infer", stack, tmp_path / "absent", "--output", tmp_path / "out", "--quiet")
+    assert code == 2
+    assert "2 of 2 stacks failed:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_output_is_refused(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(capsys, tmp_path, main, "infer", stack, "--output", "")
+    assert "argument --output: is empty; expected a path" in error
 
 
 def test_one_failed_stack_with_json(

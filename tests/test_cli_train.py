@@ -152,6 +152,14 @@ def test_splits_that_share_a_scene_are_refused(
     assert "scene ai_037_002 is in train (source hypersim) and in test" in capsys.readouterr().err
 
 
+def test_a_batch_that_the_data_do_not_fill_is_refused(
+    roots: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("train", "--config", CONFIGS / "hypersim.yaml", "--dry-run", *SMALL)
+    assert exit_code(main, *argv, "training.gradient_accumulation_steps=10000") == 2
+    assert "fewer than the 20000 stacks of one optimiser step" in capsys.readouterr().err
+
+
 def test_training_takes_the_device_from_accelerate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

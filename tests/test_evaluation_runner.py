@@ -83,6 +83,13 @@ def test_an_interrupted_run_continues(root: Path, tmp_path: Path) -> None:
     assert len((part / SAMPLES).read_text().splitlines()) == 3
 
 
+def test_a_damaged_run_is_named(root: Path, tmp_path: Path) -> None:
+    evaluate(plan(root), tmp_path / "out")
+    (tmp_path / "out" / "run.json").write_text("")
+    with pytest.raises(InputError, match=r"run\.json: is damaged \(.*Choose another --output-dir"):
+        evaluate(plan(root), tmp_path / "out")
+
+
 def test_another_plan_is_refused_a_run_that_is_there(root: Path, tmp_path: Path) -> None:
     evaluate(plan(root), tmp_path / "out")
     with pytest.raises(InputError, match=r"holds an evaluation with models \['argmax'\], not"):
@@ -203,6 +210,9 @@ def test_exported_stacks_come_back_as_predictions(
     assert "3 stacks" in capsys.readouterr().out
     assert names(exported) == sorted(SCENES)
     assert not list(exported.rglob("depth*"))
+    assert exit_code(main, *argv, "--export-stacks", tmp_path / "few", "--max-samples", 2) == 0
+    assert "2 stacks" in capsys.readouterr().out
+    assert names(tmp_path / "few") == sorted(SCENES[:2])
     for name in SCENES[:2]:
         (predicted / name).mkdir(parents=True)
         np.save(predicted / name / "depth.npy", np.full(stacks.SIZE, 1.0, np.float32))

@@ -186,6 +186,11 @@ def test_training_goes_on_from_a_checkpoint_with_other_losses(stacks: Path, tmp_
     assert from_it < losses(tmp_path / "third")[0]
     with pytest.raises(InputError, match=r"model.start: the configuration says .noise., but t"):
         train(config_of(stacks, tmp_path / "x", model={"start": "noise"}, training=start))
+    inverse = config_of(stacks, tmp_path / "inverse", model={"depth_code": "inverse"})
+    train(inverse)
+    other = {**start, "start_from": str(checkpoint(tmp_path / "inverse", 8))}
+    with pytest.raises(InputError, match=r"depth_code is log, but .*inverse. Set model.depth_code"):
+        train(config_of(stacks, tmp_path / "x", training=other))
     lora = {**start, "tuning": "lora"}
     with pytest.raises(InputError, match=r"tuning lora: .* has all weights. Use full, attention_o"):
         train(config_of(stacks, tmp_path / "x", training=lora))

@@ -203,6 +203,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     run = tmp_path / "run"
     for step in (2, 4, 6):
         shutil.copytree(checkpoint(whole, step), checkpoint(run, step))
+    shutil.copytree(checkpoint(whole, 6), run / "checkpoints" / "step-000006-mine")
     cut = checkpoint(run, 6) / "training" / "optimizer.bin"
     cut.write_bytes(cut.read_bytes()[:-1])
     flipped = checkpoint(run, 4) / "denoiser" / "diffusion_pytorch_model.safetensors"
@@ -262,12 +263,14 @@ def test_a_run_is_not_written_over(stacks: Path, whole: Path) -> None:
     ],
 )
 def test_what_would_make_it_another_run_is_refused(
-    block: str, change: dict[str, Any], key: str, stacks: Path, whole: Path, tmp_path: Path
+    block: str, change: dict[str, Any], key: str, stacks: Path, whole: Path
 ) -> None:
     changes = settings(stacks)
     changes[block] = {**changes.get(block, {}), **change}
+    before = (whole / "config.yaml").read_bytes()
     with pytest.raises(InputError, match=f"was trained with another {key}"):
-        train(config_of(stacks, tmp_path / "run", **changes), str(checkpoint(whole, 2)))
+        train(config_of(stacks, whole, **changes), "auto")
+    assert (whole / "config.yaml").read_bytes() == before
 
 
 # What is kept

@@ -52,8 +52,9 @@ def test_nan_stops_with_the_batch_kept(
     assert train(config_of(stacks, run, training=training), "auto").step == 4
 
 
+@pytest.mark.parametrize("max_grad_norm", [1.0, None])
 def test_a_gradient_that_is_not_finite_stops_before_the_step(
-    stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    max_grad_norm: float | None, stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     velocity = Completer.velocity
 
@@ -63,7 +64,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
         return found
 
     monkeypatch.setattr(Completer, "velocity", fails)
-    config = config_of(stacks, tmp_path / "run", training={"max_grad_norm": 1.0})
+    config = config_of(stacks, tmp_path / "run", training={"max_grad_norm": max_grad_norm})
     with pytest.raises(InputError, match=r"step 1: the loss is [0-9.]+, of gradient (nan|inf)"):
         train(config)
     assert not checkpoint(tmp_path / "run", 2).exists()

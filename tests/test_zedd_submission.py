@@ -71,6 +71,15 @@ def test_an_earlier_zip_survives_a_failure(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_is_no_zip(tmp_path: Path) -> None:
+    kept = tmp_path / "out" / "thesis.txt"
+    kept.parent.mkdir()
+    kept.write_text("years of work")
+    with pytest.raises(InputError, match=r"out: is a folder; expected the name of a zip"):
+        write_submission(kept.parent, depths())
+    assert kept.read_text() == "years of work"
+
+
 def test_depths_of_another_size_order_or_fill_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "out.zip"
     with pytest.raises(InputError, match=r"test_0001: depth of \(480, 640\).*\(1216, 1824\)"):
@@ -173,6 +182,12 @@ def test_the_command_checks_a_zip(tmp_path: Path, capsys: pytest.CaptureFixture[
         for name in archive.namelist()[:-1]:
             copy.writestr(name, archive.read(name))
     assert "zedd_output_0050.npy" in refusal(capsys, tmp_path, main, "submit", "--check", bad)
+    with zipfile.ZipFile(good) as archive:
+        start = archive.getinfo("zedd_output_0001.npy").header_offset + 80
+    damaged = bytearray(good.read_bytes())
+    damaged[start : start + 400] = bytes(range(200)) * 2
+    bad.write_bytes(damaged)
+    assert "cannot be read as a zip" in refusal(capsys, tmp_path, main, "submit", "--check", bad)
     message = refusal(capsys, tmp_path, main, "submit", "--output", tmp_path / "new.zip")
     assert "--data-root" in message
 

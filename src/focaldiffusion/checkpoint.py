@@ -247,11 +247,11 @@ def find_checkpoint(name: str, besides: Iterable[str] = ()) -> Checkpoint:
     folder = _folder_of(name, besides)
     path = folder / DESCRIPTION
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{name}: {_not_a_checkpoint(folder)}") from error
     try:
-        description = Description.model_validate_json(text)
+        description = Description.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

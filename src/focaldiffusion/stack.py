@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,6 +16,10 @@ from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb
 
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
+
+_LEAST_DISTANCE_M = 1e-6
+_LEAST_STEP_M = 1e-9  # of a stage
+_FARTHEST_POSITION_M = 1e4  # of a rail
 
 
 class FrameSource(Protocol):
@@ -136,8 +142,8 @@ def check_focus(
     """Check the `focus_distances_m` or `focus_positions_m` (the `name`) of a stack.
 
     Raises:
-        InputError: not one value a frame, NaN, a duplicate, or (distances) not positive or in
-            millimetres by mistake.
+        InputError: not one value a frame, NaN, a duplicate, a number that no lens or stage has, or
+            (distances) not positive or in millimetres by mistake.
     """
     if len(values) != frame_count:
         raise InputError(
@@ -149,13 +155,24 @@ def check_focus(
     if name == "focus_distances_m":
         if any(value <= 0 for value in values):
             raise InputError(f"{name}: {values} are not all positive. Distances are metres > 0.")
-        if all(value > 100 for value in values):
+        if any(value < _LEAST_DISTANCE_M for value in values):
+            raise InputError(
+                f"{name}: {min(values)} is less than a micrometre. Distances are metres from the "
+                "lens."
+            )
+        if all(value > 100 for value in values) and min(values) < math.inf:
             raise InputError(
                 f"{name}: all above 100 ({values}): these look like millimetres. "
                 "Give metres: divide by 1000."
             )
-    elif any(abs(value) == float("inf") for value in values):
+    elif any(abs(value) == math.inf for value in values):
         raise InputError(f"{name}: {values} are not all finite.")
+    elif any(abs(value) > _FARTHEST_POSITION_M for value in values):
+        raise InputError(
+            f"{name}: {max(values, key=abs)} is no position of a rail or stage. Give metres."
+        )
+    elif any(0 < after - before < _LEAST_STEP_M for before, after in pairwise(sorted(values))):
+        raise InputError(f"{name}: {values} are less than a nanometre apart. Give metres.")
     if not allow_equal and len(set(values)) < len(values):
         duplicate = next(value for value in values if values.count(value) > 1)
         raise InputError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands, check_device, positive_integer
+from focaldiffusion.cli.flags import Commands, check_device, given_path, positive_integer
 from focaldiffusion.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
         "--samples", type=positive_integer, default=8, metavar="N", help="rows (default: 8)"
     )
     inspect.add_argument(
-        "--output", type=Path, required=True, metavar="PNG", help="the picture to write"
+        "--output", type=given_path, required=True, metavar="PNG", help="the picture to write"
     )
     cache = kinds.add_parser(
         "cache",
@@ -56,7 +56,7 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="also make the physical estimate of each stack, so that training need not",
     )
-    cache.add_argument("--output", type=Path, required=True, metavar="DIR", help="the cache")
+    cache.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the cache")
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:

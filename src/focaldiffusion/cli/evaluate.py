@@ -135,13 +135,13 @@ def _export(options: argparse.Namespace) -> int:
 
     protocol = find_protocol(options.dataset)
     dataset = protocol.open(options.data_root)
-    count = protocol.count(dataset)
+    chosen = protocol.spread(dataset, options.max_samples)
     with progress_bars("exporting", quiet=options.quiet) as progress:
-        for index in range(count):
+        for done, index in enumerate(chosen, 1):
             stack = protocol.sample(dataset, index).stack
             export_stack(stack, options.export_stacks, dataset.name(index))
-            progress("stacks", index + 1, count)
+            progress("stacks", done, len(chosen))
     if not options.quiet:
-        print(f"{count} stacks in {options.export_stacks}; score what is made of them with")
+        print(f"{len(chosen)} stacks in {options.export_stacks}; score what is made of them with")
         print("--predictions DIR, where DIR/SAMPLE holds depth.npy or all_in_focus.png")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -153,6 +154,13 @@ def check_device(name: str) -> None:
             f"({str(error).splitlines()[0].rstrip('.')}). Use --device cpu, or install a torch "
             "that suits the device."
         ) from None
+
+
+def given_path(text: str) -> Path:
+    """An argparse type for paths; an empty one is a variable that was not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; expected a path")
+    return Path(text)
 
 
 def positive_integer(text: str) -> int:

@@ -16,6 +16,7 @@ from focaldiffusion.cli.flags import (
     add_lens,
     add_psf,
     check_device,
+    given_path,
     known,
     positive_integer,
     psf,
@@ -49,7 +50,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--output",
         required=True,
-        type=Path,
+        type=given_path,
         metavar="DIR",
         help="folder for the results; several stacks get DIR/<stack name> each",
     )
@@ -133,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
         _print_json(outcomes)
     if not failed:
         return 0
-    return 1 if several else 2
+    return 2 if len(failed) == len(jobs) else 1
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.dataset_flags import add_dataset
-from focaldiffusion.cli.flags import Commands, add_focus_distances, add_lens, add_psf, known, psf
+from focaldiffusion.cli.flags import (
+    Commands,
+    add_focus_distances,
+    add_lens,
+    add_psf,
+    given_path,
+    known,
+    psf,
+)
 from focaldiffusion.cli.memory import is_out_of_memory
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.cli.scene_source import chosen_scene
@@ -49,7 +57,11 @@ def add_parser(commands: Commands) -> None:
     )
     add_focus_distances(parser, required=True)
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="folder for the stack and truth"
+        "--output",
+        required=True,
+        type=given_path,
+        metavar="DIR",
+        help="folder for the stack and truth",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier simulation")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

@@ -94,8 +94,10 @@ def _dry_run(config: Config, device: str) -> int:
     from focaldiffusion.config.data import SPLITS
     from focaldiffusion.config.sources import has_split
     from focaldiffusion.data.dry_run import check_disjoint, check_split
+    from focaldiffusion.data.loading import open_split
     from focaldiffusion.errors import InputError
     from focaldiffusion.training.dry_run import try_model
+    from focaldiffusion.training.plan import Plan
 
     checks: list[SourceCheck] = []
     for split in SPLITS:
@@ -117,6 +119,7 @@ def _dry_run(config: Config, device: str) -> int:
     if bad:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
     check_disjoint(checks)
+    Plan.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
     print("the data are in order; no scene of val or test is in train.\nmodel")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")

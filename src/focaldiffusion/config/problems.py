@@ -100,7 +100,8 @@ def _complaint(path: KeyPath, found: list[ErrorDetails]) -> str:
     """What is wrong with the value, in words that follow its path."""
     kinds = {details["type"]: details for details in found}
     if "value_error" in kinds:
-        return f": {kinds['value_error']['ctx']['error']}"
+        # What is wrong between blocks names its keys itself.
+        return f"{': ' if path else ''}{kinds['value_error']['ctx']['error']}"
     if "missing" in kinds:
         return " is missing"
     if "extra_forbidden" in kinds or found[0]["loc"][-1] == "[key]":

@@ -67,6 +67,16 @@ class Config(Section):
     """What a run leaves behind."""
 
     @model_validator(mode="after")
+    def _steps_suit_the_start(self) -> Config:
+        steps = self.validation.num_inference_steps
+        if self.model.start == "estimate" and steps > 1:
+            raise ValueError(
+                f"validation.num_inference_steps is {steps}, but model.start estimate goes to the "
+                "result in 1 step. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _frames_are_whole(self) -> Config:
         given = [key for key in ("patch_px", "examples_dir") if getattr(self.training, key)]
         if given and self.losses.consistency_weight > 0:

@@ -163,6 +163,12 @@ class Protocol:
         """How many samples of its data set are used."""
         return min(len(dataset), self.samples or len(dataset))
 
+    def spread(self, dataset: Dataset, most: int | None) -> list[int]:
+        """Indices of the samples, evenly left out where there are more than `most`."""
+        count = self.count(dataset)
+        wanted = min(count, most or count)
+        return [index * count // wanted for index in range(wanted)]
+
     def open(self, data_root: str | Path | None, *, allow_missing: bool = False) -> Dataset:
         """The data set of the protocol.
 

@@ -33,6 +33,7 @@ from focaldiffusion.evaluation.records import RUN, SAMPLES, Record, read_records
 from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.images import write_png
+from focaldiffusion.io.staging import write_whole
 from focaldiffusion.stack import FocalStack
 
 Progress = Callable[[int, int], None]
@@ -141,9 +142,7 @@ class _Evaluator:
                     "itself. Rename the folder, or leave one out."
                 )
             self.models[model.name] = model
-        count = self.protocol.count(self.dataset)
-        wanted = min(count, plan.max_samples or count)
-        self.samples = [index * count // wanted for index in range(wanted)]
+        self.samples = self.protocol.spread(self.dataset, plan.max_samples)
 
     @property
     def learned(self) -> dict[str, Learned]:
@@ -288,7 +287,12 @@ def _begin(
     path = directory / RUN
     written = json.loads(json.dumps(asdict(plan)))
     if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path}: is damaged ({error}). Choose another --output-dir, or remove this one."
+            ) from error
         there = earlier.get("plan", {})
         different = [key for key in written if there.get(key) != written[key]]
         if different:
@@ -319,7 +323,7 @@ def _begin(
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def _earlier(directory: Path) -> list[Record]:

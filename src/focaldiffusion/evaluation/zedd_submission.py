@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def write_submission(
     """
     if fill_m is not None and not 0 < fill_m < math.inf:
         raise InputError(f"{path}: fill_m is {fill_m}; expected metres, more than 0.")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected the name of a zip, such as depth.zip.")
     remaining = iter(NAMES)
     with file_errors_named(path.parent), staging(path.parent, [path.name]) as partial:
         # Deflating noise harder takes a minute and saves nothing.
@@ -109,7 +112,14 @@ def check_submission(path: Path) -> None:
                     _check_array(f"{path}: {name}", np.lib.format.read_array(file))
     except InputError:
         raise
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,  # encrypted, or of a compression that zipfile has not
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise InputError(f"{path}: cannot be read as a zip of .npy files ({error}).") from error
 
 

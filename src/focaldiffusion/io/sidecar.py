@@ -91,7 +91,8 @@ def read_sidecar(path: Path) -> Sidecar:
         raise InputError(
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    # Numbers of thousands of digits, thousands of brackets, another encoding.
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected an object in braces.")

@@ -248,6 +248,10 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
 def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
     """The frames of a folder: as `stack.json` lists them, else its images in natural order."""
     if sidecar is not None and sidecar.files is not None:
+        if not sidecar.files:
+            raise InputError(
+                f"{folder / SIDECAR_NAME}: files is empty. List the frames, or leave the key out."
+            )
         for name in sidecar.files:
             if sidecar.files.count(name) > 1:
                 raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r} more than once.")

@@ -58,6 +58,7 @@ def open_model(
     if training.start_from is not None:
         checkpoint = find_checkpoint(training.start_from)
         checkpoint.check(model)
+        _check_path(model, checkpoint.description.config.model, training.start_from)
         _check_tuning(training, checkpoint.description.weights, training.start_from)
         pipeline = checkpoint.load(dtype=dtype)
     elif model.base_model_id is None:
@@ -122,6 +123,20 @@ def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     network.train()
+
+
+def _check_path(model: ModelConfig, trained: ModelConfig, name: str) -> None:
+    """Refuse to train a checkpoint along another path, also one that nobody asked for.
+
+    Raises:
+        InputError: the start of the flow or the code of depth differs.
+    """
+    for key in ("start", "depth_code"):
+        wanted, has = getattr(model, key), getattr(trained, key)
+        if wanted != has:
+            raise InputError(
+                f"model.{key} is {wanted}, but {name} was made with {has}. Set model.{key}={has}."
+            )
 
 
 def _check_tuning(training: TrainingConfig, weights: str, name: str) -> None:

@@ -252,7 +252,9 @@ class Checkpoints:
                 _remove(path)
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.directory.glob("step-*"), key=_step_of, reverse=True)
+        # A copy that somebody made beside them has another name.
+        ours = (path for path in self.directory.glob("step-*") if path.name[5:].isdecimal())
+        return sorted(ours, key=_step_of, reverse=True)
 
 
 def _step_of(path: Path) -> int:

@@ -119,15 +119,15 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
     mean = Mean(moving, training.ema_decay) if training.use_ema else None
     completer = replace(pipeline.completer, denoiser=_Network(wrapped, bare))
 
-    # Where it is written, and where it goes on from.
-    with file_errors_named(save_dir):
-        if accelerator.is_main_process:
-            save_dir.mkdir(parents=True, exist_ok=True)
-            save_resolved(config, save_dir / "config.yaml")
+    # Where it goes on from, and where it is written.
     checkpoints = Checkpoints(config, accelerator, bare, mean, plan.stacks_per_step)
     progress, latest = Progress(), None
     if resume is not None and (latest := checkpoints.find(resume)) is not None:
         progress = checkpoints.load(latest)
+    with file_errors_named(save_dir):
+        if accelerator.is_main_process:
+            save_dir.mkdir(parents=True, exist_ok=True)
+            save_resolved(config, save_dir / "config.yaml")
     watch = Watch(config, active=accelerator.is_main_process, step=progress.step)
     if latest is not None:
         watch.say(f"going on from {latest}, step {progress.step} of {plan.steps}")
@@ -160,8 +160,9 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
             means = accelerator.reduce(sums, "sum") / counts
             loss = float((means * objective.weights(means)).sum())
             problem, norm = running.problem_of(loss), None
-            if problem is None and training.max_grad_norm is not None:
-                norm = float(accelerator.clip_grad_norm_(moving.values(), training.max_grad_norm))
+            if problem is None:
+                most = math.inf if training.max_grad_norm is None else training.max_grad_norm
+                norm = float(accelerator.clip_grad_norm_(moving.values(), most))
                 problem = None if math.isfinite(norm) else f"{loss:.3g}, of gradient {norm}"
             if problem is not None:
                 _keep_batch(parts, save_dir, accelerator)
