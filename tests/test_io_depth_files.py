@@ -13,6 +13,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import (
     read_depth_mm,
     read_npy,
+    read_values,
     why_not_millimetres,
     write_depth_mm,
     write_npy,
@@ -84,6 +85,18 @@ def test_refuses_what_millimetres_would_misstate(tmp_path: Path, depths_m, reaso
 )
 def test_accepts_what_millimetres_hold(depths_m):
     assert why_not_millimetres(torch.tensor([depths_m])) is None
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.exr", "a.pfm", "a.h5"])
+def test_a_text_is_no_depth(tmp_path: Path, name: str):
+    if name.endswith(".exr"):
+        pytest.importorskip("OpenEXR")
+    (tmp_path / name).write_text("1 2 3")
+    with pytest.raises(
+        InputError, match=r"cannot be read as .*Copy or export it again\.$"
+    ) as error:
+        read_values(tmp_path / name)
+    assert "pickle" not in str(error.value)
 
 
 def test_reading_the_wrong_file_says_so(tmp_path: Path):

@@ -228,6 +228,15 @@ class TestMultiPageTiff:
             assert stack.focus_positions_m == pytest.approx([0, step_m, 2 * step_m, 3 * step_m])
             assert stack.origins["focus_positions_m"] == origin
 
+    def test_a_file_that_is_cut_off_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "cut.tif"
+        first, *others = (Image.fromarray((page // 257).astype(np.uint8)) for page in self.volume)
+        first.save(path, save_all=True, append_images=others, compression="tiff_lzw")
+        assert len(open_stack(path)) == 4
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.8)])
+        with pytest.raises(InputError, match=r"is cut off: page 4 should follow, but is not in"):
+            open_stack(path)
+
     @pytest.mark.parametrize("axes", ["ZCYX", "CZYX"])
     def test_ome_channels_become_colour(self, tmp_path: Path, axes: str) -> None:
         volume = np.random.default_rng(2).integers(0, 256, (4, 3, 30, 40), dtype=np.uint8)

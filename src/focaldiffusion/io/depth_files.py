@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,7 +153,7 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
         InputError: no such file, not of these kinds, or not one channel of real numbers.
     """
     readers: dict[str, Callable[[], Any]] = {
-        ".npy": lambda: np.load(path, allow_pickle=False),
+        ".npy": lambda: _from_npy(path),
         ".npz": lambda: _from_npz(path),
         ".png": lambda: _from_opencv(path),
         ".pfm": lambda: _from_opencv(path),
@@ -170,8 +172,19 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
         raise InputError(f"{path}: no such file.")
     try:
         values = np.asarray(readers[suffix]())
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as {suffix} ({error}).") from error
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        RuntimeError,  # of OpenEXR
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(
+            f"{path}: cannot be read as {suffix} ({error}). Copy or export it again."
+        ) from error
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "fiu":
@@ -182,7 +195,15 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+def _from_npy(path: Path) -> Any:
+    # What is no such file `np.load` takes for a pickle, and advises to trust it.
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
 def _from_npz(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not a zip of arrays, or cut off")
     with np.load(path, allow_pickle=False) as arrays:
         if len(arrays) != 1 and "depth" not in arrays:
             raise ValueError(f"holds {', '.join(arrays)}; expected one array, or one named depth")

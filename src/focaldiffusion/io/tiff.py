@@ -72,9 +72,11 @@ def probe_tiff(path: Path) -> TiffStack:
     """Find the frames of a TIFF without decoding them.
 
     Raises:
-        InputError: not a TIFF, not 8 or 16-bit grey or RGB, or axes other than z and colour.
+        InputError: not a TIFF, not 8 or 16-bit grey or RGB, axes other than z and colour, or pages
+            that are not there.
     """
     with _opened(path) as (tif, series):
+        _check_last_page(path, tif)
         page_axes = series.keyframe.axes
         leading = series.axes[: len(series.axes) - len(page_axes)]
         if not series.axes.endswith(page_axes) or not set(page_axes) <= set("YXS"):
@@ -84,8 +86,9 @@ def probe_tiff(path: Path) -> TiffStack:
         pages = _frame_pages(path, leading, series.shape[: len(leading)])
         if series.is_truncated:
             raise InputError(
-                f"{path}: lists only its first page, as ImageJ writes above 4 GB. "
-                "Save it as an image sequence (Fiji: File > Save As > Image Sequence)."
+                f"{path}: lists only its first page of {series.shape[0]}, as ImageJ writes above "
+                "4 GB, or is cut off. Save it as an image sequence (Fiji: File > Save As > Image "
+                "Sequence)."
             )
         header = _page_header(path, series.keyframe, channels=len(pages[0]))
         step_m, step_tag = _z_step(tif) if len(pages) > 1 else (None, "")
@@ -144,6 +147,21 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
                 f"{extra[0].keyframe.shape}). All frames need one size."
             )
         yield tif, series
+
+
+def _check_last_page(path: Path, tif: tifffile.TiffFile) -> None:
+    """Refuse a file that is cut off: its last page points to another, which is not there."""
+    place = tif.pages.next_page_offset
+    if place is None:
+        return
+    tif.filehandle.seek(place)
+    pointer = tif.filehandle.read(tif.tiff.offsetsize)
+    if any(pointer):
+        count = len(tif.pages)
+        raise InputError(
+            f"{path}: is cut off: page {count + 1} should follow, but is not in the file. "
+            "Copy or export the stack again."
+        )
 
 
 def _frame_pages(path: Path, leading: str, lengths: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
