@@ -101,7 +101,9 @@ def stopping_at(step: int, stop: Callable[[], Any]) -> Callable[[RunningLoss, fl
     return problem_of
 
 
+@pytest.mark.parametrize("step", [3, 4, 8])
 def test_sigterm_saves_and_the_run_goes_on(
+    step: int,
     stacks: Path,
     whole: Path,
     tmp_path: Path,
@@ -110,14 +112,19 @@ def test_sigterm_saves_and_the_run_goes_on(
 ) -> None:
     config = config_of(stacks, tmp_path / "run", **settings(stacks))
     with monkeypatch.context() as patch:
-        terminate = stopping_at(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        terminate = stopping_at(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         patch.setattr(RunningLoss, "problem_of", terminate)
         outcome = train(config)
-    assert (outcome.step, outcome.steps) == (3, 8)
-    assert outcome.checkpoint == checkpoint(tmp_path / "run", 3)
-    assert "stopped at step 3 of 8; go on with --resume auto" in capsys.readouterr().out
+    assert (outcome.step, outcome.steps) == (step, 8)
+    assert outcome.checkpoint == checkpoint(tmp_path / "run", step)
+    assert f"stopped at step {step} of 8; go on with --resume auto" in capsys.readouterr().out
     train(config, "auto")
     assert_same(whole, tmp_path / "run")
+    # A validation that was due at that step is made up for.
+    told = capsys.readouterr().out
+    assert told.count("validation after step") == (1 if step == 8 else 2)
+    best = (tmp_path / "run" / "checkpoints" / "best").resolve().name
+    assert best == (whole / "checkpoints" / "best").resolve().name
 
 
 KILLED = """

@@ -75,12 +75,14 @@ class Progress:
         best: the best metric so far, None before the first validation.
         best_step: the step that reached it.
         seconds: spent on all of it, over all sessions.
+        owes_score: whether a signal came where a validation was due.
     """
 
     step: int = 0
     best: float | None = None
     best_step: int | None = None
     seconds: float = 0.0
+    owes_score: bool = False
 
 
 class Checkpoints:

@@ -142,7 +142,23 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
     pace.mark(first * plan.stacks_per_step)
     batches = _batches(config, mixture, plan, accelerator, first, pipeline, objective)
     counted = 0.0  # since the last report
+
+    def scored(progress: Progress, validation: Validation) -> Progress:
+        with _averaged(mean):
+            score = _validate(validation, pipeline, watch, progress.step, accelerator, sharded)
+        progress = replace(progress, owes_score=False)
+        if progress.best is None or score < progress.best:
+            progress = replace(progress, best=score, best_step=progress.step)
+        return progress
+
+    def saved(progress: Progress) -> Path:
+        model = gathered(accelerator, wrapped, config) if sharded else pipeline
+        return checkpoints.save(progress, partial(_export, model, config, mean, progress))
+
     with closing(watch), Stop(accelerator) as stop, memory_explained(training):
+        if validation is not None and progress.owes_score:
+            progress = scored(progress, validation)
+            latest = saved(progress)
         for step in range(first, plan.steps):
             # The counts of the whole effective batch come first, so that the loss is a mean over
             # all its valid pixels, however it is split.
@@ -199,16 +215,13 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
 
             stopping = stop.asked
             validates, saves = plan.due(done, training)
-            if validation is not None and validates and not stopping:
-                with _averaged(mean):
-                    score = _validate(validation, pipeline, watch, done, accelerator, sharded)
-                if progress.best is None or score < progress.best:
-                    progress = replace(progress, best=score, best_step=done)
-                    saves = True
+            if validation is not None and validates:
+                progress = replace(progress, owes_score=stopping)
+                if not stopping:
+                    progress = scored(progress, validation)
+                    saves = saves or progress.best_step == done
             if saves or stopping:
-                model = gathered(accelerator, wrapped, config) if sharded else pipeline
-                export = partial(_export, model, config, mean, progress)
-                latest = checkpoints.save(progress, export)
+                latest = saved(progress)
             if stopping:
                 watch.say(f"stopped at step {done} of {plan.steps}; go on with --resume auto")
                 break
