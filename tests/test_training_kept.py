@@ -17,6 +17,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import Proposal
 from focaldiffusion.training.examples import Truth, examples_of
 from focaldiffusion.training.kept import KeptExamples, packed, unpacked
+from focaldiffusion.training.stopping import RunningLoss
 from focaldiffusion.training.trainer import train
 
 COMPACT = {"preset": "compact"}
@@ -43,9 +44,9 @@ def test_what_is_kept_comes_back(stacks: Path, tmp_path: Path) -> None:
     (batch,) = batches(mixture, (0, 1), 2, with_estimates=True)
     made = examples_of(batch, "log", with_stacks=False)
     assert kept.find(draws) is None
-    kept.write(draws[:1], made)
+    kept.add(draws[:1], made)
     assert kept.find(draws) is None, "one of the two is not there"
-    kept.write(draws, made)
+    kept.add(draws, made)
     small = kept.find(draws)
     assert small is not None
     read = unpacked(small)
@@ -101,6 +102,45 @@ def test_a_run_from_kept_examples_is_the_run_that_kept_them(
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_a_run_that_was_killed_keeps_what_it_drew_first(
+    stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three samples in batches of two: the second batch has one of either epoch."""
+    transforms = {"brightness": 0.5}
+    source = {
+        "name": "train",
+        "dataset_type": "cache",
+        "data_root": str(stacks / "train"),
+        "max_samples": 3,
+        "dataset_kwargs": {"transforms": transforms},
+    }
+
+    def config(name: str) -> Any:
+        return config_of(
+            stacks,
+            tmp_path / name,
+            model=COMPACT,
+            data={"train_sources": [source]},
+            training={"num_epochs": 2, "examples_dir": str(tmp_path / f"{name}_kept")},
+        )
+
+    train(config("whole"))
+    seen, steps = RunningLoss.problem_of, iter(range(9))
+
+    def killed(self: RunningLoss, loss: float) -> str | None:
+        if next(steps) == 2:
+            raise KeyboardInterrupt
+        return seen(self, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunningLoss, "problem_of", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config("killed"))
+    shutil.rmtree(tmp_path / "killed")  # its checkpoints, not what it kept
+    train(config("killed"))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
 def test_a_network_learns_from_patches(stacks: Path, tmp_path: Path) -> None:
     training = {"num_epochs": 6, **PATCHES}
     train(config_of(stacks, tmp_path / "run", model=COMPACT, training=training))
@@ -151,7 +191,7 @@ def test_a_damaged_example_is_named(stacks: Path, tmp_path: Path) -> None:
     assert kept is not None
     draw = mixture.draw(0)
     (batch,) = batches(mixture, (0,), 1, with_estimates=True)
-    kept.write([draw], examples_of(batch, "log", with_stacks=False))
+    kept.add([draw], examples_of(batch, "log", with_stacks=False))
     (path,) = (tmp_path / "kept").glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=rf"^{path}: is damaged"):

@@ -97,12 +97,25 @@ class KeptExamples:
         """
         return Examples.batched([_read(self._path(draw)) for draw in draws])
 
-    def write(self, draws: Sequence[Draw], examples: Examples) -> None:
-        """Keep examples, without frames."""
+    def add(self, draws: Sequence[Draw], examples: Examples) -> Examples:
+        """Keep those that are not there yet, without frames.
+
+        A sample stays as its first draw varied it: a run that was killed and goes on draws again
+        what it drew before, among what it kept since.
+
+        Returns:
+            All of them as they are kept, still `packed`.
+
+        Raises:
+            InputError: a file is damaged, or the file system refuses.
+        """
         small = packed(examples)
         for index, draw in enumerate(draws):
-            with file_errors_named(self.directory):
-                write_whole(self._path(draw), _file_of(small, index))
+            path = self._path(draw)
+            if not path.exists():
+                with file_errors_named(self.directory):
+                    write_whole(path, _file_of(small, index))
+        return self.read(draws).to(small.truth.valid.device)
 
     def _path(self, draw: Draw) -> Path:
         return self.directory / f"{draw.source}-{draw.sample:07d}.safetensors"

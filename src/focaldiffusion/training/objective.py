@@ -26,7 +26,7 @@ from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.render import render
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.training.examples import Examples, Truth, examples_of, patches_of
-from focaldiffusion.training.kept import KeptExamples, packed, unpacked
+from focaldiffusion.training.kept import KeptExamples, unpacked
 
 _SCALES = 4  # of gradient matching, each half the last (MiDaS, Ranftl et al. 2020)
 _SILOG_SHARE = 0.85  # of the squared mean that SiLog forgives (Eigen et al. 2014; BTS, 2019)
@@ -132,8 +132,7 @@ def prepare_batch(
     else:
         examples = examples_of(batch, depth_code, with_stacks=with_stacks)
         if kept is not None:
-            kept.write(draws, examples)
-            examples = packed(examples)  # as every later epoch will see them
+            examples = kept.add(draws, examples)  # as every later epoch will see them
     generators = [draw.generator("flow") for draw in draws]
     if training.patch_px is not None:
         count = training.patches_per_stack
