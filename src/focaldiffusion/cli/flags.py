@@ -146,7 +146,7 @@ def check_device(name: str) -> None:
     from focaldiffusion.errors import InputError
 
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).item()  # which a device of shapes alone has not
     # AssertionError: torch was built without CUDA.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(

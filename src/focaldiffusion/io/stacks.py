@@ -252,12 +252,18 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
             raise InputError(
                 f"{folder / SIDECAR_NAME}: files is empty. List the frames, or leave the key out."
             )
-        for name in sidecar.files:
-            if sidecar.files.count(name) > 1:
+        listed = tuple(folder / name for name in sidecar.files)
+        for name, path in zip(sidecar.files, listed, strict=True):
+            try:
+                wrong = "is a folder" if path.is_dir() else "is absent"
+                usable = path.is_file()
+            except OSError as error:  # the name is too long
+                wrong, usable = f"cannot be opened ({error.strerror})", False
+            if not usable:
+                raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r}, which {wrong}.")
+            if sum(path.resolve() == other.resolve() for other in listed) > 1:
                 raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r} more than once.")
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r}, which is absent.")
-        return tuple(folder / name for name in sidecar.files)
+        return listed
     files = sorted(
         (
             path
