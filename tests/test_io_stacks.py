@@ -274,6 +274,13 @@ class TestMultiPageTiff:
         assert "pages of different sizes or kinds ((30, 40) and (20, 40))" in refusal(
             tmp_path / "a.tif"
         )
+        grey, colour = ((30, 40), (30, 40, 3))
+        with tifffile.TiffWriter(tmp_path / "c.tif") as tif:
+            for size in (colour, colour, grey, colour):  # each page a series of its own
+                tif.write(np.zeros(size, np.uint8), contiguous=False)
+        assert "pages of different sizes or kinds ((30, 40, 3) and (30, 40))" in refusal(
+            tmp_path / "c.tif"
+        )
         tifffile.imwrite(tmp_path / "b.tif", np.zeros((30, 40), np.uint8))
         assert "b.tif: the only frame" in refusal(tmp_path / "b.tif")
 

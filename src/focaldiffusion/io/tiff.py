@@ -142,9 +142,12 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
                 "Save each as a file of its own."
             )
         if extra:
+            # Series may be alike: some writers make one of each page.
+            shape = series.keyframe.shape
+            unlike = next((one for one in extra if one.keyframe.shape != shape), extra[0])
             raise InputError(
-                f"{path}: pages of different sizes or kinds ({series.keyframe.shape} and "
-                f"{extra[0].keyframe.shape}). All frames need one size."
+                f"{path}: pages of different sizes or kinds ({shape} and {unlike.keyframe.shape}). "
+                "All frames need one size; crop them, or leave those pages out."
             )
         yield tif, series
 
