@@ -60,7 +60,6 @@ SAME: dict[str, Any] = {
     "losses.depth_weight": 0.5,
     "losses.rgb_weight": 0.5,
     "losses.consistency_weight": 0.5,
-    "validation.num_inference_steps": 9,
     "logging.level": "ERROR",
     "logging.use_wandb": True,
     "logging.log_every_n_steps": 9,
@@ -145,6 +144,17 @@ def value_at(loaded: Loaded, key: str) -> Any:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "my.yaml"
+
+
+STEPS = "validation.num_inference_steps"
+
+
+def test_steps_are_of_a_model_that_starts_from_noise(path: Path) -> None:
+    with pytest.raises(InputError, match=rf"{STEPS} is 9, but model\.start estimate goes to"):
+        load(path, STEPS, 9)
+    loaded = load_config(path, overrides=["model.start=noise"])
+    assert value_at(loaded, STEPS) == 9
+    assert loaded.notices == ()
 
 
 @pytest.mark.parametrize("key", SAME)
@@ -259,7 +269,7 @@ def documented() -> set[str]:
 
 
 def test_the_page_has_every_key() -> None:
-    keys = [*SAME, *CALLED_OTHERWISE, *WITHOUT_MEANING, *HOLDING_OTHERS]
+    keys = [*SAME, STEPS, *CALLED_OTHERWISE, *WITHOUT_MEANING, *HOLDING_OTHERS]
     # The page counts options from the block that holds them.
     outer = re.compile(
         r"^.*\.(?=(data_root|camera_defaults|simulator_kwargs)\.)|^data\.(?=dataset_kwargs\.)"
