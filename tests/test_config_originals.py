@@ -69,6 +69,8 @@ SAME: dict[str, Any] = {
     "output.save_dir": "/out",
     "output.save_top_k": 9,
 }
+STEPS = "validation.num_inference_steps"
+"""The same, of a model that starts from noise."""
 """Key → a value that is not its default."""
 
 SAME_IN_SOURCES: dict[str, Any] = {
@@ -144,9 +146,6 @@ def value_at(loaded: Loaded, key: str) -> Any:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "my.yaml"
-
-
-STEPS = "validation.num_inference_steps"
 
 
 def test_steps_are_of_a_model_that_starts_from_noise(path: Path) -> None:

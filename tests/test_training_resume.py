@@ -270,10 +270,13 @@ def test_a_run_is_not_written_over(stacks: Path, whole: Path) -> None:
     ],
 )
 def test_what_would_make_it_another_run_is_refused(
-    block: str, change: dict[str, Any], key: str, stacks: Path, whole: Path
+    block: str, change: dict[str, Any], key: str, stacks: Path, whole: Path, tmp_path: Path
 ) -> None:
     changes = settings(stacks)
     changes[block] = {**changes.get(block, {}), **change}
+    with pytest.raises(InputError, match=f"was trained with another {key}"):
+        train(config_of(stacks, tmp_path / "run", **changes), str(checkpoint(whole, 2)))
+    assert not (tmp_path / "run").exists()
     before = (whole / "config.yaml").read_bytes()
     with pytest.raises(InputError, match=f"was trained with another {key}"):
         train(config_of(stacks, whole, **changes), "auto")

@@ -49,9 +49,11 @@ DESCRIPTION = "focaldiffusion.json"
 COMPACT = "compact"
 """The model whose weights lie inside the package."""
 
+OF_THE_PIPELINE = ("start", "depth_code")
+"""Keys of `ModelConfig` that model_index.json has as well."""
+
 _DENOISER, _PROMPT, _VAE = "denoiser", "prompt", "vae"
 _PARTS = ("model_index.json", _DENOISER, _VAE, "scheduler", _PROMPT, *ADAPTER_FILES)
-_OF_THE_PIPELINE = ("start", "depth_code")  # what model_index.json says as well
 _PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
@@ -200,7 +202,7 @@ class Checkpoint:
                 "again."
             ) from error
         model = self.description.config.model
-        for key in _OF_THE_PIPELINE:
+        for key in OF_THE_PIPELINE:
             if said[key] != getattr(model, key):
                 raise InputError(
                     f"{self.folder}: model_index.json says {key} {said[key]}, but {DESCRIPTION} "
@@ -311,7 +313,7 @@ def save_checkpoint(
         InputError: the folder cannot be written.
         ValueError: the configuration or the adapter is not of this model.
     """
-    for key in _OF_THE_PIPELINE:
+    for key in OF_THE_PIPELINE:
         if getattr(config.model, key) != pipeline.config[key]:
             raise ValueError(f"model.{key} of the configuration is not the pipeline's")
     if adapter_only != bool(getattr(pipeline.denoiser, "peft_config", None)):

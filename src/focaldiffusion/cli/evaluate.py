@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Commands, check_device, positive_integer
+from focaldiffusion.cli.flags import Commands, check_device, given_path, positive_integer
 from focaldiffusion.cli.model_flags import DEFAULT_MODEL
 from focaldiffusion.cli.progress import progress_bars
 
@@ -33,7 +33,9 @@ def add_parser(commands: Commands) -> None:
         metavar="DIR",
         help="folder of the data set; procedural scenes need none",
     )
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for the report")
+    parser.add_argument(
+        "--output-dir", type=given_path, metavar="DIR", help="folder for the report"
+    )
     parser.add_argument(
         "--model",
         action="append",
@@ -56,7 +58,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--export-stacks",
-        type=Path,
+        type=given_path,
         metavar="DIR",
         help="write the stacks, never the truth, for another tool to predict, and stop",
     )
@@ -135,7 +137,7 @@ def _export(options: argparse.Namespace) -> int:
 
     protocol = find_protocol(options.dataset)
     dataset = protocol.open(options.data_root)
-    chosen = protocol.spread(dataset, options.max_samples)
+    chosen = protocol.indices(dataset, options.max_samples)
     with progress_bars("exporting", quiet=options.quiet) as progress:
         for done, index in enumerate(chosen, 1):
             stack = protocol.sample(dataset, index).stack

@@ -119,6 +119,7 @@ def _dry_run(config: Config, device: str) -> int:
     if bad:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
     check_disjoint(checks)
+    # As training will: a weight that gives a source nothing, too few stacks for a step.
     Plan.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
     print("the data are in order; no scene of val or test is in train.\nmodel")
     for sentence in try_model(config, checks, device):

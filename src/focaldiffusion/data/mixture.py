@@ -150,7 +150,12 @@ def _used(source: Source, dataset: Dataset) -> Indices:
             f"{source.name}: has no {source.split} samples.{reason} Check its data_root and "
             "filelist, or leave the source out."
         )
-    wanted = min(count, source.max_samples or count)
+    return spread(count, source.max_samples)
+
+
+def spread(count: int, most: int | None) -> Indices:
+    """Indices of at most so many of `count` samples, evenly over them; None takes all."""
+    wanted = min(count, most or count)
     return np.arange(wanted) * count // wanted
 
 

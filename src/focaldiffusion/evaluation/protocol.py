@@ -15,6 +15,7 @@ from torch import Tensor
 from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source, Split, Transforms
 from focaldiffusion.config.sources import FILELESS
 from focaldiffusion.data.dataset import Dataset, StackSample
+from focaldiffusion.data.mixture import spread
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
 from focaldiffusion.data.transforms import transform
@@ -163,11 +164,9 @@ class Protocol:
         """How many samples of its data set are used."""
         return min(len(dataset), self.samples or len(dataset))
 
-    def spread(self, dataset: Dataset, most: int | None) -> list[int]:
+    def indices(self, dataset: Dataset, most: int | None) -> list[int]:
         """Indices of the samples, evenly left out where there are more than `most`."""
-        count = self.count(dataset)
-        wanted = min(count, most or count)
-        return [index * count // wanted for index in range(wanted)]
+        return spread(self.count(dataset), most).tolist()
 
     def open(self, data_root: str | Path | None, *, allow_missing: bool = False) -> Dataset:
         """The data set of the protocol.

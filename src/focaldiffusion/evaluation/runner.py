@@ -142,7 +142,7 @@ class _Evaluator:
                     "itself. Rename the folder, or leave one out."
                 )
             self.models[model.name] = model
-        self.samples = self.protocol.spread(self.dataset, plan.max_samples)
+        self.samples = self.protocol.indices(self.dataset, plan.max_samples)
 
     @property
     def learned(self) -> dict[str, Learned]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.io.decoding import DECODER_ERRORS
 from focaldiffusion.io.images import PNG_LEVEL
 
 MAX_DEPTH_MM = 65535
@@ -172,16 +172,7 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
         raise InputError(f"{path}: no such file.")
     try:
         values = np.asarray(readers[suffix]())
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        TypeError,
-        RuntimeError,  # of OpenEXR
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (*DECODER_ERRORS, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: cannot be read as {suffix} ({error}). Copy or export it again."
         ) from error

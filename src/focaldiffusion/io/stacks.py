@@ -218,10 +218,8 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
         return _find(files[0])
     if not files:
         raise InputError("no files given; expected the frames of a stack.")
-    resolved = [path.resolve() for path in files]
-    for path, target in zip(files, resolved, strict=True):
-        if resolved.count(target) > 1:
-            raise InputError(f"{path}: listed more than once. List each frame once.")
+    if (again := _repeated(files)) is not None:
+        raise InputError(f"{files[again]}: listed more than once. List each frame once.")
     folder = files[0].parent
     name = _name(folder)
     sidecar_path = folder / SIDECAR_NAME
@@ -245,6 +243,12 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     return _Found(name, files, sidecar.model_copy(update={key: chosen}), sidecar_path)
 
 
+def _repeated(files: Sequence[Path]) -> int | None:
+    """Index of the first file that is listed again, by whatever name; None where none is."""
+    resolved = [path.resolve() for path in files]
+    return next((index for index, path in enumerate(resolved) if resolved.count(path) > 1), None)
+
+
 def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
     """The frames of a folder: as `stack.json` lists them, else its images in natural order."""
     if sidecar is not None and sidecar.files is not None:
@@ -253,6 +257,10 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
                 f"{folder / SIDECAR_NAME}: files is empty. List the frames, or leave the key out."
             )
         listed = tuple(folder / name for name in sidecar.files)
+        if (again := _repeated(listed)) is not None:
+            raise InputError(
+                f"{folder / SIDECAR_NAME}: files lists {sidecar.files[again]!r} more than once."
+            )
         for name, path in zip(sidecar.files, listed, strict=True):
             try:
                 wrong = "is a folder" if path.is_dir() else "is absent"
@@ -261,8 +269,6 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
                 wrong, usable = f"cannot be opened ({error.strerror})", False
             if not usable:
                 raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r}, which {wrong}.")
-            if sum(path.resolve() == other.resolve() for other in listed) > 1:
-                raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r} more than once.")
         return listed
     files = sorted(
         (

@@ -46,7 +46,7 @@ def open_model(
         InputError: neither a base model nor a preset, or both; a base model or a checkpoint that
             cannot be had; a `training.tuning` that does not suit it.
     """
-    from focaldiffusion.checkpoint import find_checkpoint, widened_base
+    from focaldiffusion.checkpoint import OF_THE_PIPELINE, find_checkpoint, widened_base
     from focaldiffusion.diffusion import FocalDiffusionPipeline
 
     if (model.base_model_id is None) == (model.preset is None):
@@ -58,7 +58,15 @@ def open_model(
     if training.start_from is not None:
         checkpoint = find_checkpoint(training.start_from)
         checkpoint.check(model)
-        _check_path(model, checkpoint.description.config.model, training.start_from)
+        trained = checkpoint.description.config.model
+        # Also where the configuration leaves them at their defaults: examples are made by them.
+        for key in OF_THE_PIPELINE:
+            wanted, has = getattr(model, key), getattr(trained, key)
+            if wanted != has:
+                raise InputError(
+                    f"model.{key} is {wanted}, but {training.start_from} was made with {has}. Set "
+                    f"model.{key}={has}."
+                )
         _check_tuning(training, checkpoint.description.weights, training.start_from)
         pipeline = checkpoint.load(dtype=dtype)
     elif model.base_model_id is None:
@@ -123,20 +131,6 @@ def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     network.train()
-
-
-def _check_path(model: ModelConfig, trained: ModelConfig, name: str) -> None:
-    """Refuse to train a checkpoint along another path, also one that nobody asked for.
-
-    Raises:
-        InputError: the start of the flow or the code of depth differs.
-    """
-    for key in ("start", "depth_code"):
-        wanted, has = getattr(model, key), getattr(trained, key)
-        if wanted != has:
-            raise InputError(
-                f"model.{key} is {wanted}, but {name} was made with {has}. Set model.{key}={has}."
-            )
 
 
 def _check_tuning(training: TrainingConfig, weights: str, name: str) -> None:

@@ -255,7 +255,8 @@ class Checkpoints:
 
     def _newest_first(self) -> list[Path]:
         # A copy that somebody made beside them has another name.
-        ours = (path for path in self.directory.glob("step-*") if path.name[5:].isdecimal())
+        folders = self.directory.glob("step-*")
+        ours = (path for path in folders if path.name.removeprefix("step-").isdecimal())
         return sorted(ours, key=_step_of, reverse=True)
 
 

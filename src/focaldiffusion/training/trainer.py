@@ -175,7 +175,7 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
             sums = _backward(accelerator, wrapped, completer, objective, parts, counts)
             means = accelerator.reduce(sums, "sum") / counts
             loss = float((means * objective.weights(means)).sum())
-            problem, norm = running.problem_of(loss), None
+            problem, norm = running.problem_of(loss), math.nan
             if problem is None:
                 most = math.inf if training.max_grad_norm is None else training.max_grad_norm
                 norm = float(accelerator.clip_grad_norm_(moving.values(), most))
@@ -204,9 +204,7 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
                 counted = 0.0
                 pace.mark(done * plan.stacks_per_step)
                 terms = dict(zip(objective.terms, means.tolist(), strict=True))
-                report = {"loss": loss, **terms, "learning_rate": rate}
-                if norm is not None:
-                    report["gradient_norm"] = norm
+                report = {"loss": loss, **terms, "learning_rate": rate, "gradient_norm": norm}
                 report["stacks_per_second"] = pace.rate
                 watch.numbers(done, {f"train/{name}": value for name, value in report.items()})
                 told = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
@@ -216,8 +214,9 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
             stopping = stop.asked
             validates, saves = plan.due(done, training)
             if validation is not None and validates:
-                progress = replace(progress, owes_score=stopping)
-                if not stopping:
+                if stopping:
+                    progress = replace(progress, owes_score=True)
+                else:
                     progress = scored(progress, validation)
                     saves = saves or progress.best_step == done
             if saves or stopping:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, open_split
-from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.mixture import spread
 from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.image_metrics import psnr
@@ -46,7 +46,7 @@ class Validation:
         """
         mixture = open_split(config.data, "val", config.training.seed)
         self._config, self._mixture = config, mixture
-        self._positions = _spread(mixture, config.validation.max_samples)
+        self._positions = spread(len(mixture), config.validation.max_samples).tolist()
         self._physical: dict[str, float] | None = None
 
     def __call__(
@@ -103,13 +103,6 @@ class Validation:
                 "cannot be validated. Leave it out of val."
             )
         return found
-
-
-def _spread(mixture: Mixture, count: int) -> list[int]:
-    """So many positions, spread evenly over an epoch."""
-    total = len(mixture)
-    count = min(count, total)
-    return [index * total // count for index in range(count)]
 
 
 def _score(sample: StackSample, found: Reconstruction) -> dict[str, float]:
