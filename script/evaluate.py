@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Parser, positive_integer
+from focaldiffusion.cli.flags import Parser, given_path, positive_integer
 from focaldiffusion.cli.main import main as focaldiffusion
 from focaldiffusion.cli.model_flags import DEFAULT_MODEL
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a protocol")
     parser.add_argument("--data_root", required=True, type=Path, metavar="DIR")
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("outputs/evaluation"), metavar="DIR"
+        "--output_dir", type=given_path, default=Path("outputs/evaluation"), metavar="DIR"
     )
     parser.add_argument(
         "--checkpoint",

@@ -199,6 +199,8 @@ def test_an_unknown_model_or_protocol_is_one_sentence(
     assert "did you mean physics?" in err
     err = refusal(capsys, tmp_path, main, *argv, "--dataset", "stack")
     assert "stacks" in err
+    err = refusal(capsys, tmp_path, main, *argv, "--dataset", "stacks", "--output-dir", "")
+    assert "argument --output-dir: is empty; expected a path" in err
 
 
 def test_exported_stacks_come_back_as_predictions(

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Commands
+from focaldiffusion.cli.flags import Commands, given_path
 
 
 def add_parser(commands: Commands) -> None:
@@ -29,7 +29,9 @@ def add_parser(commands: Commands) -> None:
             help=f"which model of {run_name.upper()} (default: its only one, or each that both "
             "have)",
         )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
+    parser.add_argument(
+        "--json", type=given_path, metavar="FILE", help="write everything there too"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

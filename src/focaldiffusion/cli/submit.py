@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.flags import Commands
+from focaldiffusion.cli.flags import Commands, given_path
 from focaldiffusion.cli.model_flags import DEFAULT_MODEL
 from focaldiffusion.cli.progress import progress_bars
 
@@ -25,7 +25,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.set_defaults(run=run)
     kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--output", type=Path, metavar="ZIP", help="the zip to write")
+    kind.add_argument("--output", type=given_path, metavar="ZIP", help="the zip to write")
     kind.add_argument("--check", type=Path, metavar="ZIP", help="a zip to check as the server does")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of ZEDD")
     parser.add_argument(
