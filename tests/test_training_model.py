@@ -13,6 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 from command_line import names
 from miniature import TINY, empty_prompt, save_base
+from torch import nn
 from training_runs import checkpoint, config_of, losses, state, val_sources, write_stacks
 
 from focaldiffusion.checkpoint import find_checkpoint, load_model
@@ -20,6 +21,7 @@ from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
+from focaldiffusion.models.four_bit import quantize
 from focaldiffusion.models.hub import TEXT_ENCODERS
 from focaldiffusion.training import model as model_module
 from focaldiffusion.training.mean import Mean
@@ -119,6 +121,22 @@ def test_weights_that_do_not_move_may_have_four_bits(base: str) -> None:
     assert 1e-3 < error < 0.1
     with pytest.raises(ValueError, match="base_weights nf4 with tuning full"):
         TrainingConfig(base_weights="nf4", mixed_precision="bf16", tuning="full")
+
+
+def test_four_bits_train_on_after_a_validation() -> None:
+    pytest.importorskip("bitsandbytes")
+    network = nn.Sequential(nn.Linear(128, 64))
+    quantize(network)
+    gradients = []
+    for _ in range(2):
+        inputs = torch.ones(1, 128, requires_grad=True)
+        network.train()(inputs).sum().backward()
+        gradients.append(inputs.grad)
+        with torch.no_grad():
+            network.eval()(inputs.detach())
+    assert gradients[0] is not None
+    assert float(gradients[0].abs().min()) > 0
+    assert torch.equal(*gradients)
 
 
 def test_four_bits_need_their_package(base: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,9 @@ def quantize(network: nn.Module) -> None:
             )
             small.weight = weight.to(layer.weight.device)  # which rounds it
             small.bias = layer.bias
+            # On some CPUs the first look without gradients repacks the weights for good, and the
+            # training that goes on after a validation would get no gradient through them.
+            small.support_avx512bf16_for_cpu = False
             setattr(parent, child, small)
     # Asked for by PEFT, which has adapters of its own for such layers, and by diffusers.
     network.is_loaded_in_4bit = True  # type: ignore[assignment]
