@@ -28,7 +28,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(ensure_venv)
