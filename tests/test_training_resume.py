@@ -22,6 +22,7 @@ from focaldiffusion.checkpoint import load_model
 from focaldiffusion.errors import InputError
 from focaldiffusion.training.stopping import RunningLoss
 from focaldiffusion.training.trainer import train
+from focaldiffusion.training.validation import Validation
 
 ROOT = Path(__file__).resolve().parents[1]
 EMA = {"use_ema": True, "ema_decay": 0.5, "max_grad_norm": 1.0}
@@ -125,6 +126,23 @@ def test_sigterm_saves_and_the_run_goes_on(
     assert told.count("validation after step") == (1 if step == 8 else 2)
     best = (tmp_path / "run" / "checkpoints" / "best").resolve().name
     assert best == (whole / "checkpoints" / "best").resolve().name
+
+
+def test_a_validation_that_lacks_memory_costs_nothing(
+    stacks: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(stacks, tmp_path / "run", **settings(stacks))
+
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "__call__", out_of_memory)
+        with pytest.raises(InputError, match=r"out of memory\. What needs less"):
+            train(config)
+    assert names(tmp_path / "run" / "checkpoints")[-1] == "step-000004"
+    train(config, "auto")
+    assert_same(whole, tmp_path / "run")
 
 
 KILLED = """

@@ -75,7 +75,7 @@ class Progress:
         best: the best metric so far, None before the first validation.
         best_step: the step that reached it.
         seconds: spent on all of it, over all sessions.
-        owes_score: whether a signal came where a validation was due.
+        owes_score: whether a validation is due at this step and has not been.
     """
 
     step: int = 0
@@ -141,9 +141,10 @@ class Checkpoints:
                 }
                 _write(partial / _STATE / _PROGRESS, json.dumps(note, indent=1))
                 _write(partial / _FILES, json.dumps(_digests(partial), indent=1))
-                if final.exists():
-                    _remove(final)
+                earlier = _set_aside(final) if final.exists() else None
                 partial.rename(final)
+                if earlier is not None:
+                    shutil.rmtree(earlier, ignore_errors=True)
                 self._point_to_best(progress)
                 self._prune(progress)
             accelerator.wait_for_everyone()
@@ -251,7 +252,7 @@ class Checkpoints:
         """Keep the newest `output.save_top_k`, and the best."""
         for path in self._newest_first()[self._config.output.save_top_k :]:
             if _step_of(path) != progress.best_step:
-                _remove(path)
+                shutil.rmtree(_set_aside(path), ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
         # A copy that somebody made beside them has another name.
@@ -264,11 +265,11 @@ def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _remove(path: Path) -> None:
-    """Remove a checkpoint; half a folder would be taken for a damaged one."""
+def _set_aside(path: Path) -> Path:
+    """Rename a checkpoint that is to be removed; half a folder would be taken for a damaged one."""
     gone = path.with_name(f".{path.name}{_GONE}")
     path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    return gone
 
 
 def _digests(folder: Path) -> dict[str, Any]:

@@ -213,17 +213,17 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> Ou
 
             stopping = stop.asked
             validates, saves = plan.due(done, training)
-            if validation is not None and validates:
-                if stopping:
-                    progress = replace(progress, owes_score=True)
-                else:
-                    progress = scored(progress, validation)
-                    saves = saves or progress.best_step == done
-            if saves or stopping:
+            validates = validates and validation is not None
+            if validates or saves or stopping:
+                # Before it is validated: what goes wrong there must not cost what was trained.
+                progress = replace(progress, owes_score=validates)
                 latest = saved(progress)
             if stopping:
                 watch.say(f"stopped at step {done} of {plan.steps}; go on with --resume auto")
                 break
+            if validation is not None and validates:
+                progress = scored(progress, validation)
+                latest = saved(progress)
     if latest is None:
         raise ValueError("a run that ends has saved a checkpoint")
     return Outcome(progress.step, plan.steps, latest)
