@@ -226,3 +226,14 @@ def test_exported_stacks_come_back_as_predictions(
     assert found["desk", "other_tool"].metrics["abs_rel"] == pytest.approx(0.25, abs=1e-3)
     assert found["window", "other_tool"].status == "failed"
     assert "no prediction of this sample" in (found["window", "other_tool"].error or "")
+
+    # What is missing is added, and what has changed is scored anew.
+    for name in ("desk", "window"):
+        (predicted / name).mkdir(exist_ok=True)
+        np.save(predicted / name / "depth.npy", np.full(stacks.SIZE, 2.0, np.float32))
+    assert exit_code(main, *argv, "--output-dir", out, *flags) == 0
+    again = {(one.sample, one.model): one for one in read_records(out)}
+    assert again["desk", "other_tool"].metrics["abs_rel"] == pytest.approx(0.5, abs=1e-3)
+    assert again["window", "other_tool"].status == "done"
+    for kept in (("desk", "argmax"), ("shelf", "other_tool")):
+        assert again[kept] == found[kept]

@@ -11,7 +11,6 @@ Beside either, `focaldiffusion.json` says how the model was made. Nothing is eve
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.section import Section
 from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.io.digest import sha256_of_files
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.models.adapter import ADAPTER_FILES, load_adapter, save_adapter
 from focaldiffusion.models.denoiser import network_class, widen
@@ -105,11 +105,7 @@ class Checkpoint:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the names and the content of its files."""
-        total = hashlib.sha256()
-        for path in _files(self.folder):
-            name = path.relative_to(self.folder).as_posix()
-            total.update(f"{name} {_sha256(path)}\n".encode())
-        return total.hexdigest()
+        return sha256_of_files(_files(self.folder), self.folder)
 
     def as_json(self, *, base_model: str | None = None) -> dict[str, Any]:
         """What a result made with it should say of it.
@@ -494,14 +490,6 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (
             one for one in inside if one.suffix in (".json", ".safetensors") and one.is_file()
         )
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            total.update(block)
-    return total.hexdigest()
 
 
 def _forget_paths(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from focaldiffusion.physics.fuse import fuse
 from focaldiffusion.physics.psf import PSF
 from focaldiffusion.physics.sweep import frame_weights
 from focaldiffusion.physics.upsample import upsample
+from focaldiffusion.process import peak_memory_mib
 from focaldiffusion.reconstruction import (
     FIELD_OF_AXIS,
     Reconstruction,
@@ -306,17 +306,8 @@ def _provenance(
         "alignment": alignment.summary(),
         "settings": asdict(settings),
         "seconds": clock.seconds,
-        "process_peak_memory_mib": _peak_memory_mib(),
+        "process_peak_memory_mib": peak_memory_mib(),
     }
-
-
-def _peak_memory_mib() -> int | None:
-    if sys.platform == "win32":  # has no counter of it in the standard library
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 class _Clock:

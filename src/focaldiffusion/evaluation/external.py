@@ -13,7 +13,7 @@ writes these names too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.io.depth_files import read_depth_mm, read_npy
+from focaldiffusion.io.digest import sha256_of_files
 from focaldiffusion.io.images import read_image
 from focaldiffusion.io.simulated import write_stack
 from focaldiffusion.io.staging import file_errors_named, staging
@@ -78,41 +79,51 @@ class Predictions:
         Raises:
             InputError: there is none of this sample, or a file that does not fit its frames.
         """
-        folder = sample_folder(self._directory, sample)
-        alone = folder.with_name(f"{folder.name}.npy")
-        found = Prediction(
-            depth_m=_first(
-                stack.size,
-                {
-                    folder / "depth.npy": read_npy,
-                    alone: read_npy,
-                    folder / "depth_mm.png": read_depth_mm,
-                },
-            ),
-            all_in_focus=_first(stack.size, {folder / "all_in_focus.png": _read_srgb}),
-            confidence=_first(
-                stack.size,
-                {
-                    folder / "confidence.npy": _read_confidence,
-                    folder / "confidence.png": lambda path: _read_srgb(path)[0],
-                },
-            ),
+        depth_m, all_in_focus, confidence = (
+            _read(stack.size, readers) for readers in self._readers(sample)
         )
+        found = Prediction(depth_m, all_in_focus, confidence)
         if found.depth_m is None and found.all_in_focus is None:
+            folder = sample_folder(self._directory, sample)
             raise InputError(
                 f"{folder}: no prediction of this sample; expected depth.npy, depth_mm.png or "
-                f"all_in_focus.png in it, or {alone.name} beside it."
+                f"all_in_focus.png in it, or {folder.name}.npy beside it."
             )
         return found
 
+    def digest(self, sample: str) -> str:
+        """SHA-256 of the files that `predict` reads; another one where they have changed."""
+        files = (_first_file(of) for of in self._readers(sample))
+        return sha256_of_files(filter(None, files), self._directory)
 
-def _first(size: tuple[int, int], readers: dict[Path, Callable[[Path], Tensor]]) -> Tensor | None:
+    def _readers(self, sample: str) -> tuple[dict[Path, Callable[[Path], Tensor]], ...]:
+        """The files that may hold depth, image and confidence, those that count first."""
+        folder = sample_folder(self._directory, sample)
+        return (
+            {
+                folder / "depth.npy": read_npy,
+                folder.with_name(f"{folder.name}.npy"): read_npy,
+                folder / "depth_mm.png": read_depth_mm,
+            },
+            {folder / "all_in_focus.png": _read_srgb},
+            {
+                folder / "confidence.npy": _read_confidence,
+                folder / "confidence.png": lambda path: _read_srgb(path)[0],
+            },
+        )
+
+
+def _first_file(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read(size: tuple[int, int], readers: dict[Path, Callable[[Path], Tensor]]) -> Tensor | None:
     """The first file that is there, read; None without any.
 
     Raises:
         InputError: it is not of that (height, width).
     """
-    path = next((path for path in readers if path.is_file()), None)
+    path = _first_file(readers)
     if path is None:
         return None
     values = readers[path](path)

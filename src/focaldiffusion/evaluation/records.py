@@ -32,6 +32,7 @@ class Record:
         calibration: ten rows of mean confidence, AbsRel and share of pixels; None without
             confidence.
         picture: of the result, relative to the folder of the run.
+        prediction_sha256: of the files of another tool's prediction; None for a model that ran.
     """
 
     protocol: str
@@ -47,6 +48,7 @@ class Record:
     peak_memory_mib: int | None = None
     calibration: list[list[float]] | None = None
     picture: str | None = None
+    prediction_sha256: str | None = None
 
     @property
     def key(self) -> tuple[str | None, str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.images import write_png
 from focaldiffusion.io.staging import write_whole
+from focaldiffusion.process import peak_memory_mib
 from focaldiffusion.stack import FocalStack
 
 Progress = Callable[[int, int], None]
@@ -77,7 +77,8 @@ def evaluate(
     Args:
         plan: what to do.
         directory: folder of the run. One that holds an unfinished run of the same plan is
-            continued: what is done stays, what failed is tried again.
+            continued: what is done stays, what failed is tried again, and so is what another tool
+            has predicted anew.
         workers: processes. 1 works in this one.
         command: as it was typed, for the report.
         progress: called with the samples that are done and their total.
@@ -91,7 +92,7 @@ def evaluate(
     """
     evaluator = _Evaluator(plan, directory)
     _begin(plan, directory, workers, command, evaluator.checkpoints())
-    done = {record.key: record for record in _earlier(directory) if record.status == "done"}
+    done = {record.key: record for record in _earlier(directory) if evaluator.stands(record)}
     write_records(directory, done.values())
     tasks = [
         _Task(index, variant, missing)
@@ -158,6 +159,14 @@ class _Evaluator:
             for index in self.samples:
                 for model in self.models:
                     yield variant, self.dataset.name(index), model
+
+    def stands(self, earlier: Record) -> bool:
+        """Whether a record of an earlier run is what this one would find."""
+        if earlier.status != "done":
+            return False
+        # Of the same plan and weights; but other tools' predictions may have changed since.
+        digest = self._prediction_sha256(earlier.model, earlier.sample)
+        return digest == earlier.prediction_sha256
 
     def missing(self, index: int, variant: str | None, done: dict[Any, Record]) -> tuple[str, ...]:
         name = self.dataset.name(index)
@@ -234,10 +243,15 @@ class _Evaluator:
             status="done",
             metrics=metrics,
             seconds=round(seconds, 3),
-            peak_memory_mib=_peak_memory_mib(),
+            peak_memory_mib=peak_memory_mib(),
             calibration=calibration,
             picture=picture,
+            prediction_sha256=self._prediction_sha256(model, name),
         )
+
+    def _prediction_sha256(self, model: str, sample: str) -> str | None:
+        found = self.models[model]
+        return found.digest(sample) if isinstance(found, Predictions) else None
 
     def _picture(self, sample: StackSample, prediction: Prediction, name: str, model: str) -> str:
         path = Path("pictures", *name.split("/"), f"{model.replace('/', '_')}.png")
@@ -336,15 +350,6 @@ def _reason(error: Exception) -> str:
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-
-
-def _peak_memory_mib() -> int | None:
-    if sys.platform == "win32":  # has no counter of it in the standard library
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _version(package: str) -> str | None:

@@ -11,7 +11,6 @@ could run code: the state of training loads with `weights_only`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from torch import nn
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.digest import sha256_of
 from focaldiffusion.io.staging import file_errors_named
 from focaldiffusion.training.mean import Mean
 from focaldiffusion.training.model import trained_parameters
@@ -275,7 +275,7 @@ def _set_aside(path: Path) -> Path:
 def _digests(folder: Path) -> dict[str, Any]:
     """Size and SHA-256 of all files of a folder, by their relative path."""
     return {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, _sha256(path)]
+        path.relative_to(folder).as_posix(): [path.stat().st_size, sha256_of(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != _FILES
     }
@@ -291,17 +291,9 @@ def _damage(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"is damaged: {name} is missing"
-        if path.stat().st_size != size or _sha256(path) != digest:
+        if path.stat().st_size != size or sha256_of(path) != digest:
             return f"is damaged: {name} is not what was written"
     return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
