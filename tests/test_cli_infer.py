@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import resource
 import shutil
 import signal
@@ -333,6 +334,20 @@ def test_what_is_unknown_is_told_with_its_reason(
     ]
     assert "no focal length, pixel pitch, f-number (frame_0.png: " in warnings[0]
     assert not (tmp_path / "out" / "depth.npy").exists()
+
+
+def test_a_lens_that_does_not_explain_the_frames_is_told(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = json.loads((stack / "stack.json").read_text())
+    note["camera"]["aperture_diameter_m"] *= 5
+    (stack / "stack.json").write_text(json.dumps(note))
+    assert run("infer", stack, "--output", tmp_path / "out", "--model", "physics") == 0
+    err = capsys.readouterr().err
+    found = r"warning: plant: the frames show (0\.\d+) times the blur that the camera and .*\n"
+    match = re.fullmatch(found, err)
+    assert match is not None
+    assert float(match[1]) == pytest.approx(0.2, rel=0.15)
 
 
 def test_what_alignment_found_is_told(

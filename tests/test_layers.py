@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "process"),
     ("config", "optics"),
     ("stack", "window"),
     ("depth", "evidence", "reconstruction", "scene"),

@@ -114,6 +114,8 @@ def test_from_lens():
         ((50, 2.0, 10e-6, (9, 9), 2.0), r"focus distance 2\.0 m lies within the focal length 50 m"),
         ((0.05, 2.0, 10e-6, (9, 9), 0.05), "a lens cannot focus there"),
         ((0.05, 0.0, 10e-6, (9, 9)), r"f_number is 0\.0; expected a positive number"),
+        ((0.05, 2.0, 1e-12, (9, 9)), r"focal_length_px is 5e\+10; no camera has more than 1e\+07"),
+        ((50.0, 2.0, 1e-4, (9, 9)), r"aperture_diameter_m is 25; no camera has more than 10"),
         ((0.05, 2.0, math.nan, (9, 9)), "pixel_pitch_m is nan"),
         ((math.inf, 2.0, 10e-6, (9, 9)), "focal_length_m is inf"),
         ((0.05, 2.0, 10e-6, (0, 9)), r"image_size is \(0, 9\)"),

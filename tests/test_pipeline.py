@@ -77,6 +77,20 @@ def test_without_a_camera_the_lens_is_found(tmp_path):
     assert error.median() < 0.04
 
 
+@pytest.mark.parametrize("error", [1 / 4, 1.0, 4.0])
+def test_a_lens_that_the_frames_contradict_is_doubted(tmp_path, error):
+    stack = photograph(texture(), 1 / INVERSE_DEPTH_DPT)
+    camera = {"focal_length_px": 1000 * error, "aperture_diameter_m": BLUR_SCALE_PX_M / 1000}
+    folder = write_stack(tmp_path / "plane", stack, focus_distances_m=FOCUS_M, camera=camera)
+    result = reconstruct(open_stack(folder), UNALIGNED)
+    seen = result.reconstruction.provenance["blur_scale_seen"]["value"]
+    assert seen == pytest.approx(BLUR_SCALE_PX_M, rel=0.1)
+    if error == 1:
+        assert result.blur_doubt is None
+    else:
+        assert result.blur_doubt == pytest.approx(1 / error, rel=0.1)
+
+
 def test_a_lens_that_cannot_be_found_leaves_sharpness():
     images = photograph(0.3, 1.0).images
     stack = FocalStack(images, focus_distances_m=torch.tensor(FOCUS_M))
@@ -296,6 +310,7 @@ def test_provenance_is_json_and_tells_how_to_repeat(tmp_path):
     assert stages == [
         "aligning",
         "reading",
+        "checking the lens",
         "sweeping",
         "completing",
         "checking",

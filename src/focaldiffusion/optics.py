@@ -24,8 +24,8 @@ class Camera:
     the camera of the new image.
 
     Attributes:
-        focal_length_px: image distance divided by the pixel pitch [px], > 0.
-        aperture_diameter_m: diameter of the entrance pupil [m], > 0.
+        focal_length_px: image distance divided by the pixel pitch [px], > 0, at most 1e7.
+        aperture_diameter_m: diameter of the entrance pupil [m], > 0, at most 10.
         image_size: (height, width) [px].
         principal_point_px: (x, y) where the optical axis meets the image, pixel centres at
             halves; the image centre when not given.
@@ -37,10 +37,15 @@ class Camera:
     principal_point_px: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("focal_length_px", "aperture_diameter_m"):
+        for name, largest in (("focal_length_px", 1e7), ("aperture_diameter_m", 10.0)):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"camera: {name} is {value}; expected a positive number.")
+            if value > largest:
+                raise InputError(
+                    f"camera: {name} is {value:g}; no camera has more than {largest:g}. Check the "
+                    "units."
+                )
         height, width = self.image_size
         if height < 1 or width < 1:
             raise InputError(f"camera: image_size is {self.image_size}; expected (height, width).")

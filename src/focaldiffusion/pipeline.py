@@ -21,6 +21,7 @@ from focaldiffusion.estimate import Estimate, Refine, Stage, describe, estimate_
 from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.stacks import OpenedStack
 from focaldiffusion.optics import Camera, srgb_to_linear
+from focaldiffusion.physics.calibrate import find_blur_scale
 from focaldiffusion.physics.fill import fill
 from focaldiffusion.physics.fuse import fuse
 from focaldiffusion.physics.psf import PSF
@@ -76,6 +77,8 @@ class Result:
         grade: what was known of the camera, in words.
         image_metadata: ICC profile and EXIF of the reference frame.
         focal_length_px: at native size, for the point cloud; None when unknown.
+        blur_doubt: so many times the blur that camera and focus distances say is what the frames
+            show; None where they agree, or one of them is unknown.
     """
 
     reconstruction: Reconstruction
@@ -83,6 +86,7 @@ class Result:
     grade: str
     image_metadata: ImageMetadata
     focal_length_px: float | None
+    blur_doubt: float | None
 
 
 def reconstruct(
@@ -116,6 +120,12 @@ def reconstruct(
         native_camera = native_camera.cropped(crop.left, crop.top, crop.size)
     with clock.stage("reading") as count:
         stack = load_stack(opened, alignment, native_camera, settings, count)
+    seen, blur_doubt = None, None
+    if stack.camera is not None and stack.axis == "inverse_depth_dpt":
+        with clock.stage("checking the lens") as count:
+            seen = find_blur_scale(stack, settings.psf, progress=count)
+        if seen.contradicts(stack.camera.blur_scale_px_m):
+            blur_doubt = seen.value / stack.camera.blur_scale_px_m
     recovered, estimate = recover(
         stack,
         native_camera,
@@ -135,12 +145,14 @@ def reconstruct(
             recovered,
             source_index=_given_index(recovered.source_index, alignment.kept, len(opened)),
             height_m=height_m,
-            provenance=_provenance(opened, alignment, settings, stack, estimate, clock),
+            provenance=_provenance(opened, alignment, settings, stack, estimate, clock)
+            | {"blur_scale_seen": None if seen is None else asdict(seen)},
         ),
         stack=stack,
         grade=estimate.grade,
         image_metadata=opened.metadata_for(alignment.reference),
         focal_length_px=opened.focal_length_px_for(alignment.reference),
+        blur_doubt=blur_doubt,
     )
 
 

@@ -24,7 +24,7 @@ class Outcome:
         grade: what was known of the camera, in words.
         files: the names of the results in `output`.
         left_out: the frames and files that were left out, and why.
-        warnings: what is not known of the camera, and why.
+        warnings: what is not known of the camera, and why; or that the frames contradict it.
         figures: of the result, see `_figures`.
     """
 
@@ -74,6 +74,17 @@ def outcome_of(
     """
     from focaldiffusion.io.results import OWN_FILES
 
+    warnings = [
+        f"{opened.name}: {name} {origin}"
+        for name, origin in opened.origins.items()
+        if origin.startswith("unknown")
+    ]
+    if result.blur_doubt is not None:
+        warnings.append(
+            f"{opened.name}: the frames show {result.blur_doubt:.2g} times the blur that the "
+            "camera and the focus distances say, so depth in metres may be wrong. Check focal "
+            "length, f-number, pixel pitch and focus distances."
+        )
     dropped = result.reconstruction.provenance["alignment"]["dropped"]
     return Outcome(
         name=opened.name,
@@ -83,11 +94,7 @@ def outcome_of(
         files=tuple(name for name in OWN_FILES if (output / name).exists()),
         left_out={opened.frames.names[index]: "matches no other frame" for index in dropped}
         | unwritten,
-        warnings=tuple(
-            f"{opened.name}: {name} {origin}"
-            for name, origin in opened.origins.items()
-            if origin.startswith("unknown")
-        ),
+        warnings=tuple(warnings),
         figures=_figures(opened, result),
     )
 

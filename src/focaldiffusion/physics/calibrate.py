@@ -17,6 +17,9 @@ _SEARCH_SIZE = 256  # long side [px] of the search; blur shrinks with it, so the
 _BLUR_RANGE_PX = (0.5, 64.0)  # blur diameter between the outermost frames, at the search's size
 _CANDIDATES = 15
 _HYPOTHESES = 28
+# Of 72 simulated and path-traced stacks 67 show the blur of their lens to within 7 %, the others up
+# to 1.6 times it, where the scene is nearer than every focus.
+_CONTRADICTION = 2.0
 _CLEAR_RISE = 0.01  # relative rise of the misfit, at 1.4 times the scale, of a clear minimum
 
 
@@ -34,6 +37,11 @@ class BlurScale:
     value: float
     rise: float
     is_clear: bool
+
+    def contradicts(self, blur_scale: float) -> bool:
+        """Whether frames that show this scale cannot be of a lens with another."""
+        ratio = self.value / blur_scale
+        return self.is_clear and not 1 / _CONTRADICTION < ratio < _CONTRADICTION
 
 
 def find_blur_scale(

@@ -34,6 +34,7 @@ class Span:
     @classmethod
     def around(cls, first: int, last: int, margin: int, side: int) -> Span:
         """For the pixels `first` to `last` of a `side`, lit from up to `margin` px away."""
+        margin = min(margin, side)  # from where on all of the side is needed, see below
         extent = fast_fft_size(last - first + 2 * margin)
         margin = (extent - (last - first)) // 2  # so that mirrored images have mirrored grids
         start, stop = first - margin, first - margin + extent
