@@ -197,6 +197,7 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--working-size 0", "argument --working-size: '0'; expected a whole number from 1 on"),
         ("--device nonsense", "--device nonsense: torch cannot compute there"),
         ("--device meta", "--device meta: torch cannot compute there"),
+        ("--device vulkan", "arguments from the 'Vulkan' backend). Use --device cpu, or install"),
         ("--model sd35", "model 'sd35' is unknown. Expected one of physics, compact. Others are"),
         ("--model phisics", "model 'phisics' is unknown; did you mean physics?"),
         ("--model ./weights.pt", "weights.pt: is no folder, and single files of weights are not"),

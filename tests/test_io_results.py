@@ -253,6 +253,11 @@ class TestCheckOutput:
         with pytest.raises(InputError, match=r"file: is a file; expected a folder"):
             check_output(tmp_path / "file" / below)
 
+    def test_a_folder_is_no_file(self, tmp_path: Path):
+        (tmp_path / "depth.npy").mkdir()
+        with pytest.raises(InputError, match=r"depth\.npy: is a folder, where a file of the resu"):
+            check_output(tmp_path, overwrite=True)
+
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
     def test_what_refuses_new_files_is_named_in_one_sentence(self):
         # Even the superuser may not write there.

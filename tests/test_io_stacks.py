@@ -271,18 +271,39 @@ class TestMultiPageTiff:
         with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
             for size in ((30, 40), (30, 40), (20, 40)):
                 tif.write(np.zeros(size, np.uint8), contiguous=False, metadata=None)
-        assert "pages of different sizes or kinds ((30, 40) and (20, 40))" in refusal(
+        assert "pages of different sizes or kinds ((30, 40) uint8 and (20, 40) uint8)" in refusal(
             tmp_path / "a.tif"
         )
         grey, colour = ((30, 40), (30, 40, 3))
         with tifffile.TiffWriter(tmp_path / "c.tif") as tif:
             for size in (colour, colour, grey, colour):  # each page a series of its own
                 tif.write(np.zeros(size, np.uint8), contiguous=False)
-        assert "pages of different sizes or kinds ((30, 40, 3) and (30, 40))" in refusal(
+        assert "pages of different sizes or kinds ((30, 40, 3) uint8 and (30, 40) uint8)" in refusal(
             tmp_path / "c.tif"
         )
         tifffile.imwrite(tmp_path / "b.tif", np.zeros((30, 40), np.uint8))
         assert "b.tif: the only frame" in refusal(tmp_path / "b.tif")
+        with tifffile.TiffWriter(tmp_path / "d.tif") as tif:
+            for shape in ((3, 30, 40), (30, 40)):
+                tif.write(np.zeros(shape, np.uint8), photometric="minisblack", contiguous=False)
+        assert "a stack of 3 pages and 1 pages besides" in refusal(tmp_path / "d.tif")
+
+    @pytest.mark.parametrize("colour", [False, True])
+    def test_pages_that_were_written_one_by_one(self, colour: bool, tmp_path: Path) -> None:
+        path = tmp_path / "a.tif"
+        pages = np.random.default_rng(3).integers(0, 256, (4, 30, 40, 3), dtype=np.uint8)
+        with tifffile.TiffWriter(path) as tif:
+            for page in pages:  # a series each, of which the next page would not be a part
+                tif.write(page if colour else page[..., 0], compression="zlib")
+        with tifffile.TiffFile(path) as written:
+            assert len(written.series) == 4
+        stack = open_stack(path)
+        assert (len(stack), stack.frames.is_grey) == (4, not colour)
+        for index, page in enumerate(pages):
+            expected = page if colour else page[..., :1].repeat(3, axis=-1)
+            np.testing.assert_array_equal(
+                stack.frames.read(index), expected.astype(np.float32) / np.float32(255)
+            )
 
     def test_volume_tiles(self, tmp_path: Path) -> None:
         volume = np.zeros((16, 32, 48), np.uint8)
@@ -312,11 +333,20 @@ class TestMultiPageTiff:
 
 
 class TestSidecar:
+    def test_a_link_to_nothing_is_named(self, tmp_path: Path) -> None:
+        folder_of(tmp_path)
+        (tmp_path / "stack.json").symlink_to(tmp_path / "moved.json")
+        assert "stack.json: cannot be read (" in refusal(tmp_path)
+
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
             ('{"files": [}', "stack.json: not JSON: Expecting value at line 1, column 12."),
             ("[1]", "stack.json: holds a list; expected an object in braces."),
+            (
+                '{"camera": {"focal_length_px": 9, "focal_length_px": 8}}',
+                "stack.json: cannot be read (key 'focal_length_px' is there twice; keep one).",
+            ),
             (
                 '{"focus_distance_m": [1]}',
                 "stack.json: key 'focus_distance_m' is unknown; did you mean focus_distances_m?",

@@ -149,10 +149,10 @@ def check_device(name: str) -> None:
         torch.zeros(1, device=name).item()  # which a device of shapes alone has not
     # AssertionError: torch was built without CUDA.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")  # some are a page long
         raise InputError(
-            f"--device {name}: torch cannot compute there "
-            f"({str(error).splitlines()[0].rstrip('.')}). Use --device cpu, or install a torch "
-            "that suits the device."
+            f"--device {name}: torch cannot compute there ({reason}). Use --device cpu, "
+            "or install a torch that suits the device."
         ) from None
 
 
@@ -161,6 +161,17 @@ def given_path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("is empty; expected a path")
     return Path(text)
+
+
+def seed(text: str) -> int:
+    """An argparse type for what torch takes as the seed of a generator."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 0 to 2^63 - 1")
+    return number
 
 
 def positive_integer(text: str) -> int:

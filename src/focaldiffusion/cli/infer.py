@@ -189,6 +189,8 @@ def _open_all(options: argparse.Namespace) -> list[_Job]:
 
     if bool(options.stacks) == bool(options.files):
         raise InputError("give stacks, or the frames of one stack with --files; not both.")
+    if "" in (options.stacks or options.files):
+        raise InputError("a path is empty, as of a variable that was not set; expected a stack.")
     facts = known(options)
     sources = [options.files] if options.files else options.stacks
     jobs: list[_Job] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from focaldiffusion.cli.flags import positive_integer
+from focaldiffusion.cli.flags import positive_integer, seed
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="runs, of models that start from noise: their median and spread (default: 1)",
     )
-    group.add_argument("--seed", type=int, metavar="N", help="of the noise (default: 0)")
+    group.add_argument("--seed", type=seed, metavar="N", help="of the noise (default: 0)")
     group.add_argument(
         "--tile-px",
         type=positive_integer,

@@ -32,6 +32,11 @@ def chosen_scene(options: argparse.Namespace, facts: Known) -> Scene:
             "give --image with --depth, or --dataset with --data-root: one scene to photograph."
         )
     if options.dataset is None:
+        of_dataset = ("sample", "data_root", "filelist", "layout")
+        stray = [name for name in of_dataset if getattr(options, name) is not None]
+        if stray:
+            flag = stray[0].replace("_", "-")
+            raise InputError(f"--{flag} says nothing of --{pair[0]}; use it with --dataset.")
         if len(pair) < 2:
             raise InputError(f"--{pair[0]} alone is no scene; give --image and --depth.")
         return _read_pair(options, facts)
@@ -49,7 +54,7 @@ def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
     from focaldiffusion.scene import Scene
 
     dataset = open_dataset(source(options, facts, generate=True, depth_scale_m=options.depth_scale))
-    index = _index(dataset, options.sample, f"{options.dataset}, split {options.split}")
+    index = _index(dataset, options.sample or "0", f"{options.dataset}, split {options.split}")
     sample = dataset[index]
     if not isinstance(sample, Scene):
         raise InputError(

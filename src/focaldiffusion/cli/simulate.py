@@ -16,6 +16,7 @@ from focaldiffusion.cli.flags import (
     given_path,
     known,
     psf,
+    seed,
 )
 from focaldiffusion.cli.memory import is_out_of_memory
 from focaldiffusion.cli.progress import progress_bars
@@ -52,9 +53,7 @@ def add_parser(commands: Commands) -> None:
     )
     sample = parser.add_argument_group("scene of a data set")
     add_dataset(sample)
-    sample.add_argument(
-        "--sample", default="0", metavar="NAME", help="its number or name (default: 0)"
-    )
+    sample.add_argument("--sample", metavar="NAME", help="its number or name (default: 0)")
     add_focus_distances(parser, required=True)
     parser.add_argument(
         "--output",
@@ -82,7 +81,7 @@ def add_parser(commands: Commands) -> None:
     sensor.add_argument(
         "--bit-depth", type=int, choices=(8, 16), default=8, help="of the frames (default: 8)"
     )
-    sensor.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    sensor.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -64,6 +64,12 @@ def check_output(directory: Path, *, overwrite: bool = False) -> None:
             raise InputError(
                 f"{existing}: is a file; expected a folder for the results. Choose another output."
             )
+        folders = [name for name in OWN_FILES if (directory / name).is_dir()]
+        if folders:
+            raise InputError(
+                f"{directory / folders[0]}: is a folder, where a file of the results goes. Move it "
+                "away, or choose another output."
+            )
         taken = [] if overwrite else [name for name in OWN_FILES if (directory / name).exists()]
         if taken:
             more = f" and {len(taken) - 3} more results" if len(taken) > 3 else ""

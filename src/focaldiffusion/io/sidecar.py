@@ -78,15 +78,18 @@ class Sidecar(_Strict):
         return None
 
 
-def read_sidecar(path: Path) -> Sidecar:
-    """Read a `stack.json`.
+def read_sidecar(folder: Path) -> Sidecar | None:
+    """Read the `stack.json` of a folder; None without one.
 
     Raises:
-        InputError: not JSON (with line and column), an unknown key (with the nearest one), or a
-            value of the wrong kind.
+        InputError: a link to nothing, not JSON (with line and column), an unknown key (with the
+            nearest one), one that is there twice, or a value of the wrong kind.
     """
+    path = folder / SIDECAR_NAME
+    if not (path.exists() or path.is_symlink()):
+        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -100,6 +103,16 @@ def read_sidecar(path: Path) -> Sidecar:
         return Sidecar.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {_sentence(error)}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a key that is there twice nobody knows which value was meant."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r} is there twice; keep one")
+    return content
 
 
 def _sentence(error: ValidationError) -> str:

@@ -189,21 +189,18 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
         return _find_listed(tuple(Path(one) for one in source))
     path = Path(source)
     if path.is_dir():
-        sidecar_path = path / SIDECAR_NAME
-        sidecar = read_sidecar(sidecar_path) if sidecar_path.exists() else None
-        files = _files_of(path, sidecar)
-        return _Found(_name(path), files, sidecar, sidecar_path)
+        sidecar = read_sidecar(path)
+        return _Found(_name(path), _files_of(path, sidecar), sidecar, path / SIDECAR_NAME)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if not is_tiff(path):
         raise InputError(
             f"{path}: one file, but not a multi-page TIFF. Give the folder that holds the frames."
         )
-    sidecar_path = path.parent / SIDECAR_NAME
-    sidecar = read_sidecar(sidecar_path) if sidecar_path.exists() else None
+    sidecar = read_sidecar(path.parent)
     if sidecar is not None and sidecar.files is not None and sidecar.files != [path.name]:
         sidecar = None  # it describes another stack of the same folder
-    return _Found(_stem(path), (path,), sidecar, sidecar_path)
+    return _Found(_stem(path), (path,), sidecar, path.parent / SIDECAR_NAME)
 
 
 def _name(folder: Path) -> str:
@@ -223,9 +220,10 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     folder = files[0].parent
     name = _name(folder)
     sidecar_path = folder / SIDECAR_NAME
-    if not sidecar_path.exists() or any(path.parent != folder for path in files):
+    together = all(path.parent == folder for path in files)
+    sidecar = read_sidecar(folder) if together else None
+    if sidecar is None:
         return _Found(name, files)
-    sidecar = read_sidecar(sidecar_path)
     if sidecar.focus is None:
         return _Found(name, files, sidecar, sidecar_path)
     described = [path.name for path in _files_of(folder, sidecar)]

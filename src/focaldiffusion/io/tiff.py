@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ def tiff_icc_profile(path: Path) -> bytes | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSeries]]:
-    """The open file and its one series; thumbnails and pyramid levels are passed over."""
+    """The open file and its frames as one series; thumbnails and pyramid levels are passed over."""
     with decoding(path), tifffile.TiffFile(path) as tif:
         series, *others = tif.series
         extra = [one for one in others if not one.keyframe.is_reduced]
@@ -141,15 +141,36 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
                 f"{path}: {1 + len(extra)} OME images (positions or scenes); expected one. "
                 "Save each as a file of its own."
             )
-        if extra:
-            # Series may be alike: some writers make one of each page.
-            shape = series.keyframe.shape
-            unlike = next((one for one in extra if one.keyframe.shape != shape), extra[0])
+        yield tif, _joined(path, series, extra) if extra else series
+
+
+def _joined(
+    path: Path, first: tifffile.TiffPageSeries, others: Sequence[tifffile.TiffPageSeries]
+) -> tifffile.TiffPageSeries:
+    """One series of several that are a page each and alike, as writers leave that write pages.
+
+    Raises:
+        InputError: they are not.
+    """
+    key = first.keyframe
+    for one in others:
+        page = one.keyframe
+        same = (page.shape, page.dtype) == (key.shape, key.dtype)
+        if not same or page.photometric != key.photometric or len(one.pages) > 1:
             raise InputError(
-                f"{path}: pages of different sizes or kinds ({shape} and {unlike.keyframe.shape}). "
-                "All frames need one size; crop them, or leave those pages out."
+                f"{path}: pages of different sizes or kinds ({key.shape} {key.dtype} and "
+                f"{page.shape} {page.dtype}). All frames need one size; crop them, or leave those "
+                "pages out."
             )
-        yield tif, series
+    pages = [one.pages[0] for one in (first, *others)]
+    if len(first.pages) > 1:
+        raise InputError(
+            f"{path}: a stack of {len(first.pages)} pages and {len(others)} pages besides. Leave "
+            "those out, or save the stack as a file of its own."
+        )
+    return tifffile.TiffPageSeries(
+        pages, shape=(len(pages), *key.shape), dtype=key.dtype, axes=f"I{key.axes}"
+    )
 
 
 def _check_last_page(path: Path, tif: tifffile.TiffFile) -> None:
