@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from focaldiffusion.io.canvas import Canvas
 from focaldiffusion.io.depth_colours import ColourScale, colour_table, length_labels
 from focaldiffusion.io.pictures import depth_picture, overview
 from focaldiffusion.optics import srgb_to_linear
@@ -193,3 +195,16 @@ def test_overview_of_any_shape_stays_readable(size, count):
     # Nothing reaches the margin.
     assert (picture[:, :20] == 255).all()
     assert (picture[:, -15:] == 255).all()
+
+
+def test_names_of_any_script_are_written_without_a_warning():
+    def page(name: str) -> np.ndarray:
+        canvas = Canvas(200, 40)
+        canvas.write(4, 4, name, 20)
+        return canvas.drawn()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # A script that hardly any machine has a font for: a square for each letter.
+        np.testing.assert_array_equal(page("été \U000143d0"), page("été □"))
+        assert (page("桌子") < 128).any()

@@ -6,6 +6,8 @@ Sizes and positions are pixels of the page, from its top left corner. Drawn with
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,9 +18,27 @@ from focaldiffusion.io.depth_colours import ColourScale, colour_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# A font without a bold face is no news for who reconstructs a stack.
+logging.getLogger("matplotlib").addHandler(logging.NullHandler())
+
 _DPI = 100
 _SMALL = 15
 """Height of the numbers on colour bars [px]."""
+
+_FONT = "DejaVu Sans"  # which Matplotlib brings
+_FONTS_OF_OTHER_SCRIPTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+    "WenQuanYi Micro Hei",
+)
+"""Where the names of stacks find letters that `_FONT` lacks; those that are installed count."""
 
 
 class Box(NamedTuple):
@@ -70,11 +90,13 @@ class Canvas:
 
     def write(self, left: int, top: int, text: str, size: int, **style: Any) -> None:
         """Write a line of text, its letters so many pixels high, its corner at (left, top)."""
+        families = (_FONT,) if text.isascii() else _families()
         # A name may contain "$", which must not start a formula.
         self._figure.text(
             left / self.width,
             1 - top / self.height,
-            text,
+            text if text.isascii() else _writable(text),
+            fontfamily=families,
             fontsize=_points(size),
             verticalalignment="top",
             parse_math=False,
@@ -122,6 +144,28 @@ def eight_bit(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 def _number(axis: Any, ticks: dict[float, str]) -> None:
     axis.set_ticks(list(ticks), labels=list(ticks.values()), fontsize=_points(_SMALL))
     axis.set_tick_params(length=4)
+
+
+@cache
+def _families() -> tuple[str, ...]:
+    """The fonts that text may take its letters from, in their order."""
+    from matplotlib.font_manager import fontManager
+
+    installed = set(fontManager.get_font_names())
+    return (_FONT, *(name for name in _FONTS_OF_OTHER_SCRIPTS if name in installed))
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """The code points that these fonts have."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset().union(*(get_font(findfont(one)).get_charmap() for one in _families()))
+
+
+def _writable(text: str) -> str:
+    """The text with a square in place of each letter that no font has, and no warning."""
+    return "".join(one if ord(one) in _letters() else "\N{WHITE SQUARE}" for one in text)
 
 
 def _points(pixels: float) -> float:
