@@ -295,6 +295,7 @@ def test_flags_reach_the_pipeline(
     assert metadata["settings"] == {
         "align": "off",
         "drop_unaligned": True,
+        "find_blur": False,
         "working_size": 48,
         "psf": {"family": "power_exponential", "exponent": 4},
         "device": "cpu",
@@ -349,6 +350,12 @@ def test_a_lens_that_does_not_explain_the_frames_is_told(
     match = re.fullmatch(found, err)
     assert match is not None
     assert float(match[1]) == pytest.approx(0.2, rel=0.15)
+
+    flags = ("--model", "physics", "--find-blur", "--overwrite")
+    assert run("infer", stack, "--output", tmp_path / "out", *flags) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("plant: 3 frames of 96x64, focus distances only\n")
+    assert err == ""
 
 
 def test_what_alignment_found_is_told(

@@ -55,6 +55,7 @@ class Settings:
         drop_unaligned: leave out frames that cannot be aligned, instead of stopping.
         working_size: long side [px] at which depth is solved; less for stacks of many frames.
         psf: shape of the lens blur.
+        find_blur: find the blur per dioptre from the frames although the lens is known.
         device: where torch computes, such as "cpu" or "cuda".
         fill_unsharp: let the model's image replace what no frame shows sharp.
     """
@@ -63,6 +64,7 @@ class Settings:
     drop_unaligned: bool = False
     working_size: int = 1024
     psf: PSF = field(default_factory=PSF)
+    find_blur: bool = False
     device: str = "cpu"
     fill_unsharp: bool = False
 
@@ -121,7 +123,9 @@ def reconstruct(
     with clock.stage("reading") as count:
         stack = load_stack(opened, alignment, native_camera, settings, count)
     seen, blur_doubt = None, None
-    if stack.camera is not None and stack.axis == "inverse_depth_dpt":
+    if settings.find_blur:
+        stack = replace(stack, camera=None)
+    elif stack.camera is not None and stack.axis == "inverse_depth_dpt":
         with clock.stage("checking the lens") as count:
             seen = find_blur_scale(stack, settings.psf, progress=count)
         if seen.contradicts(stack.camera.blur_scale_px_m):

@@ -86,8 +86,8 @@ def add_lens(parser: argparse.ArgumentParser, description: str) -> None:
         group.add_argument(flag, type=float, metavar=flag.rsplit("-", 1)[1].upper(), help=text)
 
 
-def add_psf(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that `psf` reads."""
+def add_psf(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the flags that `psf` reads, and return their group."""
     group = parser.add_argument_group("blur")
     group.add_argument(
         "--psf", choices=_FAMILIES, help="shape of the lens blur (default: disc, an ideal lens)"
@@ -98,6 +98,7 @@ def add_psf(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="of power-exponential, from 2 (a Gaussian) to 32 (nearly a disc) (default: 8)",
     )
+    return group
 
 
 def known(options: argparse.Namespace) -> Known:

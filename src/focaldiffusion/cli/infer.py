@@ -77,7 +77,11 @@ def add_parser(commands: Commands) -> None:
         help="position of a rail or stage for each frame, such as 0,1e-5,2e-5 [m]",
     )
     add_lens(parser, "Over stack.json, which is over EXIF.")
-    add_psf(parser)
+    add_psf(parser).add_argument(
+        "--find-blur",
+        action="store_true",
+        help="find the blur per dioptre from the frames although the lens is known",
+    )
     method = parser.add_argument_group("method")
     method.add_argument(
         "--align",
@@ -175,6 +179,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = Settings(
         psf=psf(options),
         drop_unaligned=options.drop_unaligned,
+        find_blur=options.find_blur,
         fill_unsharp=bool(options.fill_unsharp),
         **{name: value for name, value in given.items() if value is not None},
     )

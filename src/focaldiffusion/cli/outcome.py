@@ -83,7 +83,8 @@ def outcome_of(
         warnings.append(
             f"{opened.name}: the frames show {result.blur_doubt:.2g} times the blur that the "
             "camera and the focus distances say, so depth in metres may be wrong. Check focal "
-            "length, f-number, pixel pitch and focus distances."
+            "length, f-number, pixel pitch and focus distances, and that the frames are aligned; "
+            "--find-blur takes the blur of the frames instead."
         )
     dropped = result.reconstruction.provenance["alignment"]["dropped"]
     return Outcome(
