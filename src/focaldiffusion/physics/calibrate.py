@@ -18,8 +18,8 @@ _BLUR_RANGE_PX = (0.5, 64.0)  # blur diameter between the outermost frames, at t
 _CANDIDATES = 15
 _HYPOTHESES = 28
 # Of 72 simulated and path-traced stacks 67 show the blur of their lens to within 7 %, the others up
-# to 1.6 times it, where the scene is nearer than every focus. Noise, JPEG, exposure and errors of focus
-# change that little; frames that are displaced by several pixels look blurred twice as much and more.
+# to 1.6 times it, where the scene is nearer than every focus. Noise, JPEG, exposure and errors of
+# focus change that little; frames displaced by several pixels look blurred twice as much and more.
 _CONTRADICTION = 2.0
 _CLEAR_RISE = 0.01  # relative rise of the misfit, at 1.4 times the scale, of a clear minimum
 
