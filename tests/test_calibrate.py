@@ -39,6 +39,35 @@ def test_the_scale_is_that_of_the_stack_not_of_the_search():
     assert found.value == pytest.approx(16.0, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("focus_dpt", "step_growth"),
+    [
+        ((0.5, 1.0, 1.5, 2.0), 0.0),
+        ((0.5, 0.7, 1.1, 2.0), 1.5),  # steps of 0.2, 0.4 and 0.9: each about twice the one before
+        ((0.5, 1.4, 1.8, 2.0), -1.5),
+    ],
+)
+def test_of_ordered_frames_the_steps_are_found_too(focus_dpt, step_growth):
+    focus_m = [1 / one for one in focus_dpt]
+    stack = photograph(texture(), DEPTH_M, focus_m, blur_scale_px_m=12.0)
+    found = find_blur_scale(FocalStack(stack.images), PSF())
+    assert found.is_clear
+    # 18 px over the sweep.
+    assert found.value == pytest.approx(18.0, rel=0.15)
+    assert found.step_growth == pytest.approx(step_growth, abs=0.4)
+
+
+def test_a_part_of_a_long_stack_shows_its_blur():
+    focus_m = [1 / one for one in torch.linspace(0.5, 2.0, 24).tolist()]
+    stack = photograph(texture(), DEPTH_M, focus_m, blur_scale_px_m=12.0)
+    calls = []
+    found = find_blur_scale(
+        FocalStack(stack.images), PSF(), progress=lambda *one: calls.append(one)
+    )
+    assert found.value == pytest.approx(18.0, rel=0.1)
+    assert all(0 < done <= total for done, total in calls)
+
+
 def test_the_order_of_the_frames_changes_nothing():
     stack = photograph(texture(), DEPTH_M, blur_scale_px_m=6.0)
     order = [2, 0, 3, 1]

@@ -21,7 +21,9 @@ from focaldiffusion.physics.sweep import (
     box_mean,
     depth_hypotheses,
     frame_weights,
+    interpolated,
     noise_std,
+    ordered_focus,
     own_texture_share,
     plane_misfit,
     refine_minimum,
@@ -395,6 +397,31 @@ def staircase(count: int = 4) -> tuple[FocalStack, torch.Tensor]:
         blurred = [blur(image, 1.5 * abs(index - other), DISC) for other in range(count)]
         frames.append(torch.cat([b[:, :, step == i] for i, b in enumerate(blurred)], dim=2))
     return FocalStack(torch.stack(frames)), step
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2, 3])
+def test_a_plane_in_the_focus_of_an_ordered_frame_is_found_there(frame):
+    focus_m = [1 / one for one in (0.5, 0.7, 1.1, 1.9)]  # each step twice the one before
+    stack = FocalStack(photograph(texture(), focus_m[frame], focus_m).images)
+    evidence = sweep(stack, 1.4 * BLUR_SCALE_PX_M, DISC, step_growth=math.log(4))
+    assert best_plane(evidence) == pytest.approx(frame / 3, abs=0.03)
+    assert float(evidence.sharpest.median()) == pytest.approx(frame / 3, abs=0.03)
+
+
+def test_steps_of_ordered_frames_grow_by_a_factor():
+    places = ordered_focus(5, math.log(8))
+    assert places[[0, -1]].tolist() == [0, 1]
+    steps = places.diff()
+    torch.testing.assert_close(steps[1:] / steps[:-1], torch.full((3,), 2.0).double())
+    assert ordered_focus(2, 3.0).tolist() == [0, 1]
+    torch.testing.assert_close(ordered_focus(4, 0.0), torch.linspace(0, 1, 4).double())
+
+
+def test_interpolation_is_that_of_numpy():
+    points, targets = torch.tensor([0.0, 0.1, 0.4, 1.0]), torch.tensor([-1.0, 0.0, 3.0, 4.0])
+    values = torch.linspace(-0.2, 1.2, 36).reshape(4, 9)
+    expected = np.interp(values.numpy(), points.numpy(), targets.numpy())
+    np.testing.assert_allclose(interpolated(values, points, targets), expected, atol=1e-6)
 
 
 def test_sharpness_finds_the_order_of_a_staircase():

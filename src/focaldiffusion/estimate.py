@@ -70,7 +70,8 @@ class Estimate:
         confidence: (H, W) in [0, 1], of the surface.
         grade: what was known of the camera, in words.
         found_scale: the blur scale that was searched for, None where it was known.
-        blur_scale: blur diameter [px] per unit of the axis; None where only sharpness counts.
+        blur_scale: blur diameter [px] per unit of the axis, of frames of which only the order is
+            known over the whole sweep; None where only sharpness counts.
         psf: shape of the lens blur.
         residual_rms: of the re-rendered stack, sRGB; None where there is no lens or metric depth.
         beyond_dpt: inverse depth below which a depth cannot be told from infinity.
@@ -134,18 +135,17 @@ def estimate_depth(stack: FocalStack, psf: PSF, stage: Stage = silent) -> Estima
     """
     with torch.inference_mode():
         scale, grade, found = _known_blur_scale(stack), "calibrated", None
-        if scale is None and stack.axis != "order":
+        if scale is None:
             with stage("calibrating") as count:
                 found = find_blur_scale(stack, psf, progress=count)
             scale = found.value if found.is_clear else None
             grade = _GRADES[stack.axis] + ("" if scale is not None else ", depth from sharpness")
-        elif scale is None:
-            grade = _GRADES["order"]
         with stage("sweeping") as count:
             if scale is None:
                 evidence = sweep_sharpness(stack)
             else:
-                evidence = sweep(stack, scale, psf, progress=count)
+                growth = 0.0 if found is None else found.step_growth
+                evidence = sweep(stack, scale, psf, step_growth=growth, progress=count)
         with stage("completing") as count:
             falls_with_distance = stack.axis == "inverse_depth_dpt"
             background = float(stack.focus_coordinates.min()) if falls_with_distance else None

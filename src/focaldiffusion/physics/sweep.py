@@ -6,8 +6,8 @@ estimate from all frames at once), so nothing needs to know the sharp image befo
 
     J_k = Σ_s H_sk I_s / (Σ_s H_sk² + ε),   cost_k(x) = Σ_s (I_s - H_sk J_k)²(x) / noise²
 
-with H_sk the transfer function of frame s at hypothesis k. Where the lens is unknown, sharpness
-per frame fills the same interface.
+with H_sk the transfer function of frame s at hypothesis k. Where the blur is not known and cannot
+be found, sharpness per frame fills the same interface.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
     far, near = inverse_depth_bounds_dpt(focus_dpt, blur_scale_px_m)
     first, last = float(focus_dpt.min()), float(focus_dpt.max())
     span_px = (last - first) * blur_scale_px_m
-    step_px = max(min(max(span_px / 40, 0.25), 1.0), span_px / 80)
+    step_px = _step_px(span_px)
 
     def outwards(room_px: float) -> Iterator[float]:
         offset = 0.0
@@ -101,21 +101,26 @@ def sweep(
     blur_scale: float,
     psf: PSF,
     *,
+    step_growth: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evidence:
     """Evidence from defocus: the posterior over planes, for a lens whose blur is known.
 
     Args:
-        stack: frames with focus distances or positions.
+        stack: the frames.
         blur_scale: blur diameter [px] per unit of the stack's axis: A F on the inverse depth
-            axis; on the position axis, pixels of blur per metre of defocus.
+            axis; on the position axis, pixels of blur per metre of defocus; of frames of which
+            only the order is known, pixels over the whole sweep.
         psf: the shape of the blur.
+        step_growth: of those frames, see `ordered_focus`.
         progress: called with the hypotheses done and in all.
 
     Returns:
         Evidence on the axis of the stack. Its posterior is differentiable in `stack.images`.
     """
     focus = stack.focus_coordinates
+    if stack.axis == "order":
+        focus = ordered_focus(len(stack), step_growth).to(focus)
     if stack.axis == "inverse_depth_dpt":
         hypotheses = depth_hypotheses(focus, blur_scale)
     else:
@@ -136,11 +141,40 @@ def sweep(
     reach_px = 0.25 * blur_scale * float(focus.max() - focus.min())
     nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
     never_sharp = nearest_px > 2
+    if stack.axis == "order":  # is told in frames
+        hypotheses, sharpest = (
+            interpolated(one, focus, stack.focus_coordinates) for one in (hypotheses, sharpest)
+        )
     return _evidence(stack, hypotheses, doubt, sharpest, reach_px, _NEIGHBOUR_LEAK, never_sharp)
 
 
+def ordered_focus(frame_count: int, step_growth: float) -> Tensor:
+    """Where frames are focused of which only the order is known, (N,) from 0 to 1.
+
+    Their steps, measured by the blur that they make, are equal, or grow along the sweep by the
+    same factor each: a lens that is turned evenly, or set to round distances, comes near to that.
+
+    Args:
+        frame_count: N.
+        step_growth: logarithm of the last step over the first.
+    """
+    steps = torch.linspace(0, step_growth, frame_count - 1, dtype=torch.float64).exp()
+    ends = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+    return ends / ends[-1]
+
+
+def interpolated(values: Tensor, points: Tensor, targets: Tensor) -> Tensor:
+    """Of values, any shape, what a piecewise linear map makes that takes points to targets, (N,).
+
+    Both ascend; values outside of the points get the target of the nearest.
+    """
+    right = torch.searchsorted(points, values.contiguous()).clamp(1, len(points) - 1)
+    share = (values - points[right - 1]) / (points[right] - points[right - 1])
+    return torch.lerp(targets[right - 1], targets[right], share.clamp(0, 1))
+
+
 def sweep_sharpness(stack: FocalStack) -> Evidence:
-    """Evidence from sharpness alone, for a stack whose lens is unknown.
+    """Evidence from sharpness alone, for a stack whose blur is not known and cannot be found.
 
     The sharpness of a frame is the local energy of its Laplacian; a hypothesis between two
     frames takes their interpolation. A flat wall is equally sharp in all frames, up to noise,
@@ -381,10 +415,16 @@ def _sharpness(luma: Tensor) -> Tensor:
 
 
 def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:
-    """Stage positions to try: the focused range, in steps of at most a pixel of blur."""
+    """Stage positions to try: the focused range, at least two for a frame."""
     first, last = float(focus.min()), float(focus.max())
-    count = int(min(max((last - first) * blur_scale, 2 * len(focus)), 96)) + 1
+    span_px = (last - first) * blur_scale
+    count = max(math.ceil(span_px / _step_px(span_px)), min(2 * len(focus), 96)) + 1
     return torch.linspace(first, last, count).to(focus)
+
+
+def _step_px(span_px: float) -> float:
+    """Between hypotheses in the focused range: 0.25 to 1 px of blur diameter, or an eightieth."""
+    return max(min(max(span_px / 40, 0.25), 1.0), span_px / 80)
 
 
 def box_mean(planes: Tensor, half_width: int) -> Tensor:
