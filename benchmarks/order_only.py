@@ -1,0 +1,83 @@
+"""What is lost where nothing but the order of the frames is known.
+
+    python benchmarks/order_only.py rendered FOLDER
+    python benchmarks/order_only.py rgbd FOLDER
+    python benchmarks/order_only.py examples examples
+
+The same stacks three times: with lens and focus distances; with neither, as `focaldiffusion infer`
+solves them; and by the sharpness of each frame alone. Error is the mean difference of depth, in
+frames, where the truth lies between the nearest and the farthest focus: a third of the way from
+one frame to the next is 0.33. PSNR is of the all-in-focus image at the size that depth is solved
+at, before fusion.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.estimate import estimate_depth
+from focaldiffusion.evaluation.image_metrics import psnr
+from focaldiffusion.evaluation.protocols import find_protocol
+from focaldiffusion.optics import inverse_m, linear_to_srgb
+from focaldiffusion.physics.complete import complete
+from focaldiffusion.physics.psf import PSF
+from focaldiffusion.physics.sweep import interpolated, sweep_sharpness
+from focaldiffusion.stack import FocalStack
+
+
+def figures(sample: StackSample) -> list[float]:
+    stack = sample.stack
+    focus_dpt, order = stack.focus_coordinates.sort()
+    places = torch.linspace(0, len(stack) - 1, len(stack))
+    only_order = FocalStack(stack.images[order])
+    known, found = estimate_depth(stack, PSF()), estimate_depth(only_order, PSF())
+    sharpness = sweep_sharpness(only_order)
+    results = (
+        (interpolated(known.coordinate, focus_dpt, places), known.evidence.all_in_focus),
+        (found.coordinate * places[-1], found.evidence.all_in_focus),
+        (complete(sharpness).coordinate * places[-1], sharpness.all_in_focus),
+    )
+    true_dpt = inverse_m(sample.depth_m)
+    inside = sample.valid & (true_dpt >= focus_dpt[0]) & (true_dpt <= focus_dpt[-1])
+    true_frame = interpolated(true_dpt, focus_dpt, places)
+
+    def error(frame: Tensor) -> float:
+        return float((frame - true_frame).abs()[inside].mean())
+
+    assert sample.all_in_focus is not None
+    truth = linear_to_srgb(sample.all_in_focus.clamp(0, 1))
+    quality = [psnr(linear_to_srgb(image.clamp(0, 1)), truth) for _, image in results]
+    return [*(error(frame) for frame, _ in results), *quality]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("protocol", help="of stacks with metric truth, such as rendered")
+    parser.add_argument("data_root", help="folder of its data")
+    options = parser.parse_args()
+    protocol = find_protocol(options.protocol)
+    dataset = protocol.open(options.data_root)
+    rows = []
+    print("             error [frames]                PSNR [dB]")
+    print("  lens known  order only  sharpness   lens known  order only  sharpness")
+    for index in protocol.indices(dataset, None):
+        sample = protocol.sample(dataset, index)
+        rows.append(figures(replace(sample, depth_m=sample.depth_m.float())))
+        print(_line(rows[-1]), dataset.name(index), flush=True)
+    print(_line(np.mean(rows, axis=0).tolist()), "mean")
+
+
+def _line(row: list[float]) -> str:
+    return "".join(f"{value:12.3f}" for value in row[:3]) + "".join(
+        f"{value:12.2f}" for value in row[3:]
+    )
+
+
+if __name__ == "__main__":
+    main()
