@@ -27,7 +27,7 @@ class Evidence:
         sharpest: (H, W) in the unit of `axis`: where the frames themselves show a pixel best.
             It guides fusion. Beside a silhouette it is the foreground's value also on the
             background, which the blur of the foreground covers in all other frames.
-        never_sharp: (H, W) bool, True where no frame is in focus; never where the lens is unknown.
+        never_sharp: (H, W) bool, True where no frame is in focus; never from sharpness alone.
     """
 
     axis: Axis

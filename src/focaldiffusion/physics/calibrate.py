@@ -1,4 +1,4 @@
-"""Finding the one number that a lens with unknown data hides: blur per unit of defocus."""
+"""Finding what a lens with unknown data hides: blur per unit of defocus, and steps of focus."""
 
 from __future__ import annotations
 
@@ -128,9 +128,11 @@ def _descended(log_misfit: Callable[[float, float], float], start: float) -> tup
             for along in (-1, 0, 1)
             for across in (-1, 0, 1)
             if abs(here[1] + across * reach) <= _LARGEST_GROWTH
+            and 0 <= here[0] + along * reach <= _CANDIDATES - 1
         ]
         best = min(around, key=lambda point: log_misfit(*point))
-        if best == here:
+        if log_misfit(*best) < log_misfit(*here):
+            here = best
+        else:
             reach /= 2
-        here = best
     return here
