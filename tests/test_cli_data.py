@@ -68,6 +68,15 @@ def test_a_cache_is_a_data_set_with_the_same_stacks(
     assert capsys.readouterr() == ("", "")
 
 
+def test_scenes_without_end_need_a_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "scenes.yaml"
+    config.write_text("data:\n  dataset_type: procedural\n")
+    error = refusal(capsys, tmp_path, main, "data", "cache", config, "--output", tmp_path / "cache")
+    assert "--samples is missing: procedural makes as many as it is asked for." in error
+
+
 def test_a_sheet_is_a_png_and_goes_where_output_says(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

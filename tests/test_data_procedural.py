@@ -373,6 +373,13 @@ def test_scenes_are_made_at_the_size_of_the_source():
     assert Procedural(source_of(image_size=None))[0].size == (384, 512)
 
 
+def test_what_has_no_room_to_be_is_left_out():
+    # Of more than 10 000 scenes the one whose sheets would have no width.
+    scene = Procedural(source_of(image_size=(48, 64)))[908953]
+    assert bool(scene.all_in_focus.isfinite().all())
+    assert float(scene.all_in_focus.max()) > 0.1
+
+
 def test_focal_range_is_that_of_every_scene():
     dataset = Procedural(source_of(focal_range=(0.5, 4.0)))
     for index in range(5):

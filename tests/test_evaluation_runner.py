@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from fixtures import stacks
 
 from focaldiffusion.cli.main import main
 from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation import runner
 from focaldiffusion.evaluation.baselines import MODELS
 from focaldiffusion.evaluation.records import SAMPLES, read_records
 from focaldiffusion.evaluation.runner import Plan, evaluate
@@ -131,6 +134,54 @@ def test_variants_are_scored_beside_the_protocol(root: Path, tmp_path: Path) -> 
     assert nearer != plain
     with pytest.raises(InputError, match="variant 'noise' is unknown"):
         evaluate(plan(root, variants=("noise",)), tmp_path / "other")
+
+
+def test_what_other_tools_predicted_is_of_no_variant(root: Path, tmp_path: Path) -> None:
+    for name in SCENES:
+        (tmp_path / "tool" / name).mkdir(parents=True)
+        np.save(tmp_path / "tool" / name / "depth.npy", np.ones(stacks.SIZE, np.float32))
+    flags = ("--model", "argmax", "--no-baselines", "--robustness", "quick", "--max-samples", 1)
+    argv = ("evaluate", "--dataset", "stacks", "--data-root", root, "--output-dir", tmp_path / "o")
+    assert exit_code(main, *argv, "--predictions", tmp_path / "tool", *flags) == 0
+    seen = {(one.model, one.variant is None) for one in read_records(tmp_path / "o")}
+    assert seen == {("argmax", True), ("argmax", False), ("tool", True)}
+    assert (tmp_path / "o" / "report.html").is_file()
+
+    argv = (*argv[:-1], tmp_path / "alone", "--predictions", tmp_path / "tool", "--no-baselines")
+    assert exit_code(main, *argv) == 0
+    assert {one.model for one in read_records(tmp_path / "alone")} == {"tool"}
+
+
+def test_samples_that_are_gone_and_other_versions_do_not_count(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert len(evaluate(plan(root), out)) == 3
+    shutil.rmtree(root / "desk")
+    assert [one.sample for one in evaluate(plan(root), out)] == ["shelf", "window"]
+    assert len(read_records(out)) == 2
+
+    facts = json.loads((out / "run.json").read_text()) | {"focaldiffusion": "0.0.1"}
+    (out / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(
+        InputError, match=r"by focaldiffusion 0\.0\.1, and this is .*Choose another"
+    ):
+        evaluate(plan(root), out)
+
+
+def test_a_worker_that_is_killed_is_one_sentence(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> Broken:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def map(self, *_: object) -> None:
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Broken)
+    with pytest.raises(InputError, match=r"one of 2 worker processes was ended from outside"):
+        evaluate(plan(root), tmp_path / "out", workers=2)
 
 
 @pytest.mark.parametrize("model", MODELS)

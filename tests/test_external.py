@@ -154,10 +154,10 @@ def test_nothing_is_resized(folder: Path) -> None:
 
 def test_confidence_must_be_known_everywhere(folder: Path) -> None:
     write_npy(folder / "depth.npy", DEPTH_M)
-    write_npy(folder / "confidence.npy", DEPTH_M)
-
-    with pytest.raises(InputError, match=r"confidence\.npy: contains NaN\. Write 0"):
-        predictions(folder).predict(STACK, SAMPLE)
+    for confidence in (DEPTH_M, torch.full(SIZE, torch.inf)):
+        write_npy(folder / "confidence.npy", confidence)
+        with pytest.raises(InputError, match=r"confidence\.npy: contains NaN or infinity\. Write"):
+            predictions(folder).predict(STACK, SAMPLE)
 
 
 def test_missing_folder(tmp_path: Path) -> None:

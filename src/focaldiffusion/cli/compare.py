@@ -15,7 +15,7 @@ def add_parser(commands: Commands) -> None:
         "compare",
         help="whether one evaluation is better than another",
         description="Compare two evaluations of one data set sample by sample: the difference of "
-        "each metric, its 95 %% interval by a paired bootstrap over scenes, and a verdict.",
+        "each metric, its 95 % interval by a paired bootstrap over scenes, and a verdict.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("a", type=Path, metavar="A", help="--output-dir of an evaluation")

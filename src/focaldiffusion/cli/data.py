@@ -120,9 +120,18 @@ def _cache(options: argparse.Namespace) -> int:
     Raises:
         InputError: a mistake in the configuration, data that are missing or bad, or another cache.
     """
+    from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.data.cache import write_cache
+    from focaldiffusion.errors import InputError
 
     config, mixture = _open(options)
+    endless = [
+        one.name
+        for one in mixture.sources
+        if one.dataset_type in FILELESS and one.max_samples is None
+    ]
+    if options.samples is None and endless:
+        raise InputError(f"--samples is missing: {endless[0]} makes as many as it is asked for.")
     count = options.samples or len(mixture)
     with progress_bars("simulating", quiet=options.quiet) as progress:
         write_cache(

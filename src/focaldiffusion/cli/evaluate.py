@@ -96,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
     if options.output_dir is None:
         raise InputError("--output-dir is missing: the folder for the report.")
     check_device(options.device)
-    models = options.model or [DEFAULT_MODEL]
+    alone = options.predictions and options.no_baselines
+    models = options.model or ([] if alone else [DEFAULT_MODEL])
     if not options.no_baselines:
         models += [name for name in _BASELINES if name not in models]
     plan = Plan(

@@ -143,6 +143,9 @@ def _read_srgb(path: Path) -> Tensor:
 
 def _read_confidence(path: Path) -> Tensor:
     values = read_npy(path)
-    if bool(values.isnan().any()):
-        raise InputError(f"{path}: contains NaN. Write 0 where nothing is sure.")
+    if not bool(values.isfinite().all()):
+        raise InputError(
+            f"{path}: contains NaN or infinity. Write 0 where nothing is sure, and a large number "
+            "where all is."
+        )
     return values

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -92,7 +93,12 @@ def evaluate(
     """
     evaluator = _Evaluator(plan, directory)
     _begin(plan, directory, workers, command, evaluator.checkpoints())
-    done = {record.key: record for record in _earlier(directory) if evaluator.stands(record)}
+    wanted = set(evaluator.keys_in_order())
+    done = {
+        record.key: record
+        for record in _earlier(directory)
+        if record.key in wanted and evaluator.stands(record)
+    }
     write_records(directory, done.values())
     tasks = [
         _Task(index, variant, missing)
@@ -157,7 +163,7 @@ class _Evaluator:
     def keys_in_order(self) -> Iterator[tuple[str | None, str, str]]:
         for variant in (None, *self.variants):
             for index in self.samples:
-                for model in self.models:
+                for model in self._models_of(variant):
                     yield variant, self.dataset.name(index), model
 
     def stands(self, earlier: Record) -> bool:
@@ -170,7 +176,14 @@ class _Evaluator:
 
     def missing(self, index: int, variant: str | None, done: dict[Any, Record]) -> tuple[str, ...]:
         name = self.dataset.name(index)
-        return tuple(model for model in self.models if (variant, name, model) not in done)
+        models = self._models_of(variant)
+        return tuple(model for model in models if (variant, name, model) not in done)
+
+    def _models_of(self, variant: str | None) -> list[str]:
+        """Those that see it: what another tool predicted of the stack as it is tells no more."""
+        if variant is None:
+            return list(self.models)
+        return [name for name, one in self.models.items() if not isinstance(one, Predictions)]
 
     def run(self, task: _Task) -> list[Record]:
         """The records of a task; a variant that does not apply to the protocol has none.
@@ -269,7 +282,13 @@ def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Ite
     with ProcessPoolExecutor(
         workers, get_context("spawn"), _start_worker, (evaluator, threads)
     ) as pool:
-        yield from pool.map(_work, tasks)
+        try:
+            yield from pool.map(_work, tasks)
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"one of {workers} worker processes was ended from outside, as by a system that "
+                "runs out of memory. The same command goes on; give it fewer --workers."
+            ) from error
 
 
 _in_worker: _Evaluator | None = None
@@ -307,6 +326,11 @@ def _begin(
             raise InputError(
                 f"{path}: is damaged ({error}). Choose another --output-dir, or remove this one."
             ) from error
+        if (made_by := earlier.get("focaldiffusion")) != __version__:
+            raise InputError(
+                f"{directory}: holds an evaluation by focaldiffusion {made_by}, and this is "
+                f"{__version__}. Choose another --output-dir."
+            )
         there = earlier.get("plan", {})
         different = [key for key in written if there.get(key) != written[key]]
         if different:

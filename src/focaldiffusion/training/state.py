@@ -162,6 +162,10 @@ class Checkpoints:
         newest_first = self._newest_first()
         if resume != "auto":
             path = Path(resume)
+            if not path.is_dir():
+                raise InputError(
+                    f"{path}: no such folder. Give one of {self.directory}, or --resume auto."
+                )
             if problem := _damage(path):
                 raise InputError(f"{path}: {problem}. Give another checkpoint, or --resume auto.")
             step = json.loads((path / _STATE / _PROGRESS).read_text(encoding="utf-8"))["step"]

@@ -140,7 +140,7 @@ class Studio:
         seen_at_m: float | None = None,
         casts_shadow: bool = True,
     ) -> None:
-        """Set up a body; nothing happens where it would come too near to the camera.
+        """Set up a body; nothing happens where it would come too near, or has no room to be at all.
 
         The pixels of its texture are about those of the picture at depth `seen_at_m`, by default
         that of its centre.
@@ -152,7 +152,7 @@ class Studio:
         body = Body(form, centre, (first, second, third), half, material, texel_m, casts_shadow)
         endless = math.isinf(body.radius_m)
         too_near = not endless and centre_m[2] - body.depth_extent_m < self.view.nearest_m
-        if not too_near and len(self.bodies) < MAX_BODIES:
+        if not too_near and min(half[:2]) > 0 and len(self.bodies) < MAX_BODIES:
             self.bodies.append(body)
 
     def place_rod(
