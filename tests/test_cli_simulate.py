@@ -78,6 +78,14 @@ def test_the_depth_scale_is_that_of_a_sample_too(
     )
 
 
+def test_a_sample_keeps_its_own_lens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lens = ("--focal-length-px", "500", "--aperture-diameter-m", "0.2")
+    argv = of_dataset("procedural", *lens, "--output", tmp_path / "out")
+    err = refusal(capsys, tmp_path, main, *argv)
+    assert "has a lens of its own, of focal_length_px " in err
+    assert "and the flags give 500. Leave them out" in err
+
+
 def test_a_lens_in_other_units_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

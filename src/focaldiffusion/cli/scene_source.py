@@ -61,7 +61,29 @@ def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
             f"{sample.source}: a stack that was photographed, without an image that is sharp "
             "everywhere and its depth; there is nothing to simulate from."
         )
+    _check_lens(facts, sample)
     return sample
+
+
+def _check_lens(facts: Known, scene: Scene) -> None:
+    """Refuse flags that give a lens where a scene has another; a part of one completes its own.
+
+    Raises:
+        InputError: they do.
+    """
+    from focaldiffusion.errors import InputError
+    from focaldiffusion.io.known import resolve_lens
+
+    given = resolve_lens(facts, None, (), (), scene.size)[0].camera(scene.size, math.inf)
+    if given is None:
+        return
+    for name in ("focal_length_px", "aperture_diameter_m"):
+        wanted, own = getattr(given, name), getattr(scene.camera, name)
+        if not math.isclose(wanted, own, rel_tol=1e-3):
+            raise InputError(
+                f"{scene.source}: has a lens of its own, of {name} {own:.4g}, and the flags give "
+                f"{wanted:.4g}. Leave them out; or give its image and depth as files."
+            )
 
 
 def _index(dataset: Dataset, sample: str, place: str) -> int:
