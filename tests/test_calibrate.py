@@ -116,3 +116,9 @@ def test_progress_counts_up_to_its_total():
     )
     assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
     assert calls[-1][0] <= calls[-1][1]
+
+
+def test_elongated_frames_are_searched_too():
+    images = photograph(texture((10, 1024)), 1.0, size=(10, 1024)).images
+    found = find_blur_scale(FocalStack(images), PSF())
+    assert found.value > 0

@@ -174,3 +174,9 @@ def test_srgb_round_trip_and_known_values():
     torch.testing.assert_close(
         linear_to_srgb(srgb_to_linear(byte)), byte, **TOLERANCE[torch.float32]
     )
+
+
+def test_a_reduced_camera_can_be_enlarged_again():
+    native = Camera(5000.0, 0.02, (4000, 6000))
+    again = native.resized((683, 1024)).resized((4000, 6000))
+    assert again.focal_length_px == pytest.approx(5000, rel=1e-3)

@@ -102,9 +102,9 @@ class Camera:
         """The camera of the image resized to (height, width), aspect kept to within a pixel."""
         (height, width), (new_height, new_width) = self.image_size, image_size
         scale_y, scale_x = new_height / height, new_width / width
-        # A rounded size differs in aspect by up to a pixel; anything more would need an
-        # anisotropic blur, which nothing here models.
-        if abs(scale_y / scale_x - 1) > 1.5 / min(new_height, new_width):
+        # A rounded size, old or new, differs in aspect by up to a pixel; anything more would need
+        # an anisotropic blur, which nothing here models.
+        if abs(scale_y / scale_x - 1) > 1.5 / min(height, width, new_height, new_width):
             raise ValueError(f"resizing {self.image_size} to {image_size} changes the aspect ratio")
         x, y = self.principal_point_px  # type: ignore[misc]
         return replace(

@@ -18,6 +18,7 @@ _BLUR_RANGE_PX = (0.5, 64.0)  # blur diameter between the outermost frames, at t
 _CANDIDATES = 15
 _HYPOTHESES = 28
 _SEARCH_FRAMES = 12
+_LEAST_SIDE_PX = 8  # of very elongated frames, for the windows that misfit is averaged over
 _ORDER_STEPS = 50  # about as many tries more where the steps between frames are looked for as well
 _FINEST_GROWTH = 0.12  # of their logarithm ...
 _LARGEST_GROWTH = 4.0  # ... and the last step is at most 55 times the first
@@ -67,7 +68,7 @@ def find_blur_scale(
         progress: called with the candidates tried and in all.
     """
     height, width = stack.size
-    shrink = min(1.0, _SEARCH_SIZE / max(height, width))
+    shrink = min(1.0, max(_SEARCH_SIZE / max(height, width), _LEAST_SIDE_PX / min(height, width)))
     size = (round(height * shrink), round(width * shrink))
     # A part of a long stack shows its blur as well.
     chosen = torch.linspace(0, len(stack) - 1, min(len(stack), _SEARCH_FRAMES)).round().long()
