@@ -14,7 +14,6 @@ at, before fusion.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -67,8 +66,7 @@ def main() -> None:
     print("             error [frames]                PSNR [dB]")
     print("  lens known  order only  sharpness   lens known  order only  sharpness")
     for index in protocol.indices(dataset, None):
-        sample = protocol.sample(dataset, index)
-        rows.append(figures(replace(sample, depth_m=sample.depth_m.float())))
+        rows.append(figures(protocol.sample(dataset, index)))
         print(_line(rows[-1]), dataset.name(index), flush=True)
     print(_line(np.mean(rows, axis=0).tolist()), "mean")
 
