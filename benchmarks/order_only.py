@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.optics import inverse_m, linear_to_srgb
-from focaldiffusion.physics.complete import complete
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.sweep import interpolated, sweep_sharpness
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import estimate_depth
+from focaldiffusion.solve.complete import complete
+from focaldiffusion.solve.sweep import interpolated, sweep_sharpness
 from focaldiffusion.stack import FocalStack
 
 

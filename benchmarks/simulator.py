@@ -44,10 +44,10 @@ from focaldiffusion.data.sets.hypersim import HyperSim
 from focaldiffusion.data.sets.rgbd import RGBD
 from focaldiffusion.data.sets.stacks import Stacks
 from focaldiffusion.optics import blur_radius_px, inverse_m, linear_to_srgb
-from focaldiffusion.physics.capture import filled_inverse_depth
-from focaldiffusion.physics.psf import PSF, MirrorGrid
-from focaldiffusion.physics.render import layer_planes, render
+from focaldiffusion.psf import PSF, MirrorGrid
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import filled_inverse_depth
+from focaldiffusion.simulation.render import layer_planes, render
 
 SIDE_PX, FRAMES, LAYERS, BLUR_PX = 512, 5, 32, 40.0
 FEWER_LAYERS = 12

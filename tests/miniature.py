@@ -10,7 +10,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from focaldiffusion.diffusion import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.capture import capture
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import capture
 from focaldiffusion.stack import FocalStack
 
 SIZE = (72, 96)

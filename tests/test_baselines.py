@@ -15,7 +15,7 @@ from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.evaluation.protocol import chosen_frames
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.capture import Imperfections, moved
+from focaldiffusion.simulation.capture import Imperfections, moved
 from focaldiffusion.stack import FocalStack
 from tests.conftest import TOLERANCE
 from tests.sample_stacks import FOCUS_M, photograph, texture

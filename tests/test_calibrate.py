@@ -5,8 +5,8 @@ import torch
 from sample_stacks import FOCUS_M, SIZE, photograph, texture
 
 from focaldiffusion.optics import srgb_to_linear
-from focaldiffusion.physics.calibrate import find_blur_scale
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve.calibrate import find_blur_scale
 from focaldiffusion.stack import FocalStack
 
 DEPTH_M = 1 / torch.linspace(0.5, 2.0, SIZE[1])

@@ -8,9 +8,9 @@ from conftest import TOLERANCE
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.capture import Imperfections, capture, filled_inverse_depth
-from focaldiffusion.physics.psf import PSF, blur
+from focaldiffusion.psf import PSF, blur
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import Imperfections, capture, filled_inverse_depth
 
 SIZE = (48, 64)
 DISTANCES_M = [0.5, 1.0, math.inf]

@@ -20,16 +20,16 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from focaldiffusion.checkpoint import (
+from focaldiffusion.checkpoints.checkpoint import (
     DESCRIPTION,
     find_checkpoint,
     load_model,
     save_checkpoint,
     widened_base,
 )
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, SURROUNDINGS, Proposal
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS

@@ -22,16 +22,16 @@ from command_line import contents, exit_code, names, refusal
 from PIL import Image
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, photograph, texture
 
-from focaldiffusion.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+from focaldiffusion.checkpoints.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.io.images import write_png
 from focaldiffusion.optics import Camera, linear_to_srgb
-from focaldiffusion.physics.capture import capture
-from focaldiffusion.pipeline import Settings
+from focaldiffusion.reconstruction import Settings
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import capture
 
 SIZE = (64, 96)
 DISTANCES = [0.4, 0.7, 1.5]
@@ -739,7 +739,8 @@ def test_memory_that_runs_out_is_told(
     # cannot have its buffers, has them: libraries reserve far more than they use.
     script = (
         "import resource, sys\n"
-        "import focaldiffusion.diffusion, focaldiffusion.checkpoint, focaldiffusion.io.results\n"
+        "import focaldiffusion.checkpoints.pipeline, focaldiffusion.checkpoints.checkpoint\n"
+        "import focaldiffusion.io.results\n"
         "from focaldiffusion.cli.main import main\n"
         "import torch; torch.set_num_threads(1); import cv2; cv2.setNumThreads(1)\n"
         "import numpy; numpy.linalg.solve(numpy.eye(300), numpy.ones((300, 300)))\n"

@@ -18,9 +18,9 @@ from focaldiffusion.cli.main import main
 from focaldiffusion.io.images import read_image
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.capture import capture
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import capture
 
 SIZE = (40, 60)
 PIXEL_CAMERA = ("--focal-length-px", "80", "--aperture-diameter-m", "0.01")

@@ -9,11 +9,11 @@ from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import srgb_to_linear
-from focaldiffusion.physics import complete as complete_module
-from focaldiffusion.physics.complete import complete, smooth
-from focaldiffusion.physics.matching import EDGE_STD, Labels, aggregate
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.sweep import sweep
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve import complete as complete_module
+from focaldiffusion.solve.complete import complete, smooth
+from focaldiffusion.solve.matching import EDGE_STD, Labels, aggregate
+from focaldiffusion.solve.sweep import sweep
 
 
 def completed(image, depth_m):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
-from focaldiffusion.physics import consistency
-from focaldiffusion.physics.complete import Completion, complete
-from focaldiffusion.physics.consistency import confidence, rerender_residual
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.sweep import sweep
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve import consistency
+from focaldiffusion.solve.complete import Completion, complete
+from focaldiffusion.solve.consistency import confidence, rerender_residual
+from focaldiffusion.solve.sweep import sweep
 
 
 def swept(image, depth_m, **changes):

@@ -16,9 +16,9 @@ from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.optics import Camera
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.training.examples import examples_of
 

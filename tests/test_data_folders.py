@@ -21,8 +21,8 @@ from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.sets.rgbd import RGBD
 from focaldiffusion.data.sets.stacks import Stacks
 from focaldiffusion.errors import InputError
-from focaldiffusion.physics.capture import capture
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import capture
 
 LENS = {"aperture_diameter_m": 0.01}
 

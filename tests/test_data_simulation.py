@@ -10,8 +10,8 @@ from rooms import room, source
 
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
-from focaldiffusion.physics.capture import capture
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.simulation.capture import capture
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -14,9 +14,9 @@ from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.optics import Camera, linear_to_srgb
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 

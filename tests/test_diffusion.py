@@ -12,16 +12,16 @@ from conftest import TOLERANCE
 from sample_stacks import FOCUS_M, SIZE, native, photograph, texture
 from torch import nn
 
-from focaldiffusion.diffusion import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import Estimate, estimate_depth, silent
 from focaldiffusion.io.results import strict_json
 from focaldiffusion.models.codecs import decode_state, encode_state
 from focaldiffusion.models.conditioning import Proposal
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.tiles import tiles_of
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.pipeline import recover
+from focaldiffusion.psf import PSF
+from focaldiffusion.reconstruction import recover
+from focaldiffusion.recovery import Estimate, estimate_depth, silent
 from focaldiffusion.stack import FocalStack, MemoryFrames
 
 INVERSE_DEPTH_DPT = torch.linspace(0.5, 2.0, SIZE[1]).expand(SIZE)

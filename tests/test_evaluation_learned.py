@@ -12,11 +12,11 @@ import torch
 from command_line import exit_code
 from fixtures import stacks
 
-from focaldiffusion.checkpoint import find_checkpoint, save_checkpoint
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint, save_checkpoint
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation import physical
 from focaldiffusion.evaluation.baselines import open_model

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from focaldiffusion.fusion.fill import fill
+from focaldiffusion.fusion.fuse import Fusion
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.fill import fill
-from focaldiffusion.physics.fuse import Fusion
 
 WORKING = (30, 40)
 

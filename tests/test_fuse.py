@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_stacks import SIZE, Frames, native, photograph, texture
 
+from focaldiffusion.fusion.fuse import fuse
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.fuse import fuse
-from focaldiffusion.physics.sweep import frame_weights
+from focaldiffusion.solve.sweep import frame_weights
 
 
 def random_frames(count: int, size: tuple[int, int], bit_depth: int = 8, seed: int = 0) -> Frames:

@@ -13,7 +13,7 @@ from focaldiffusion.io.canvas import Canvas
 from focaldiffusion.io.depth_colours import ColourScale, colour_table, length_labels
 from focaldiffusion.io.pictures import depth_picture, overview
 from focaldiffusion.optics import srgb_to_linear
-from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack
 
 NAN = float("nan")

@@ -18,7 +18,7 @@ from focaldiffusion.io.depth_files import read_depth_mm, read_npy
 from focaldiffusion.io.images import ImageMetadata, read_image, read_metadata
 from focaldiffusion.io.results import check_output, has_results, write_results
 from focaldiffusion.optics import Camera
-from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack
 
 SIZE = (48, 64)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from focaldiffusion.physics import matching
-from focaldiffusion.physics.matching import Labels, aggregate
+from focaldiffusion.solve import matching
+from focaldiffusion.solve.matching import Labels, aggregate
 
 
 def random(*shape: int) -> torch.Tensor:

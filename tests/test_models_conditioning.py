@@ -25,10 +25,10 @@ from focaldiffusion.models.conditioning import (
     latent_condition,
     proposal_of,
 )
-from focaldiffusion.physics.complete import complete
-from focaldiffusion.physics.consistency import confidence
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.sweep import sweep, sweep_sharpness
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve.complete import complete
+from focaldiffusion.solve.consistency import confidence
+from focaldiffusion.solve.sweep import sweep, sweep_sharpness
 from focaldiffusion.stack import Axis, FocalStack
 
 AXES: tuple[Axis, ...] = ("inverse_depth_dpt", "position_m", "order")

@@ -17,8 +17,8 @@ from hub_server import COMMIT, GATED, Hub, serving
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from focaldiffusion.checkpoints.hub import check_access, load_part, resolve_base
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.hub import check_access, load_part, resolve_base
 from focaldiffusion.models.presets import PRESETS
 
 
@@ -121,7 +121,7 @@ def test_without_network_it_says_so(
 
 def test_offline_mode_is_named(tmp_path: Path) -> None:
     """In a process of its own: the client reads the variable when it is imported."""
-    code = f"from focaldiffusion.models.hub import resolve_base; resolve_base({GATED!r})"
+    code = f"from focaldiffusion.checkpoints.hub import resolve_base; resolve_base({GATED!r})"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False

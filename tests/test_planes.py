@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from focaldiffusion.physics.planes import (
+from focaldiffusion.solve.planes import (
     MAX_PLANES,
     plane_basis,
     planes_beneath,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import psf as reference
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.physics.psf import PSF, MirrorGrid, blur
+from focaldiffusion.psf import PSF, MirrorGrid, blur
 
 SHAPES = [
     PSF("disc"),

@@ -15,9 +15,9 @@ from reference.psf import disc_integral
 from torch import Tensor
 
 from focaldiffusion.optics import blur_radius_px, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.psf import PSF, blur
-from focaldiffusion.physics.render import SILHOUETTE_PX, layer_planes, render
-from focaldiffusion.physics.silhouettes import split_mixed_pixels
+from focaldiffusion.psf import PSF, blur
+from focaldiffusion.simulation.render import SILHOUETTE_PX, layer_planes, render
+from focaldiffusion.simulation.silhouettes import split_mixed_pixels
 
 F64 = torch.float64
 DISC = PSF()

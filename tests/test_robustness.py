@@ -16,7 +16,7 @@ from focaldiffusion.evaluation.prediction import reference_frame
 from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol
 from focaldiffusion.evaluation.robustness import CURVES, SUITES, VARIANTS
 from focaldiffusion.optics import Camera, linear_to_srgb
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 from tests.conftest import TOLERANCE

@@ -10,10 +10,10 @@ import pytest
 from command_line import exit_code, names, refusal
 from PIL import Image
 
-from focaldiffusion.checkpoint import save_checkpoint
+from focaldiffusion.checkpoints.checkpoint import save_checkpoint
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from script.inference import main
 
 

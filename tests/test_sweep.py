@@ -14,10 +14,11 @@ from reference import sweep as reference
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, photograph, texture
 
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics import sweep as sweep_module
-from focaldiffusion.physics.capture import capture
-from focaldiffusion.physics.psf import PSF, blur
-from focaldiffusion.physics.sweep import (
+from focaldiffusion.psf import PSF, blur
+from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import capture
+from focaldiffusion.solve import sweep as sweep_module
+from focaldiffusion.solve.sweep import (
     box_mean,
     depth_hypotheses,
     frame_weights,
@@ -30,7 +31,6 @@ from focaldiffusion.physics.sweep import (
     sweep,
     sweep_sharpness,
 )
-from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 
 DISC = PSF()

@@ -16,13 +16,13 @@ from miniature import TINY, empty_prompt, save_base
 from torch import nn
 from training_runs import checkpoint, config_of, losses, state, val_sources, write_stacks
 
-from focaldiffusion.checkpoint import find_checkpoint, load_model
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint, load_model
+from focaldiffusion.checkpoints.hub import TEXT_ENCODERS
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
 from focaldiffusion.models.four_bit import quantize
-from focaldiffusion.models.hub import TEXT_ENCODERS
 from focaldiffusion.training import model as model_module
 from focaldiffusion.training.mean import Mean
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters

@@ -11,21 +11,21 @@ from rooms import room, source
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.training import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.depth import DepthCodec
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import estimate_depth
 from focaldiffusion.models.completer import Completer
 from focaldiffusion.models.conditioning import SurfaceCode
 from focaldiffusion.models.flow import draw_sigma
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.render import render
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import estimate_depth
+from focaldiffusion.simulation.render import render
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.training.examples import Truth, examples_of, patches_of
 from focaldiffusion.training.objective import Objective, Prepared, prepare

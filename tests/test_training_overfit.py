@@ -9,12 +9,12 @@ import pytest
 import torch
 from training_runs import config_of, losses, write_stacks
 
-from focaldiffusion.checkpoint import load_model
+from focaldiffusion.checkpoints.checkpoint import load_model
 from focaldiffusion.data.cache import Cache
 from focaldiffusion.data.loading import open_split
-from focaldiffusion.estimate import silent
 from focaldiffusion.evaluation.metrics import depth_metrics
 from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.recovery import silent
 from focaldiffusion.training.trainer import train
 
 TINY = PRESETS["tiny"]

@@ -11,7 +11,8 @@ from command_line import exit_code
 from rooms import room, source
 from training_runs import config_of, losses
 
-from focaldiffusion.checkpoint import save_checkpoint
+from focaldiffusion.checkpoints.checkpoint import save_checkpoint
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
@@ -21,7 +22,6 @@ from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.simulation import simulate
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.simulated import write_simulation
 from focaldiffusion.training.trainer import train

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focaldiffusion.physics.upsample import upsample
+from focaldiffusion.fusion.upsample import upsample
 
 
 def guide_of(luma: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import j0
 
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
 
 
 def density(psf: PSF, r: float) -> float:

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
 from reference.psf import otf
 
 Plane = NDArray[np.float64]

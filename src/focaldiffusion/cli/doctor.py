@@ -252,8 +252,8 @@ def _hub() -> dict[str, Any]:
 
 def _problems(ids: Sequence[str]) -> list[str | None]:
     """Why each model cannot be downloaded, None where it can; all are asked at once."""
+    from focaldiffusion.checkpoints.hub import check_access
     from focaldiffusion.errors import InputError
-    from focaldiffusion.models.hub import check_access
 
     answers: list[str | None] = [
         f"{name}: the hub has not answered within {_HUB_PATIENCE_S:g} s. Check the network."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from focaldiffusion.io.known import Known
-    from focaldiffusion.physics.psf import PSF, Family
+    from focaldiffusion.psf import PSF, Family
 
 Commands = argparse._SubParsersAction
 """What `add_subparsers` returns; argparse gives it no public name."""
@@ -124,7 +124,7 @@ def psf(options: argparse.Namespace) -> PSF:
         InputError: an exponent out of range, or of a family that has none.
     """
     from focaldiffusion.errors import InputError
-    from focaldiffusion.physics.psf import PSF
+    from focaldiffusion.psf import PSF
 
     if options.psf_exponent is None:
         return PSF(_FAMILIES[options.psf]) if options.psf else PSF()

@@ -27,9 +27,9 @@ from focaldiffusion.cli.outcome import Outcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from focaldiffusion.estimate import Refine
     from focaldiffusion.io.stacks import OpenedStack
-    from focaldiffusion.pipeline import Settings
+    from focaldiffusion.reconstruction import Settings
+    from focaldiffusion.recovery import Refine
 
 
 def add_parser(commands: Commands) -> None:
@@ -173,7 +173,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     Raises:
         InputError: a blur that does not exist, or a device that is not there.
     """
-    from focaldiffusion.pipeline import Settings
+    from focaldiffusion.reconstruction import Settings
 
     given = {name: getattr(options, name) for name in ("align", "working_size", "device")}
     settings = Settings(
@@ -284,7 +284,7 @@ def _process(
     """Reconstruct one stack and write its results."""
     from focaldiffusion.errors import InputError
     from focaldiffusion.io.results import write_results
-    from focaldiffusion.pipeline import reconstruct
+    from focaldiffusion.reconstruction import reconstruct
 
     if job.opened is None or job.output is None:
         return Outcome(job.name, None, "failed", job.error)

@@ -14,9 +14,9 @@ from focaldiffusion.cli.flags import positive_integer, seed
 if TYPE_CHECKING:
     import torch
 
-    from focaldiffusion.checkpoint import Checkpoint
-    from focaldiffusion.estimate import Estimate, Refine, Stage
+    from focaldiffusion.checkpoints.checkpoint import Checkpoint
     from focaldiffusion.models.denoiser import AttentionBackend
+    from focaldiffusion.recovery import Estimate, Refine, Stage
     from focaldiffusion.stack import FocalStack
 
 PHYSICS = "physics"
@@ -161,7 +161,7 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
         return None
     import torch
 
-    from focaldiffusion.checkpoint import default_dtype, find_checkpoint
+    from focaldiffusion.checkpoints.checkpoint import default_dtype, find_checkpoint
 
     checkpoint = find_checkpoint(options.model, besides=[PHYSICS])
     if options.config is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from focaldiffusion.io.stacks import OpenedStack
-    from focaldiffusion.pipeline import Result
+    from focaldiffusion.reconstruction import Result
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from focaldiffusion.pipeline import Progress
+    from focaldiffusion.reconstruction import Progress
 
 
 @contextmanager

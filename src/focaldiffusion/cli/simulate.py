@@ -23,7 +23,7 @@ from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.cli.scene_source import chosen_scene
 
 if TYPE_CHECKING:
-    from focaldiffusion.physics.psf import PSF
+    from focaldiffusion.psf import PSF
 
 
 def add_parser(commands: Commands) -> None:
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
         check_simulation_output,
         write_simulation,
     )
-    from focaldiffusion.physics.capture import capture
+    from focaldiffusion.simulation.capture import capture
     from focaldiffusion.stack import check_focus
 
     if not (math.isfinite(options.noise_lsb) and options.noise_lsb >= 0):

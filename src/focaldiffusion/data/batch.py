@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import Estimate
 from focaldiffusion.optics import Camera
+from focaldiffusion.recovery import Estimate
 from focaldiffusion.stack import FocalStack
 
 _FILL_M = 1.0

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from focaldiffusion.errors import check_shape
-from focaldiffusion.estimate import Estimate
+from focaldiffusion.recovery import Estimate
 from focaldiffusion.scene import Scene, check_depth
 from focaldiffusion.stack import FocalStack
 

@@ -20,8 +20,8 @@ from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import estimate_depth
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
 
 T = TypeVar("T")

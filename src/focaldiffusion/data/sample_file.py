@@ -15,12 +15,12 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import Estimate
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.io.staging import file_errors_named, write_whole
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.calibrate import BlurScale
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import Estimate
+from focaldiffusion.solve.calibrate import BlurScale
 from focaldiffusion.stack import FocalStack
 
 _TENSORS = (

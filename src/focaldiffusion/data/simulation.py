@@ -12,9 +12,9 @@ from focaldiffusion.config.data import SimulatorKwargs, Source
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.draws import integer, log_uniform, uniform
 from focaldiffusion.errors import InputError
-from focaldiffusion.physics.capture import Imperfections, capture
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import Imperfections, capture
 
 _FARTHEST = 10.0
 """Even steps in log s never reach infinity: jitter moves their far end out this many times."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from focaldiffusion.checkpoint import find_checkpoint
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint
 from focaldiffusion.evaluation.physical import PhysicalEstimates
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.stack import FocalStack
 
 if TYPE_CHECKING:
-    from focaldiffusion.diffusion import FocalDiffusionPipeline
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
 
 class Learned:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.estimate import Estimate, Refine, estimate_depth, silent
 from focaldiffusion.evaluation.prediction import Prediction, channels_first
-from focaldiffusion.pipeline import Settings, recover, working_size
+from focaldiffusion.reconstruction import Settings, recover, working_size
+from focaldiffusion.recovery import Estimate, Refine, estimate_depth, silent
 from focaldiffusion.stack import FocalStack, MemoryFrames
 
 _SETTINGS = Settings()

@@ -21,9 +21,9 @@ from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.published import PUBLISHED, PublishedRow
-from focaldiffusion.physics.capture import capture
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import capture
 from focaldiffusion.stack import FocalStack
 
 

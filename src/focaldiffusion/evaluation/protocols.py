@@ -5,7 +5,7 @@ from __future__ import annotations
 from focaldiffusion.config.data import CameraDefaults
 from focaldiffusion.errors import InputError, is_unknown
 from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
 
 _FULL_FRAME_M = 0.036
 _FOSSA_PLANES = OraclePlanes(5, (0.05, 0.95))

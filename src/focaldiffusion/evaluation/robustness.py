@@ -21,8 +21,8 @@ from focaldiffusion.data.dataset import Dataset, StackSample
 from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
 from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange, chosen_frames
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.capture import Imperfections, compressed, moved
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.simulation.capture import Imperfections, compressed, moved
 from focaldiffusion.stack import FocalStack
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from focaldiffusion.io.canvas import Box, Canvas, eight_bit
 from focaldiffusion.io.depth_colours import UNKNOWN_GREY, ColourScale, length_labels, thinned
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack
 
 _OVERVIEW_WIDTH = 1800

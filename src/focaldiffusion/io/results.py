@@ -17,7 +17,7 @@ from focaldiffusion.io.images import PNG_LEVEL, ImageMetadata, write_png
 from focaldiffusion.io.pictures import depth_picture, overview
 from focaldiffusion.io.pointcloud import write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, staging
-from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack
 
 METADATA_FILE = "metadata.json"

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
+from focaldiffusion.checkpoints.hub import is_hub_id, resolve_base
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.dry_run import SourceCheck
 from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import estimate_depth
-from focaldiffusion.models.hub import is_hub_id, resolve_base
 from focaldiffusion.models.memory import memory_row
 from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.physics.psf import PSF
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 

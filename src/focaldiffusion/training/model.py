@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from focaldiffusion.checkpoints.hub import TEXT_ENCODERS, load_part, resolve_base
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
 from focaldiffusion.models.four_bit import quantize
-from focaldiffusion.models.hub import TEXT_ENCODERS, load_part, resolve_base
 
 if TYPE_CHECKING:
-    from focaldiffusion.diffusion import FocalDiffusionPipeline
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.prompt import EmptyPrompt
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16}
@@ -46,8 +46,8 @@ def open_model(
         InputError: neither a base model nor a preset, or both; a base model or a checkpoint that
             cannot be had; a `training.tuning` that does not suit it.
     """
-    from focaldiffusion.checkpoint import OF_THE_PIPELINE, find_checkpoint, widened_base
-    from focaldiffusion.diffusion import FocalDiffusionPipeline
+    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE, find_checkpoint, widened_base
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
     if (model.base_model_id is None) == (model.preset is None):
         raise InputError(

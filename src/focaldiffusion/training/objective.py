@@ -22,8 +22,8 @@ from focaldiffusion.models.codecs import decode_state, encode_state, pad, unpad
 from focaldiffusion.models.completer import Completer
 from focaldiffusion.models.flow import clean_from_velocity, draw_sigma, noised, velocity
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.render import render
+from focaldiffusion.psf import PSF
+from focaldiffusion.simulation.render import render
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.training.examples import Examples, Truth, examples_of, patches_of
 from focaldiffusion.training.kept import KeptExamples, unpacked

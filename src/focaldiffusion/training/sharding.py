@@ -14,7 +14,7 @@ from focaldiffusion.training.model import open_model
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from focaldiffusion.diffusion import FocalDiffusionPipeline
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
 
 def is_sharded(accelerator: Accelerator, training: TrainingConfig) -> bool:

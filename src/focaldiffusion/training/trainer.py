@@ -19,13 +19,13 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import Tensor, nn
 
-from focaldiffusion.checkpoint import save_checkpoint
+from focaldiffusion.checkpoints.checkpoint import save_checkpoint
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.load import save_resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.sources import has_split
 from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.data.mixture import Mixture
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named
 from focaldiffusion.models.completer import Completer

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import spread
-from focaldiffusion.diffusion import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.metrics import depth_metrics
@@ -23,9 +23,9 @@ from focaldiffusion.io.canvas import Box, Canvas, eight_bit
 from focaldiffusion.io.depth_colours import ColourScale
 from focaldiffusion.io.pictures import depth_colours
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.pipeline import recover
-from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.psf import PSF
+from focaldiffusion.reconstruction import recover
+from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import MemoryFrames
 
 METRIC = "abs_rel"

@@ -21,14 +21,14 @@ from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
-from focaldiffusion.physics.planes import (
+from focaldiffusion.solve.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
+from focaldiffusion.solve.planes import (
     LEAST_CERTAINTY,
     plane_basis,
     planes_beneath,
     propose_planes,
 )
-from focaldiffusion.physics.sweep import box_mean, refine_minimum
+from focaldiffusion.solve.sweep import box_mean, refine_minimum
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels ...
 _MATCHED_WEIGHT = 1e-3  # ... and one whose directions disagree over √(λ / this), 32 pixels

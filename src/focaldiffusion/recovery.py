@@ -13,11 +13,11 @@ from torch import Tensor
 from focaldiffusion import __version__
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import far_bound_dpt
-from focaldiffusion.physics.calibrate import BlurScale, find_blur_scale
-from focaldiffusion.physics.complete import Completion, complete
-from focaldiffusion.physics.consistency import confidence, rerender_residual
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.sweep import box_mean, noise_std, sweep, sweep_sharpness
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve.calibrate import BlurScale, find_blur_scale
+from focaldiffusion.solve.complete import Completion, complete
+from focaldiffusion.solve.consistency import confidence, rerender_residual
+from focaldiffusion.solve.sweep import box_mean, noise_std, sweep, sweep_sharpness
 from focaldiffusion.stack import FocalStack
 
 Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]

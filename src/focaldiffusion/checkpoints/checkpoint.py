@@ -23,6 +23,8 @@ import torch
 from pydantic import JsonValue, ValidationError, model_validator
 
 from focaldiffusion import __version__
+from focaldiffusion.checkpoints.adapter import ADAPTER_FILES, load_adapter, save_adapter
+from focaldiffusion.checkpoints.hub import explained, is_hub_id, load_part, resolve_base
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
@@ -30,9 +32,7 @@ from focaldiffusion.config.section import Section
 from focaldiffusion.errors import InputError, is_unknown
 from focaldiffusion.io.digest import sha256_of_files
 from focaldiffusion.io.staging import file_errors_named, staging
-from focaldiffusion.models.adapter import ADAPTER_FILES, load_adapter, save_adapter
 from focaldiffusion.models.denoiser import network_class, widen
-from focaldiffusion.models.hub import explained, is_hub_id, load_part, resolve_base
 from focaldiffusion.models.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         FlowMatchEulerDiscreteScheduler,
     )
 
-    from focaldiffusion.diffusion import FocalDiffusionPipeline
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.prompt import EmptyPrompt
 
 DESCRIPTION = "focaldiffusion.json"
@@ -186,7 +186,7 @@ class Checkpoint:
     def _load_full(self, dtype: torch.dtype) -> FocalDiffusionPipeline:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        from focaldiffusion.diffusion import FocalDiffusionPipeline
+        from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
         from focaldiffusion.models.prompt import EmptyPrompt
 
         try:
@@ -356,7 +356,7 @@ def widened_base(
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
-    from focaldiffusion.diffusion import FocalDiffusionPipeline
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.codecs import VAECodec
     from focaldiffusion.models.conditioning import condition_channels
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from focaldiffusion.errors import check_shape
 from focaldiffusion.optics import blur_radius_px
-from focaldiffusion.physics.patches import Patch, find_patches
-from focaldiffusion.physics.psf import PSF, transfer
-from focaldiffusion.physics.silhouettes import split_mixed_pixels
+from focaldiffusion.psf import PSF, transfer
+from focaldiffusion.simulation.patches import Patch, find_patches
+from focaldiffusion.simulation.silhouettes import split_mixed_pixels
 
 MAX_LAYERS = 32
 """Sharing a pixel between layers whose blur differs by d px of diameter adds at most d²/64 px² to

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.reconstruction import index_type
+from focaldiffusion.result import index_type
 from focaldiffusion.stack import FrameSource
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open

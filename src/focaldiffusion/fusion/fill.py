@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from focaldiffusion.fusion.fuse import Fusion, Image
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.physics.fuse import Fusion, Image
-from focaldiffusion.reconstruction import generated_mark
+from focaldiffusion.result import generated_mark
 
 _FEATHER_PX = 4  # at working resolution: over so many pixels the generated image fades in
 

@@ -26,7 +26,7 @@ from torch.nn import functional
 from focaldiffusion.depth import inverse_depth_bounds_dpt
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import blur_radius_px, linear_to_srgb
-from focaldiffusion.physics.psf import PSF, MirrorGrid
+from focaldiffusion.psf import PSF, MirrorGrid
 from focaldiffusion.stack import FocalStack
 
 LUMA_WEIGHTS = (0.3, 0.5, 0.2)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, native, photograph, texture
 
-from focaldiffusion import pipeline
+from focaldiffusion import reconstruction
 from focaldiffusion.evaluation.metrics import abs_rel
 from focaldiffusion.io.results import strict_json
 from focaldiffusion.io.stacks import OpenedStack, open_stack
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.pipeline import Settings, estimate_depth, reconstruct
+from focaldiffusion.psf import PSF
+from focaldiffusion.reconstruction import Settings, estimate_depth, reconstruct
 from focaldiffusion.stack import FocalStack
 
 INVERSE_DEPTH_DPT = torch.linspace(0.5, 2.0, SIZE[1]).expand(SIZE)
@@ -244,7 +244,7 @@ def test_depth_is_solved_at_the_working_size_and_returned_at_the_native(opened):
 
 
 def test_longer_stacks_are_solved_at_a_smaller_size(opened, monkeypatch):
-    monkeypatch.setattr(pipeline, "_WORKING_PIXELS", len(FOCUS_M) * 36 * 48)
+    monkeypatch.setattr(reconstruction, "_WORKING_PIXELS", len(FOCUS_M) * 36 * 48)
     assert reconstruct(opened, UNALIGNED).stack.size == (36, 48)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import between_hypotheses
-from focaldiffusion.physics.sweep import POSTERIOR_STRENGTH
+from focaldiffusion.solve.sweep import POSTERIOR_STRENGTH
 
 DIRECTIONS = 8
 EDGE_STD = 0.03

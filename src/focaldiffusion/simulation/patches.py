@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.physics.psf import fast_fft_size, filter_margin
+from focaldiffusion.psf import fast_fft_size, filter_margin
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.sweep import box_mean, ordered_focus, plane_misfit
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve.sweep import box_mean, ordered_focus, plane_misfit
 from focaldiffusion.stack import FocalStack
 
 _SEARCH_SIZE = 256  # long side [px] of the search; blur shrinks with it, so the range is wide

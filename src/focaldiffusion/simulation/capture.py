@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from focaldiffusion.errors import check_shape
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.physics.render import render
+from focaldiffusion.psf import PSF
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.render import render
 from focaldiffusion.stack import FocalStack, check_focus
 
 

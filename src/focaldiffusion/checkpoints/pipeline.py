@@ -22,8 +22,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor, nn
 
+from focaldiffusion.checkpoints.hub import align
 from focaldiffusion.errors import InputError
-from focaldiffusion.estimate import Estimate, Generation, Stage, describe, resurface
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
 from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators
 from focaldiffusion.models.conditioning import (
@@ -35,13 +35,13 @@ from focaldiffusion.models.conditioning import (
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.flow import Start
-from focaldiffusion.models.hub import align
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.optics import srgb_to_linear
-from focaldiffusion.physics.psf import PSF
-from focaldiffusion.pipeline import recover
-from focaldiffusion.reconstruction import Reconstruction
+from focaldiffusion.psf import PSF
+from focaldiffusion.reconstruction import recover
+from focaldiffusion.recovery import Estimate, Generation, Stage, describe, resurface
+from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack, MemoryFrames
 
 _SHIFT = 3.0  # of the noise levels of Stable Diffusion 3.5
