@@ -22,8 +22,10 @@ from command_line import contents, exit_code, names, refusal
 from PIL import Image
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, photograph, texture
 
-from focaldiffusion.checkpoints.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+from focaldiffusion.checkpoints.checkpoint import Checkpoint
+from focaldiffusion.checkpoints.finding import find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
@@ -321,7 +323,7 @@ def test_help_states_the_defaults_that_the_settings_have(
     assert f"(default: {settings.psf.exponent:g})" in text
 
 
-def test_what_is_unknown_is_told_with_its_reason(
+def test_what_unknown_name_is_told_with_its_reason(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (stack / "stack.json").unlink()

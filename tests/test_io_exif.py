@@ -175,7 +175,7 @@ class TestLens:
         record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
         assert record.pixel_pitch_m == pytest.approx(40e-6)
 
-    def test_pitch_is_unknown_when_the_image_was_cropped(self, tmp_path: Path) -> None:
+    def test_pitch_unknown_name_when_the_image_was_cropped(self, tmp_path: Path) -> None:
         photo = [
             (0xA002, LONG, 1, struct.pack("<I", 1600)),
             (0xA003, LONG, 1, struct.pack("<I", 800)),

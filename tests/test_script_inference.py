@@ -10,8 +10,8 @@ import pytest
 from command_line import exit_code, names, refusal
 from PIL import Image
 
-from focaldiffusion.checkpoints.checkpoint import save_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
 from script.inference import main

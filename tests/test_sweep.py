@@ -13,24 +13,17 @@ from hypothesis import strategies as st
 from reference import sweep as reference
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, photograph, texture
 
+from focaldiffusion.filters import box_mean, interpolated, noise_std, refine_minimum
+from focaldiffusion.fusion.weights import frame_weights
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
+from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF, blur
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import capture
 from focaldiffusion.solve import sweep as sweep_module
-from focaldiffusion.solve.sweep import (
-    box_mean,
-    depth_hypotheses,
-    frame_weights,
-    interpolated,
-    noise_std,
-    ordered_focus,
-    own_texture_share,
-    plane_misfit,
-    refine_minimum,
-    sweep,
-    sweep_sharpness,
-)
+from focaldiffusion.solve.posterior import own_texture_share
+from focaldiffusion.solve.sharpness import sweep_sharpness
+from focaldiffusion.solve.sweep import depth_hypotheses, ordered_focus, plane_misfit, sweep
 from focaldiffusion.stack import FocalStack
 
 DISC = PSF()
@@ -196,7 +189,7 @@ def test_tiles_agree_with_the_whole(monkeypatch):
     monkeypatch.setattr(sweep_module, "_TILE_PX", 40)
     done = []
     tiled = plane_misfit(
-        stack, focus, hypotheses, BLUR_SCALE_PX_M, DISC, progress=lambda *now: done.append(now)
+        stack, focus, hypotheses, BLUR_SCALE_PX_M, DISC, meter=Meter(lambda *now: done.append(now))
     )
     assert done[-1] == (6 * len(hypotheses), 6 * len(hypotheses))
     # Tiles overlap by the reach of the blur; J itself reaches further, as inverse filters do.

@@ -83,12 +83,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_sizes(names: Iterable[str], sides_px: Iterable[int]) -> None:
-    from focaldiffusion.errors import InputError, is_unknown
+    from focaldiffusion.errors import InputError, unknown_name
     from focaldiffusion.models.presets import PRESETS, cells_of_token
 
     for name in names:
         if name not in PRESETS:
-            raise InputError(f"--preset {name} {is_unknown(name, PRESETS)}")
+            raise InputError(f"--preset {name} {unknown_name(name, PRESETS)}")
         preset = PRESETS[name]
         multiple = preset.factor * cells_of_token(preset.network)
         for side_px in sides_px:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from focaldiffusion.cli.flags import Commands, check_device, given_path, positive_integer
-from focaldiffusion.cli.model_flags import DEFAULT_MODEL
+from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
 
 _BASELINES = ("physics", "argmax", "shape-from-focus", "laplacian-pyramid")
@@ -41,7 +41,7 @@ def add_parser(commands: Commands) -> None:
         action="append",
         metavar="NAME",
         help="compact, the folder or hub id of a checkpoint, or a baseline such as "
-        f"physics-aligned; repeatable (default: {DEFAULT_MODEL})",
+        f"physics-aligned; repeatable (default: {PHYSICS})",
     )
     parser.add_argument(
         "--no-baselines",
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
     from focaldiffusion.errors import InputError
     from focaldiffusion.evaluation.report import print_summary, write_report
     from focaldiffusion.evaluation.robustness import SUITES
-    from focaldiffusion.evaluation.runner import Plan, evaluate
+    from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
     from focaldiffusion.io.staging import file_errors_named
 
     if options.export_stacks is not None:
@@ -97,10 +97,10 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--output-dir is missing: the folder for the report.")
     check_device(options.device)
     alone = options.predictions and options.no_baselines
-    models = options.model or ([] if alone else [DEFAULT_MODEL])
+    models = options.model or ([] if alone else [PHYSICS])
     if not options.no_baselines:
         models += [name for name in _BASELINES if name not in models]
-    plan = Plan(
+    plan = EvaluationPlan(
         protocol=options.dataset,
         data_root=None if options.data_root is None else str(options.data_root),
         models=tuple(dict.fromkeys(models)),
