@@ -18,13 +18,13 @@ class InputError(ValueError):
     """
 
 
-def is_unknown(name: str, known: Iterable[str], *, likely: Iterable[str] = ()) -> str:
-    """What to say after a name that is none of the known ones: the nearest one, then all.
+def unknown_name(name: str, known: Iterable[str], *, likely: Iterable[str] = ()) -> str:
+    """Error text for an unknown name: the closest match, then all of them.
 
     Args:
-        name: as it was written.
-        known: the names that it could have been.
-        likely: what else may have been meant where none of them is near, the likeliest first.
+        name: as written.
+        known: the possible names.
+        likely: other guesses if none of them is close, the likeliest first.
     """
     known = list(known)
     meant = [*difflib.get_close_matches(name, known, n=1), *likely]

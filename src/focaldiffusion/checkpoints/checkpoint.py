@@ -29,7 +29,7 @@ from focaldiffusion.config.load import resolved
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.section import Section
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.io.digest import sha256_of_files
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.models.denoiser import network_class, widen
@@ -420,8 +420,8 @@ def _folder_of(name: str, besides: Iterable[str]) -> Path:
     if len(path.parts) > 1:
         raise InputError(f"{name}: no such folder. Give the folder of a checkpoint, or a hub id.")
     raise InputError(
-        f"model {name!r} {is_unknown(name, [*besides, COMPACT])} Others are named by the folder of "
-        "a checkpoint, or by an id of the hub, owner/name."
+        f"model {name!r} {unknown_name(name, [*besides, COMPACT])} Others are named by the folder "
+        "of a checkpoint, or by an id of the hub, owner/name."
     )
 
 

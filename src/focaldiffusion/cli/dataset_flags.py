@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from focaldiffusion.errors import InputError
+
 if TYPE_CHECKING:
     from focaldiffusion.config.data import CameraDefaults, Source
     from focaldiffusion.io.known import Known
@@ -47,7 +49,6 @@ def source(
     """
     from focaldiffusion.config.data import DatasetOptions, Source
     from focaldiffusion.config.sources import FILELESS
-    from focaldiffusion.errors import InputError
 
     if options.data_root is None and options.dataset not in FILELESS:
         raise InputError(
@@ -84,7 +85,6 @@ def camera_defaults(facts: Known) -> CameraDefaults:
 
     from focaldiffusion.config.data import CameraDefaults
     from focaldiffusion.data.fields import first_problem
-    from focaldiffusion.errors import InputError
 
     try:
         return CameraDefaults(

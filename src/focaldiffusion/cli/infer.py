@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
+    add_device,
     add_focus_distances,
     add_lens,
     add_psf,
-    check_device,
     given_path,
     known,
     positive_integer,
@@ -25,6 +25,7 @@ from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_w
 from focaldiffusion.cli.model_flags import ChosenModel, add_model, chosen_model
 from focaldiffusion.cli.outcome import Outcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
+from focaldiffusion.devices import resolve_device
 
 if TYPE_CHECKING:
     from focaldiffusion.io.stacks import OpenedStack
@@ -97,9 +98,7 @@ def add_parser(commands: Commands) -> None:
         metavar="PX",
         help="long side at which depth is solved (default: 1024)",
     )
-    method.add_argument(
-        "--device", metavar="NAME", help="where torch computes, such as cuda (default: cpu)"
-    )
+    add_device(method)
     add_model(parser)
 
 
@@ -175,16 +174,15 @@ def _settings(options: argparse.Namespace) -> Settings:
     """
     from focaldiffusion.reconstruction import Settings
 
-    given = {name: getattr(options, name) for name in ("align", "working_size", "device")}
-    settings = Settings(
+    given = {name: getattr(options, name) for name in ("align", "working_size")}
+    return Settings(
         psf=psf(options),
+        device=resolve_device(options.device),
         drop_unaligned=options.drop_unaligned,
         find_blur=options.find_blur,
         fill_unsharp=bool(options.fill_unsharp),
         **{name: value for name, value in given.items() if value is not None},
     )
-    check_device(settings.device)
-    return settings
 
 
 def _open_all(options: argparse.Namespace) -> list[_Job]:

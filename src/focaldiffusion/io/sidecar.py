@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
 
 SIDECAR_NAME = "stack.json"
 
@@ -124,7 +124,7 @@ def _sentence(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         model = SidecarCamera if len(problem["loc"]) > 1 else Sidecar
         name = str(problem["loc"][-1])
-        return f"key {place!r} {is_unknown(name, model.model_fields)}"
+        return f"key {place!r} {unknown_name(name, model.model_fields)}"
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
         return f"{place} {message}.".strip()
