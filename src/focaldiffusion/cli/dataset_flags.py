@@ -60,12 +60,6 @@ def source(
         dataset_type=options.dataset,
         data_root=[] if options.data_root is None else options.data_root,
         filelist=options.filelist,
-        focal_range=None,
-        focal_stack_size=(2, 2),
-        image_size=None,
-        max_samples=None,
-        weight=1.0,
-        allow_missing=False,
         options=DatasetOptions(
             camera_defaults=camera_defaults(facts),
             depth_scale=depth_scale_m,
