@@ -272,7 +272,7 @@ class Source(Section):
     name: str
     split: Split
     dataset_type: str
-    data_root: DataRoot = []
+    data_root: DataRoot = Field(default_factory=list)
     filelist: str | None = None
     focal_range: DepthRange | None = None
     focal_stack_size: tuple[int, int] = (5, 5)
