@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from focaldiffusion.errors import InputError
+
 if TYPE_CHECKING:
     from focaldiffusion.config.data import CameraDefaults, Source
     from focaldiffusion.io.known import Known
@@ -47,7 +49,6 @@ def source(
     """
     from focaldiffusion.config.data import DatasetOptions, Source
     from focaldiffusion.config.sources import FILELESS
-    from focaldiffusion.errors import InputError
 
     if options.data_root is None and options.dataset not in FILELESS:
         raise InputError(
@@ -59,12 +60,6 @@ def source(
         dataset_type=options.dataset,
         data_root=[] if options.data_root is None else options.data_root,
         filelist=options.filelist,
-        focal_range=None,
-        focal_stack_size=(2, 2),
-        image_size=None,
-        max_samples=None,
-        weight=1.0,
-        allow_missing=False,
         options=DatasetOptions(
             camera_defaults=camera_defaults(facts),
             depth_scale=depth_scale_m,
@@ -84,7 +79,6 @@ def camera_defaults(facts: Known) -> CameraDefaults:
 
     from focaldiffusion.config.data import CameraDefaults
     from focaldiffusion.data.fields import first_problem
-    from focaldiffusion.errors import InputError
 
     try:
         return CameraDefaults(

@@ -7,9 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Commands, check_device, given_path, positive_integer
+from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
 from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
+from focaldiffusion.devices import resolve_device
+from focaldiffusion.errors import InputError
 
 _BASELINES = ("physics", "argmax", "shape-from-focus", "laplacian-pyramid")
 
@@ -74,7 +76,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
     )
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="where models compute")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -85,7 +87,6 @@ def run(options: argparse.Namespace) -> int:
         InputError: an unknown name, data that are missing, damaged weights, or a folder with
             another run.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.evaluation.report import print_summary, write_report
     from focaldiffusion.evaluation.robustness import SUITES
     from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
@@ -95,7 +96,6 @@ def run(options: argparse.Namespace) -> int:
         return _export(options)
     if options.output_dir is None:
         raise InputError("--output-dir is missing: the folder for the report.")
-    check_device(options.device)
     alone = options.predictions and options.no_baselines
     models = options.model or ([] if alone else [PHYSICS])
     if not options.no_baselines:
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
         predictions=tuple(map(str, options.predictions)),
         variants=SUITES[options.robustness],
         max_samples=options.max_samples,
-        device=options.device,
+        device=resolve_device(options.device),
     )
     with (
         file_errors_named(options.output_dir),

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from focaldiffusion.errors import InputError
+
 if TYPE_CHECKING:
     from focaldiffusion.io.known import Known
     from focaldiffusion.psf import PSF, Family
@@ -123,7 +125,6 @@ def psf(options: argparse.Namespace) -> PSF:
     Raises:
         InputError: an exponent out of range, or of a family that has none.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.psf import PSF
 
     if options.psf_exponent is None:
@@ -136,25 +137,14 @@ def psf(options: argparse.Namespace) -> PSF:
     return PSF("power_exponential", options.psf_exponent)
 
 
-def check_device(name: str) -> None:
-    """Check that torch computes on the device of --device.
-
-    Raises:
-        InputError: it does not; names the reason.
-    """
-    import torch
-
-    from focaldiffusion.errors import InputError
-
-    try:
-        torch.zeros(1, device=name).item()  # which a device of shapes alone has not
-    # AssertionError: torch was built without CUDA.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")  # some are a page long
-        raise InputError(
-            f"--device {name}: torch cannot compute there ({reason}). Use --device cpu, "
-            "or install a torch that suits the device."
-        ) from None
+def add_device(parser: Any, text: str = "where torch computes") -> None:
+    """Add --device, which `resolve_device` reads, to a parser or a group of it."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help=f"{text}: cpu, cuda, cuda:1, mps, or auto for the fastest (default: auto)",
+    )
 
 
 def given_path(text: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.dataset_flags import source
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +25,6 @@ def chosen_scene(options: argparse.Namespace, facts: Known) -> Scene:
     Raises:
         InputError: neither or both kinds of scene, or one that cannot be read.
     """
-    from focaldiffusion.errors import InputError
-
     pair = [flag for flag in ("image", "depth") if getattr(options, flag) is not None]
     if (options.dataset is not None) == bool(pair):
         raise InputError(
@@ -50,7 +49,6 @@ def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
         InputError: there is no such sample, or it has no image that is sharp everywhere.
     """
     from focaldiffusion.data.registry import open_dataset
-    from focaldiffusion.errors import InputError
     from focaldiffusion.scene import Scene
 
     dataset = open_dataset(source(options, facts, generate=True, depth_scale_m=options.depth_scale))
@@ -71,7 +69,6 @@ def _check_lens(facts: Known, scene: Scene) -> None:
     Raises:
         InputError: they do.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.known import resolve_lens
 
     given = resolve_lens(facts, None, (), (), scene.size)[0].camera(scene.size, math.inf)
@@ -92,8 +89,6 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
     Raises:
         InputError: there is no such sample.
     """
-    from focaldiffusion.errors import InputError
-
     if sample.isdecimal():
         if int(sample) < len(dataset):
             return int(sample)
@@ -115,7 +110,6 @@ def _read_pair(options: argparse.Namespace, facts: Known) -> Scene:
     """
     import torch
 
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.images import read_image
     from focaldiffusion.optics import srgb_to_linear
     from focaldiffusion.scene import Scene
@@ -139,7 +133,6 @@ def _read_depth(path: Path, scale_m: float | None) -> Tensor:
         InputError: unreadable, a scale that is not positive, or millimetres by mistake.
     """
 
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.depth_files import looks_like_millimetres, read_depth_mm, read_values
 
     if scale_m is not None and not (math.isfinite(scale_m) and scale_m > 0):
@@ -161,7 +154,6 @@ def _camera(facts: Known, image_size: tuple[int, int], nearest_m: float) -> Came
     Raises:
         InputError: it is not known, or cannot focus as near as `nearest_m`.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.known import resolve_lens
 
     lens, origins = resolve_lens(facts, None, (), (), image_size)

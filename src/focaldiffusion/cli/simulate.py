@@ -21,6 +21,7 @@ from focaldiffusion.cli.flags import (
 from focaldiffusion.cli.memory import is_out_of_memory
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.cli.scene_source import chosen_scene
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from focaldiffusion.psf import PSF
@@ -92,7 +93,6 @@ def run(options: argparse.Namespace) -> int:
     """
     import torch
 
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.simulated import (
         STACK,
         TRUTH,

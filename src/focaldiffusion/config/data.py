@@ -264,21 +264,21 @@ class DataConfig(Section):
 
 
 class Source(Section):
-    """One source of one split with everything resolved: what a data set is built from.
+    """One source of one split with everything resolved, from which a data set is built.
 
-    Attributes are those of `SourceConfig`, none left to be taken from elsewhere.
+    The fields of `SourceConfig`, nothing left to inherit.
     """
 
     name: str
     split: Split
     dataset_type: str
-    data_root: DataRoot
-    filelist: str | None
-    focal_range: DepthRange | None
-    focal_stack_size: tuple[int, int]
-    """The fewest and the most frames of a simulated stack."""
-    image_size: ImageSize | None
-    max_samples: int | None
-    weight: float
-    allow_missing: bool
-    options: DatasetOptions
+    data_root: DataRoot = Field(default_factory=list)
+    filelist: str | None = None
+    focal_range: DepthRange | None = None
+    focal_stack_size: tuple[int, int] = (5, 5)
+    """Fewest and most frames of a simulated stack."""
+    image_size: ImageSize | None = None
+    max_samples: int | None = None
+    weight: float = 1.0
+    allow_missing: bool = False
+    options: DatasetOptions = DatasetOptions()

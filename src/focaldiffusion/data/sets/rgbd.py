@@ -21,7 +21,7 @@ from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.sets.assembly import SampleFiles
 from focaldiffusion.data.sets.files import complete_samples
 from focaldiffusion.data.sets.folders import DEPTH_SUFFIXES, only_file, scene_folders
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.scene import Scene
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -157,7 +157,9 @@ def read_intrinsics(path: Path) -> Intrinsics:
         raise InputError(f"{path}: holds a {type(content).__name__}; expected an object in braces.")
     for name in content:
         if name not in Intrinsics.model_fields:
-            raise InputError(f"{path}: field {name!r} {is_unknown(name, Intrinsics.model_fields)}")
+            raise InputError(
+                f"{path}: field {name!r} {unknown_name(name, Intrinsics.model_fields)}"
+            )
     try:
         intrinsics = Intrinsics.model_validate(content)
     except ValidationError as error:
