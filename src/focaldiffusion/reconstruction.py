@@ -25,7 +25,15 @@ from focaldiffusion.io.stacks import OpenedStack
 from focaldiffusion.optics import Camera, srgb_to_linear
 from focaldiffusion.process import peak_memory_mib
 from focaldiffusion.psf import PSF
-from focaldiffusion.recovery import Estimate, Refine, Stage, describe, estimate_depth, silent
+from focaldiffusion.recovery import (
+    Estimate,
+    Refine,
+    Stage,
+    describe,
+    estimate_depth,
+    known_blur_scale,
+    silent,
+)
 from focaldiffusion.result import (
     FIELD_OF_AXIS,
     Reconstruction,
@@ -78,7 +86,6 @@ class Result:
         stack: the working stack it was made from.
         grade: what was known of the camera, in words.
         image_metadata: ICC profile and EXIF of the reference frame.
-        focal_length_px: at native size, for the point cloud; None when unknown.
         blur_doubt: so many times the blur that camera and focus distances say is what the frames
             show; None where they agree, or one of them is unknown.
     """
@@ -87,7 +94,6 @@ class Result:
     stack: FocalStack
     grade: str
     image_metadata: ImageMetadata
-    focal_length_px: float | None
     blur_doubt: float | None
 
 
@@ -125,11 +131,11 @@ def reconstruct(
     seen, blur_doubt = None, None
     if settings.find_blur:
         stack = replace(stack, camera=None)
-    elif stack.camera is not None and stack.axis == "inverse_depth_dpt":
+    elif (scale := known_blur_scale(stack)) is not None:
         with clock.stage("checking the lens") as count:
             seen = find_blur_scale(stack, settings.psf, progress=count)
-        if seen.contradicts(stack.camera.blur_scale_px_m):
-            blur_doubt = seen.value / stack.camera.blur_scale_px_m
+        if seen.contradicts(scale):
+            blur_doubt = seen.value / scale
     recovered, estimate = recover(
         stack,
         native_camera,
@@ -155,7 +161,6 @@ def reconstruct(
         stack=stack,
         grade=estimate.grade,
         image_metadata=opened.metadata_for(alignment.reference),
-        focal_length_px=opened.focal_length_px_for(alignment.reference),
         blur_doubt=blur_doubt,
     )
 
@@ -315,7 +320,7 @@ def _provenance(
     return {
         **describe(stack, estimate),
         "frames": [str(path) for path in opened.files],
-        "origins": opened.origins,
+        "origins": {name: str(origin) for name, origin in opened.origins.items()},
         "focus_distances_m": opened.focus_distances_m,
         "focus_positions_m": opened.focus_positions_m,
         "focus_uncertainty_dpt": opened.focus_uncertainty_dpt,

@@ -134,7 +134,7 @@ def estimate_depth(stack: FocalStack, psf: PSF, stage: Stage = silent) -> Estima
         stage: times the work and shows its progress.
     """
     with torch.inference_mode():
-        scale, grade, found = _known_blur_scale(stack), "calibrated", None
+        scale, grade, found = known_blur_scale(stack), "calibrated", None
         if scale is None:
             with stage("calibrating") as count:
                 found = find_blur_scale(stack, psf, progress=count)
@@ -221,7 +221,8 @@ def describe(stack: FocalStack, estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _known_blur_scale(stack: FocalStack) -> float | None:
+def known_blur_scale(stack: FocalStack) -> float | None:
+    """Blur scale [px m] of a stack whose lens and focus distances are known; else None."""
     if stack.camera is None or stack.axis != "inverse_depth_dpt":
         return None
     return stack.camera.blur_scale_px_m

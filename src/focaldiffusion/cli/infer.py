@@ -17,7 +17,7 @@ from focaldiffusion.cli.flags import (
     add_psf,
     check_device,
     given_path,
-    known,
+    lens,
     positive_integer,
     psf,
 )
@@ -196,12 +196,17 @@ def _open_all(options: argparse.Namespace) -> list[_Job]:
         raise InputError("give stacks, or the frames of one stack with --files; not both.")
     if "" in (options.stacks or options.files):
         raise InputError("a path is empty, as of a variable that was not set; expected a stack.")
-    facts = known(options)
+    facts = lens(options)
     sources = [options.files] if options.files else options.stacks
     jobs: list[_Job] = []
     for source in sources:
         try:
-            opened = open_stack(source, facts)
+            opened = open_stack(
+                source,
+                focus_distances_m=options.focus_distances,
+                focus_positions_m=options.focus_positions,
+                lens=facts,
+            )
         except InputError as error:
             jobs.append(_Job(source, error=str(error)))
         else:
@@ -301,7 +306,6 @@ def _process(
                 name=job.name,
                 grade=result.grade,
                 image_metadata=result.image_metadata,
-                focal_length_px=result.focal_length_px,
                 point_cloud=not options.no_point_cloud,
                 overwrite=options.overwrite,
             )

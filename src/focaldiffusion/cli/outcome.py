@@ -77,7 +77,7 @@ def outcome_of(
     warnings = [
         f"{opened.name}: {name} {origin}"
         for name, origin in opened.origins.items()
-        if origin.startswith("unknown")
+        if not origin.is_known
     ]
     if result.blur_doubt is not None:
         warnings.append(

@@ -89,7 +89,6 @@ def write_results(
     name: str | None = None,
     grade: str | None = None,
     image_metadata: ImageMetadata | None = None,
-    focal_length_px: float | None = None,
     point_cloud: bool = True,
     overwrite: bool = False,
 ) -> dict[str, str]:
@@ -106,8 +105,6 @@ def write_results(
         name: what pictures call the stack; the folder's name when not given.
         grade: what was known of the camera, for the overview's title, such as "calibrated".
         image_metadata: ICC profile and EXIF of the reference frame.
-        focal_length_px: F at native size [px], for the point cloud where
-            `reconstruction.camera` is None.
         point_cloud: whether to write it.
         overwrite: whether results that are there may be replaced.
 
@@ -123,7 +120,7 @@ def write_results(
         _write_pictures(reconstruction, stack, partial, name or directory.resolve().name, grade)
         left_out = _write_depth(reconstruction, partial)
         if point_cloud and reconstruction.depth_m is not None:
-            left_out |= _write_points(reconstruction, partial, focal_length_px)
+            left_out |= _write_points(reconstruction, partial)
         _write_metadata(reconstruction.provenance, left_out, partial)
     return left_out
 
@@ -166,17 +163,10 @@ def _write_depth(reconstruction: Reconstruction, folder: Path) -> dict[str, str]
     return {}
 
 
-def _write_points(
-    reconstruction: Reconstruction, folder: Path, focal_length_px: float | None
-) -> dict[str, str]:
+def _write_points(reconstruction: Reconstruction, folder: Path) -> dict[str, str]:
     depth_m, camera = reconstruction.depth_m, reconstruction.camera
     assert depth_m is not None
-    height, width = depth_m.shape
-    principal_point_px = (width / 2, height / 2)
-    if camera is not None:
-        focal_length_px = camera.focal_length_px
-        principal_point_px = camera.principal_point_px or principal_point_px
-    if focal_length_px is None:
+    if camera is None:
         return {_POINT_CLOUD: "the focal length is unknown; give the camera to get points"}
     if not depth_m.isfinite().any():
         return {_POINT_CLOUD: "no pixel has a known depth"}
@@ -184,8 +174,8 @@ def _write_points(
         folder / _POINT_CLOUD,
         depth_m,
         reconstruction.all_in_focus,
-        focal_length_px,
-        principal_point_px,
+        camera.focal_length_px,
+        camera.principal_point_px,
     )
     return {}
 
