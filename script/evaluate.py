@@ -8,7 +8,7 @@ from pathlib import Path
 
 from focaldiffusion.cli.flags import Parser, add_device, given_path, positive_integer
 from focaldiffusion.cli.main import main as focaldiffusion
-from focaldiffusion.cli.model_flags import DEFAULT_MODEL
+from focaldiffusion.cli.model_flags import PHYSICS
 
 _REFUSED = {
     "--config": "the protocol of a data set fixes everything that a figure depends on",
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint",
         metavar="MODEL",
-        help=f"its folder, a hub id, compact or physics (default: {DEFAULT_MODEL})",
+        help=f"its folder, a hub id, compact or physics (default: {PHYSICS})",
     )
     parser.add_argument("--max_samples", type=positive_integer, metavar="N")
     add_device(parser)

@@ -181,13 +181,13 @@ def test_a_broken_stack_is_refused_in_one_sentence(
             "--focus-distances 0.4,0.7,1 --focus-positions 1 2 3",
             "argument --focus-positions: not allowed with argument --focus-distances",
         ),
-        ("--f-number 0", "given f_number is 0.0; expected a positive number."),
-        ("--f-number -2.8", "given f_number is -2.8; expected a positive number."),
-        ("--focal-length-mm nan", "given focal_length_mm is nan; expected a positive number."),
+        ("--f-number 0", "--f-number is 0.0; expected a positive number."),
+        ("--f-number -2.8", "--f-number is -2.8; expected a positive number."),
+        ("--focal-length-mm nan", "--focal-length-mm is nan; expected a positive number."),
         ("--f-number two", "argument --f-number: invalid float value: 'two'"),
         (
             "--f-number 2 --aperture-diameter-m 0.01",
-            "given f_number and aperture_diameter_m exclude each other; give one.",
+            "--f-number and --aperture-diameter-m exclude each other; give one.",
         ),
         (
             "--focal-length-mm 500 --pixel-pitch-um 4 --f-number 2",

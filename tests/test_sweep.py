@@ -15,6 +15,7 @@ from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, photograph, texture
 
 from focaldiffusion.filters import box_mean, interpolated, noise_std, refine_minimum
 from focaldiffusion.fusion.weights import frame_weights
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF, blur
@@ -315,12 +316,12 @@ def test_hypotheses_cover_the_focus_distances_in_order(inverse_m, scale):
     ("camera", "focus_m"),
     [
         # A phone: f = 6.8 mm at f/1.8, 1024 px across a 9.8 mm sensor.
-        (Camera.from_lens(6.8e-3, 1.8, 9.8e-3 / 1024, (768, 1024), 0.1), (0.1, 0.3, math.inf)),
+        (LensFacts(6.8e-3, 1.8, 9.8e-3 / 1024).camera((768, 1024), 0.1), (0.1, 0.3, math.inf)),
         # Full frame portrait lens: 85 mm at f/1.4.
-        (Camera.from_lens(85e-3, 1.4, 36e-3 / 1024, (683, 1024), 0.8), (0.8, 1.5, 10.0)),
+        (LensFacts(85e-3, 1.4, 36e-3 / 1024).camera((683, 1024), 0.8), (0.8, 1.5, 10.0)),
         # A macro lens at 1:1: 100 mm at f/2.8, 200 mm away, in steps of half a millimetre.
         (
-            Camera.from_lens(0.1, 2.8, 36e-3 / 1024, (683, 1024), 0.2),
+            LensFacts(0.1, 2.8, 36e-3 / 1024).camera((683, 1024), 0.2),
             tuple(0.2 + 0.0005 * step for step in range(20)),
         ),
     ],

@@ -60,7 +60,7 @@ class Result:
 
     all_in_focus: Plane
     confidence: Plane
-    source_index: NDArray[np.unsignedinteger[Any]]
+    source_index: NDArray[np.integer[Any]]
     stack: FocalStack
     calibration: Calibration
     depth_m: Plane | None = None

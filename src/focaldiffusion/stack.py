@@ -147,9 +147,8 @@ class FocalStack:
         if self.focus_distances_m is not None:
             return inverse_m(self.focus_distances_m).to(self.images)
         if self.focus_positions_m is not None:
-            origin_m = self.height_origin_m
-            if origin_m is None:
-                origin_m = self.focus_positions_m[0]
+            first_m = self.focus_positions_m[0]
+            origin_m = first_m if self.height_origin_m is None else self.height_origin_m
             return (self.focus_positions_m - origin_m).to(self.images)
         return torch.linspace(0, 1, len(self)).to(self.images)
 

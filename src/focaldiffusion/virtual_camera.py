@@ -136,7 +136,8 @@ def _blur_scale_px_m(
     camera = result.camera
     if camera is not None:
         chosen = wanted.over(result.lens).camera(camera.image_size)
-        camera = replace(camera, aperture_diameter_m=chosen and chosen.aperture_diameter_m)
+        aperture_m = None if chosen is None else chosen.aperture_diameter_m
+        camera = replace(camera, aperture_diameter_m=aperture_m)
     if camera is None or camera.blur_scale_px_m is None:
         needs = "focal length in pixels" if camera is None else "focal length in metres"
         raise InputError(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
+    add_device,
     add_focus_distances,
     add_lens,
     add_psf,
     given_path,
-    lens_facts,
+    lens,
     positive_integer,
     psf,
 )
@@ -24,7 +25,6 @@ from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_w
 from focaldiffusion.cli.model_flags import PHYSICS, ChosenModel, add_model, chosen_model, sampling
 from focaldiffusion.cli.outcome import StackOutcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
-from focaldiffusion.devices import AUTO
 from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,12 +109,7 @@ def add_parser(commands: Commands) -> None:
         metavar="PX",
         help="long side at which depth is solved (default: 1024)",
     )
-    method.add_argument(
-        "--device",
-        default=AUTO,
-        metavar="NAME",
-        help="where torch computes, such as cuda or cpu (default: the fastest)",
-    )
+    add_device(method)
     add_model(parser)
 
 
@@ -217,7 +212,7 @@ def _open_all(options: argparse.Namespace) -> list[_Job]:
     given = {
         "focus_distances_m": options.focus_distances,
         "focus_positions_m": options.focus_positions,
-        "lens": lens_facts(options),
+        "lens": lens(options),
     }
     sources = [options.files] if options.files else options.stacks
     jobs: list[_Job] = []

@@ -29,9 +29,7 @@ def add_parser(commands: Commands) -> None:
     kind.add_argument("--output", type=given_path, metavar="ZIP", help="the zip to write")
     kind.add_argument("--check", type=Path, metavar="ZIP", help="a zip to check as the server does")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of ZEDD")
-    parser.add_argument(
-        "--model", default=PHYSICS, metavar="NAME", help="(default: %(default)s)"
-    )
+    parser.add_argument("--model", default=PHYSICS, metavar="NAME", help="(default: %(default)s)")
     parser.add_argument(
         "--fill-m",
         type=float,

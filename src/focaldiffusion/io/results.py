@@ -180,7 +180,13 @@ def _write_points(result: Result, folder: Path) -> dict[str, str]:
         return {_POINT_CLOUD: "the focal length is unknown; give the camera to get points"}
     if not np.isfinite(result.depth_m).any():
         return {_POINT_CLOUD: "no pixel has a known depth"}
-    write_point_cloud(folder / _POINT_CLOUD, result.depth_m, result.all_in_focus, result.camera)
+    write_point_cloud(
+        folder / _POINT_CLOUD,
+        result.depth_m,
+        result.all_in_focus,
+        result.camera.focal_length_px,
+        result.camera.principal_point_px,
+    )
     return {}
 
 
