@@ -109,21 +109,23 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
         `depth`; `mean_confidence`; the `model` that completed it; `alignment`;
         `rerender_residual_rms_srgb`; `seconds` in all.
     """
-    from focaldiffusion.io.depth_colours import ColourScale
+    import numpy as np
+
+    from focaldiffusion.io.colour_scales import DepthRange
 
     reconstruction = result.reconstruction
     provenance = reconstruction.provenance
     name = reconstruction.depth_field
-    scale = ColourScale.of(getattr(reconstruction, name), name)
+    depth = DepthRange.of(np.asarray(getattr(reconstruction, name)), name)
     words = "nothing is known"
-    if scale is not None:
-        words = scale.range_text or "relative, from 0 (first frame) to 1 (last frame)"
+    if depth is not None:
+        words = depth.text or "relative, from 0 (first frame) to 1 (last frame)"
     alignment = provenance["alignment"]
     return {
         "frames": len(result.stack),
         "size": list(reconstruction.all_in_focus.shape[:2]),
         "depth_field": name,
-        "depth_range": None if scale is None else [scale.low, scale.high],
+        "depth_range": None if depth is None else [depth.low, depth.high],
         "depth": words.removeprefix("depth "),
         "mean_confidence": provenance["mean_confidence"],
         "model": provenance["model"],

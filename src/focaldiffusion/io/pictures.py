@@ -1,153 +1,443 @@
-"""Pictures to look at: depth beside its colour bar, and the overview of a result."""
+"""Pictures to look at, laid out by Matplotlib: overviews, depth maps, contact sheets.
+
+They use `Figure` alone: no pyplot, no global state, safe in any thread. Figures have 72 dots per
+inch, so that sizes of fonts and lines are pixels.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.io.canvas import Box, Canvas, eight_bit
-from focaldiffusion.io.depth_colours import UNKNOWN_GREY, ColourScale, length_labels, thinned
+from focaldiffusion.io.colour_scales import (
+    CONFIDENCE,
+    UNKNOWN_GREY,
+    ColourScale,
+    DepthRange,
+    length_labels,
+)
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack
 
-_OVERVIEW_WIDTH = 1800
-_MARGIN = 28
-_GAP = 24
-_MAX_THUMBNAILS = 8
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+# Matplotlib logs fonts that lack a bold face, which does not matter here.
+logging.getLogger("matplotlib").addHandler(logging.NullHandler())
+
+Map = NDArray[np.floating[Any]]
+Pixels = NDArray[np.uint8]
+
+_DPI = 72
+_WIDTH_PX = 1800
+_MARGIN_PX, _PAD_PX, _BAR_PX = 28, 6, 14
+_TITLE_PX, _HEADING_PX, _TEXT_PX = 28, 18, 15
+_NARROWEST_PX = 240  # of columns: narrow panels need room for their texts and colour bars
+_PANEL_AREA, _THUMBNAIL_AREA = 1 << 20, 1 << 18  # pixels to draw at most, about twice the page's
+_MAX_THUMBNAILS, _MAX_SHEET_FRAMES = 8, 5
+
+_FONT = "DejaVu Sans"  # part of Matplotlib
+_FONTS_OF_OTHER_SCRIPTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+    "WenQuanYi Micro Hei",
+)
+"""Fonts for letters that `_FONT` lacks, where they are installed."""
 
 
-def depth_picture(values: Tensor, field: str) -> NDArray[np.uint8]:
+class Panel(NamedTuple):
+    """One image of a picture.
+
+    Attributes:
+        heading: text above it.
+        pixels: (H, W, 3) sRGB.
+        scale: for the colour bar below it; None draws none.
+        caption: text below it.
+    """
+
+    heading: str
+    pixels: Pixels
+    scale: ColourScale | None = None
+    caption: str = ""
+
+    @classmethod
+    def of_map(cls, heading: str, values: Map, scale: ColourScale | None) -> Panel:
+        """A map (H, W) in colours; all grey without a scale."""
+        step = math.isqrt(max(1, values.size // _PANEL_AREA))
+        shown = values[::step, ::step]
+        if scale is None:
+            return cls(heading, np.full((*shown.shape, 3), UNKNOWN_GREY, np.uint8))
+        return cls(heading, scale.coloured(shown), scale)
+
+
+class Strip(NamedTuple):
+    """A row of panels, all of one size.
+
+    Attributes:
+        heading: text above the row.
+        panels: from left to right; None leaves a place empty.
+        tallest_px: height limit of the panels.
+    """
+
+    heading: str
+    panels: Sequence[Panel | None]
+    tallest_px: int
+
+    def panel_size_px(self, width_px: float) -> tuple[float, float]:
+        """(height, width) of each panel on a page of this width."""
+        height, width = next(panel.pixels.shape[:2] for panel in self.panels if panel is not None)
+        column = width_px / len(self.panels) - 2 * _PAD_PX
+        fitting = min(column * height / width, self.tallest_px)
+        return max(1.0, fitting), max(1.0, fitting * width / height)
+
+    def height_px(self, width_px: float) -> int:
+        """Height of the row with its texts and colour bars."""
+        panels = [panel for panel in self.panels if panel is not None]
+        texts = 4 * _PAD_PX + 30 * bool(self.heading) + 30 * any(one.heading for one in panels)
+        below = max(52 if one.scale else 26 if one.caption else 0 for one in panels)
+        return round(self.panel_size_px(width_px)[0]) + texts + below
+
+
+@dataclass(frozen=True, eq=False)
+class SheetRow:
+    """One sample of a contact sheet.
+
+    Attributes:
+        name: of the sample.
+        stack: its frames; five at most are shown, evenly spaced.
+        all_in_focus: (3, H, W) linear RGB; None leaves its place empty.
+        depth_m: (H, W) metres, NaN where invalid.
+    """
+
+    name: str
+    stack: FocalStack
+    all_in_focus: Tensor | None
+    depth_m: Map
+
+
+def page(strips: Sequence[Strip], *, title: str = "", width_px: int = _WIDTH_PX) -> Pixels:
+    """Rows of panels below each other.
+
+    Args:
+        strips: from top to bottom, at least one.
+        title: of the whole page.
+        width_px: of the page.
+
+    Returns:
+        (height, width_px, 3) sRGB.
+    """
+    width = width_px - 2 * _MARGIN_PX
+    heights = [strip.height_px(width) for strip in strips]
+    figure = _figure(width, sum(heights) + 50 * bool(title))
+    if title:
+        _write_title(figure, title, _TITLE_PX, fontweight="bold")
+    rows = figure.subfigures(len(strips), 1, squeeze=False, height_ratios=heights)
+    for strip, (row,) in zip(strips, rows, strict=True):
+        _fill(row, strip, width)
+    return _drawn(figure)
+
+
+def depth_picture(values: Map, field: str) -> Pixels:
     """Depth in colours beside its colour bar; unknown is grey.
 
     Args:
         values: (H, W) in the unit of `field`, NaN where unknown.
-        field: `Reconstruction.depth_field`.
+        field: `depth_m`, `height_m` or `depth_relative`.
 
     Returns:
-        (height, width, 3) sRGB; the map's long side is drawn with 480 to 1600 px.
+        (height, width, 3) sRGB; the map's long side has 480 to 1600 px.
     """
-    scale = ColourScale.of(values, field)
+    scale = _depth_scale(DepthRange.of(values, field))
     height, width = values.shape
     zoom = min(max(480, height, width), 1600) / max(height, width)
     map_width, map_height = max(1, round(width * zoom)), max(1, round(height * zoom))
-    bar_height = max(map_height, 160)
-    canvas = Canvas(map_width + 2 * _MARGIN + _GAP + 90, bar_height + 2 * _MARGIN)
-    map_top = _MARGIN + (bar_height - map_height) // 2
-    canvas.show(Box(_MARGIN, map_top, map_width, map_height), depth_colours(values, scale))
-    bar = Box(_MARGIN + map_width + _GAP, _MARGIN, 20, bar_height)
+    # Copies of values: the average over an outline would be a depth between its sides.
+    shown: Map = cv2.resize(  # type: ignore[assignment]
+        values.astype(np.float32), (map_width, map_height), interpolation=cv2.INTER_NEAREST
+    )
+    page_width, page_height = map_width + 100, max(map_height, 300)
+    figure = _figure(page_width, page_height)
+    figure.set_layout_engine("none")  # placed to the pixel, so that Matplotlib copies the map
+
+    def axes_at(left: int, bottom: int, width: int, height: int) -> Axes:
+        scaled = np.array([left, bottom, width, height]) / ([page_width, page_height] * 2)
+        return figure.add_axes(tuple(scaled))
+
+    pixels = np.full((*shown.shape, 3), UNKNOWN_GREY, np.uint8)
+    bar = axes_at(map_width + 24, 8, 20, page_height - 16)  # labels at its ends need room
     if scale is None:
-        canvas.write(bar.left, bar.top, "Nothing\nis known", 15)
+        bar.set_axis_off()
+        bar.text(0, 1, "Nothing\nis known", fontsize=_TEXT_PX, verticalalignment="top")
     else:
-        canvas.bar_beside(bar, scale)
-    return canvas.drawn()
+        pixels = scale.coloured(shown)
+        _add_bar(figure, bar, scale, "vertical", 24 / page_height)
+        bar.set_ylabel(scale.title, fontsize=_TEXT_PX)
+        if field == "depth_m":
+            bar.invert_yaxis()  # the nearest, warmest is at the top
+    bottom = (page_height - map_height) // 2
+    _show(axes_at(0, bottom, map_width, map_height), pixels, interpolation="none")
+    return _drawn(figure)
 
 
 def overview(
-    reconstruction: Reconstruction, stack: FocalStack, name: str, grade: str | None = None
-) -> NDArray[np.uint8]:
-    """One picture that explains a result: the frames, all in focus, depth, confidence.
+    stack: FocalStack,
+    all_in_focus: NDArray[np.float32],
+    depth: Map,
+    field: str,
+    confidence: Map,
+    *,
+    name: str,
+    grade: str | None = None,
+) -> Pixels:
+    """One picture that explains a result: frames, all-in-focus image, depth, confidence.
 
-    At most 8 frames are shown, evenly chosen, the first and the last among them.
+    At most 8 frames are shown, evenly spaced, including the first and the last.
 
     Args:
-        reconstruction: the result.
-        stack: the frames that it was made from.
-        name: what the title calls the stack.
-        grade: what was known of the camera, for the title, such as "calibrated".
+        stack: the frames of the result.
+        all_in_focus: (H, W, 3) sRGB-encoded, [0, 1].
+        depth: (H, W) in the unit of `field`, NaN where unknown.
+        field: `depth_m`, `height_m` or `depth_relative`.
+        confidence: (H, W) in [0, 1].
+        name: title of the picture.
+        grade: knowledge of the camera, such as "calibrated".
 
     Returns:
         (height, 1800, 3) sRGB.
     """
-    depth = getattr(reconstruction, reconstruction.depth_field)
-    scale = ColourScale.of(depth, reconstruction.depth_field)
+    known = DepthRange.of(depth, field)
+    scale = _depth_scale(known)
+    thumbnails = _thumbnails(stack, _MAX_THUMBNAILS)
+    facts = [
+        grade,
+        _strip_heading(stack, len(thumbnails)),
+        known.text if known is not None else "no depth is known",
+    ]
     height, width = depth.shape
-    thumbnails = _thumbnail_boxes(len(stack), stack.size)
-    panels = _panel_boxes(height, width, top=max(box.bottom for box in thumbnails.values()) + 84)
-    canvas = Canvas(_OVERVIEW_WIDTH, panels[-1].bottom + 70)
-
-    canvas.write(_MARGIN, 22, name, 28, weight="bold")
-    facts = [grade, f"{len(stack)} frames", scale.range_text if scale else "no depth is known"]
-    canvas.write(_MARGIN, 64, "   ·   ".join(fact for fact in facts if fact), 18)
-    canvas.write(_MARGIN, 108, _strip_heading(stack, len(thumbnails)), 20)
-    captions = frame_captions(stack)
-    for index, box in thumbnails.items():
-        frame = linear_to_srgb(stack.images[index].detach().cpu()).permute(1, 2, 0).numpy()
-        canvas.show(box, eight_bit(frame))
-        canvas.write(box.left, box.bottom + 6, captions[index], 16)
-
-    grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    sharp = torch.from_numpy(reconstruction.all_in_focus)
-    confidence = eight_bit(thinned(reconstruction.confidence))
-    drawn = (
-        (f"All in focus, {width} × {height} px", eight_bit(thinned(sharp))),
-        (scale.title if scale else "Depth: nothing is known", depth_colours(depth, scale)),
-        ("Confidence", grey[confidence]),
+    panels = [
+        Panel(f"All in focus, {width} × {height} px", srgb_pixels(all_in_focus)),
+        Panel.of_map(scale.title if scale else "Depth: nothing is known", depth, scale),
+        Panel.of_map("Confidence", confidence, CONFIDENCE),
+    ]
+    results = [[panel] for panel in panels] if width > 3 * height else [panels]
+    return page(
+        [
+            Strip(_joined(facts), thumbnails, tallest_px=240),
+            *(Strip("", row, tallest_px=1000) for row in results),
+        ],
+        title=name,
     )
-    for box, (heading, picture) in zip(panels, drawn, strict=True):
-        canvas.write(box.left, box.top - 34, heading, 20)
-        canvas.show(box, picture)
-    if scale is not None:
-        canvas.bar_below(panels[1], scale)
-    canvas.bar_below(panels[2], None, grey)
-    return canvas.drawn()
 
 
-def _thumbnail_boxes(count: int, size: tuple[int, int]) -> dict[int, Box]:
-    """Where each frame that is shown goes, by its index."""
-    shown = np.unique(np.linspace(0, count - 1, min(count, _MAX_THUMBNAILS)).round().astype(int))
-    aspect = size[1] / size[0]
-    gap = 12
-    column = (_OVERVIEW_WIDTH - 2 * _MARGIN + gap) / max(len(shown), 5) - gap
-    width = min(column, 240 * aspect)
-    height = max(1, round(width / aspect))
-    # Captions need room under narrow frames.
-    step = min(column, max(width, 150)) + gap
-    return {
-        int(index): Box(round(_MARGIN + place * step), 142, max(1, round(width)), height)
-        for place, index in enumerate(shown)
-    }
+def contact_sheet(title: str, rows: Sequence[SheetRow]) -> Pixels:
+    """Frames, all-in-focus image and depth with its colour bar, one sample per row.
+
+    Args:
+        title: of the sheet.
+        rows: from top to bottom, at least one.
+
+    Returns:
+        (height, 1800, 3) sRGB.
+    """
+    return page([_sheet_strip(row) for row in rows], title=title)
 
 
-def _panel_boxes(height: int, width: int, top: int) -> list[Box]:
-    """Three panels side by side; below each other when the image is very wide."""
-    aspect = width / height
-    room = _OVERVIEW_WIDTH - 2 * _MARGIN
-    if aspect > 3:
-        panel_height = max(1, round(room / aspect))
-        return [Box(_MARGIN, top + i * (panel_height + 116), room, panel_height) for i in range(3)]
-    column = (room - 2 * _GAP) / 3
-    panel_width = round(min(column, 1000 * aspect))
-    panel_height = round(panel_width / aspect)
+def _sheet_strip(row: SheetRow) -> Strip:
+    depth = DepthRange.of(row.depth_m, "depth_m")
+    facts = [
+        row.name,
+        f"{len(row.stack)} frames",
+        (depth.text if depth is not None else None) or "no valid depth",
+    ]
+    if (invalid := float(np.isnan(row.depth_m).mean())) > 0:
+        facts.append(f"{invalid:.1%} of the depth invalid")
+    frames = _thumbnails(row.stack, _MAX_SHEET_FRAMES)
+    empty = [None] * (_MAX_SHEET_FRAMES - len(frames))
+    sharp = None
+    if row.all_in_focus is not None:
+        sharp = Panel("", _linear_pixels(row.all_in_focus), caption="all in focus")
+    depth_panel = Panel.of_map("", row.depth_m, _depth_scale(depth))
+    return Strip(_joined(facts), [*frames, *empty, sharp, depth_panel], tallest_px=260)
+
+
+def _joined(facts: Sequence[str | None]) -> str:
+    return "   ·   ".join(fact for fact in facts if fact)
+
+
+def _depth_scale(depth: DepthRange | None) -> ColourScale | None:
+    return ColourScale.of_depth(depth) if depth is not None else None
+
+
+def _thumbnails(stack: FocalStack, limit: int) -> list[Panel]:
+    """Evenly spaced frames, captioned with their number and, if known, their focus."""
+    count = len(stack)
+    captions = [f"frame {index + 1}" for index in range(count)]
+    lengths_m = stack.focus_distances_m
+    if lengths_m is None:
+        lengths_m = stack.focus_positions_m
+    if lengths_m is not None:
+        labels = length_labels(lengths_m.tolist())
+        captions = [f"{index}: {label}" for index, label in enumerate(labels, start=1)]
+    shown = np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
     return [
-        Box(round(_MARGIN + i * (column + _GAP)), top, max(1, panel_width), max(1, panel_height))
-        for i in range(3)
+        Panel("", _linear_pixels(stack.images[index]), caption=captions[index]) for index in shown
     ]
 
 
 def _strip_heading(stack: FocalStack, shown: int) -> str:
-    what = {
-        "inverse_depth_dpt": "Frames and their focus distances",
-        "position_m": "Frames and their stage positions",
-        "order": "Frames in order",
+    count = f"{len(stack)} frames" + (f" ({shown} shown)" if shown < len(stack) else "")
+    focus = {
+        "inverse_depth_dpt": "and their focus distances",
+        "position_m": "and their stage positions",
+        "order": "in order",
     }[stack.axis]
-    return what if shown == len(stack) else f"{what}, {shown} of {len(stack)} shown"
+    return f"{count} {focus}"
 
 
-def frame_captions(stack: FocalStack) -> list[str]:
-    """The number of each frame, and where it is focused when that is known."""
-    lengths_m = stack.focus_distances_m
-    if lengths_m is None:
-        lengths_m = stack.focus_positions_m
-    if lengths_m is None:
-        return [f"frame {index + 1}" for index in range(len(stack))]
-    return [f"{i}: {label}" for i, label in enumerate(length_labels(lengths_m.tolist()), start=1)]
+def _linear_pixels(linear: Tensor) -> Pixels:
+    """A thumbnail (h, w, 3) of an image (3, H, W) in linear light."""
+    small = _shrunk(linear.detach().cpu().permute(1, 2, 0).numpy(), _THUMBNAIL_AREA)
+    return srgb_pixels(linear_to_srgb(torch.from_numpy(small).clamp(0, 1)).numpy())
 
 
-def depth_colours(values: Tensor, scale: ColourScale | None) -> NDArray[np.uint8]:
-    """A map (H, W) in the colours of its scale, thinned if it is large; grey without a scale."""
-    if scale is None:
-        return np.full((*values.shape, 3), UNKNOWN_GREY, np.uint8)
-    return scale.colours(thinned(values))
+def srgb_pixels(srgb: NDArray[np.float32]) -> Pixels:
+    """A small picture (h, w, 3) of an image (H, W, 3) in [0, 1]."""
+    return np.rint(_shrunk(srgb, _PANEL_AREA).clip(0, 1) * 255).astype(np.uint8)
+
+
+def _shrunk(image: NDArray[np.float32], area_px: int) -> NDArray[np.float32]:
+    """Average over areas, down to a number of pixels; smaller images stay."""
+    height, width = image.shape[:2]
+    scale = (area_px / (height * width)) ** 0.5
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def _figure(width_px: int, height_px: int) -> Figure:
+    """An empty page without margins, laid out by Matplotlib when it is drawn."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    pad = _PAD_PX / _DPI
+    layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad, wspace=0, hspace=0)
+    size = width_px / _DPI, height_px / _DPI
+    return Figure(figsize=size, dpi=_DPI, facecolor="white", layout=layout)
+
+
+def _write_title(figure: Figure | SubFigure, text: str, size_px: int, **style: Any) -> None:
+    left = _PAD_PX / (figure.bbox.width)
+    style |= {"x": left, "horizontalalignment": "left", **_style(text, size_px)}
+    figure.suptitle(_writable(text), **style)
+
+
+def _fill(figure: Figure | SubFigure, strip: Strip, width_px: float) -> None:
+    """Draw a strip on its part of the page."""
+    if strip.heading:
+        _write_title(figure, strip.heading, _HEADING_PX)
+    height, width = strip.panel_size_px(width_px)
+    narrowest = max(width, _NARROWEST_PX) + 2 * _PAD_PX
+    columns = max(len(strip.panels), int(width_px // narrowest))
+    places = figure.add_gridspec(1, columns)
+    bar_width = max(width, min(_NARROWEST_PX, width_px / columns - 2 * _PAD_PX))
+    for place, panel in enumerate(strip.panels):
+        axes = figure.add_subplot(places[place], anchor="NW", visible=panel is not None)
+        if panel is None:
+            continue
+        _show(axes, panel.pixels)
+        axes.set_title(panel.heading, loc="left", fontsize=_HEADING_PX)
+        axes.set_xlabel(panel.caption, loc="left", fontsize=_TEXT_PX)
+        if panel.scale is not None:
+            bar = axes.inset_axes((0, -24 / height, bar_width / width, _BAR_PX / height))
+            _add_bar(figure, bar, panel.scale, "horizontal", 55 / bar_width)
+
+
+def _show(axes: Axes, pixels: Pixels, **how: Any) -> None:
+    axes.imshow(pixels, **how)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(linewidth=0.5, color="0.6")
+
+
+def _add_bar(
+    figure: Figure | SubFigure,
+    axes: Axes,
+    scale: ColourScale,
+    orientation: Literal["horizontal", "vertical"],
+    least_gap: float,
+) -> None:
+    """Make axes a colour bar."""
+    from matplotlib.cm import ScalarMappable
+
+    ticks = scale.ticks(max(0.09, least_gap))
+    bar = figure.colorbar(
+        ScalarMappable(scale.norm, scale.colour_map), axes, orientation=orientation, ticks=ticks
+    )
+    bar.set_ticklabels([f"{tick:.6g}".replace("-", "−") for tick in ticks], fontsize=_TEXT_PX)
+    bar.minorticks_off()
+    bar.outline.set(linewidth=0.5, edgecolor="0.6")
+    if orientation == "horizontal":
+        # Labels at the ends stay within the bar, so that columns keep equal distances.
+        for place, label in zip(scale.places(ticks), axes.get_xticklabels(), strict=True):
+            label.set_horizontalalignment(
+                "left" if place < 0.01 else "right" if place > 0.99 else "center"
+            )
+
+
+def _drawn(figure: Figure) -> Pixels:
+    """The page with a white margin, (height, width, 3) sRGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    page = np.asarray(canvas.buffer_rgba())[..., :3]
+    margins = (_MARGIN_PX, _MARGIN_PX)
+    return np.pad(page, (margins, margins, (0, 0)), constant_values=255)
+
+
+def _style(text: str, size_px: int) -> dict[str, Any]:
+    """Size and fonts of a text; a "$" in it starts no formula."""
+    families = (_FONT,) if text.isascii() else _families()
+    return {"fontsize": size_px, "fontfamily": families, "parse_math": False}
+
+
+@cache
+def _families() -> tuple[str, ...]:
+    """Installed fonts to take letters from, in their order."""
+    from matplotlib.font_manager import fontManager
+
+    installed = set(fontManager.get_font_names())
+    return (_FONT, *(name for name in _FONTS_OF_OTHER_SCRIPTS if name in installed))
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """Code points that these fonts have."""
+    from matplotlib.font_manager import findfont, get_font
+
+    return frozenset().union(*(get_font(findfont(one)).get_charmap() for one in _families()))
+
+
+def _writable(text: str) -> str:
+    """The text with a square for each letter that no font has, which would cause a warning."""
+    if text.isascii():
+        return text
+    return "".join(one if ord(one) in _letters() else "\N{WHITE SQUARE}" for one in text)

@@ -151,8 +151,13 @@ def _write_pictures(
     reconstruction: Reconstruction, stack: FocalStack, folder: Path, name: str, grade: str | None
 ) -> None:
     field = reconstruction.depth_field
-    _save_png(folder / "depth_colored.png", depth_picture(getattr(reconstruction, field), field))
-    _save_png(folder / "overview.png", overview(reconstruction, stack, name, grade))
+    depth = np.asarray(getattr(reconstruction, field))
+    confidence = np.asarray(reconstruction.confidence)
+    _save_png(folder / "depth_colored.png", depth_picture(depth, field))
+    drawn = overview(
+        stack, reconstruction.all_in_focus, depth, field, confidence, name=name, grade=grade
+    )
+    _save_png(folder / "overview.png", drawn)
 
 
 def _write_depth(reconstruction: Reconstruction, folder: Path) -> dict[str, str]:
