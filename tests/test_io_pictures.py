@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focaldiffusion.io.colour_scales import ColourScale, DepthRange, length_labels
-from focaldiffusion.io.pictures import (
-    Panel,
-    SheetRow,
-    Strip,
-    contact_sheet,
-    depth_picture,
-    overview,
-    page,
-)
+from focaldiffusion.io.panels import Panel, Strip, depth_picture, page
+from focaldiffusion.io.pictures import SheetRow, contact_sheet, overview
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.stack import FocalStack
 

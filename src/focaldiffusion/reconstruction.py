@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.align import Alignment, align
+from focaldiffusion.align import Alignment, find_alignment
 from focaldiffusion.errors import InputError
 from focaldiffusion.fusion.fill import fill
 from focaldiffusion.fusion.fuse import fuse
@@ -275,7 +275,7 @@ def working_size(size: tuple[int, int], frame_count: int, long_side: int) -> tup
 def _align(opened: OpenedStack, settings: Settings, count: Callable[[int, int], None]) -> Alignment:
     focus = opened.focus_distances_m or opened.focus_positions_m
     order = None if focus is None else [int(index) for index in np.argsort(focus, kind="stable")]
-    return align(
+    return find_alignment(
         opened.frames,
         focus_order=order,
         mode=settings.align,

@@ -9,7 +9,7 @@ from torch import Tensor
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.io.colour_scales import ColourScale, DepthRange
-from focaldiffusion.io.pictures import Map, Panel, Strip, page, srgb_pixels
+from focaldiffusion.io.panels import Map, Panel, Strip, page, srgb_pixels
 from focaldiffusion.optics import linear_to_srgb
 
 _WIDTH_PX = 1200

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import why_not_millimetres, write_depth_mm, write_npy
 from focaldiffusion.io.images import PNG_LEVEL, ImageMetadata, write_png
-from focaldiffusion.io.pictures import depth_picture, overview
+from focaldiffusion.io.panels import depth_picture
+from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.pointcloud import write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.result import Reconstruction

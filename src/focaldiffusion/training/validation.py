@@ -20,7 +20,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.metrics import depth_metrics
 from focaldiffusion.io.colour_scales import ColourScale, DepthRange
-from focaldiffusion.io.pictures import Panel, Strip, page, srgb_pixels
+from focaldiffusion.io.panels import Panel, Strip, page, srgb_pixels
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.reconstruction import recover
