@@ -136,6 +136,18 @@ class Result:
             depth_formats=depth_formats,
         )
 
+    def overview(self) -> NDArray[np.uint8]:
+        """Frames, image, depth and confidence in one picture, (height, 1800, 3) sRGB."""
+        return overview(
+            self.stack,
+            self.all_in_focus,
+            self.depth,
+            self.depth_field,
+            self.confidence,
+            name=self.name,
+            grade=str(self.calibration),
+        )
+
     def show(self) -> None:
         """Show frames, image, depth and confidence side by side in the system's picture viewer."""
         self._picture().show()
@@ -147,4 +159,4 @@ class Result:
     def _picture(self) -> Any:
         from PIL import Image
 
-        return Image.fromarray(overview(self))
+        return Image.fromarray(self.overview())

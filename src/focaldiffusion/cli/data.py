@@ -10,6 +10,7 @@ from focaldiffusion.cli.config_flags import add_config, read_config
 from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -88,9 +89,8 @@ def _inspect(options: argparse.Namespace) -> int:
     import torch
 
     from focaldiffusion.data.loading import batches
-    from focaldiffusion.errors import InputError
-    from focaldiffusion.io.contact_sheet import Row, contact_sheet
     from focaldiffusion.io.images import write_png
+    from focaldiffusion.io.pictures import SheetRow, contact_sheet
     from focaldiffusion.io.staging import file_errors_named
 
     if options.output.suffix.lower() != ".png":
@@ -101,8 +101,8 @@ def _inspect(options: argparse.Namespace) -> int:
     with progress_bars("reading", quiet=options.quiet) as progress:
         for position, batch in enumerate(batches(mixture, range(count), 1, device=device), start=1):
             sample = batch.to("cpu").sample(0)
-            depth_m = sample.depth_m.where(sample.valid, torch.nan)
-            rows.append(Row(sample.source, sample.stack, sample.all_in_focus, depth_m))
+            depth_m = sample.depth_m.where(sample.valid, torch.nan).numpy()
+            rows.append(SheetRow(sample.source, sample.stack, sample.all_in_focus, depth_m))
             progress("samples", position, count)
     sheet = contact_sheet(f"{options.config}: {options.split}", rows)
     with file_errors_named(options.output):
@@ -121,7 +121,6 @@ def _cache(options: argparse.Namespace) -> int:
     """
     from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.data.cache import write_cache
-    from focaldiffusion.errors import InputError
 
     config, mixture, device = _open(options)
     endless = [

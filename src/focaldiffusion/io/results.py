@@ -21,7 +21,7 @@ from focaldiffusion.io.depth_files import (
     write_npy,
 )
 from focaldiffusion.io.images import PNG_LEVEL, write_png
-from focaldiffusion.io.pictures import depth_picture, overview
+from focaldiffusion.io.panels import depth_picture
 from focaldiffusion.io.pointcloud import write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, staging
 
@@ -117,7 +117,7 @@ def write_results(
     with file_errors_named(directory), staging(directory, tuple(OWN_FILES)) as partial:
         _write_images(result, partial)
         _save_png(partial / "depth_colored.png", depth_picture(result.depth, result.depth_field))
-        _save_png(partial / "overview.png", overview(result))
+        _save_png(partial / "overview.png", result.overview())
         left_out = _write_depth(result, partial, depth_formats)
         if point_cloud and result.depth_m is not None:
             left_out |= _write_points(result, partial)
