@@ -83,7 +83,7 @@ def test_a_sample_keeps_its_own_lens(tmp_path: Path, capsys: pytest.CaptureFixtu
     argv = of_dataset("procedural", *lens, "--output", tmp_path / "out")
     err = refusal(capsys, tmp_path, main, *argv)
     assert "has a lens of its own with focal_length_px " in err
-    assert "and the flags give 500. Leave them out" in err
+    assert "but the flags give 500. Drop them" in err
 
 
 def test_a_lens_in_other_units_is_one_sentence(

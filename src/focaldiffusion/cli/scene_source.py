@@ -78,7 +78,7 @@ def _check_lens(lens: LensFacts, scene: Scene) -> None:
         if not math.isclose(wanted, own, rel_tol=1e-3):
             raise InputError(
                 f"{scene.source}: has a lens of its own with {name} {own:.4g}, but the flags give "
-                f"{wanted:.4g}. Leave them out; or give its image and depth as files."
+                f"{wanted:.4g}. Drop them, or give the image and depth as files."
             )
 
 
