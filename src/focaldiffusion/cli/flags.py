@@ -19,7 +19,7 @@ Commands = argparse._SubParsersAction
 """Type that `add_subparsers` returns; argparse has no public name for it."""
 
 _LENS_FLAGS = {
-    "--focal-length-mm": ("focal_length_m", 1e3, "the real one, not the 35 mm-equivalent [mm]"),
+    "--focal-length-mm": ("focal_length_m", 1e3, "focal length, not 35 mm-equivalent [mm]"),
     "--f-number": ("f_number", 1, "focal length / aperture diameter"),
     "--pixel-pitch-um": ("pixel_pitch_m", 1e6, "sensor per pixel of the frames [micrometres]"),
     "--sensor-width-mm": ("sensor_width_m", 1e3, "long side of the sensor, or give the pitch [mm]"),
@@ -30,7 +30,7 @@ _LENS_FLAGS = {
         "diameter of the entrance pupil, or give the f-number [m]",
     ),
 }
-"""Each flag's field of `LensFacts`, its units in one of the field's, and its help."""
+"""For each flag: its field of `LensFacts`, how many of its units make one there, and its help."""
 _FAMILIES: dict[str, Family] = {
     "disc": "disc",
     "gaussian": "gaussian",
