@@ -65,7 +65,7 @@ ImageSize = tuple[PositiveInt, PositiveInt]
 
 
 class CameraDefaults(Section):
-    """The lens of samples that name none; what a sample or its data set knows comes first."""
+    """The lens of samples that name none; the facts of a sample or its data set come first."""
 
     f_number: PositiveFloat | None = None
     """Focal length divided by the aperture diameter."""
@@ -78,7 +78,7 @@ class CameraDefaults(Section):
     focal_length_px: PositiveFloat | None = None
     """Image distance / pixel pitch [px of the image on disk]."""
     aperture_diameter_m: PositiveFloat | None = None
-    """Diameter of the entrance pupil [m], in place of the f-number."""
+    """Diameter of the entrance pupil [m], another way to give the f-number."""
 
     @field_validator("*")
     @classmethod

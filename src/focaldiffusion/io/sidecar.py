@@ -68,7 +68,7 @@ def read_sidecar(folder: Path) -> Sidecar | None:
 
     Raises:
         InputError: a link to nothing, not JSON (with line and column), an unknown key (with the
-            nearest one), one that is there twice, or a value of the wrong kind.
+            nearest one) or a repeated one, or a value of the wrong kind.
     """
     path = folder / SIDECAR_NAME
     if not (path.exists() or path.is_symlink()):
@@ -92,12 +92,12 @@ def read_sidecar(folder: Path) -> Sidecar | None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of a key that is there twice nobody knows which value was meant."""
+    """A JSON object; a repeated key is ambiguous, so it is refused."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r} is there twice; keep one")
+        raise ValueError(f"key {twice!r} appears twice; keep one")
     return content
 
 
