@@ -15,6 +15,7 @@ from rich.console import Console
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.charts import legend, robustness_chart
 from focaldiffusion.evaluation.report import print_summary, write_report
+from focaldiffusion.evaluation.robustness import CURVES
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.summary import Summary, summarise
 from focaldiffusion.evaluation.tables import LABELS, decimals, heading, number, tables
@@ -80,7 +81,7 @@ def test_means_are_of_what_counts(found: Summary) -> None:
     assert argmax.means["abs_rel"].mean == pytest.approx(0.1)
     assert (argmax.samples, argmax.failed) == (3, 1)
     assert (argmax.seconds, argmax.peak_memory_mib) == (2.0, None)
-    worse = found.results["focus_scale=1.05", "physics"]
+    worse = found.scores["focus_scale=1.05", "physics"]
     assert (worse.means["abs_rel"].mean, worse.failed) == (pytest.approx(0.55), 1)
     assert physics.calibration is not None
     assert physics.calibration[0][:2] == pytest.approx([0.0, 0.3])
@@ -178,11 +179,11 @@ def test_the_terminal_counts_failures(found: Summary) -> None:
     text = printed(found)
     assert "0.200–0.500" in text
     assert (
-        "1 of 3 samples failed for argmax, and are not in its means: two: the frames are too dark "
-        "to tell." in text
+        "1 of 3 samples failed for argmax and are not in its means. First: two: the frames are too "
+        "dark to tell." in text
     )
     assert "1 of 3 samples failed for physics, focus_scale=1.05" in text
-    assert "Means over 3 samples of 2 scenes; 1 more are reported but not in the mean." in text
+    assert "Means over 3 samples of 2 scenes; 1 more reported but not in the mean." in text
     assert "Few scenes" in text
     assert "0.200–0.500" not in printed(found, width=40)  # no room
 
@@ -246,7 +247,7 @@ def test_the_page_tells_everything(page: str) -> None:
         "A Processor",
         "1 of 3 samples failed for argmax",
         "the frames are too dark to tell.",
-        "AbsRel over told focus distance / true one",
+        f"AbsRel over {CURVES['focus_scale'].meaning}",
         "order=reversed",
         "best: one, AbsRel 0.100",
         f"worst: {EVIL}, AbsRel 0.500",
@@ -306,7 +307,7 @@ def test_runs_without_figures(tmp_path: Path) -> None:
     uncounted = write_run(
         tmp_path / "uncounted", [record("hall", "m", {"abs_rel": 0.1}, counted=False)]
     )
-    assert "Means over 0 samples of 0 scenes; 1 more are" in printed(write_report(uncounted))
+    assert "Means over 0 samples of 0 scenes; 1 more reported" in printed(write_report(uncounted))
 
 
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:

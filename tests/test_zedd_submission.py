@@ -65,7 +65,7 @@ def test_gaps_are_not_filled_unasked(gap: float, tmp_path: Path) -> None:
 def test_an_earlier_zip_survives_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "out.zip"
     path.write_bytes(b"earlier")
-    with pytest.raises(InputError, match=r"nothing for test_0003\. Give test_0001 to test_0050\."):
+    with pytest.raises(InputError, match=r"test_0003 is missing\. Give test_0001 to test_0050\."):
         write_submission(path, depths(count=2))
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
@@ -94,7 +94,7 @@ def test_depths_of_another_size_order_or_fill_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones(SIZE, np.int32), r"zedd_output_0001\.npy is of int32; the server takes floats"),
+        (np.ones(SIZE, np.int32), r"zedd_output_0001\.npy is int32; the server takes floats"),
         (np.ones((1, *SIZE), np.float32), r"is \(1, 1216, 1824\); the server takes \(1216, 1824\)"),
         (np.full(SIZE, np.nan, np.float16), "holds NaN or infinity"),
         (np.array([None]), r"cannot be read as a zip of \.npy files"),
@@ -113,7 +113,10 @@ def test_an_array_that_the_server_refuses(array: np.ndarray, message: str, tmp_p
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((*NAMES, "notes.txt"), r"holds notes\.txt; the server takes zedd_output_0001\.npy to"),
+        (
+            (*NAMES, "notes.txt"),
+            r"holds notes\.txt; the server takes only zedd_output_0001\.npy to",
+        ),
         ([f"results/{name}" for name in NAMES], r"holds results/zedd_output_0001\.npy"),
         (NAMES[:7] + NAMES[9:], r"zedd_output_0008\.npy is missing, one of 2\."),
     ],
