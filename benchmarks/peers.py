@@ -218,15 +218,12 @@ def markdown_table(results: Sequence[ToolRun], scores: dict[tuple[str, str], Sco
 def _cell(result: ToolRun, scores: dict[tuple[str, str], Score]) -> str:
     if result.failure:
         return result.failure
-    score = scores.get((result.tool, result.scene))
-    quality = [f"{score.psnr_db:.2f} / {score.ssim:.4f}"] if score else []
-    usage = result.usage
-    cost = [_cost(usage)] if usage else []
-    return "; ".join(quality + cost)
-
-
-def _cost(usage: Usage) -> str:
-    return f"{usage.user_s:.1f} + {usage.system_s:.1f} s, {usage.peak_rss_mib:.0f} MiB"
+    parts = []
+    if score := scores.get((result.tool, result.scene)):
+        parts.append(f"{score.psnr_db:.2f} / {score.ssim:.4f}")
+    if usage := result.usage:
+        parts.append(f"{usage.user_s:.1f} + {usage.system_s:.1f} s, {usage.peak_rss_mib:.0f} MiB")
+    return "; ".join(parts)
 
 
 def _mean_cell(tool: str, scenes: Sequence[str], scores: dict[tuple[str, str], Score]) -> str:

@@ -96,9 +96,7 @@ def trainer_rate(config: Config) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "compact.yaml")
-    parser.add_argument(
-        "--steps", type=int, default=90, help="steps of the fast runs (default: 90)"
-    )
+    parser.add_argument("--steps", type=int, default=90, help="steps of fast runs (default: 90)")
     parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     os.environ.setdefault("PHOTOGRAPHS", str(ROOT))  # required by the recipe
@@ -125,10 +123,8 @@ def main() -> None:
 
         made: dict[str, object] = {"dataset_type": "procedural", "data_root": []}
         stacks: dict[str, object] = {"dataset_type": "cache", "data_root": f"{home}/stacks"}
-        uncached, cached = (
-            load("uncached", made, 2 * BATCHES),
-            load("cached", stacks, options.steps),
-        )
+        uncached = load("uncached", made, 2 * BATCHES)
+        cached = load("cached", stacks, options.steps)
         count = BATCHES * cached.training.batch_size
         started = time.perf_counter()
         write_cache(

@@ -72,7 +72,7 @@ def test_images_of_one_scene_count_as_one(tmp_path: Path) -> None:
     assert found.metrics["abs_rel"].verdict == "too few scenes to tell"
 
 
-def test_which_models_meet(tmp_path: Path) -> None:
+def test_pairs_of_models(tmp_path: Path) -> None:
     def several(folder: Path, *models: str) -> Path:
         return write_run(
             folder, [record(name, model, {"ssim": 0.9}) for name in NAMES for model in models]
@@ -89,7 +89,9 @@ def test_which_models_meet(tmp_path: Path) -> None:
     assert [(one.model_a, one.model_b) for one in compare(a, a, "x", "y")] == [("x", "y")]
 
 
-def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_its_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a = run(tmp_path / "a", "m")
     b = write_run(
         tmp_path / "b",

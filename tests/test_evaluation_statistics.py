@@ -24,7 +24,7 @@ def test_equal_values_leave_no_doubt() -> None:
     assert sample_mean([0.5] * 10, TEN).interval == (0.5, 0.5)
 
 
-def test_a_single_scene_tells_of_no_other() -> None:
+def test_a_single_scene_has_no_interval() -> None:
     found = sample_mean([0.1, 0.2], ["A", "A"])
     assert found.mean == pytest.approx(0.15)
     assert found.interval is None
@@ -44,7 +44,7 @@ def test_more_images_of_the_same_scenes_make_no_mean_surer() -> None:
 
 
 @given(st.permutations(range(12)))
-def test_the_order_of_samples_is_of_no_account(order: list[int]) -> None:
+def test_the_order_of_samples_changes_nothing(order: list[int]) -> None:
     values = [(7 * place) % 12 / 12 for place in range(12)]
     scenes = [f"scene {place // 2}" for place in range(12)]
     shuffled = sample_mean([values[place] for place in order], [scenes[place] for place in order])

@@ -39,7 +39,7 @@ def depths(
 
 
 @pytest.mark.parametrize("gap", [None, math.nan])
-def test_what_is_written_is_what_the_server_takes(gap: float | None, tmp_path: Path) -> None:
+def test_the_server_takes_what_is_written(gap: float | None, tmp_path: Path) -> None:
     path = tmp_path / "ours" / "physics.zip"
     write_submission(path, depths(gap=gap), fill_m=None if gap is None else 100.0)
     check_submission(path)
@@ -71,7 +71,7 @@ def test_an_earlier_zip_survives_a_failure(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_no_zip(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_zip(tmp_path: Path) -> None:
     kept = tmp_path / "out" / "thesis.txt"
     kept.parent.mkdir()
     kept.write_text("years of work")
@@ -130,7 +130,7 @@ def test_other_files_than_the_fifty(names: list[str], message: str, tmp_path: Pa
         check_submission(path)
 
 
-def test_what_is_no_zip(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_zip(tmp_path: Path) -> None:
     path = tmp_path / "out.zip"
     with pytest.raises(InputError, match=r"cannot be read as a zip.*No such file"):
         check_submission(path)
@@ -140,7 +140,7 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
 
 
 class NearestFocus:
-    """Says that all is where the first frame is focused; remembers what it saw."""
+    """Puts everything at the first focus distance, and records its input."""
 
     name = "nearest focus"
 
@@ -195,7 +195,7 @@ def test_the_command_checks_a_zip(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "--data-root" in message
 
 
-def test_the_command_refuses_what_is_no_zedd(
+def test_the_command_refuses_other_folders_than_zedd(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "root"

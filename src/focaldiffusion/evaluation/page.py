@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -65,7 +65,6 @@ def page(summary: Summary) -> str:
     """The report as HTML; pictures are read from the folder of the run."""
     shown = [name for name in LEADING if any(name in one.means for one in summary.plain.values())]
     confident = [model for model, one in summary.plain.items() if one.calibration is not None]
-    failure_notes = summary.failure_notes()
     return (
         _environment()
         .get_template("report.html.j2")
@@ -73,7 +72,7 @@ def page(summary: Summary) -> str:
             summary=summary,
             command=shlex.join(map(str, summary.run.get("command", ()))),
             tables=tables(summary),
-            failure_notes=failure_notes,
+            failure_notes=summary.failure_notes(),
             calibration=calibration_chart(summary),
             calibration_legend=legend(summary, confident) if confident else "",
             robustness=_robustness(summary, shown),
@@ -125,14 +124,11 @@ def _variants(summary: Summary, metric: str) -> Grid:
         if scores is None:
             return Entry("–")
         text = number(scores.means[metric].mean, places) if metric in scores.means else "–"
-        differences = changes[variant, model]
-        change = fmean(differences) if differences else 0.0
+        if not changes[variant, model]:
+            return Entry(text, failed=scores.failed)
+        change = fmean(changes[variant, model])
         sign = "+" if change >= 0 else ""
-        return Entry(
-            text,
-            change=f"{sign}{number(change, places)}" if differences else "",
-            failed=scores.failed,
-        )
+        return Entry(text, change=f"{sign}{number(change, places)}", failed=scores.failed)
 
     unperturbed = [Entry(number(mean, places)) for mean in plain.values()]
     rows = [(variant, [entry(variant, model) for model in plain]) for variant in summary.variants]
@@ -197,14 +193,11 @@ def _cases(summary: Summary, model: str) -> list[Case]:
     ranked.sort(key=lambda record: sign * record.metrics[metric])
     places = decimals(metric, [record.metrics[metric] for record in ranked])
     chosen = [("best", ranked[0]), *(("worst", record) for record in ranked[:0:-1][:_WORST])]
-    return [
-        _case(
-            summary,
-            record,
-            f"{which}: {record.sample}, {label(metric)} {number(record.metrics[metric], places)}",
-        )
-        for which, record in chosen
-    ]
+    cases = []
+    for which, record in chosen:
+        score = number(record.metrics[metric], places)
+        cases.append(_case(summary, record, f"{which}: {record.sample}, {label(metric)} {score}"))
+    return cases
 
 
 def _case(summary: Summary, record: Record, caption: str) -> Case:
@@ -236,11 +229,7 @@ def _settings(summary: Summary) -> dict[str, dict[str, Any]]:
 def _words(value: Any) -> str:
     """A value of run.json as text."""
     if isinstance(value, dict):
-        return _joined(f"{key} {_words(one)}" for key, one in value.items())
+        value = [f"{key} {_words(one)}" for key, one in value.items()]
     if isinstance(value, list):
-        return _joined(map(_words, value))
+        return ", ".join(map(_words, value)) or "none"
     return "none" if value is None else str(value)
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return ", ".join(parts) or "none"
