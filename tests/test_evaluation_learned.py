@@ -149,7 +149,7 @@ def test_the_command_reports_models_by_their_weights(
     assert exit_code(main, *argv, "--model", trained, *flags) == 0
     digest = find_checkpoint(str(trained)).digest
     printed = capsys.readouterr().out
-    assert f"weightsofsha256{digest}" in "".join(printed.split())  # lines are wrapped
+    assert f"weightswithSHA-256{digest}" in "".join(printed.split())  # lines are wrapped
     assert "untextured" in printed
     models = {one.model for one in read_records(out)}
     assert models == {str(trained), "physics", "argmax", "shape-from-focus", "laplacian-pyramid"}
