@@ -11,6 +11,7 @@ from focaldiffusion.cli.config_flags import add_config, read_config
 from focaldiffusion.cli.flags import Commands, add_device
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError
+from focaldiffusion.packages import check_installed
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -64,14 +65,29 @@ def run(options: argparse.Namespace) -> int:
     for flag, reason in REFUSED.items():
         if getattr(options, flag[2:]) is not None:
             raise InputError(f"{flag}: {reason}.")
-    if options.dry_run:
-        return _dry_run(read_config(options), resolve_device(options.device))
-    if options.device not in (AUTO, "cpu"):
+    if not options.dry_run and options.device not in (AUTO, "cpu"):
         raise InputError(
             f"--device {options.device}: training runs where accelerate starts it. Leave the flag "
             "out, and choose GPUs by CUDA_VISIBLE_DEVICES."
         )
+    from focaldiffusion.config.sources import FILELESS, PHOTOGRAPHS, resolve_sources
+
     config = read_config(options)
+    # Before torch is loaded, data are read or weights downloaded.
+    check_installed(config.needed_packages)
+    drawn = [
+        source.name
+        for source in resolve_sources(config.data, "train")
+        if source.dataset_type in FILELESS and not source.data_root
+    ]
+    if drawn:
+        print(
+            f"note: {', '.join(drawn)}: drawn textures; set {PHOTOGRAPHS} to a folder of "
+            "photographs to use those.",
+            file=sys.stderr,
+        )
+    if options.dry_run:
+        return _dry_run(config, resolve_device(options.device))
     from focaldiffusion.training.trainer import train
 
     outcome = train(config, options.resume, cpu=options.device == "cpu")

@@ -22,6 +22,9 @@ from focaldiffusion.errors import InputError
 FILELESS = {"procedural"}
 """Data sets that are made, not read."""
 
+PHOTOGRAPHS = "PHOTOGRAPHS"
+"""Environment variable with the folder of textures of such data sets; without it, they draw all."""
+
 
 def resolve_sources(data: DataConfig, split: Split) -> list[Source]:
     """The sources of a split, with what each leaves out taken from the `data` block.
@@ -92,8 +95,8 @@ def _root(source: SourceConfig, data: DataConfig, kind: str) -> DataRoot:
     """Where the files of a source lie, as it says, the `data` block or the environment."""
     root = source.data_root
     if kind in FILELESS:
-        # The folder of the other sources would be taken for a folder of textures.
-        return [] if root is None else root
+        # Not `data.data_root`: a folder of other sources would be taken for a folder of textures.
+        return os.environ.get(PHOTOGRAPHS) or [] if root is None else root
     root = data.data_root if root is None else root
     if root is not None:
         return root
