@@ -21,11 +21,13 @@ def add_dataset(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--data-root", metavar="DIR", help="folder of the data set")
     group.add_argument(
-        "--split", choices=_SPLITS, default="test", help="of the data set (default: test)"
+        "--split", choices=_SPLITS, default="test", help="part of the data set (default: test)"
     )
-    group.add_argument("--filelist", metavar="FILE", help="of the data set called filelist")
     group.add_argument(
-        "--layout", metavar="NAME", help="of the data set's files, where it has several"
+        "--filelist", metavar="FILE", help="file list of the data set called filelist"
+    )
+    group.add_argument(
+        "--layout", metavar="NAME", help="arrangement of the data set's files, if it has several"
     )
 
 
@@ -40,12 +42,12 @@ def source(
 
     Args:
         options: with the flags of `add_dataset`, `--dataset` given.
-        facts: the lens of samples that name none.
-        generate: whether stacks are to be simulated; None takes them as the data set has them.
-        depth_scale_m: metres per unit of the depth files, where the data set does not say.
+        facts: lens of samples without lens data.
+        generate: whether to simulate stacks; None leaves it to the data set.
+        depth_scale_m: metres per unit of the depth files; None leaves it to the data set.
 
     Raises:
-        InputError: no --data-root, or a lens of which a value has another unit.
+        InputError: no --data-root, or a lens value in the wrong unit.
     """
     from focaldiffusion.config.data import DatasetOptions, Source
     from focaldiffusion.config.sources import FILELESS

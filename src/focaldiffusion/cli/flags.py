@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from focaldiffusion.psf import PSF, Family
 
 Commands = argparse._SubParsersAction
-"""What `add_subparsers` returns; argparse gives it no public name."""
+"""The type that `add_subparsers` returns; argparse gives it no public name."""
 
 _LENS_FLAGS = {
     "--focal-length-mm": "focal length, the real one, not the 35 mm-equivalent [mm]",
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
-        # argparse takes -0.001,0 for an unknown flag; no flag of ours starts with a digit.
+        # Otherwise argparse takes -0.001,0 for an unknown flag; our flags never start with a digit.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
@@ -98,7 +98,7 @@ def add_psf(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--psf-exponent",
         type=float,
         metavar="P",
-        help="of power-exponential, from 2 (a Gaussian) to 32 (nearly a disc) (default: 8)",
+        help="exponent of power-exponential: 2 (a Gaussian) to 32 (nearly a disc) (default: 8)",
     )
     return group
 
@@ -120,10 +120,10 @@ def known(options: argparse.Namespace) -> Known:
 
 
 def psf(options: argparse.Namespace) -> PSF:
-    """The blur that the flags describe; what they leave open has the default of `PSF`.
+    """The blur that the flags describe, with the defaults of `PSF`.
 
     Raises:
-        InputError: an exponent out of range, or of a family that has none.
+        InputError: an exponent out of range, or one for a family without exponent.
     """
     from focaldiffusion.psf import PSF
 
@@ -131,8 +131,8 @@ def psf(options: argparse.Namespace) -> PSF:
         return PSF(_FAMILIES[options.psf]) if options.psf else PSF()
     if options.psf != "power-exponential":
         raise InputError(
-            f"--psf-exponent {options.psf_exponent:g} says nothing of a "
-            f"{options.psf or PSF().family}; use it with --psf power-exponential."
+            f"--psf-exponent {options.psf_exponent:g} does not apply to "
+            f"--psf {options.psf or PSF().family}; use it with --psf power-exponential."
         )
     return PSF("power_exponential", options.psf_exponent)
 
@@ -148,14 +148,14 @@ def add_device(parser: Any, text: str = "where torch computes") -> None:
 
 
 def given_path(text: str) -> Path:
-    """An argparse type for paths; an empty one is a variable that was not set."""
+    """An argparse type for paths; an empty one comes from a variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; expected a path")
     return Path(text)
 
 
 def seed(text: str) -> int:
-    """An argparse type for what torch takes as the seed of a generator."""
+    """An argparse type for seeds of a torch generator."""
     try:
         number = int(text)
     except ValueError:
@@ -166,7 +166,7 @@ def seed(text: str) -> int:
 
 
 def positive_integer(text: str) -> int:
-    """An argparse type for whole numbers from 1 on."""
+    """An argparse type for positive integers."""
     try:
         number = int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The scene that `focaldiffusion simulate` photographs: of two files, or of a data set."""
+"""The scene that `focaldiffusion simulate` photographs: two files, or a data set's sample."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def chosen_scene(options: argparse.Namespace, facts: Known) -> Scene:
         stray = [name for name in of_dataset if getattr(options, name) is not None]
         if stray:
             flag = stray[0].replace("_", "-")
-            raise InputError(f"--{flag} says nothing of --{pair[0]}; use it with --dataset.")
+            raise InputError(f"--{flag} does not apply to --{pair[0]}; use it with --dataset.")
         if len(pair) < 2:
-            raise InputError(f"--{pair[0]} alone is no scene; give --image and --depth.")
+            raise InputError(f"--{pair[0]} alone is not a scene; give --image and --depth.")
         return _read_pair(options, facts)
     return _read_sample(options, facts)
 
@@ -46,7 +46,7 @@ def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
     """A sample of a data set, found by its number or name.
 
     Raises:
-        InputError: there is no such sample, or it has no image that is sharp everywhere.
+        InputError: an unknown sample, or one without an all-in-focus image.
     """
     from focaldiffusion.data.registry import open_dataset
     from focaldiffusion.scene import Scene
@@ -56,18 +56,18 @@ def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
     sample = dataset[index]
     if not isinstance(sample, Scene):
         raise InputError(
-            f"{sample.source}: a stack that was photographed, without an image that is sharp "
-            "everywhere and its depth; there is nothing to simulate from."
+            f"{sample.source}: a photographed stack without an all-in-focus image and depth, so "
+            "there is nothing to simulate from."
         )
     _check_lens(facts, sample)
     return sample
 
 
 def _check_lens(facts: Known, scene: Scene) -> None:
-    """Refuse flags that give a lens where a scene has another; a part of one completes its own.
+    """Check that the lens of the flags does not contradict the scene's own.
 
     Raises:
-        InputError: they do.
+        InputError: the two lenses differ.
     """
     from focaldiffusion.io.known import resolve_lens
 
@@ -78,16 +78,16 @@ def _check_lens(facts: Known, scene: Scene) -> None:
         wanted, own = getattr(given, name), getattr(scene.camera, name)
         if not math.isclose(wanted, own, rel_tol=1e-3):
             raise InputError(
-                f"{scene.source}: has a lens of its own, of {name} {own:.4g}, and the flags give "
-                f"{wanted:.4g}. Leave them out; or give its image and depth as files."
+                f"{scene.source}: has its own lens with {name} {own:.4g}, but the flags give "
+                f"{wanted:.4g}. Leave them out, or give its image and depth as files."
             )
 
 
 def _index(dataset: Dataset, sample: str, place: str) -> int:
-    """The index of a sample, by its number from 0 or its name.
+    """The index of a sample, by number from 0 or by name.
 
     Raises:
-        InputError: there is no such sample.
+        InputError: an unknown sample.
     """
     if sample.isdecimal():
         if int(sample) < len(dataset):
@@ -97,7 +97,7 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
         if dataset.name(index) == sample:
             return index
     raise InputError(
-        f"--sample {sample}: {place} has no sample of that name; its first is called "
+        f"--sample {sample}: {place} has no sample of that name; the first one is "
         f"{dataset.name(0)}."
     )
 
@@ -106,7 +106,7 @@ def _read_pair(options: argparse.Namespace, facts: Known) -> Scene:
     """The image, its depth and the camera of the flags.
 
     Raises:
-        InputError: a file that cannot be read, sizes that differ, or a camera that is not known.
+        InputError: an unreadable file, sizes that differ, or an unknown camera.
     """
     import torch
 
@@ -152,7 +152,7 @@ def _camera(facts: Known, image_size: tuple[int, int], nearest_m: float) -> Came
     """The camera of the flags, the same for all frames, as after alignment.
 
     Raises:
-        InputError: it is not known, or cannot focus as near as `nearest_m`.
+        InputError: it is unknown, or cannot focus as near as `nearest_m`.
     """
     from focaldiffusion.io.known import resolve_lens
 

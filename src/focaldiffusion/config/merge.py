@@ -1,4 +1,4 @@
-"""What is laid over what: the more specific value wins, block by block."""
+"""Merging of configuration blocks: the more specific value wins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REPLACES = {
     "pixel_pitch_m": ("sensor_width_m",),
     "sensor_width_m": ("pixel_pitch_m",),
 }
-"""What a value of a camera makes obsolete below it.
+"""Camera values that a value above makes obsolete.
 
 Two of focal length, pitch and focal length in pixels make the third: with a new one, the pair
 that contradicts it must go. A new focal length in pixels keeps the sensor, not the lens.
@@ -20,10 +20,10 @@ that contradicts it must go. A new focal length in pixels keeps the sensor, not 
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """One block laid over another: blocks within merge likewise, other values are replaced.
+    """The merged block: inner blocks merge as well, other values are replaced.
 
-    A value of a camera also removes the same value in another form from below: an aperture
-    diameter the f-number, a pixel pitch the sensor's width.
+    Setting a camera value in one form removes the other form from `base`: an aperture diameter
+    the f-number, a pixel pitch the sensor's width.
     """
     obsolete = {
         name for key, value in over.items() if value is not None for name in _REPLACES.get(key, ())
