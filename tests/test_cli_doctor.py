@@ -46,7 +46,7 @@ def test_versions_devices_and_memory(hub: str, capsys: pytest.CaptureFixture[str
     assert not {"pytest", "peft"} & set(found["packages"]), "these are optional"
     optional = {one["package"]: one for one in found["optional"]}
     assert optional["peft"]["version"] == metadata.version("peft")
-    assert optional["peft"]["install"] == "pip install 'focaldiffusion[train]'"
+    assert optional["peft"]["install"].endswith("[train]'")
     assert {"flash-attn", "xformers", "rawpy"} <= set(optional)
     assert "pytest" not in optional
 

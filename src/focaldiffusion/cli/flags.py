@@ -177,7 +177,7 @@ def seed(text: str) -> int:
 
 
 def positive_integer(text: str) -> int:
-    """An argparse type for whole numbers from 1 on."""
+    """An argparse type for positive integers."""
     try:
         number = int(text)
     except ValueError:

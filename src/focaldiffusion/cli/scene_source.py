@@ -85,7 +85,7 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
     """The index of a sample, given by number (from 0) or name.
 
     Raises:
-        InputError: there is no such sample.
+        InputError: an unknown sample.
     """
     if sample.isdecimal():
         if int(sample) < len(dataset):
@@ -95,7 +95,7 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
         if dataset.name(index) == sample:
             return index
     raise InputError(
-        f"--sample {sample}: {place} has no sample of that name; its first is called "
+        f"--sample {sample}: {place} has no sample of that name; the first one is "
         f"{dataset.name(0)}."
     )
 
@@ -104,7 +104,7 @@ def _read_pair(options: argparse.Namespace, lens: LensFacts) -> Scene:
     """A scene from the image, the depth and the camera of the flags.
 
     Raises:
-        InputError: a file that cannot be read, sizes that differ, or a camera that is not known.
+        InputError: an unreadable file, sizes that differ, or an unknown camera.
     """
     import torch
 
