@@ -17,11 +17,10 @@ from focaldiffusion.config.training import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.simulation import simulate
-from focaldiffusion.depth import DepthCodec
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.models.conditioning import SurfaceCode
 from focaldiffusion.models.flow import draw_sigma
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
@@ -40,7 +39,7 @@ ALL = {
     "depth_gradient": 0.5,
     "consistency_weight": 0.3,
 }
-CODE = SurfaceCode.of_depth(DepthCodec("log", 1.0, math.exp(2)))
+CODE = SurfaceCode("log", 1.0, math.exp(-2))
 """A code that is log z - 1, so that differences of codes are log ratios of depths."""
 
 

@@ -26,17 +26,13 @@ from focaldiffusion.checkpoints.hub import align
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
 from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators
-from focaldiffusion.models.conditioning import (
-    Proposal,
-    SurfaceCode,
-    condition_channels,
-    proposal_of,
-)
+from focaldiffusion.models.conditioning import Proposal, condition_channels, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.flow import Start
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.reconstruction import recover
@@ -82,7 +78,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             scheduler: of the flow.
             vae: the autoencoder; None for the patch codec.
             start: of the flow: "estimate" or "noise".
-            depth_code: of `DepthCodec`: "log" or "inverse".
+            depth_code: of `SurfaceCode`: "log" or "inverse".
             patch_factor: pixels of a side of a latent cell of the patch codec; None with a vae.
             pooling: of `latent_condition`: "extremes" or "unshuffled".
 
@@ -106,7 +102,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             name: of `PRESETS`.
             start: of the flow.
             seed: of the weights; torch's global generator stays as it was.
-            depth_code: of `DepthCodec`.
+            depth_code: of `SurfaceCode`.
 
         Raises:
             InputError: there is no such preset.

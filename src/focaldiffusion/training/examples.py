@@ -12,7 +12,8 @@ from torch import Tensor
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.draws import integer
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.conditioning import Proposal, SurfaceCode, proposal_of
+from focaldiffusion.models.conditioning import Proposal, proposal_of
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import inverse_m, linear_to_srgb
 from focaldiffusion.stack import FocalStack
 

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.mixture import Draw, Mixture
-from focaldiffusion.depth import DepthCodec
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, write_whole
-from focaldiffusion.models.conditioning import FEATURES, Proposal, SurfaceCode
+from focaldiffusion.models.conditioning import FEATURES, Proposal
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS
 from focaldiffusion.training.examples import Examples, Truth
 
 _INDEX = "examples.json"
-_FORMAT = 1
+_FORMAT = 2
 
 _STEPS: dict[torch.dtype, float] = {torch.uint8: 255.0, torch.int8: 127.0}
 """Steps from 0 to 1: of shares in [0, 1] without a sign, of what lies in [-1, 1] with one."""
@@ -174,10 +174,9 @@ def _file_of(examples: Examples, index: int) -> bytes:
     from safetensors.torch import save
 
     truth = examples.truth
-    code = truth.codes[index]
     notes = {
         "has_image": bool(truth.has_image[index]),
-        "depth": code.depth and asdict(code.depth),
+        "code": asdict(truth.codes[index]),
         "blur_scale_px_m": truth.blur_scales_px_m[index],
         "source": truth.sources[index],
     }
@@ -197,7 +196,7 @@ def _read(path: Path) -> Examples:
             torch.tensor([notes["has_image"]]),
             maps["true_depth_code"],
             maps["valid"],
-            (SurfaceCode.of_depth(DepthCodec(**notes["depth"])),),
+            (SurfaceCode(**notes["code"]),),
             (),
             (notes["blur_scale_px_m"],),
             (notes["source"],),
