@@ -296,7 +296,7 @@ def test_a_perfect_velocity_has_no_flow_loss_and_decodes_to_the_truth() -> None:
             return part.start - part.clean
 
     # Of the patch codec: the random autoencoder of the tiny model does not give back an image.
-    pipeline = FocalDiffusionPipeline.from_preset("compact-transformer", "noise")
+    pipeline = FocalDiffusionPipeline.from_preset("compact", "noise")
     completer = Perfect(**vars(pipeline.completer))
     objective = Objective(LossesConfig(**{**ALL, "consistency_weight": 0}))
     part = prepare(completer, examples_of(batch(sample(0)), "log", with_stacks=True), generators(1))

@@ -104,7 +104,7 @@ def build(preset: Preset, start: Start) -> SD3Transformer2DModel | Convolutional
         "out_channels": preset.state_channels,
     }
     network: SD3Transformer2DModel | ConvolutionalDenoiser
-    if preset.kind == "convolutional":
+    if preset.autoencoder is None:
         network = ConvolutionalDenoiser(**preset.network, **channels)
         last: nn.Module = network.conv_out
     else:
