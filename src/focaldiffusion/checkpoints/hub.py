@@ -126,11 +126,11 @@ def load_part(
             f"{folder / part}: the weights do not fit config.json ({'; '.join(differences)}). "
             "Download the folder again, or give another."
         )
-    align(model)
+    realign_weights(model)
     return model
 
 
-def align(part: nn.Module) -> None:
+def realign_weights(part: nn.Module) -> None:
     """Move weights that lie anywhere in a mapped file to where torch would allocate them.
 
     Matrix products on a CPU round differently by alignment: without this, a model that was saved

@@ -22,7 +22,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor, nn
 
-from focaldiffusion.checkpoints.hub import align
+from focaldiffusion.checkpoints.hub import realign_weights
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
 from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators
@@ -142,7 +142,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         )
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
-                align(part)
+                realign_weights(part)
         return pipeline
 
     @classmethod

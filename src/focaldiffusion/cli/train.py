@@ -79,9 +79,9 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(options)
     from focaldiffusion.training.trainer import train
 
-    outcome = train(config, options.resume, cpu=options.device == "cpu")
-    done = "done" if outcome.step == outcome.steps else f"{outcome.step} of {outcome.steps} steps"
-    print(f"{done}; --model {outcome.checkpoint} runs it")
+    ending = train(config, options.resume, cpu=options.device == "cpu")
+    done = "done" if ending.step == ending.steps else f"{ending.step} of {ending.steps} steps"
+    print(f"{done}; --model {ending.checkpoint} runs it")
     return 0
 
 
@@ -97,7 +97,7 @@ def _dry_run(config: Config, device: str) -> int:
     from focaldiffusion.data.loading import open_split
     from focaldiffusion.errors import InputError
     from focaldiffusion.training.dry_run import try_model
-    from focaldiffusion.training.plan import Plan
+    from focaldiffusion.training.schedule import Schedule
 
     checks: list[SourceCheck] = []
     for split in SPLITS:
@@ -120,7 +120,7 @@ def _dry_run(config: Config, device: str) -> int:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
     check_disjoint(checks)
     # As training will: a weight that gives a source nothing, too few stacks for a step.
-    Plan.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
+    Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
     print("the data are in order; no scene of val or test is in train.\nmodel")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16}
 
 
-def open_model(
+def trainable_model(
     model: ModelConfig,
     training: TrainingConfig,
     device: torch.device | str,

@@ -9,7 +9,7 @@ from torch import nn
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.training import TrainingConfig
 from focaldiffusion.errors import InputError
-from focaldiffusion.training.model import open_model
+from focaldiffusion.training.model import trainable_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,6 +55,6 @@ def gathered(
     state = accelerator.get_state_dict(wrapped)
     if not accelerator.is_main_process:
         return None
-    copy = open_model(config.model, config.training, "cpu")
+    copy = trainable_model(config.model, config.training, "cpu")
     copy.denoiser.load_state_dict(state)
     return copy

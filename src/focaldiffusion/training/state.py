@@ -67,7 +67,7 @@ _MAY_CHANGE = {
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunState:
     """How far a run is.
 
     Attributes:
@@ -111,18 +111,18 @@ class Checkpoints:
         accelerator.register_save_state_pre_hook(self._write_weights)
         accelerator.register_load_state_pre_hook(self._read_weights)
 
-    def save(self, progress: Progress, export: Callable[[Path], None]) -> Path:
+    def save(self, state: RunState, export: Callable[[Path], None]) -> Path:
         """Write a checkpoint, complete or not at all, and remove those that are too many.
 
         Args:
-            progress: of the run.
+            state: of the run.
             export: writes the model to a folder that exists; called in the main process.
 
         Raises:
             InputError: the file system refuses.
         """
         accelerator = self._accelerator
-        final = self.directory / f"step-{progress.step:06d}"
+        final = self.directory / f"step-{state.step:06d}"
         partial = self.directory / f".{final.name}{_PARTIAL}"
         with file_errors_named(self.directory):
             if accelerator.is_main_process:
@@ -135,7 +135,7 @@ class Checkpoints:
             if accelerator.is_main_process:
                 export(partial)
                 note = {
-                    **vars(progress),
+                    **vars(state),
                     "stacks_per_step": self._stacks_per_step,
                     "config": resolved(self._config),
                 }
@@ -145,8 +145,8 @@ class Checkpoints:
                 partial.rename(final)
                 if earlier is not None:
                     shutil.rmtree(earlier, ignore_errors=True)
-                self._point_to_best(progress)
-                self._prune(progress)
+                self._point_to_best(state)
+                self._prune(state)
             accelerator.wait_for_everyone()
         return final
 
@@ -183,7 +183,7 @@ class Checkpoints:
             self._accelerator.print(f"{path}: {problem}; the checkpoint before it is used.")
         return None
 
-    def load(self, path: Path) -> Progress:
+    def load(self, path: Path) -> RunState:
         """Bring model, optimiser and running mean to the state of a checkpoint.
 
         Raises:
@@ -205,7 +205,7 @@ class Checkpoints:
                 "it was made with, or train in another output.save_dir."
             )
         self._accelerator.load_state(str(path / _STATE))
-        return Progress(**note)
+        return RunState(**note)
 
     def _write_weights(self, models: Any, weights: list[Any], directory: str) -> None:
         """In place of all weights of the model, those that move; shards accelerate has written."""
@@ -241,10 +241,10 @@ class Checkpoints:
             self._mean.load(load_file(Path(directory) / _MEAN))
         models.clear()
 
-    def _point_to_best(self, progress: Progress) -> None:
-        if progress.best_step is None:
+    def _point_to_best(self, state: RunState) -> None:
+        if state.best_step is None:
             return
-        target = f"step-{progress.best_step:06d}"
+        target = f"step-{state.best_step:06d}"
         if not (self.directory / target).is_dir():
             return
         link = self.directory / ".best.partial"
@@ -252,10 +252,10 @@ class Checkpoints:
         link.symlink_to(target)
         link.replace(self.directory / "best")
 
-    def _prune(self, progress: Progress) -> None:
+    def _prune(self, state: RunState) -> None:
         """Keep the newest `output.save_top_k`, and the best."""
         for path in self._newest_first()[self._config.output.save_top_k :]:
-            if _step_of(path) != progress.best_step:
+            if _step_of(path) != state.best_step:
                 shutil.rmtree(_set_aside(path), ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:

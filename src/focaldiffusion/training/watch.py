@@ -66,14 +66,17 @@ class Watch:
         if self._run is not None:
             self._run.log(values, step=step)
 
-    def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """A picture (height, width, 3) of a step."""
-        if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
-        if self._run is not None:
-            import wandb
-
-            self._run.log({name: wandb.Image(image)}, step=step)
+    def validation(
+        self, step: int, values: dict[str, float], pictures: list[NDArray[np.uint8]]
+    ) -> None:
+        """Metrics `val/...` and pictures (height, width, 3) of the model after a step."""
+        self.numbers(step, values)
+        for index, picture in enumerate(pictures):
+            self._picture(step, f"val/{index}", picture)
+        metrics = "  ".join(
+            f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items()
+        )
+        self.say(f"validation after step {step}: {metrics}")
 
     def close(self) -> None:
         """Write what is still held back."""
@@ -81,6 +84,14 @@ class Watch:
             self._board.close()
         if self._run is not None:
             self._run.finish()
+
+    def _picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+        if self._run is not None:
+            import wandb
+
+            self._run.log({name: wandb.Image(image)}, step=step)
 
 
 class Pace:

@@ -1,4 +1,4 @@
-"""The plan of a run: which samples each optimiser step takes, and at which learning rate.
+"""The schedule of a run: which samples each optimiser step takes, and at which learning rate.
 
 All of it is a function of the step alone, so that a run resumes from a number.
 """
@@ -14,7 +14,7 @@ from focaldiffusion.errors import InputError
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """Steps over the positions of a `Mixture`, shared among processes.
 
     Attributes:
@@ -41,8 +41,8 @@ class Plan:
             )
 
     @classmethod
-    def of(cls, training: TrainingConfig, epoch: int, processes: int) -> Plan:
-        """The plan that a configuration asks for.
+    def of(cls, training: TrainingConfig, epoch: int, processes: int) -> Schedule:
+        """The schedule that a configuration asks for.
 
         Raises:
             InputError: not even one step.
