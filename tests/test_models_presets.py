@@ -133,7 +133,7 @@ def test_output_has_the_shape_of_the_state(name: str, height: int, width: int) -
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, preset in PRESETS.items() if preset.autoencoder is not None]
+    "name", [name for name, preset in PRESETS.items() if "patch_size" in preset.network]
 )
 def test_max_side_is_where_the_position_embedding_ends(name: str) -> None:
     preset = PRESETS[name]

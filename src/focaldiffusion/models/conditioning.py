@@ -1,7 +1,7 @@
-"""What the network is told: the physical estimate, in maps that name no lens, frame or distance.
+"""Conditioning: the physical estimate as maps for the network.
 
-Every map is bounded and means the same for any stack, whatever the number of its frames, their
-focus, the lens, the number of hypotheses or the resolution.
+Every map is bounded and independent of the lens, the number and focus of the frames, the number of
+hypotheses and the resolution.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HISTOGRAM_BINS = 16
 Pooling = Literal["extremes", "unshuffled"]
 
 # In code units, a 512th of the range. Hypotheses beyond the bounds of the code, such as infinity,
-# share the code of the bound: without this they would have no width, and so no say.
+# share the code of the bound; without this minimum they would have no width and no weight.
 _NARROWEST_CELL = 1 / 256
 
 
@@ -49,8 +49,8 @@ class Proposal:
         features: (B, F, H, W), the maps named in `FEATURES`: the mean in [-1, 1], others in
             [0, 1]. Moments are in units of the code.
         histogram: (B, M, H, W) posterior over M even bins of the code, near first, summing to 1.
-        surroundings: (B, S, H, W) what the trusted surface around says of a pixel that has no
-            evidence of its own, see `focaldiffusion.models.surroundings`; in [-1, 1].
+        surroundings: (B, S, H, W) in [-1, 1], means of the trusted surface around each pixel, see
+            `focaldiffusion.models.surroundings`.
     """
 
     all_in_focus: Tensor
@@ -60,7 +60,7 @@ class Proposal:
     surroundings: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Proposal:
-        """The proposal with each (B, C, H, W) changed alike: padded, cropped, moved."""
+        """The proposal with one change to each of its (B, C, H, W): padded, cropped, moved."""
         return Proposal(*(change(getattr(self, field.name)) for field in fields(self)))
 
     @classmethod
@@ -85,7 +85,7 @@ def proposal_of(
 
     Args:
         evidence: of the stack.
-        coordinate: (H, W) the completed surface, in the unit of the evidence's axis.
+        coordinate: (H, W) completed surface, in the unit of the evidence's axis.
         agreement: (H, W) in [0, 1], of the completion's directions.
         confidence: (H, W) in [0, 1], of the physical estimate.
         code: of surfaces on that axis.
@@ -106,16 +106,16 @@ def proposal_of(
 
 
 def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tensor:
-    """The maps of a proposal on the latent grid; its image goes through the codec instead.
+    """The maps of a proposal on the latent grid. Its image goes through the codec instead.
 
     extremes: mean, minimum and maximum of each map over a cell, so that a depth edge within it
-    stays two depths. unshuffled: all pixels of a cell, as the patch codec has them. The histogram
-    is averaged in both, of two surfaces it keeps both peaks, and so are the smooth surroundings.
+    stays two depths. unshuffled: all pixels of a cell, as in the patch codec. Both average the
+    histogram, which keeps the peaks of two surfaces, and the smooth surroundings.
 
     Args:
-        proposal: whose sides divide by `factor`.
-        factor: `LatentCodec.factor`.
-        pooling: which of the two.
+        proposal: with sides that divide by `factor`.
+        factor: of the codec.
+        pooling: extremes or unshuffled.
 
     Returns:
         (B, `condition_channels`, h, w) in [-1, 1].
@@ -134,7 +134,7 @@ def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tenso
 
 
 def condition_channels(factor: int, pooling: Pooling) -> int:
-    """The channels of `latent_condition`."""
+    """Number of channels of `latent_condition`."""
     maps = 1 + len(FEATURES)
     return maps * (factor**2 if pooling == "unshuffled" else 3) + HISTOGRAM_BINS + SURROUNDINGS
 
@@ -143,9 +143,9 @@ def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, T
     """Histogram (M, H, W), mean and standard deviation (H, W) of the posterior over the code.
 
     The sweep gives every hypothesis the same prior, so its masses follow the spacing of the
-    hypotheses, which frames and lens decide. Here they are samples of a density over the code,
-    each spread over the cell that it stands for: where defocus says nothing, the histogram is
-    flat for any stack.
+    hypotheses, which depends on frames and lens. Here they are samples of a density over the code,
+    each spread over its cell. Where defocus carries no information, the histogram is flat for any
+    stack.
     """
     codes = code.encode(evidence.hypotheses.double())
     middles = (codes[1:] + codes[:-1]) / 2

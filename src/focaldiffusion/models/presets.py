@@ -1,4 +1,4 @@
-"""The sizes that the network comes in; Stable Diffusion 3.5's are its published configurations."""
+"""Sizes of the network. Those of Stable Diffusion 3.5 are its published configurations."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from focaldiffusion.models.conditioning import Pooling, condition_channels
 _MAX_SIDE_CELLS = 384  # of a convolutional network, so that a tile fits into memory
 CLIP_TOKENS = 77
 T5_TOKENS = 77
-"""As in the paper. Those that diffusers pads an empty prompt to, 256, cost a seventh more time at
-512 px and say nothing."""
+"""As in the paper. The default of diffusers, 256, takes a seventh more time at 512 px and adds
+nothing to an empty prompt."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """The size of a network: a transformer behind an autoencoder, or convolutions on patches.
+    """Size of a network with its codec.
 
     Attributes:
-        network: arguments of `SD3Transformer2DModel` or, with `patch_factor`, of
+        network: arguments of `SD3Transformer2DModel` or, without a `patch_size`, of
             `ConvolutionalDenoiser`; all but the channels, which follow.
         prompt_tokens: length of the empty prompt, which convolutions do not read.
         autoencoder: arguments of `AutoencoderKL`; None for the patch codec.
@@ -48,12 +48,12 @@ class Preset:
 
     @property
     def pooling(self) -> Pooling:
-        """How `latent_condition` brings maps to the latent grid, as the codec does with pixels."""
+        """Pooling of `latent_condition` that suits the codec."""
         return "unshuffled" if self.autoencoder is None else "extremes"
 
     @property
     def image_channels(self) -> int:
-        """Latent channels of an RGB image: input and output of the network before widening."""
+        """Latent channels of an RGB image."""
         return 3 * self.factor**2 if self.autoencoder is None else self._latent_channels
 
     @property
@@ -63,12 +63,12 @@ class Preset:
 
     @property
     def state_channels(self) -> int:
-        """Channels of the state of the flow: image and depth."""
+        """Channels of the state of the flow, image and depth."""
         return self.image_channels + self.depth_channels
 
     @property
     def condition_channels(self) -> int:
-        """Channels of the conditioning: latents of the fused image, maps of the evidence."""
+        """Channels of the conditioning, latents of the fused image and maps."""
         return self.image_channels + condition_channels(self.factor, self.pooling)
 
     @property
@@ -83,7 +83,7 @@ class Preset:
 
     @property
     def max_side_px(self) -> int:
-        """Longest side that it takes; larger images are tiled."""
+        """Longest side of an image that the network takes at once; larger ones are tiled."""
         return self.factor * cells_of_token(self.network) * max_side_tokens(self.network)
 
     @property
@@ -110,7 +110,7 @@ def _transformer(layers: int, heads: int, head_width: int, **arguments: Any) -> 
         "num_layers": layers,
         "num_attention_heads": heads,
         "attention_head_dim": head_width,
-        # The class takes a separate width of the text stream, and fails unless it is the same.
+        # The class has a separate width for text, and fails unless the two are equal.
         "caption_projection_dim": heads * head_width,
         "qk_norm": "rms_norm",
         **arguments,
@@ -171,7 +171,7 @@ PRESETS: dict[str, Preset] = {
     # The one that is trained here and ships, see docs/compact.md. It sees 4 cells of 4 px to
     # either side: its conditioning carries what lies farther away.
     "compact": Preset({"width": 48}, patch_factor=4),
-    # Medium in miniature, for tests: an autoencoder, both kinds of layers, text of some length.
+    # Medium in miniature, for tests: an autoencoder, both kinds of layers, five text tokens.
     "tiny": Preset(
         _transformer(
             layers=3,

@@ -73,7 +73,7 @@ class SurfaceCode:
         Args:
             stack: with focus distances, `inverse_depth_bounds_dpt` bounds its surfaces.
             evidence: of the stack. Its hypotheses are the bounds on axes without distances, and
-                where the lens is unknown: then only depths between them can be told apart.
+                where the lens is unknown: then only depths between them are distinguished.
             blur_scale_px_m: A F at the size of the stack; None where unknown. Not read on axes
                 without distances.
             kind: on the inverse depth axis. Other axes have the linear code.
@@ -90,7 +90,7 @@ class SurfaceCode:
         return cls(kind, near, far)
 
     def around(self, coordinate: Tensor, trust: Tensor) -> SurfaceCode:
-        """The code of the part of the range that a surface takes, as far as it is trusted.
+        """The code of the part of the range that a surface takes, weighted by trust.
 
         The part reaches two and a half standard deviations to either side of the mean, within the
         bounds. Every scene then fills the range of the network, however closely its photographer

@@ -49,7 +49,7 @@ class Learner:
     Attributes:
         pipeline: the model with the weights that train, not those of the running mean.
         network: its network, not wrapped.
-        moving: the weights that move, by name.
+        moving: the weights that train, by name.
         mean: their running mean; None without `training.use_ema`.
         sharded: whether the weights lie in shards over the processes.
     """
@@ -128,7 +128,7 @@ class Learner:
     def whole(self) -> FocalDiffusionPipeline | None:
         """The model with all its weights; of shards, a copy in the main process, None in others.
 
-        Every process has to ask for it.
+        Every process has to call this.
         """
         if not self.sharded:
             return self.pipeline

@@ -1,4 +1,4 @@
-"""The training loop: visible, linear, the same from one CPU to many GPUs."""
+"""The training loop, the same from one CPU to many GPUs."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
 
     Args:
         config: of the run.
-        resume: "auto" for the newest whole checkpoint of `output.save_dir`, a checkpoint's folder,
-            or None to start anew.
+        resume: "auto" for the newest undamaged checkpoint of `output.save_dir`, the folder of a
+            checkpoint, or None to start anew.
         cpu: compute there although there is a GPU.
 
     Raises:
@@ -88,13 +88,13 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
 
 
 class Run:
-    """One run: what learns, from which stacks, how far it is, and what it has written.
+    """One training run: its learner, its data, its progress and its checkpoints.
 
     Attributes:
         accelerator: of its processes.
-        schedule: which stacks each step takes.
-        state: how far it is.
-        watch: where it reports.
+        schedule: of the steps.
+        state: its progress.
+        watch: its reports.
     """
 
     def __init__(self, config: Config, resume: str | None, *, cpu: bool) -> None:
@@ -110,14 +110,14 @@ class Run:
         self._config, self._directory = config, Path(config.output.save_dir)
         _check_new(self._directory, resume)
 
-        # What is trained on what.
+        # Data and learner.
         mixture = open_split(config.data, "train", training.seed)
         self.schedule = Schedule.of(training, len(mixture), self.accelerator.num_processes)
         self._validation = Validation(config) if has_split(config.data, "val") else None
         self._objective = Objective(config.losses)
         self._learner = Learner(config, self.accelerator)
 
-        # Where it goes on from, and where it is written.
+        # Checkpoints and reports.
         self._checkpoints = Checkpoints(
             config,
             self.accelerator,
@@ -145,7 +145,7 @@ class Run:
 
     @property
     def where(self) -> str:
-        """The step in words."""
+        """The step and the number of steps, as text."""
         return f"step {self.state.step} of {self.schedule.steps}"
 
     @property
@@ -216,7 +216,7 @@ class Run:
         )
 
     def ending(self) -> Ending:
-        """How the run ended: it has saved a checkpoint by then."""
+        """How the run ended, after its last checkpoint."""
         assert self._latest is not None
         return Ending(self.state.step, self.schedule.steps, self._latest)
 
@@ -312,20 +312,20 @@ def _device_name(device: torch.device) -> str:
 
 
 def _check_new(save_dir: Path, resume: str | None) -> None:
-    """Refuse to write over another run.
+    """Refuse to overwrite another run.
 
     Raises:
-        InputError: there is one.
+        InputError: the folder holds one.
     """
     if resume is None and any((save_dir / "checkpoints").glob("step-*")):
         raise InputError(
-            f"{save_dir}: holds a run already. Go on with it by --resume auto, or choose another "
+            f"{save_dir}: already holds a run. Go on with it by --resume auto, or choose another "
             "output.save_dir (--output-dir)."
         )
 
 
 def _keep_batch(parts: list[Prepared], folder: Path, process: int) -> None:
-    """Write all that the network saw in a process's step, and the truth, for inspection."""
+    """Write the inputs of the network in a process's step, and the truth, for inspection."""
     from safetensors.torch import save_file
 
     with file_errors_named(folder):
