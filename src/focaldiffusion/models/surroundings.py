@@ -25,10 +25,8 @@ apart, and in place, as shares of the long side."""
 SURROUNDINGS = 3 * (len(WINDOWS) + len(EDGE_REACHES) + len(LOOKALIKES)) + 1
 """Number of channels of `surroundings`."""
 
-_CELLS, _KEYS = (
-    80,
-    20,
-)  # along the long side: of the means, and of the cells that others are compared with
+_CELLS = 80  # of the means, along the long side
+_KEYS = 20  # of the colours that they are compared with, along the long side
 _EDGE = 0.4  # sum of |difference| over the channels of sRGB in [-1, 1] that counts as one reach
 _EDGE_PASSES = 3
 _LEAST_TRUST = 1e-3  # so that an untrusted surface still has a mean

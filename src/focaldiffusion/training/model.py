@@ -20,6 +20,7 @@ from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
 from focaldiffusion.models.four_bit import quantize
 
 if TYPE_CHECKING:
+    from focaldiffusion.checkpoints.checkpoint import Checkpoint
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.prompt import EmptyPrompt
 
@@ -46,7 +47,7 @@ def trainable_model(
         InputError: neither a base model nor a preset, or both; a base model or a checkpoint is
             missing; `training.tuning` does not suit it.
     """
-    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE, find_checkpoint, widened_base
+    from focaldiffusion.checkpoints.checkpoint import widened_base
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
     if (model.base_model_id is None) == (model.preset is None):
@@ -56,19 +57,7 @@ def trainable_model(
         )
     dtype = _DTYPES[training.base_weights]
     if training.start_from is not None:
-        checkpoint = find_checkpoint(training.start_from)
-        checkpoint.check(model)
-        trained = checkpoint.description.config.model
-        # Also where the configuration leaves them at their defaults: examples depend on them.
-        for key in OF_THE_PIPELINE:
-            wanted, has = getattr(model, key), getattr(trained, key)
-            if wanted != has:
-                raise InputError(
-                    f"model.{key} is {wanted}, but {training.start_from} was made with {has}. Set "
-                    f"model.{key}={has}."
-                )
-        _check_tuning(training, checkpoint.description.weights, training.start_from)
-        pipeline = checkpoint.load(dtype=dtype)
+        pipeline = _checkpoint_of(model, training, training.start_from).load(dtype=dtype)
     elif model.base_model_id is None:
         if training.tuning != "full":
             raise InputError(
@@ -133,24 +122,6 @@ def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
     network.train()
 
 
-def _check_tuning(training: TrainingConfig, weights: str, name: str) -> None:
-    """Check that `training.tuning` suits the weights of a checkpoint.
-
-    Raises:
-        InputError: an adapter checkpoint without `tuning: lora`, or a full one with it.
-    """
-    if (weights == "adapter") != (training.tuning == "lora"):
-        has, use = (
-            ("an adapter", "lora")
-            if weights == "adapter"
-            else ("all weights", "full, attention_only or frozen")
-        )
-        raise InputError(
-            f"training.tuning {training.tuning}: {name} has {has}. Use {use}, or start from "
-            "another checkpoint."
-        )
-
-
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that train, by name."""
     return {name: one for name, one in network.named_parameters() if one.requires_grad}
@@ -184,6 +155,36 @@ def make_optimizer(
         "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit,
     }[config.type]
     return kind(parameters, **shared)
+
+
+def _checkpoint_of(model: ModelConfig, training: TrainingConfig, name: str) -> Checkpoint:
+    """The checkpoint to start from.
+
+    Raises:
+        InputError: it is missing or of another model; it is an adapter and `tuning` is not lora, or
+            the other way round.
+    """
+    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE, find_checkpoint
+
+    checkpoint = find_checkpoint(name)
+    checkpoint.check(model)
+    # Also where the configuration leaves them at their defaults: examples depend on them.
+    for key in OF_THE_PIPELINE:
+        wanted, has = getattr(model, key), getattr(checkpoint.description.config.model, key)
+        if wanted != has:
+            raise InputError(
+                f"model.{key} is {wanted}, but {name} was made with {has}. Set model.{key}={has}."
+            )
+    is_adapter = checkpoint.description.weights == "adapter"
+    if is_adapter != (training.tuning == "lora"):
+        has, use = "all weights", "full, attention_only or frozen"
+        if is_adapter:
+            has, use = "an adapter", "lora"
+        raise InputError(
+            f"training.tuning {training.tuning}: {name} has {has}. Use {use}, or start from "
+            "another checkpoint."
+        )
+    return checkpoint
 
 
 def _zeros(model: ModelConfig) -> EmptyPrompt:
