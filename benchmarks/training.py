@@ -31,7 +31,7 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 from focaldiffusion.training.trainer import train
 
@@ -44,7 +44,7 @@ def in_memory(config: Config, steps: int, device: torch.device) -> float:
     """Stacks per second of repeated training steps on one batch."""
     training = config.training
     mixture = open_split(config.data, "train", training.seed)
-    pipeline = open_model(config.model, training, device)
+    pipeline = trainable_model(config.model, training, device)
     completer, objective = pipeline.completer, Objective(config.losses)
     (part,) = prepared(
         mixture,

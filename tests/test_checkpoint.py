@@ -264,7 +264,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> No
     SD3Transformer2DModel(**wider, in_channels=channels, out_channels=channels).save_pretrained(
         other / "transformer"
     )
-    with pytest.raises(InputError, match=r"shape of pos_embed.proj.bias \[32\] in place of \[64\]"):
+    with pytest.raises(InputError, match=r"shape of pos_embed.proj.bias \[32\] instead of \[64\]"):
         load_model(str(tmp_path / "out"), base_model=str(other))
 
 

@@ -18,6 +18,7 @@ from focaldiffusion.io.results import strict_json
 from focaldiffusion.models.codecs import decode_state, encode_state
 from focaldiffusion.models.conditioning import Proposal
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
+from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.models.tiles import tiles_of
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, recover, silent
@@ -77,7 +78,7 @@ def last_layer(model: FocalDiffusionPipeline) -> nn.Module:
 
 
 each_start = pytest.mark.parametrize("start", ["estimate", "noise"])
-each_preset = pytest.mark.parametrize("name", ["compact", "compact-transformer", "tiny"])
+each_preset = pytest.mark.parametrize("name", ["compact", "tiny"])
 
 
 def model_of(name: str, start: str) -> FocalDiffusionPipeline:
@@ -353,7 +354,7 @@ def test_the_ensemble_is_its_median_and_its_spread_costs_confidence():
 
 def test_members_that_differ_lower_confidence_and_members_that_agree_do_not():
     stack, estimate = physical()
-    model = quiet(FocalDiffusionPipeline.from_preset("compact-transformer", "noise"))
+    model = quiet(FocalDiffusionPipeline.from_preset("compact", "noise"))
     proposal, _ = model.propose(stack, untrusted(estimate))
     confidence = {}
     for spread in (0.0, 1 / 16):
@@ -379,19 +380,16 @@ def test_members_that_differ_lower_confidence_and_members_that_agree_do_not():
 
 def test_tiles_of_an_untrained_model_are_the_physical_estimate():
     stack, estimate = physical()
-    refined = untrained("compact-transformer").refine(stack, estimate, tile_px=48)
+    refined = untrained().refine(stack, estimate, tile_px=48)
     torch.testing.assert_close(refined.coordinate, estimate.coordinate, **EXACT)
     assert refined.generation.provenance["tile_px"] == 48
 
 
-@pytest.mark.parametrize(
-    ("name", "tile_px", "copies"), [("compact-transformer", 48, (1, 1)), ("compact", 48, (1, 1))]
-)
-def test_tiles_blend_without_seams(name, tile_px, copies):
+def test_tiles_blend_without_seams():
     stack, estimate = physical()
-    model = trained(name)
+    model, tile_px = trained(), 48
     completer = model.completer
-    proposal = model.propose(stack, estimate)[0].map(lambda maps: maps.repeat(1, 1, *copies))
+    proposal, _ = model.propose(stack, estimate)
 
     def predict(part: Proposal, tile_px: int | None = None) -> torch.Tensor:
         with torch.no_grad():
@@ -416,11 +414,11 @@ def test_tiles_blend_without_seams(name, tile_px, copies):
 
 def test_tiles_share_their_noise():
     stack, estimate = physical()
-    model = quiet(FocalDiffusionPipeline.from_preset("compact-transformer", "noise"))
+    model = quiet(FocalDiffusionPipeline.from_preset("compact", "noise"))
     with torch.no_grad():
         # Of velocity zero: what comes out is the noise.
-        model.denoiser.proj_out.weight.zero_()
-        model.denoiser.proj_out.bias.zero_()
+        last_layer(model).weight.zero_()
+        last_layer(model).bias.zero_()
         proposal, _ = model.propose(stack, estimate)
         whole, tiled = (
             model.completer.predict(
@@ -585,7 +583,7 @@ def test_parts_that_do_not_fit_each_other(change, message):
 
 
 def test_a_prompt_of_another_transformer():
-    parts = {**untrained("tiny").components, "prompt": untrained("compact-transformer").prompt}
+    parts = {**untrained("tiny").components, "prompt": EmptyPrompt(1, 8, 8)}
     with pytest.raises(InputError, match=r"has 8 channels, and 8 pooled; .* reads 48 and 24"):
         FocalDiffusionPipeline(**parts, **untrained("tiny").parameters)
 

@@ -223,7 +223,7 @@ def test_a_missing_attention_package_is_named(
 
 
 def test_a_convolutional_network_has_no_backends() -> None:
-    with pytest.raises(InputError, match="this model is convolutional, and the little attention"):
+    with pytest.raises(InputError, match="this model is convolutional and has no attention"):
         use_attention(build(PRESETS["compact"], "noise"), "native")  # type: ignore[arg-type]
 
 

@@ -17,11 +17,10 @@ from focaldiffusion.config.training import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.simulation import simulate
-from focaldiffusion.depth import DepthCodec
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.models.conditioning import SurfaceCode
 from focaldiffusion.models.flow import draw_sigma
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
@@ -40,7 +39,7 @@ ALL = {
     "depth_gradient": 0.5,
     "consistency_weight": 0.3,
 }
-CODE = SurfaceCode.of_depth(DepthCodec("log", 1.0, math.exp(2)))
+CODE = SurfaceCode("log", 1.0, math.exp(-2))
 """A code that is log z - 1, so that differences of codes are log ratios of depths."""
 
 
@@ -297,7 +296,7 @@ def test_a_perfect_velocity_has_no_flow_loss_and_decodes_to_the_truth() -> None:
             return part.start - part.clean
 
     # Of the patch codec: the random autoencoder of the tiny model does not give back an image.
-    pipeline = FocalDiffusionPipeline.from_preset("compact-transformer", "noise")
+    pipeline = FocalDiffusionPipeline.from_preset("compact", "noise")
     completer = Perfect(**vars(pipeline.completer))
     objective = Objective(LossesConfig(**{**ALL, "consistency_weight": 0}))
     part = prepare(completer, examples_of(batch(sample(0)), "log", with_stacks=True), generators(1))

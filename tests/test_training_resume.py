@@ -138,7 +138,7 @@ def test_a_validation_that_lacks_memory_costs_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Validation, "__call__", out_of_memory)
-        with pytest.raises(InputError, match=r"out of memory\. What needs less"):
+        with pytest.raises(InputError, match=r"out of memory\. Settings that need less"):
             train(config)
     assert names(tmp_path / "run" / "checkpoints")[-1] == "step-000004"
     train(config, "auto")
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     config = config_of(stacks, run, **settings(stacks))
     for step, file in ((6, cut), (4, flipped)):
         name = file.relative_to(checkpoint(run, step)).as_posix()
-        message = rf"step-00000{step}: is damaged: {name} is not what was written\. Give another"
+        message = rf"step-00000{step}: is damaged: {name} has changed\. Give another"
         with pytest.raises(InputError, match=message):
             train(config, str(checkpoint(run, step)))
     train(config, "auto")
@@ -252,8 +252,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "files.json").unlink(), "is no checkpoint to go on from"),
-        (lambda folder: (folder / "files.json").write_text("{"), "is no checkpoint to go on from"),
+        (lambda folder: (folder / "files.json").unlink(), "is not a checkpoint to resume"),
+        (
+            lambda folder: (folder / "files.json").write_text("{"),
+            "is not a checkpoint to resume",
+        ),
         (
             lambda folder: (folder / "focaldiffusion.json").unlink(),
             "is damaged: focaldiffusion.json is",
@@ -272,7 +275,7 @@ def test_what_is_no_whole_checkpoint_is_refused(
 def test_a_run_is_not_written_over(stacks: Path, whole: Path) -> None:
     config = config_of(stacks, whole, **settings(stacks))
     before = names(whole / "checkpoints")
-    with pytest.raises(InputError, match=r"holds a run already\. Go on with it by --resume auto"):
+    with pytest.raises(InputError, match=r"already holds a run\. Go on with it by --resume auto"):
         train(config)
     with pytest.raises(InputError, match=r"is of step 4, but .* has step-000008 already"):
         train(config, str(checkpoint(whole, 4)))

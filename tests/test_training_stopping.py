@@ -93,9 +93,9 @@ def test_out_of_memory_says_what_helps(error: Exception) -> None:
     with pytest.raises(InputError) as caught, memory_explained(training):
         raise error
     assert str(caught.value) == (
-        "out of memory. What needs less: training.batch_size=2 with gradient_accumulation_steps=4, "
-        "training.gradient_checkpointing=true, training.base_weights=bfloat16 with "
-        "mixed_precision=bf16, a smaller data.image_size."
+        "out of memory. Settings that need less: training.batch_size=2 with "
+        "gradient_accumulation_steps=4, training.gradient_checkpointing=true, "
+        "training.base_weights=bfloat16 with mixed_precision=bf16, a smaller data.image_size."
     )
     least = TrainingConfig(gradient_checkpointing=True, tuning="full")
     with (

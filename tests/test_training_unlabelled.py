@@ -68,9 +68,9 @@ def test_only_frames_and_their_optics_are_read(folder: Path) -> None:
 
 def test_the_rerender_loss_alone_adapts_a_model(folder: Path, tmp_path: Path) -> None:
     # On the patch codec: images of the tiny model's random autoencoder say nothing.
-    name = "compact-transformer"
+    name = "compact"
     model = FocalDiffusionPipeline.from_preset(name)
-    torch.nn.init.constant_(model.denoiser.proj_out.bias, 0.2)
+    torch.nn.init.constant_(model.denoiser.conv_out.bias, 0.2)
     config = Config(model=ModelConfig(preset=name))
     save_checkpoint(model, tmp_path / "off", config, {}, adapter_only=False)
     changes = blocks(folder)

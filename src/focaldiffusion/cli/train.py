@@ -78,9 +78,9 @@ def run(options: argparse.Namespace) -> int:
     from focaldiffusion.training.trainer import train
 
     _note_drawn_textures(config)
-    outcome = train(config, options.resume, cpu=options.device == "cpu")
-    done = "done" if outcome.step == outcome.steps else f"{outcome.step} of {outcome.steps} steps"
-    print(f"{done}; --model {outcome.checkpoint} runs it")
+    ending = train(config, options.resume, cpu=options.device == "cpu")
+    done = "done" if ending.step == ending.steps else f"{ending.step} of {ending.steps} steps"
+    print(f"{done}; --model {ending.checkpoint} runs it")
     return 0
 
 
@@ -95,7 +95,7 @@ def _dry_run(config: Config, device: str) -> int:
     from focaldiffusion.data.dry_run import check_disjoint, check_split
     from focaldiffusion.data.loading import open_split
     from focaldiffusion.training.dry_run import try_model
-    from focaldiffusion.training.plan import Plan
+    from focaldiffusion.training.schedule import Schedule
 
     _note_drawn_textures(config)
     checks: list[SourceCheck] = []
@@ -118,8 +118,8 @@ def _dry_run(config: Config, device: str) -> int:
     if bad:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
     check_disjoint(checks)
-    # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
-    Plan.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
+    # As training will: a weight that gives a source nothing, too few stacks for a step.
+    Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
     print("the data are in order; no scene of val or test is in train.\nmodel")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")

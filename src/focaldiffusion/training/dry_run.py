@@ -18,7 +18,7 @@ from focaldiffusion.models.memory import memory_row
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
-from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 
 _GIB = 2**30
@@ -48,7 +48,7 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
         except InputError:
             yield from _shapes(base, checks)
             return
-    pipeline = open_model(config.model, config.training, device, prompt_of_zeros=True)
+    pipeline = trainable_model(config.model, config.training, device, prompt_of_zeros=True)
     moving = trained_parameters(pipeline.denoiser)
     optimizer = make_optimizer(config.optimizer, list(moving.values()))
     yield (
