@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from focaldiffusion.config.data import DatasetOptions, Source
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.procedural import Procedural
 from focaldiffusion.data.procedural.lighting import Lighting
 from focaldiffusion.data.procedural.photographs import Photographs
@@ -37,7 +38,6 @@ from focaldiffusion.data.procedural.shapes import (
 )
 from focaldiffusion.data.procedural.textures import Material, Texture, plain
 from focaldiffusion.data.registry import open_dataset
-from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.scene import Scene
@@ -391,7 +391,7 @@ def test_focal_range_is_that_of_every_scene():
 def test_stacks_are_focused_over_the_working_range_of_each_scene():
     source = source_of()
     scene = Procedural(source)[4]
-    sample = simulate(scene, source, torch.Generator().manual_seed(0))
+    sample = photograph(scene, source, torch.Generator().manual_seed(0))
     near_m, far_m = scene.focal_range_m
     distances = sample.stack.focus_distances_m
     assert float(distances.min()) == pytest.approx(near_m, rel=1e-4)

@@ -11,7 +11,7 @@ from rooms import photographed, room, source
 from focaldiffusion.config.data import Transforms
 from focaldiffusion.data.batch import collate
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.data.simulation import simulate
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera, linear_to_srgb
@@ -76,7 +76,7 @@ def test_whatever_is_drawn_content_mask_depth_and_camera_agree_and_nan_stays_out
     assert torch.equal(moved.valid, moved.depth_m.isfinite())
 
     # What a loss would see: no NaN, and the same depth where it is valid.
-    stack = simulate(moved, source(options=RANDOM_LENS), generator)
+    stack = photograph(moved, source(options=RANDOM_LENS), generator)
     batch = collate([stack])
     assert batch.images.isfinite().all()
     assert batch.all_in_focus.isfinite().all()
@@ -199,7 +199,7 @@ def test_a_stack_without_camera_or_image_stays_so():
 
 
 def with_evidence(size: tuple[int, int] = (32, 48)) -> StackSample:
-    stack = simulate(room(size=size), source(), seeded())
+    stack = photograph(room(size=size), source(), seeded())
     estimate = estimate_depth(stack.stack, PSF()).mapped(torch.Tensor.clone)
     return replace(stack, estimate=estimate)
 

@@ -277,7 +277,7 @@ def _batches(
         num_workers=config.data.num_workers,
         device=accelerator.device,
         with_estimates=True,
-        known=None if kept is None else kept.find,
+        find_input=None if kept is None else kept.find,
     )
 
 

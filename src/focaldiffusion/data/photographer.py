@@ -22,7 +22,7 @@ _EXPONENTS_PER_OCTAVE = 8
 """A new exponent of the PSF costs as much as a frame; 33 of them are tabulated once and kept."""
 
 
-def simulate(scene: Scene, source: Source, generator: torch.Generator) -> StackSample:
+def photograph(scene: Scene, source: Source, generator: torch.Generator) -> StackSample:
     """Photograph a scene with a lens and a sweep drawn from what its source allows.
 
     Nothing that is drawn looks at the depth of the scene: it is focused at the distances, or over
