@@ -246,7 +246,7 @@ def test_the_page_tells_everything(page: str) -> None:
         "A Processor",
         "1 of 3 samples failed for argmax",
         "the frames are too dark to tell.",
-        "AbsRel over told focus distance / true one",
+        "AbsRel over reported focus distance / true one",
         "order=reversed",
         "best: one, AbsRel 0.100",
         f"worst: {EVIL}, AbsRel 0.500",

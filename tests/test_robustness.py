@@ -12,8 +12,9 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.evaluation.baselines import open_model
+from focaldiffusion.evaluation.photography import OraclePlanes, Photography
 from focaldiffusion.evaluation.prediction import reference_frame
-from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol
+from focaldiffusion.evaluation.protocol import Protocol
 from focaldiffusion.evaluation.robustness import CURVES, SUITES, VARIANTS
 from focaldiffusion.optics import Camera, linear_to_srgb
 from focaldiffusion.psf import PSF
@@ -31,9 +32,7 @@ SCENE = Scene(
     Camera(1000.0, 0.008, SIZE),
     "slant",
 )
-SIMULATED = Protocol(
-    "slants", "rgbd", "test", "about", focus_distances_m=PLANES_M, noise_std_lsb=1.0
-)
+SIMULATED = Protocol("slants", "rgbd", "test", "about", Photography(PLANES_M, noise_std_lsb=1.0))
 RECORDED = Protocol("recorded", "stacks", "test", "about")
 SHUFFLED = (3, 0, 4, 2, 1)
 """The listed order of the frames of STACK, which is not that of the sweep."""
@@ -262,7 +261,7 @@ def test_simulated_frames_are_photographed_anew_along_the_same_sweep() -> None:
 
 
 def test_oracle_planes_keep_their_ends() -> None:
-    oracle = replace(SIMULATED, focus_distances_m=OraclePlanes(5, (0.05, 0.95)))
+    oracle = replace(SIMULATED, photography=Photography(OraclePlanes(5, (0.05, 0.95))))
     own, more = (focus_m(simulated(f"frames={count}", oracle)) for count in (5, 8))
 
     assert len(more) == 8
@@ -332,7 +331,8 @@ def test_frames_are_magnified_along_the_sweep_about_the_optical_axis() -> None:
 
 
 def test_another_lens_blur_is_photographed_and_not_told() -> None:
-    gaussian = replace(SIMULATED, psf=PSF("gaussian")).sample(Single(SCENE), 0).stack
+    photography = replace(SIMULATED.photography, psf=PSF("gaussian"))
+    gaussian = replace(SIMULATED, photography=photography).sample(Single(SCENE), 0).stack
 
     stack = simulated("psf_exponent=2")
 
