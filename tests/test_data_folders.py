@@ -235,7 +235,8 @@ def test_real_path_traced_stacks(shared_data: Path) -> None:
 def test_a_real_stack_whose_frames_and_truth_lie_together(shared_data: Path) -> None:
     dataset = stacks(shared_data / "stacks", allow_missing=True)
     assert [dataset.name(index) for index in range(len(dataset))] == ["render_stone_gt"]
-    assert len(dataset.skipped) == 10
+    others = [path for path in (shared_data / "stacks").iterdir() if path.is_dir()]
+    assert len(dataset.skipped) == len(others) - 1
     sample = dataset[0]
     assert isinstance(sample, StackSample)
     assert sample.stack.axis == "order"

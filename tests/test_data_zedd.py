@@ -162,8 +162,8 @@ def test_a_bad_camera_matrix_is_named(tmp_path: Path) -> None:
     fixture.write(tmp_path, scenes=1)
     path = tmp_path / "val/val_0001/gt/K.txt"
     path.write_text("50 0\n0 50\n")
-    with pytest.raises(InputError, match=r"K\.txt: an array of \(2, 2\)"):
+    with pytest.raises(InputError, match=r"K\.txt: cannot be read as 3 x 3 numbers .*size 4"):
         ZEDD(source(tmp_path, "zedd"))[0]
     path.write_text("focal length 50 mm\n")
-    with pytest.raises(InputError, match=r"K\.txt: cannot be read as a camera matrix"):
+    with pytest.raises(InputError, match=r"K\.txt: cannot be read as 3 x 3 numbers"):
         ZEDD(source(tmp_path, "zedd"))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,12 +78,14 @@ class DepthFormat:
         scale_m: metres per unit; None where a file's numbers are metres by themselves, which
             those of a PNG, whole numbers, are not.
         shift_m: metres added to the scaled numbers.
+        largest_m: larger values mark unknown pixels, such as sky or saturation.
         kind: along the optical axis, or along each pixel's ray.
         bounds_m: nearest and farthest depth to believe; all where None.
     """
 
     scale_m: float | None = None
     shift_m: float = 0.0
+    largest_m: float = math.inf
     kind: Literal["planar", "ray"] = "planar"
     bounds_m: tuple[float, float] | None = None
 
@@ -90,10 +93,10 @@ class DepthFormat:
     def of(cls, options: DatasetOptions) -> DepthFormat:
         """What the configuration says."""
         return cls(
-            options.depth_scale,
-            options.depth_shift,
-            options.depth_kind or "planar",
-            options.depth_bounds,
+            scale_m=options.depth_scale,
+            shift_m=options.depth_shift,
+            kind=options.depth_kind or "planar",
+            bounds_m=options.depth_bounds,
         )
 
     def check(self, path: Path, place: str) -> None:
@@ -132,7 +135,7 @@ class DepthFormat:
                 "depth_scale: 0.001; or 1, if it is metres."
             )
         depth_m = values * (1.0 if self.scale_m is None else self.scale_m) + self.shift_m
-        known = values.isfinite() & (values != 0) & (depth_m > 0)
+        known = values.isfinite() & (values != 0) & (depth_m > 0) & (depth_m <= self.largest_m)
         return turned(depth_m.masked_fill(~known, torch.nan), turns)
 
     def planar(self, depth_m: Tensor, camera: Camera | None, source: str) -> Tensor:

@@ -21,10 +21,10 @@ import configparser
 from pathlib import Path
 
 from focaldiffusion.config.data import CameraDefaults, Source
-from focaldiffusion.data.cameras import sample_camera
-from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
+from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.assembly import SampleFiles
+from focaldiffusion.data.sets.files import samples_with_files
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.scene import Scene
@@ -51,7 +51,8 @@ class HCI:
 
     def __init__(self, source: Source) -> None:
         check_published(source, split_from="its folders", depth_kind="planar", depth_scale=1.0)
-        self._options = source.options
+        self._defaults = source.options.camera_defaults
+        self._depths = DepthFormat(1.0, bounds_m=source.options.depth_bounds)
         categories = ("additional", "stratified") if source.split == "train" else ("training",)
         self._folder = Roots.of(source.data_root).need(categories[0], remedy=_GET).parent
         names = []
@@ -60,8 +61,9 @@ class HCI:
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder. {_GET}")
             names += sorted(f"{category}/{p.name}" for p in folder.iterdir() if p.is_dir())
-        faults = {name: first_missing(self._files(name)) for name in names}
-        self._names, self.skipped = complete_samples(source, faults, self._folder, _GET)
+        self._names, self.skipped = samples_with_files(
+            source, names, self._files, self._folder, _GET
+        )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -70,19 +72,12 @@ class HCI:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
-        image_path, depth_path, parameters_path = self._files(self._names[index])
-        light = read_light(image_path)
-        size = (light.shape[1], light.shape[2])
-        depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds)
-        depth_m = depths.read(depth_path)
-        check_size(depth_path, depth_m, size, image_path)
-        depth_m = depths.planar(depth_m, None, str(depth_path))
-        camera = sample_camera(
-            size, _lens(parameters_path), self._options.camera_defaults, source=str(image_path)
+        image, depth, parameters = self._files(self._names[index])
+        return SampleFiles(str(image), depth, self._depths, image).scene(
+            _lens(parameters), self._defaults
         )
-        return Scene(light, depth_m, ~depth_m.isnan(), camera, str(image_path))
 
     def name(self, index: int) -> str:
         """Category and scene, such as training/boxes."""
@@ -102,7 +97,7 @@ def _lens(path: Path) -> CameraDefaults:
     """Focal length and sensor of a parameters.cfg.
 
     Raises:
-        InputError: not such a file, or a grid of views whose centre is another one.
+        InputError: another kind of file, or a grid of views with another centre.
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:

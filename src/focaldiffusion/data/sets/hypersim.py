@@ -22,6 +22,7 @@ from focaldiffusion.config.data import CameraDefaults, RootKind, Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size
 from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.files import without_frame
 from focaldiffusion.data.sets.image_plane import ImagePlane
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
@@ -86,13 +87,12 @@ class HyperSim:
                 missing = next((p for p in paths if p.name not in present[p.parent]), None)
                 if missing is None:
                     self._frames.append(frame)
-                elif source.allow_missing:
-                    self.skipped.append(f"{missing}: no such file; its frame is left out.")
                 else:
-                    raise InputError(
-                        f"{missing}: no such file. {SPLIT_CSV} lists it: get {scene} with the "
-                        f"download script of {_REPOSITORY}, or allow missing samples."
+                    remedy = (
+                        f"{SPLIT_CSV} lists it: get {scene} with the download script of "
+                        f"{_REPOSITORY}, or allow missing samples."
                     )
+                    self.skipped.append(without_frame(source, missing, remedy))
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -101,7 +101,7 @@ class HyperSim:
         """Read one frame.
 
         Raises:
-            InputError: a file that is not what it should be, or an incomplete camera.
+            InputError: an invalid file, or an incomplete camera.
         """
         scene, camera_name, frame = self._frames[index]
         light_path, distance_path, entity_path = self._paths(scene, camera_name, frame)

@@ -35,7 +35,7 @@ from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.files import samples_with_files
 from focaldiffusion.data.sets.published_stacks import (
     check_published_stacks,
     frames_on_grid,
@@ -81,8 +81,9 @@ class InfinigenDefocus:
             if listed.is_file()
             else sorted(path.name for path in self._folder.glob("*_[0-9]"))
         )
-        faults = {view: first_missing(self._paths(view)) for view in views}
-        self._views, self.skipped = complete_samples(source, faults, self._folder, _REMEDY)
+        self._views, self.skipped = samples_with_files(
+            source, views, self._paths, self._folder, _REMEDY
+        )
 
     def __len__(self) -> int:
         return len(self._views)
@@ -91,7 +92,7 @@ class InfinigenDefocus:
         """Read one view.
 
         Raises:
-            InputError: a file that is not what it should be, or a `Scene` without an aperture.
+            InputError: an invalid file, or a `Scene` without an aperture.
         """
         *frames, sharp, depth_path, camera_path = self._paths(self._views[index])
         source = f"Infinigen Defocus {self.name(index)}"

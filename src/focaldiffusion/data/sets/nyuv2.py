@@ -32,7 +32,7 @@ from focaldiffusion.config.data import CameraDefaults, Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.files import samples_with_files
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import srgb_to_linear
@@ -77,7 +77,7 @@ class NYUv2:
         layout = source.options.layout or "labeled"
         sync = layout == _SYNC
         check_published(
-            # In this layout the list is the split: what is checked is all the rest.
+            # In this layout the list is the split; everything else is checked.
             source.model_copy(update={"filelist": None}) if sync else source,
             split_from="splits.mat",
             depth_kind="planar",
@@ -94,8 +94,9 @@ class NYUv2:
         roots = Roots.of(source.data_root)
         if sync:
             self._pairs, folder = _listed_pairs(source, roots)
-            faults = {name: first_missing(pair) for name, pair in self._pairs.items()}
-            self._names, self.skipped = complete_samples(source, faults, folder, _GET_SYNC)
+            self._names, self.skipped = samples_with_files(
+                source, self._pairs, self._pairs.__getitem__, folder, _GET_SYNC
+            )
         else:
             self._mat = roots.need("nyu_depth_v2_labeled.mat", remedy=_GET)
             numbers = _official(roots.need("splits.mat", remedy=_GET), source)
@@ -109,7 +110,7 @@ class NYUv2:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
         if self._array is None:
             image_path, depth_path = self._pairs[self._names[index]]
@@ -161,7 +162,7 @@ class NYUv2:
 
 
 def _cropped(raster: Tensor) -> Tensor:
-    """What the projection mask shows of an image (3, H, W) or a map (H, W)."""
+    """The part of an image (3, H, W) or a map (H, W) inside the projection mask."""
     height, width = _CROPPED
     return raster[..., _TOP : _TOP + height, _LEFT : _LEFT + width].contiguous()
 
@@ -170,7 +171,7 @@ def _official(path: Path, source: Source) -> list[int]:
     """The numbers of the images of a split, counted from 1.
 
     Raises:
-        InputError: not such a file, or SciPy is not installed.
+        InputError: another kind of file, or SciPy is not installed.
     """
     try:
         from scipy.io import loadmat
@@ -198,10 +199,10 @@ def _rooms(path: Path, numbers: list[int]) -> list[_Image]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The labelled set in h5py, with its errors in words.
+    """The labelled set in h5py, with errors reported in words.
 
     Raises:
-        InputError: not such a file, or without what is read inside.
+        InputError: another kind of file, or one without the arrays.
     """
     import h5py
 
@@ -216,7 +217,7 @@ def _listed_pairs(source: Source, roots: Roots) -> tuple[dict[str, tuple[Path, P
     """Image and depth of each line of a list of BTS, by the image's name; and the list.
 
     Raises:
-        InputError: no list, or a line that is not image, depth and focal length.
+        InputError: no list, or a line without image, depth and focal length.
     """
     if source.filelist is None:
         raise InputError(f"{source.name}: layout sync needs a filelist, its split. {_GET_SYNC}")

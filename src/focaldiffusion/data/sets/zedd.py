@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults, Source
@@ -35,7 +34,7 @@ from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.files import first_missing, read_numbers, samples_with_files
 from focaldiffusion.data.sets.published_stacks import (
     check_published_stacks,
     frames_on_grid,
@@ -89,8 +88,9 @@ class ZEDD:
         self._runs = _read_runs(roots.need("metadata.txt", remedy=_REMEDY))
         self._folder = roots.need("val", remedy=_REMEDY)
         scenes = sorted(path.name for path in self._folder.glob("val_*"))
-        faults = {scene: first_missing(self._paths(scene)) for scene in scenes}
-        self._scenes, self.skipped = complete_samples(source, faults, self._folder, _REMEDY)
+        self._scenes, self.skipped = samples_with_files(
+            source, scenes, self._paths, self._folder, _REMEDY
+        )
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -99,7 +99,7 @@ class ZEDD:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be, or a `Scene` without an aperture.
+            InputError: an invalid file, or a `Scene` without an aperture.
         """
         *frames, sharp, depth_path, matrix_path = self._paths(self._scenes[index])
         source = f"ZEDD {self.name(index)}"
@@ -170,7 +170,7 @@ class ZEDDTest:
         """Read one stack.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
         scene = self._scenes[index]
         camera = _camera(
@@ -204,7 +204,7 @@ def _camera(
     source: str,
 ) -> Camera:
     """The lens at an aperture; at that of the defaults where `stop` is None."""
-    matrix = _read_matrix(matrix_path)
+    matrix = read_numbers(matrix_path, (3, 3))
     known = CameraDefaults(
         # Pixels are square to 0.2 %.
         focal_length_px=float(np.sqrt(matrix[0, 0] * matrix[1, 1])),
@@ -241,18 +241,3 @@ def _read_runs(path: Path) -> tuple[_Run, ...]:
             f"{path}: runs {[run.number for run in runs]}; expected 1 to {_RUNS}. Get it again."
         )
     return tuple(runs)
-
-
-def _read_matrix(path: Path) -> NDArray[np.float64]:
-    """The camera matrix of a text file, (3, 3).
-
-    Raises:
-        InputError: not nine numbers.
-    """
-    try:
-        matrix = np.loadtxt(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a camera matrix ({error}).") from error
-    if matrix.shape != (3, 3):
-        raise InputError(f"{path}: an array of {matrix.shape}; expected a camera matrix, (3, 3).")
-    return matrix
