@@ -53,7 +53,7 @@ def test_a_cache_holds_what_was_simulated(tmp_path):
         assert found.source == expected.source
         sample = mixed.draw(i).sample
         assert dataset.name(i) == f"{i:06d} rooms/room_{sample}"
-        assert dataset.scene(i) == f"house_{sample // 2}"
+        assert dataset.scene_name(i) == f"house_{sample // 2}"
 
 
 def test_the_index_says_how_the_stacks_were_made(tmp_path):

@@ -107,7 +107,7 @@ def test_no_scene_of_val_or_test_is_in_train_in_any_list_that_is_shipped(tmp_pat
     scenes: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for path in LISTS:
         dataset = shipped(tmp_path, path)
-        found = {dataset.scene(index) for index in range(len(dataset))}
+        found = {dataset.scene_name(index) for index in range(len(dataset))}
         scenes[path.stem.rpartition("_")[2]] |= found
     assert all(scenes.values())
     assert scenes["train"].isdisjoint(scenes["val"] | scenes["test"])
@@ -419,7 +419,7 @@ def test_names_and_scenes(root: Path) -> None:
     names = [dataset.name(index) for index in range(len(dataset))]
     absolute = str(root / "aif.png")
     assert names == ["room/stack", "room/stack (line 2)", "first", absolute, "aif.png"]
-    scenes = [dataset.scene(index) for index in range(len(dataset))]
+    scenes = [dataset.scene_name(index) for index in range(len(dataset))]
     assert scenes == ["room", "room", "kitchen", absolute, "aif.png"]
     with pytest.raises(InputError, match=r"list\.jsonl:2: another sample is called first too"):
         listed(root, rgbd(name="first"), rgbd(name="first"))

@@ -44,7 +44,7 @@ def test_rgbd_has_metres_light_and_the_principal_point_at_halves(tmp_path: Path)
     (tmp_path / "notes.txt").touch()
     dataset = rgbd(tmp_path)
     assert [dataset.name(index) for index in range(2)] == ["room_2", "room_10"]
-    assert dataset.scene(1) == "room_10"
+    assert dataset.scene_name(1) == "room_10"
     scene = pickle.loads(pickle.dumps(dataset))[0]
     assert isinstance(scene, Scene)
     assert scene.size == SIZE
@@ -149,7 +149,7 @@ def test_options_that_cannot_apply_to_a_folder(tmp_path: Path, kind: str) -> Non
 def test_a_stack_with_its_truth(tmp_path: Path, together: bool) -> None:
     (stack_fixture.write_together if together else stack_fixture.write)(tmp_path / "room_1")
     dataset = pickle.loads(pickle.dumps(stacks(tmp_path)))
-    assert (dataset.name(0), dataset.scene(0), len(dataset)) == ("room_1", "room_1", 1)
+    assert (dataset.name(0), dataset.scene_name(0), len(dataset)) == ("room_1", "room_1", 1)
     sample = dataset[0]
     assert isinstance(sample, StackSample)
     truth = stack_fixture.scene()

@@ -362,7 +362,7 @@ def test_scenes_are_the_same_in_any_order_and_process():
 
 def test_splits_share_no_scene():
     train, val, test = (Procedural(source_of(split)) for split in ("train", "val", "test"))
-    names = {dataset.scene(index) for dataset in (train, val, test) for index in range(50)}
+    names = {dataset.scene_name(index) for dataset in (train, val, test) for index in range(50)}
     assert len(names) == 150
     depths = [dataset[0].depth_m for dataset in (train, val, test)]
     assert not any(torch.equal(a, b) for a, b in pairwise([*depths, depths[0]]))

@@ -40,7 +40,7 @@ def greys(images: torch.Tensor) -> torch.Tensor:
 def test_a_stack_has_nine_frames_of_one_aperture_near_to_far(root: Path) -> None:
     dataset = open_dataset(source(root, "zedd"))
     assert [dataset.name(i) for i in range(len(dataset))] == ["val/val_0001", "val/val_0002"]
-    assert [dataset.scene(i) for i in range(len(dataset))] == ["val_0001", "val_0002"]
+    assert [dataset.scene_name(i) for i in range(len(dataset))] == ["val_0001", "val_0002"]
     sample = pickle.loads(pickle.dumps(dataset))[1]
     assert isinstance(sample, StackSample)
     assert sample.stack.focus_distances_m is not None

@@ -58,7 +58,7 @@ class Single:
     def name(self, index: int) -> str:
         return "slant"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         return "slant"
 
 

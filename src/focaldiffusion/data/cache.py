@@ -115,7 +115,7 @@ class Cache:
         position = self._positions[index]
         return f"{position:06d} {self._samples[position]['name']}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The physical scene that was photographed."""
         return self._samples[self._positions[index]]["scene"]
 
@@ -158,7 +158,7 @@ def _index(mixture: Mixture, count: int, with_evidence: bool) -> dict[str, Any]:
     for draw in map(mixture.draw, range(count)):
         dataset, source = mixture.datasets[draw.source], mixture.sources[draw.source]
         name = f"{source.name}/{dataset.name(draw.sample)}"
-        samples.append({"name": name, "scene": dataset.scene(draw.sample)})
+        samples.append({"name": name, "scene": dataset.scene_name(draw.sample)})
     return {
         "format": _FORMAT,
         "focaldiffusion": __version__,

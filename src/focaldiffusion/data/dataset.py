@@ -77,6 +77,6 @@ class Dataset(Protocol):
         """What tells the sample from the others of its data set, such as its relative path."""
         ...
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The physical scene of the sample. No scene is in two splits."""
         ...

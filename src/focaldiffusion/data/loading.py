@@ -25,9 +25,9 @@ from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
 
 T = TypeVar("T")
-MakeInput = Callable[[Any, Sequence[Draw]], T]
+_MakeInput = Callable[[Any, Sequence[Draw]], T]
 """Turns a `StackBatch`, or an input found in a cache, and its draws into a network input."""
-FindInput = Callable[[Sequence[Draw]], Any]
+_FindInput = Callable[[Sequence[Draw]], Any]
 """Finds the cached input for some draws, an object with a method `to(device)`; None on a miss."""
 
 
@@ -66,12 +66,12 @@ def prepared(
     mixture: Mixture,
     positions: Sequence[int],
     batch_size: int,
-    make_input: MakeInput[T],
+    make_input: _MakeInput[T],
     *,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
     with_estimates: bool = False,
-    find_input: FindInput | None = None,
+    find_input: _FindInput | None = None,
 ) -> Iterator[T]:
     """Read, vary, photograph and collate the samples at these positions, in their order.
 
@@ -133,8 +133,8 @@ class _Reader:
     mixture: Mixture
     finishes: bool
     with_estimates: bool
-    make_input: MakeInput[Any]
-    find_input: FindInput | None = None
+    make_input: _MakeInput[Any]
+    find_input: _FindInput | None = None
 
     def __getitem__(self, positions: Sequence[int]) -> Any:
         try:

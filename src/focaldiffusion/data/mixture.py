@@ -16,8 +16,8 @@ from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 
 Indices = NDArray[np.int64]
-Purpose = Literal["transforms", "simulation", "flow"]
-PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+_Purpose = Literal["transforms", "simulation", "flow"]
+_PURPOSES: tuple[_Purpose, ...] = get_args(_Purpose)
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Draw:
     sample: int
     seed: tuple[int, ...]
 
-    def generator(self, purpose: Purpose) -> torch.Generator:
+    def generator(self, purpose: _Purpose) -> torch.Generator:
         """A CPU generator; one for each purpose, so that none depends on what another draws."""
-        sequence = np.random.SeedSequence((*self.seed, PURPOSES.index(purpose)))
+        sequence = np.random.SeedSequence((*self.seed, _PURPOSES.index(purpose)))
         state = sequence.generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0]))
 
@@ -100,7 +100,7 @@ class Mixture:
 
     def scenes(self, source: int) -> frozenset[str]:
         """The physical scenes of all samples that are used of a source."""
-        return frozenset(map(self.datasets[source].scene, self._used[source].tolist()))
+        return frozenset(map(self.datasets[source].scene_name, self._used[source].tolist()))
 
     def draw(self, position: int) -> Draw:
         """What a position, counted from the start of the run, holds."""

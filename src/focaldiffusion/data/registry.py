@@ -8,7 +8,7 @@ from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import Dataset
 from focaldiffusion.errors import InputError, is_unknown
 
-DATASETS = {
+_DATASETS = {
     "cache": "cache:Cache",
     "ddff12": "sets.ddff12:DDFF12",
     "diode": "sets.diode:DIODE",
@@ -36,12 +36,12 @@ def open_dataset(source: Source) -> Dataset:
     Raises:
         InputError: an unknown `dataset_type`, or files that are missing.
     """
-    if source.dataset_type not in DATASETS:
+    if source.dataset_type not in _DATASETS:
         raise InputError(
             f"{source.name}: dataset_type {source.dataset_type!r} "
-            f"{is_unknown(source.dataset_type, DATASETS)}"
+            f"{is_unknown(source.dataset_type, _DATASETS)}"
         )
-    module, name = DATASETS[source.dataset_type].split(":")
+    module, name = _DATASETS[source.dataset_type].split(":")
     dataset: Dataset = getattr(importlib.import_module(f"focaldiffusion.data.{module}"), name)(
         source
     )

@@ -18,7 +18,7 @@ from focaldiffusion.scene import Scene
 
 SCENES = 1_000_000
 """Of each split: as good as endless, but a data set has a length. `max_samples` limits it."""
-DEFAULT_SIZE = (384, 512)
+_DEFAULT_SIZE = (384, 512)
 """(height, width) where the source names no `image_size`."""
 
 _SEED = 20251
@@ -56,7 +56,7 @@ class Procedural:
         source, options = self._source, self._source.options
         scene = make_scene(
             (_SEED, SPLITS.index(source.split), index),
-            source.image_size or DEFAULT_SIZE,
+            source.image_size or _DEFAULT_SIZE,
             working_range_m=source.focal_range,
             draw_photograph=self._photographs,
         )
@@ -77,6 +77,6 @@ class Procedural:
         """The split and the number of the scene."""
         return f"{self._source.split} {index}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """A scene of its own for every sample: no two splits share a seed."""
         return self.name(index)

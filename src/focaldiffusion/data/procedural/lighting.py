@@ -13,7 +13,7 @@ from focaldiffusion.data.procedural.rays import Rays, around
 from focaldiffusion.data.procedural.shapes import Body, Card, Plane
 from focaldiffusion.data.procedural.vectors import Vector3, beyond, cross, unit
 
-MAX_CASTERS = 16
+_MAX_CASTERS = 16
 """Bodies that throw a shadow, the largest to the eye: each costs a pass over the points."""
 
 _SHADOW_REACH = 8.0
@@ -146,7 +146,7 @@ def _unblocked(
         (index for index, body in enumerate(bodies) if body.casts_shadow),
         key=lambda index: -bodies[index].radius_m / bodies[index].centre_m[2],
     )
-    for index in casters[:MAX_CASTERS]:
+    for index in casters[:_MAX_CASTERS]:
         body, radius = bodies[index], bodies[index].radius_m
         shadow_end = beyond(body.centre_m, lighting.towards, -_SHADOW_REACH * radius)
         window = rays.window(around([(body.centre_m, radius), (shadow_end, radius)]))

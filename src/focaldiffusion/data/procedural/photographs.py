@@ -16,8 +16,8 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import read_image
 from focaldiffusion.optics import srgb_to_linear
 
-LONG_SIDE_PX = 384
-KEPT = 128
+_LONG_SIDE_PX = 384
+_KEPT = 128
 """Photographs that each process keeps: 75 MB."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -62,12 +62,12 @@ class Photographs:
         return picture[:, top : top + rows, left : left + columns]
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=_KEPT)
 def _read(path: Path) -> Tensor:
-    """A photograph, reduced to `LONG_SIDE_PX`: (3, h, w) linear light, half precision."""
+    """A photograph, reduced to `_LONG_SIDE_PX`: (3, h, w) linear light, half precision."""
     srgb = read_image(path)
     height, width = srgb.shape[:2]
-    scale = min(1.0, LONG_SIDE_PX / max(height, width))
+    scale = min(1.0, _LONG_SIDE_PX / max(height, width))
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     # Reduced before it is linear, which is not how light averages, but takes half the time.
     small = torch.from_numpy(cv2.resize(srgb, size, interpolation=cv2.INTER_AREA))

@@ -269,9 +269,9 @@ def _lamp(studio: Studio) -> None:
     studio.place(Ellipsoid(), centre, axes, (radius, radius, radius), shining, casts_shadow=False)
 
 
-Group = Callable[[Studio], None]
-_ON_GROUND: tuple[Group, ...] = (_things, _things, _things, _pile, _table, _table, _papers, _grass)
-_ANYWHERE: tuple[Group, ...] = (
+_Group = Callable[[Studio], None]
+_ON_GROUND: tuple[_Group, ...] = (_things, _things, _things, _pile, _table, _table, _papers, _grass)
+_ANYWHERE: tuple[_Group, ...] = (
     _on_walls,
     _cards,
     _cards,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from focaldiffusion.data.procedural.vectors import Vector3
 
-Bounds = tuple[float, float, float, float]
+_Bounds = tuple[float, float, float, float]
 """Slopes of rays: left, right, top, bottom."""
 
 CORNERS_PX = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
@@ -36,7 +36,7 @@ class Rays(Protocol):
         """1 / focal length in pixels."""
         ...
 
-    def window(self, bounds: Bounds | None) -> tuple[slice, slice]:
+    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
         """At least the rays within bounds, or all."""
         ...
 
@@ -68,7 +68,7 @@ class Grid:
         y = torch.arange(height, device=self.device, dtype=torch.float32) + (0.5 - height / 2)
         return x[None] * self.pixel_slope, y[:, None] * self.pixel_slope
 
-    def window(self, bounds: Bounds | None) -> tuple[slice, slice]:
+    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
         """The pixels within bounds in slopes, and a few more."""
         if bounds is None:
             return slice(None), slice(None)
@@ -114,7 +114,7 @@ class EdgeRays:
         """That of the grid."""
         return self.grid.pixel_slope
 
-    def window(self, bounds: Bounds | None) -> tuple[slice, slice]:
+    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
         """The rays of the rows within bounds in slopes."""
         height, _ = self.grid.image_size
         start, stop, _ = self.grid.window(bounds)[0].indices(height)
@@ -122,7 +122,7 @@ class EdgeRays:
         return slice(int(ends[0]), int(ends[1])), slice(None)
 
 
-def around(balls: Iterable[tuple[Vector3, float]]) -> Bounds | None:
+def around(balls: Iterable[tuple[Vector3, float]]) -> _Bounds | None:
     """What balls (centre, radius) and all between them is seen within; None for anywhere."""
     xs, ys = [], []
     for (x, y, z), radius in balls:

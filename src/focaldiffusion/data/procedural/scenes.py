@@ -24,13 +24,13 @@ WORKING_RANGE_M = (0.1, 50.0)
 """The working ranges of scenes lie between."""
 CONTENT = (1 / 1.3, 2.0)
 """Nearest and farthest depth of anything, in units of the ends of the working range."""
-FOCAL_LENGTH_WIDTHS = (0.7, 2.5)
+_FOCAL_LENGTH_WIDTHS = (0.7, 2.5)
 """Focal length in image widths: fields of view from 71 to 23 degrees."""
 BLUR_PX_AT_512 = (4.0, 60.0)
 """Blur diameter at one end of the working range when focused at the other, at 512 px width."""
-STENCIL_SHARE = 0.25
+_STENCIL_SHARE = 0.25
 """Scenes on which the light falls as through a window or foliage: edges that are not of depth."""
-SWEPT_TO_THE_END = 0.5
+_SWEPT_TO_THE_END = 0.5
 """Scenes whose sweep ends on what closes them: many photographers turn the ring until the
 background is sharp. The others leave it at any distance behind."""
 LARGEST_APERTURE = 0.125
@@ -66,11 +66,11 @@ def make_scene(
     height, width = image_size
     near_m, far_m = working_range_m or _working_range_m(rng)
     sweep_dpt = 1 / near_m - 1 / far_m
-    focal_length_px = width * log_uniform(rng, *FOCAL_LENGTH_WIDTHS)
+    focal_length_px = width * log_uniform(rng, *_FOCAL_LENGTH_WIDTHS)
     blur_px = log_uniform(rng, *BLUR_PX_AT_512) * width / 512
     aperture_m = min(blur_px / (sweep_dpt * focal_length_px), LARGEST_APERTURE * near_m)
     camera = Camera(focal_length_px, aperture_m, image_size)
-    beyond_dpt = 0.0 if chance(rng, SWEPT_TO_THE_END) else log_uniform(rng, 0.02, 1) * sweep_dpt
+    beyond_dpt = 0.0 if chance(rng, _SWEPT_TO_THE_END) else log_uniform(rng, 0.02, 1) * sweep_dpt
     view = View(
         half_width=width / (2 * focal_length_px),
         half_height=height / (2 * focal_length_px),
@@ -125,7 +125,7 @@ def _lighting(studio: Studio) -> Lighting:
         lamp_colour=_tinted(rng, near),
         lamp_reach_m=lamp[2] * view.half_width,
         corner_m=rng.uniform(0, 0.5) * view.half_width / view.dioptres(1.0),
-        stencil=studio.new_outline().outline if chance(rng, STENCIL_SHARE) else None,
+        stencil=studio.new_outline().outline if chance(rng, _STENCIL_SHARE) else None,
         stencil_m=studio.size_m(1 / view.dioptres(1.0), 0.2, 1.5),
     )
 

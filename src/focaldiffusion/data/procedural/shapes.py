@@ -18,9 +18,9 @@ from torch.nn import functional
 from focaldiffusion.data.procedural.textures import Material
 from focaldiffusion.data.procedural.vectors import Axes, Vector3
 
-Vector = tuple[Any, Any, Any]
+_Vector = tuple[Any, Any, Any]
 Span = tuple[Tensor, Tensor]
-Surface = tuple[Vector, tuple[Tensor, Tensor]]
+Surface = tuple[_Vector, tuple[Tensor, Tensor]]
 
 _TINY = 1e-12  # keeps a ray along a face from dividing zero by zero
 
@@ -28,14 +28,14 @@ _TINY = 1e-12  # keeps a ray along a face from dividing zero by zero
 class Form(Protocol):
     """A shape in its own frame, about its own centre, of given half sizes along its axes [m]."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """The multiples of `ray` after which it enters and leaves.
 
         Where it misses, it leaves before it enters.
         """
         ...
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """Normal (any length, either side) and texture coordinates [m] at points on the surface."""
         ...
 
@@ -43,12 +43,12 @@ class Form(Protocol):
 class Box:
     """A cuboid."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         spans = [_slab(*axis) for axis in zip(origin, ray, half_m, strict=True)]
         return _common(_common(spans[0], spans[1]), spans[2])
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         share = torch.stack([p.abs() / h for p, h in zip(point, half_m, strict=True)])
         axis = share.argmax(0)
@@ -61,14 +61,14 @@ class Box:
 class Ellipsoid:
     """A sphere, stretched."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         return _quadric(
             [o / h for o, h in zip(origin, half_m, strict=True)],
             [r / h for r, h in zip(ray, half_m, strict=True)],
         )
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         x, y, z = (p / h for p, h in zip(point, half_m, strict=True))
         u = torch.atan2(x, z) * half_m[0]
@@ -79,7 +79,7 @@ class Ellipsoid:
 class Cylinder:
     """A cylinder along its second axis, with flat ends."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         side = _quadric(
             [origin[0] / half_m[0], origin[2] / half_m[2]],
@@ -87,7 +87,7 @@ class Cylinder:
         )
         return _common(side, _slab(origin[1], ray[1], half_m[1]))
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         x, y, z = (p / h for p, h in zip(point, half_m, strict=True))
         at_end = y * y > x * x + z * z
@@ -103,12 +103,12 @@ class Cylinder:
 class Plane:
     """The unbounded plane across its third axis."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         at = -origin[2] / ray[2]
         return at, at
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         return (0.0, 0.0, torch.ones_like(point[2])), (point[0], point[1])
 
@@ -123,7 +123,7 @@ class Card:
 
     outline: Tensor | None = None
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`. As a shadow sees it, the sheet is thickest far from its edges."""
         at = -origin[2] / (ray[2] + _TINY)
         u = (origin[0] + at * ray[0]) / half_m[0]
@@ -140,7 +140,7 @@ class Card:
             inside = torch.minimum(inside, field.reshape(u.shape))
         return at, at + min(half_m[0], half_m[1]) * inside
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         return Plane().surface(point, half_m)
 
@@ -161,12 +161,12 @@ class Relief:
     height: Tensor
     half_view: tuple[float, float]
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         at = 1 / self.inverse_depth_dpt(*torch.broadcast_tensors(ray[0], ray[1]))
         return at, at
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`.
 
         The surface q(x, y) in slopes has the normal (q_x, q_y, q - x q_x - y q_y), as a plane has.
@@ -224,11 +224,11 @@ class Body:
         """Half its extent along the optical axis, of the box around it."""
         return sum(abs(axis[2]) * half for axis, half in zip(self.axes, self.half_m, strict=True))
 
-    def span(self, origin: Vector, ray: Vector) -> Span:
+    def span(self, origin: _Vector, ray: _Vector) -> Span:
         """`Form.span` of rays in camera coordinates."""
         return self.form.span(self.local(origin), self._turned(ray), self.half_m)
 
-    def surface(self, point: Vector) -> Surface:
+    def surface(self, point: _Vector) -> Surface:
         """`Form.surface` at points in camera coordinates; the normal is, too."""
         (a, b, c), coordinates = self.form.surface(self.local(point), self.half_m)
         first, second, third = self.axes
@@ -238,7 +238,7 @@ class Body:
             a * first[2] + (b * second[2] + c * third[2]),
         ), coordinates
 
-    def local(self, point: Vector) -> Vector:
+    def local(self, point: _Vector) -> _Vector:
         """A point in the body's frame."""
         x, y, z = (p - c for p, c in zip(point, self.centre_m, strict=True))
         return self._turned((x, y, z))
@@ -263,7 +263,7 @@ class Body:
             ys.append(corner[1] / corner[2])
         return min(xs), max(xs), min(ys), max(ys)
 
-    def _turned(self, vector: Vector) -> Vector:
+    def _turned(self, vector: _Vector) -> _Vector:
         x, y, z = vector
         turned = tuple(a[0] * x + (a[1] * y + a[2] * z) for a in self.axes)
         return turned  # type: ignore[return-value]

@@ -16,12 +16,12 @@ from focaldiffusion.data.procedural.shapes import Body, Card, Cylinder, Form
 from focaldiffusion.data.procedural.textures import Material, Texture, plain
 from focaldiffusion.data.procedural.vectors import Axes, Vector3, across, beyond, floats, unit
 
-PLAIN_SHARE = 0.35
+_PLAIN_SHARE = 0.35
 """Materials of one colour: where the evidence is empty and a network has to complete."""
-PHOTOGRAPH_SHARE = 0.5
+_PHOTOGRAPH_SHARE = 0.5
 """Of the other materials, where there are photographs; the rest is drawn."""
-GLOSSY_SHARE = 0.35
-MAX_BODIES = 140
+_GLOSSY_SHARE = 0.35
+_MAX_BODIES = 140
 
 DrawPhotograph = Callable[[np.random.Generator], Tensor]
 """A photograph (3, h, w), linear light."""
@@ -152,7 +152,7 @@ class Studio:
         body = Body(form, centre, (first, second, third), half, material, texel_m, casts_shadow)
         endless = math.isinf(body.radius_m)
         too_near = not endless and centre_m[2] - body.depth_extent_m < self.view.nearest_m
-        if not too_near and min(half[:2]) > 0 and len(self.bodies) < MAX_BODIES:
+        if not too_near and min(half[:2]) > 0 and len(self.bodies) < _MAX_BODIES:
             self.bodies.append(body)
 
     def place_rod(
@@ -167,12 +167,12 @@ class Studio:
 
     def _new_material(self) -> Material:
         rng = self.rng
-        if chance(rng, PLAIN_SHARE):
+        if chance(rng, _PLAIN_SHARE):
             texture = plain(colour(rng), self.device)
-        elif self._draw_photograph is not None and chance(rng, PHOTOGRAPH_SHARE):
+        elif self._draw_photograph is not None and chance(rng, _PHOTOGRAPH_SHARE):
             texture = Texture(self._draw_photograph(rng).to(self.device))
         else:
             texture = Texture(torch.from_numpy(pattern(rng)).to(self.device))
-        if not chance(rng, GLOSSY_SHARE):
+        if not chance(rng, _GLOSSY_SHARE):
             return Material(texture)
         return Material(texture, log_uniform(rng, 0.03, 3), log_uniform(rng, 8, 300))

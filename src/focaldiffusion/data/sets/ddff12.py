@@ -148,7 +148,7 @@ class DDFF12:
         """Split and place in its arrays."""
         return f"{self._split}/{index:03d}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """Split and number of the scene; the file does not name it."""
         return f"{self._split}/scene_{index // _STACKS_PER_SCENE}"
 

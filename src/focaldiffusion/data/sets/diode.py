@@ -83,7 +83,7 @@ class DIODE:
         """Path without suffix below the folder of the split."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The place, such as indoors/scene_00019, which was scanned from several points."""
         return "/".join(self._names[index].split("/")[:2])
 

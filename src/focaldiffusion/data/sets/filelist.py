@@ -115,7 +115,7 @@ class FileList:
         """The name that the list gives, or the listed path of the image or the frames."""
         return self._items[index].name
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene that the list gives, or the first folder of the listed path.
 
         A path without folders, or an absolute one, is a scene of its own.

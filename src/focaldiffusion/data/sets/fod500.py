@@ -92,7 +92,7 @@ class FoD500:
         """The six digits that its files begin with."""
         return self._samples[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The sample."""
         return self._samples[index]
 

@@ -80,7 +80,7 @@ class HAMMER:
         """Sequence and frame, such as scene12_traj1_1/000000."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The table, such as scene12, for all trajectories, with and without its objects."""
         return self._names[index].partition("_")[0]
 

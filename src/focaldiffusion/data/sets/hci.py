@@ -83,7 +83,7 @@ class HCI:
         """Category and scene, such as training/boxes."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The light field, such as boxes."""
         return self._names[index].partition("/")[2]
 

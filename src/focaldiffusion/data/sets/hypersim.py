@@ -29,12 +29,12 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import read_image
 from focaldiffusion.scene import Scene
 
-SPLIT_CSV = "metadata_images_split_scene_v1.csv"
-CAMERA_CSV = "metadata_camera_parameters.csv"
+_SPLIT_CSV = "metadata_images_split_scene_v1.csv"
+_CAMERA_CSV = "metadata_camera_parameters.csv"
 _REPOSITORY = "https://github.com/apple/ml-hypersim"
 _SOURCES = {
-    SPLIT_CSV: f"{_REPOSITORY}/blob/main/evermotion_dataset/analysis/{SPLIT_CSV}",
-    CAMERA_CSV: f"{_REPOSITORY}/blob/main/contrib/mikeroberts3000/{CAMERA_CSV}",
+    _SPLIT_CSV: f"{_REPOSITORY}/blob/main/evermotion_dataset/analysis/{_SPLIT_CSV}",
+    _CAMERA_CSV: f"{_REPOSITORY}/blob/main/contrib/mikeroberts3000/{_CAMERA_CSV}",
 }
 _DISPLAY_GAMMA = 2.2
 _BRIGHT = 0.8**_DISPLAY_GAMMA
@@ -64,7 +64,7 @@ class HyperSim:
     def __init__(self, source: Source) -> None:
         check_published(
             source,
-            split_from=SPLIT_CSV,
+            split_from=_SPLIT_CSV,
             depth_kind="ray",
             depth_scale=1.0,
             layouts=("hdf5", "preview"),
@@ -73,8 +73,8 @@ class HyperSim:
         self._options = source.options
         self._preview = source.options.layout == "preview"
         roots = Roots.of(source.data_root)
-        listed, self.excluded = _published_frames(_table(roots, SPLIT_CSV), source.split)
-        self._cameras = _cameras(_table(roots, CAMERA_CSV), {scene for scene, _, _ in listed})
+        listed, self.excluded = _published_frames(_table(roots, _SPLIT_CSV), source.split)
+        self._cameras = _cameras(_table(roots, _CAMERA_CSV), {scene for scene, _, _ in listed})
         self._folders: dict[tuple[str, str], tuple[Path, Path]] = {}
         self._frames: list[tuple[str, str, int]] = []
         for (scene, camera), frames in groupby(sorted(listed), key=lambda frame: frame[:2]):
@@ -89,7 +89,7 @@ class HyperSim:
                     self._frames.append(frame)
                 else:
                     remedy = (
-                        f"{SPLIT_CSV} lists it: get {scene} with the download script of "
+                        f"{_SPLIT_CSV} lists it: get {scene} with the download script of "
                         f"{_REPOSITORY}, or allow missing samples."
                     )
                     self.skipped.append(without_frame(source, missing, remedy))
@@ -137,7 +137,7 @@ class HyperSim:
         scene, camera, frame = self._frames[index]
         return f"{scene}/{camera}/frame.{frame:04d}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene; the official split never divides one."""
         return self._frames[index][0]
 
@@ -246,7 +246,7 @@ def _cameras(path: Path, scenes: set[str]) -> dict[str, NDArray[np.float64]]:
     }
     if unknown := sorted(scenes - cameras.keys()):
         raise InputError(
-            f"{path}: has no camera for {unknown[0]}. Download it again: {_SOURCES[CAMERA_CSV]}"
+            f"{path}: has no camera for {unknown[0]}. Download it again: {_SOURCES[_CAMERA_CSV]}"
         )
     return cameras
 

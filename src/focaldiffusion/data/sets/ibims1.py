@@ -84,7 +84,7 @@ class IBims1:
         """Kind of room and number, such as corridor_01."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The image: which images show the same room is not published."""
         return self._names[index]
 

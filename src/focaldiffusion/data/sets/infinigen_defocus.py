@@ -123,7 +123,7 @@ class InfinigenDefocus:
         """Scene and view, as the folder is named."""
         return self._views[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene; up to five views share one."""
         return self._views[index].rpartition("_")[0]
 

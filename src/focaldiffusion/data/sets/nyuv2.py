@@ -145,7 +145,7 @@ class NYUv2:
         """The number of a labelled image, counted from 1, or the path of a frame."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The room, such as kitchen_0004."""
         if self._array is None:
             return Path(self._names[index]).parent.as_posix()

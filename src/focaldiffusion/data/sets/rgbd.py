@@ -30,7 +30,7 @@ _Positive = Annotated[float, Field(gt=0)]
 _LARGEST_DIFFERENCE = 0.01
 
 
-class Intrinsics(Section):
+class _Intrinsics(Section):
     """The content of a `camera.json`: a pinhole in pixels, whose pixel centres are integers."""
 
     model_config = ConfigDict(strict=True)
@@ -119,7 +119,7 @@ class RGBD:
                 not known.
         """
         path, files = self._scenes[self._names[index]]
-        intrinsics = read_intrinsics(path)
+        intrinsics = _read_intrinsics(path)
         scene = files.scene(
             CameraDefaults(focal_length_px=math.sqrt(intrinsics.fx * intrinsics.fy)),
             self._defaults,
@@ -137,12 +137,12 @@ class RGBD:
         """The name of the folder."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The name of the folder."""
         return self._names[index]
 
 
-def read_intrinsics(path: Path) -> Intrinsics:
+def _read_intrinsics(path: Path) -> _Intrinsics:
     """Read a `camera.json`.
 
     Raises:
@@ -156,10 +156,10 @@ def read_intrinsics(path: Path) -> Intrinsics:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected an object in braces.")
     for name in content:
-        if name not in Intrinsics.model_fields:
-            raise InputError(f"{path}: field {name!r} {is_unknown(name, Intrinsics.model_fields)}")
+        if name not in _Intrinsics.model_fields:
+            raise InputError(f"{path}: field {name!r} {is_unknown(name, _Intrinsics.model_fields)}")
     try:
-        intrinsics = Intrinsics.model_validate(content)
+        intrinsics = _Intrinsics.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error)}") from None
     if abs(intrinsics.fx / intrinsics.fy - 1) > _LARGEST_DIFFERENCE:

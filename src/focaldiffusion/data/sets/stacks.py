@@ -89,6 +89,6 @@ class Stacks:
         """The name of the folder."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The name of the folder."""
         return self._names[index]

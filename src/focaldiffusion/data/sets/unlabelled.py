@@ -68,6 +68,6 @@ class Unlabelled:
         """The name of the folder."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The name of the folder, as in `stacks`."""
         return self._names[index]

@@ -135,7 +135,7 @@ class VirtualKITTI:
         drive, frame = self._frames[index]
         return f"{drive.scene}/{drive.variation}/{drive.camera}/{frame:05d}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene, in all weathers, directions of view and cameras."""
         return self._frames[index][0].scene
 

@@ -125,7 +125,7 @@ class ZEDD:
         """Split and scene."""
         return f"val/{self._scenes[index]}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene; each was captured once."""
         return self._scenes[index]
 
