@@ -61,7 +61,7 @@ def test_rgbd_depth_may_be_millimetres_in_a_png(tmp_path: Path) -> None:
     millimetres = np.full(SIZE, 2500, np.uint16)
     millimetres[0, 0] = 0
     Image.fromarray(millimetres).save(tmp_path / "room" / "depth.png")
-    with pytest.raises(InputError, match=r"rgbd_test: depth\.png holds whole numbers, and nothing"):
+    with pytest.raises(InputError, match=r"rgbd_test: depth\.png holds whole numbers of unknown"):
         rgbd(tmp_path)
     scene = rgbd(tmp_path, depth_scale=0.001, depth_shift=0.5)[0]
     assert not scene.valid[0, 0]

@@ -1,4 +1,4 @@
-"""The data sets by name: adding one is one file and one line here."""
+"""The data sets by name. A new one is one file and one line here."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _DATASETS = {
     "virtual_kitti": "sets.virtual_kitti:VirtualKITTI",
     "zedd": "sets.zedd:ZEDD",
 }
-"""dataset_type → module below this package, and class; each class is built from a `Source`."""
+"""Module below this package, and class, of each dataset_type; a `Source` constructs it."""
 
 
 def open_dataset(source: Source) -> Dataset:
     """The data set of a source: its split, its options.
 
     Raises:
-        InputError: an unknown `dataset_type`, or files that are missing.
+        InputError: an unknown `dataset_type`, or missing files.
     """
     if source.dataset_type not in _DATASETS:
         raise InputError(

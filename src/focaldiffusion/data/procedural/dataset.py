@@ -17,7 +17,7 @@ from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.scene import Scene
 
 SCENES = 1_000_000
-"""Of each split: as good as endless, but a data set has a length. `max_samples` limits it."""
+"""Scenes per split: practically endless, but a data set has a length. `max_samples` limits it."""
 _DEFAULT_SIZE = (384, 512)
 """(height, width) where the source names no `image_size`."""
 
@@ -25,12 +25,12 @@ _SEED = 20251
 
 
 class Procedural:
-    """Scenes that are made when they are read, at the `image_size` of the source.
+    """Scenes generated when they are read, at the `image_size` of the source.
 
     Scene i of a split is the same in every process and in any order. `data_root`, which may be
-    empty, is a folder of photographs to take textures from. `focal_range` is the working range of
-    every scene; without one each scene has its own, from macro to street. The lens suits the
-    working range, unless `camera_defaults` names an aperture.
+    empty, is a folder of photographs for textures. `focal_range` is the working range of every
+    scene; without it each scene has its own, from macro to street. The lens suits the working
+    range, unless `camera_defaults` has an aperture.
 
     Attributes:
         skipped: always empty.
@@ -51,7 +51,7 @@ class Procedural:
         """Make a scene.
 
         Raises:
-            InputError: a photograph that cannot be read, or an incomplete camera.
+            InputError: an unreadable photograph, or an incomplete camera.
         """
         source, options = self._source, self._source.options
         scene = make_scene(
@@ -78,5 +78,5 @@ class Procedural:
         return f"{self._source.split} {index}"
 
     def scene_name(self, index: int) -> str:
-        """A scene of its own for every sample: no two splits share a seed."""
+        """The sample itself, which is a separate scene: no two splits share a seed."""
         return self.name(index)

@@ -1,4 +1,4 @@
-"""Drawn pictures: the colours of surfaces, and the outlines that cards are cut along."""
+"""Drawn pictures: colours of surfaces and outlines of cards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Y, _X = np.mgrid[:_SIZE_PX, :_SIZE_PX].astype(np.float32) / _SIZE_PX
 
 
 def colour(rng: np.random.Generator) -> Vector3:
-    """The colour of a surface, linear light: mostly muted, dark ones as likely as bright ones."""
+    """Colour of a surface, linear light: mostly muted, dark as often as bright."""
     grey = log_uniform(rng, 0.04, 0.9)
     vividness = rng.beta(1, 2.5)
     tint = rng.uniform(0, 1, 3) ** 1.5
@@ -37,7 +37,7 @@ def pattern(rng: np.random.Generator) -> NDArray[np.float32]:
     if chance(rng, 0.5):  # dirt
         shade = shade + rng.uniform(0.03, 0.3) * fractal(rng, _SIZE_PX, rng.uniform(0.5, 1.5))
     first, other = (np.array(colour(rng), np.float32)[:, None, None] for _ in range(2))
-    # Many surfaces hardly show their pattern; few have the full contrast of print.
+    # Many surfaces have faint patterns; few have the full contrast of print.
     second = first + (other - first) * log_uniform(rng, 0.1, 1.0)
     return (first + (second - first) * np.clip(shade, 0, 1)).astype(np.float32)
 
@@ -149,7 +149,7 @@ def _lettering(rng: np.random.Generator, size: int, lines: int) -> _Map:
 
 
 def outline(rng: np.random.Generator) -> _Map:
-    """A random silhouette, (h, w): a card is where it is positive."""
+    """A random silhouette, (h, w), positive inside."""
     side = np.linspace(-1, 1, _OUTLINE_PX, dtype=np.float32)
     x, y = side[None], side[:, None]
     kind = rng.integers(5)
@@ -175,7 +175,7 @@ def outline(rng: np.random.Generator) -> _Map:
 
 
 def leaf(rng: np.random.Generator) -> _Map:
-    """The outline of a leaf or a blade of grass, along the second axis."""
+    """Outline of a leaf or a blade of grass along the second axis, positive inside."""
     side = np.linspace(-1, 1, _OUTLINE_PX // 2, dtype=np.float32)
     along = 0.5 + 0.5 * side[:, None]
     width = rng.uniform(0.6, 1) * np.sin(math.pi * along ** rng.uniform(0.5, 1.5))

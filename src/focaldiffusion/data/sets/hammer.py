@@ -6,10 +6,10 @@ Jung et al., CVPR 2023, https://github.com/Junggy/HAMMER-dataset, _dataset_proce
                                  rgb/000000.png     8-bit RGB, 1088 x 832
                                  _gt/000000.png     16-bit millimetres, 0 unknown
 
-There is no devkit; from readers that ran on the data (see tests/fixtures/hammer.py): names, units
-and the split, which they attribute to its authors. Not confirmed, never run on real files: that
-depth is planar, and that the principal point counts pixel centres at integers, both as readers
-have it (nothing here depends on the second).
+There is no devkit. Names, units and the split, attributed to its authors, are from readers that ran
+on the data (see tests/fixtures/hammer.py). Not confirmed, never run on real files: that depth is
+planar, and that the principal point counts pixel centres at integers, both as in these readers
+(nothing here depends on the second).
 """
 
 from __future__ import annotations

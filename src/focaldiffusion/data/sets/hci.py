@@ -11,8 +11,8 @@ blender-addon (depth is the renderer's Z, in metres and planar: the disparity ma
 from it). Never run on real files.
 
 Depth-from-focus papers since AiFDepthNet read HCI_FS_trainval.h5 instead: stacks refocused by
-shifting the views, with disparity as truth. It holds neither focus distance nor sensor size, so no
-metres follow from it, and it is not read here.
+shifting the views, with disparity as truth. That file is not read here: without focus distances and
+sensor size it has no metric depth.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _CENTRE_VIEW = f"input_Cam{_GRID**2 // 2:03d}.png"
 class HCI:
     """The centre view of each light field, its depth and its lens: scenes to photograph.
 
-    train reads the categories additional and stratified (20 scenes), val and test both read
+    train reads the categories additional and stratified (20 scenes); val and test both read
     training (boxes, cotton, dino, sideboard), as those papers do. The category test has no public
-    truth. The views were rendered at f/100, all in focus: the aperture to simulate is that of
+    truth. The views were rendered at f/100, all in focus; the simulator uses the aperture of
     `camera_defaults`.
 
     Attributes:

@@ -1,7 +1,7 @@
 """HyperSim: path-traced rooms in HDR, with the distance along every ray and a camera per scene.
 
-Roberts et al., ICCV 2021, https://github.com/apple/ml-hypersim. A root holds the scenes as they
-are published, and beside them two tables of that repository: `metadata_images_split_scene_v1.csv`
+Roberts et al., ICCV 2021, https://github.com/apple/ml-hypersim. A root holds the published scenes
+and, beside them, two tables of that repository: `metadata_images_split_scene_v1.csv`
 (the official split and exclusions) and `metadata_camera_parameters.csv` (the cameras).
 """
 
@@ -46,19 +46,19 @@ _LUMA = np.array([0.3, 0.59, 0.11], np.float32)  # CCIR 601, as in the published
 class HyperSim:
     """The frames of one official split that the public release includes.
 
-    Light is that of `frame.IIII.color.hdf5` at the exposure of the published tone map, see
+    Light is read from `frame.IIII.color.hdf5` at the exposure of the published tone map, see
     `exposed`. With `layout: preview` it is read from `frame.IIII.tonemap.jpg`, the same picture
-    in 8 bits; neither stands in for the other.
+    in 8 bits; neither replaces a missing file of the other.
 
-    Depth and intrinsics are those of each scene's own image plane, see `ImagePlane`: 277 of the
-    482 published cameras are tilted, by up to 41 degrees. Unknown are NaN, what the render entity
-    -1 marks as empty, and what lies outside `depth_bounds`. In 31 scenes rows and columns of the
-    image are up to 1.1 degrees off a right angle: their depth is exact, but the camera's rays are
-    up to 1 % of the depth off to the side.
+    Depth and intrinsics follow each scene's own image plane, see `ImagePlane`: 277 of the 482
+    published cameras are tilted, by up to 41 degrees. Unknown depth is NaN, marked as empty by the
+    render entity -1, or outside `depth_bounds`. In 31 scenes rows and columns of the image are up
+    to 1.1 degrees off a right angle: their depth is exact, but the camera's rays are displaced by
+    up to 1 % of the depth.
 
     Attributes:
         skipped: a sentence for each frame that is left out because a file is missing.
-        excluded: the frames of this split's scenes that the authors keep out of their release.
+        excluded: number of frames in this split's scenes that the authors do not release.
     """
 
     def __init__(self, source: Source) -> None:
@@ -133,7 +133,7 @@ class HyperSim:
         return Scene(light, depth_m, ~depth_m.isnan(), camera, source)
 
     def name(self, index: int) -> str:
-        """Scene, camera trajectory and frame, as the files are named."""
+        """Scene, camera trajectory and frame, as in the file names."""
         scene, camera, frame = self._frames[index]
         return f"{scene}/{camera}/frame.{frame:04d}"
 
@@ -142,7 +142,7 @@ class HyperSim:
         return self._frames[index][0]
 
     def _find(self, roots: Roots, scene: str, camera: str) -> tuple[Path, Path]:
-        """The folders of light and geometry; where they ought to be if there are none."""
+        """The folders of light and geometry, existing or expected."""
 
         def find(kind: RootKind, content: str) -> Path:
             relative = f"{scene}/images/scene_{camera}_{content}"
@@ -167,15 +167,15 @@ def exposed(colour: NDArray[np.floating], not_empty: NDArray[np.bool_]) -> tuple
 
     That map (`code/python/tools/scene_generate_images_tonemap.py`) shows (k c)^(1/2.2), with k
     such that the 90th percentile of brightness is shown as 0.8. Light is k c, cut off at 1 as
-    there: blurring it and encoding it again differs from the published picture by nothing but
-    the curves of gamma 2.2 and sRGB. A frame too dark to expose is black, as published.
+    there: its sRGB encoding differs from the published picture only by the curves of gamma 2.2 and
+    sRGB. A frame too dark to expose is black, as published.
 
     Args:
         colour: (H, W, 3) radiance.
-        not_empty: (H, W), where there is geometry, which alone sets the exposure.
+        not_empty: (H, W), True where there is geometry, which alone sets the exposure.
 
     Returns:
-        (3, H, W) float32 in [0, 1]; (H, W) False where the colour is not a number (black there).
+        (3, H, W) float32 in [0, 1]; (H, W) False where the colour is NaN, and the light black.
     """
     light = colour.transpose(2, 0, 1).astype(np.float32, order="C")
     np.minimum(light, _LARGEST_HALF, out=light)  # half floats overflow at lamps
@@ -191,7 +191,7 @@ def exposed(colour: NDArray[np.floating], not_empty: NDArray[np.bool_]) -> tuple
 
 
 def _table(roots: Roots, name: str) -> Path:
-    """One of the two tables, under whichever root it lies."""
+    """One of the two tables, found under any root."""
     *others, last = roots.folders
     found = next((path for kind in others if (path := roots.find(name, kind))), None)
     return found or roots.need(
@@ -217,7 +217,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
 
 
 def _published_frames(path: Path, split: str) -> tuple[list[tuple[str, str, int]], int]:
-    """(scene, camera, frame) of a split, and how many of its scenes' frames are excluded."""
+    """(scene, camera, frame) of a split, and the number of excluded frames in its scenes."""
     frames: list[tuple[str, str, int]] = []
     excluded: list[str] = []
     columns = (
@@ -259,7 +259,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def _read(path: Path, dimensions: int) -> NDArray:
-    """The array of a HyperSim file, which is opened for this access only."""
+    """The array of a HyperSim file, opened for this access only."""
     import h5py
 
     try:

@@ -9,8 +9,8 @@ ibims1_core_raw.zip:
     mask_transp/corridor_01.png     1 bit
     calib/corridor_01.txt           fx,fy,cx,cy
 
-From readers that ran on the data (see tests/fixtures/ibims1.py): the unit, against the readme that
-ships with it, and that both masks are set where the depth is *good*, against their names. Not
+From readers that ran on the data (see tests/fixtures/ibims1.py): the unit, contrary to the readme
+of the data set, and that both masks are set where the depth is *good*, contrary to their names. Not
 confirmed, never run on real files: that depth is planar, and that cx and cy count pixel centres at
 integers (nothing here depends on it).
 """
@@ -40,7 +40,7 @@ _SATURATED_M = 50.0
 class IBims1:
     """All images, as val and as test; there is no training set.
 
-    Transparent objects are invalid: the scanner measures what is behind them.
+    Transparent objects are invalid: the scanner measures through them.
 
     Attributes:
         skipped: a sentence for each image that is left out because a file is missing.

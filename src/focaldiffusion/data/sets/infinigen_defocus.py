@@ -59,9 +59,9 @@ _REMEDY = (
 class InfinigenDefocus:
     """Every view, as val or as test: the data set is for evaluation only.
 
-    A val.json of the authors beside the views says which of them to use, and in which order.
+    A val.json of the authors beside the views lists the views to use, in order.
     `layout` is the aperture of the stacks, one of `STOPS`; F1.4 when not given, as in published
-    figures. Stacks have all nine frames, near to far; those figures use every second one. With
+    figures. Stacks have all nine frames, near to far; published figures use every second one. With
     `generate_focal_stack` a view is a `Scene`, to be photographed with the aperture of
     `camera_defaults`.
 
@@ -139,7 +139,7 @@ def _read_views(path: Path) -> list[str]:
     """The views that the authors' val.json lists.
 
     Raises:
-        InputError: a file of another form.
+        InputError: an invalid file.
     """
     try:
         return [str(entry["id"]) for entry in json.loads(path.read_bytes())["files"]]

@@ -12,8 +12,8 @@ focal length:
                   sync_depth_00045.png      16-bit millimetres, 0 unknown
 
 From the toolbox of the data set: the intrinsics of the RGB camera, counted from 1, and the
-projection mask, outside of which frames are white or have no depth; samples are cropped to it.
-Only the synchronised layout has run on real files.
+projection mask. Frames are white or without depth outside the mask; samples are cropped to it. Only
+the synchronised layout has run on real files.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class _Intrinsics(Section):
     height: Annotated[int, Field(gt=0)]
     """Rows of the image."""
     note: Any = None
-    """For people, as are the following: where image and depth are from, and what the depth is."""
+    """For human readers, like the fields below: origin of image and depth, and kind of depth."""
     source_repo: str | None = None
     source_path: str | None = None
     licence: str | None = None
@@ -74,7 +74,7 @@ class RGBD:
         """Find the files.
 
         Raises:
-            InputError: no scenes, an option that does not apply, or a file that is missing.
+            InputError: no scenes, an option that does not apply, or a missing file.
         """
         if source.options.generate_focal_stack is False:
             raise InputError(
@@ -115,8 +115,7 @@ class RGBD:
         """Read an image, its depth and its camera.
 
         Raises:
-            InputError: files that cannot be read or do not fit each other, or an aperture that is
-                not known.
+            InputError: files that cannot be read or do not fit each other, or an unknown aperture.
         """
         path, files = self._scenes[self._names[index]]
         intrinsics = _read_intrinsics(path)
@@ -146,8 +145,8 @@ def _read_intrinsics(path: Path) -> _Intrinsics:
     """Read a `camera.json`.
 
     Raises:
-        InputError: not JSON, an unknown key (with the nearest one), a value of the wrong kind, or
-            pixels that are not square.
+        InputError: invalid JSON, an unknown key (with the nearest one), a value of the wrong kind,
+            or pixels that are not square.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -2,8 +2,8 @@
 
 Cabon, Murray and Humenberger, 2020, https://europe.naverlabs.com/proxy-virtual-worlds-vkitti-2/.
 The archives vkitti_2.0.3_rgb.tar, vkitti_2.0.3_depth.tar and vkitti_2.0.3_textgt.tar.gz all hold
-SceneXX/<variation>/...; each is looked for in a folder of its name below a root, and then in the
-root itself.
+SceneXX/<variation>/...; each is searched in a folder of its name below a root, then in the root
+itself.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ SCENES: dict[Split, tuple[str, ...]] = {
     "val": ("Scene06",),
     "test": ("Scene02",),
 }
-"""Our split, since there is no official one: by drive, which holds every variation of the same
-views, from both cameras. 1623, 270 and 233 views, each 20 times; two short urban drives are held
-out."""
+"""Our split by drive, as no official one exists. A drive has all variations of the same views, from
+both cameras: 1623, 270 and 233 views, each 20 times. Two short urban drives are held out."""
 
 VARIATIONS = (
     "15-deg-left",
@@ -75,7 +74,7 @@ class _Drive:
         return self.images / f"rgb_{frame:05d}.jpg", self.depths / f"depth_{frame:05d}.png"
 
     def frames(self) -> Iterator[tuple[int, Path | None]]:
-        """The frames that have an image or a depth map, and which of the two is missing.
+        """The frames with an image or a depth map, and the missing one of the two.
 
         In an empty or absent folder, frame 0 is missing.
         """
@@ -87,8 +86,8 @@ class _Drive:
 class VirtualKITTI:
     """The frames of one split, see `SCENES`: every variation, both cameras.
 
-    Depth is planar, in centimetres; 65535, which is sky and what is beyond 655.34 m, is invalid.
-    Published practice believes 80 m at most: `depth_bounds: [0.1, 80]`.
+    Depth is planar, in centimetres; 65535, sky and everything beyond 655.34 m, is invalid.
+    Published figures use 80 m at most: `depth_bounds: [0.1, 80]`.
 
     Attributes:
         skipped: a sentence for each frame that is left out because a file is missing.
@@ -141,7 +140,7 @@ class VirtualKITTI:
 
 
 def _find(roots: Roots, scene: str, variation: str, camera: str) -> _Drive:
-    """Paths of the files of a drive, or of where they ought to be."""
+    """The folders of a drive, existing or expected."""
 
     def find(kind: RootKind, archive: str, content: str) -> Path:
         inside = f"{scene}/{variation}/{content}"

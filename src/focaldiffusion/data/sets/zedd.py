@@ -16,7 +16,7 @@ https://huggingface.co/datasets/AKCITPixel3/DFD-Z: float32 depth, the motor posi
 
 Never run on real files. Not confirmed: the size of the JPEGs (that loader resizes them; larger
 ones are averaged to the size of the depth), their encoding (taken as sRGB), that depth is planar
-and that focus distances count from where depth does (that loader uses both so).
+and that focus distances and depth have the same origin (both as in that loader).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class _Run:
-    """One focus setting: the number and the motor position of file names, what it focuses on."""
+    """One focus setting: number and motor position in file names, and focus distance."""
 
     number: int
     motor: str
@@ -69,11 +69,11 @@ class _Run:
 
 
 class ZEDD:
-    """The scenes of val; the depth of test is kept by the authors' server, see `ZEDDTest`.
+    """The scenes of val; the authors' server keeps the depth of test, see `ZEDDTest`.
 
-    `layout` is the aperture of the stacks as files name it, one of `STOPS`; F2.8 when not given,
-    as in published figures. Stacks have all nine frames in the order of the runs, near to far;
-    those figures use every second one. With `generate_focal_stack` the F16 image and the depth
+    `layout` is the aperture of the stacks as in file names, one of `STOPS`; F2.8 by default, as in
+    published figures. Stacks have all nine frames in the order of the runs, near to far; published
+    figures use every second one. With `generate_focal_stack` the F16 image and the depth
     are a `Scene`, to be photographed with the aperture of `camera_defaults`.
 
     Attributes:
@@ -142,7 +142,7 @@ class ZEDD:
 
 
 class ZEDDTest:
-    """The stacks of test at F2.8, to predict for the authors' server, which keeps their depth.
+    """The stacks of test at F2.8, for predictions that the authors' server scores.
 
     Nine frames each, near to far, at the size of the depth that the server expects.
     """
@@ -151,7 +151,7 @@ class ZEDDTest:
         """Find the scenes.
 
         Raises:
-            InputError: no such folder, or a file that is missing.
+            InputError: a missing folder or file.
         """
         roots = Roots.of(str(data_root))
         self._runs = _read_runs(roots.need("metadata.txt", remedy=_REMEDY))
@@ -203,7 +203,7 @@ def _camera(
     defaults: CameraDefaults,
     source: str,
 ) -> Camera:
-    """The lens at an aperture; at that of the defaults where `stop` is None."""
+    """The lens at an aperture; None for `stop` takes the aperture of the defaults."""
     matrix = read_numbers(matrix_path, (3, 3))
     known = CameraDefaults(
         # Pixels are square to 0.2 %.
@@ -221,7 +221,7 @@ def _read_runs(path: Path) -> tuple[_Run, ...]:
     """The focus settings of metadata.txt.
 
     Raises:
-        InputError: a line of another form, or other runs than 1 to 9.
+        InputError: an invalid line, or other runs than 1 to 9.
     """
     runs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
