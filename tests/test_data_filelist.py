@@ -349,7 +349,7 @@ def test_distances_for_another_number_of_frames_are_refused(root: Path) -> None:
 
 def test_ray_distances_of_frames_need_a_camera(root: Path) -> None:
     (root / "room" / "stack" / "stack.json").unlink()
-    with pytest.raises(InputError, match=r"depth_kind is ray, and .* the camera is unknown"):
+    with pytest.raises(InputError, match=r"depth_kind is ray, .* but the camera is unknown"):
         one(root, stack(), depth_kind="ray")
 
 
