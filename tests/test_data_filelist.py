@@ -70,7 +70,7 @@ def one(root: Path, entry: dict[str, Any], **options: Any) -> Any:
     return listed(root, entry, **options)[0]
 
 
-# What is shipped
+# Shipped lists
 
 
 def shipped(root: Path, path: Path) -> FileList:

@@ -226,7 +226,7 @@ def test_real_path_traced_stacks(shared_data: Path) -> None:
     assert sample.stack.camera.focal_length_px == pytest.approx(497.778, abs=1e-3)
     assert sample.valid.all()
     assert sample.all_in_focus is not None
-    # Where a frame is in focus it shows what the all-in-focus image shows, but for the noise.
+    # In focus, a frame equals the all-in-focus image except for noise.
     sharp = (1 / sample.depth_m - 1 / sample.stack.focus_distances_m[2]).abs() < 0.01
     difference = (sample.stack.images[2] - sample.all_in_focus)[:, sharp].abs().median()
     assert float(difference) < 0.01

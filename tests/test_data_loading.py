@@ -127,7 +127,7 @@ def test_a_damaged_sample_is_one_sentence_from_a_worker_too(workers):
 
 @pytest.mark.parametrize("stacks", [False, True])
 def test_what_is_made_after_the_workers_is_the_same(stacks):
-    """What a GPU would get: samples from the workers, made into stacks by this process."""
+    """The path of a GPU: samples from the workers, made into stacks by this process."""
     mixed = mixture(stacks=stacks)
     samples = _Reader(mixed, False, False, _without_draws)[[0, 1]]
     moved = [_moved(sample, torch.device("cpu")) for sample in samples]

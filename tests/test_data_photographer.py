@@ -23,7 +23,7 @@ def lens(**kwargs) -> dict:
 
 
 def sweeps(count: int, **changes) -> list[list[float]]:
-    """The focus distances [dpt] of so many stacks."""
+    """The focus distances [dpt] of `count` stacks."""
     where = source(**changes)
     stacks = [photograph(room(), where, seeded(seed)).stack for seed in range(count)]
     return [(1 / stack.focus_distances_m).tolist() for stack in stacks]

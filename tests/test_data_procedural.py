@@ -205,8 +205,8 @@ def test_scenes_are_made_at_the_size_of_the_source():
     assert Procedural(source_of(image_size=None))[0].size == (384, 512)
 
 
-def test_what_has_no_room_to_be_is_left_out():
-    # Of more than 10 000 scenes the one whose sheets would have no width.
+def test_bodies_without_extent_are_left_out():
+    # The one of more than 10 000 scenes whose sheets would have no width.
     scene = Procedural(source_of(image_size=(48, 64)))[908953]
     assert bool(scene.all_in_focus.isfinite().all())
     assert float(scene.all_in_focus.max()) > 0.1
@@ -282,7 +282,7 @@ def test_a_studio_uses_photographs_for_a_share_of_its_materials(scenes):
 
     for seed in range(20):
         make_scene(seed, SIZE, draw_photograph=draw)
-    # 3 to 7 materials a scene, of which 65 % have a texture and half of those a photograph.
+    # 3 to 7 materials a scene, 65 % of them with a texture, half of these a photograph.
     assert 0.2 < len(drawn) / 100 < 0.5
 
 

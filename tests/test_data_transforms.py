@@ -56,7 +56,7 @@ def test_whatever_is_drawn_content_mask_depth_and_camera_agree_and_nan_stays_out
     assert moved.size == moved.camera.image_size == (new_height, new_width)
     step = scene.camera.focal_length_px / moved.camera.focal_length_px
 
-    # Where each new pixel comes from, as its camera has it; the mirror image runs backwards.
+    # Origin of each new pixel by its camera; the mirror image runs backwards.
     (cx, cy), (x0, y0) = scene.camera.principal_point_px, moved.camera.principal_point_px
     runs_back = bool(moved.all_in_focus[0, 0, 0] > moved.all_in_focus[0, 0, -1])
     x = cx + (torch.arange(new_width) + 0.5 - x0) * step * (-1 if runs_back else 1)
@@ -75,7 +75,7 @@ def test_whatever_is_drawn_content_mask_depth_and_camera_agree_and_nan_stays_out
     assert (number // width + 0.5 - y[rows]).abs().max() <= 0.5 + 1e-3
     assert torch.equal(moved.valid, moved.depth_m.isfinite())
 
-    # What a loss would see: no NaN, and the same depth where it is valid.
+    # The input of a loss: no NaN, and the same depth where it is valid.
     stack = photograph(moved, source(options=RANDOM_LENS), generator)
     batch = collate([stack])
     assert batch.images.isfinite().all()

@@ -92,7 +92,7 @@ FOCUS_M = {
     "nyuv2": (1.0, 1.5, 2.5, 4.0, 6.0),
     "fod500": (0.1, 0.15, 0.3, 0.7, 1.5),
 }
-"""Of the protocols whose planes do not depend on the sample."""
+"""Focus distances of the protocols whose planes do not depend on the sample."""
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].needs_files])
@@ -229,7 +229,7 @@ def scene_of(depth_m: torch.Tensor) -> Scene:
     [
         (OraclePlanes(3, (0.0, 1.0)), [1.0, 1.6, 4.0]),  # 1, 0.625 and 0.25 dpt
         (OraclePlanes(3, (0.0, 1.0), "depth_m"), [1.0, 2.5, 4.0]),
-        # Of 1, 2/3, 1/2, 1/4 dpt the quantile 5/6 is halfway between the first two.
+        # The quantile 5/6 of 1, 2/3, 1/2, 1/4 dpt is halfway between the first two.
         (OraclePlanes(2, (1 / 6, 1.0)), [1.2, 4.0]),
         (OraclePlanes(2, (0.0, 0.5), "depth_m"), [1.0, 1.75]),
     ],
@@ -252,7 +252,7 @@ def test_a_frame_that_is_not_there_is_refused(tmp_path: Path) -> None:
         chosen_frames(stack, (0, 4))
 
 
-def test_an_unknown_protocol_is_told_the_nearest() -> None:
+def test_an_unknown_protocol_names_the_nearest() -> None:
     assert find_protocol("zedd") is PROTOCOLS["zedd"]
     with pytest.raises(InputError, match=r"protocol 'ibims' is unknown; did you mean ibims1\?"):
         find_protocol("ibims")
@@ -269,7 +269,7 @@ def test_published_rows_have_known_figures_and_the_protocols_mark() -> None:
         for row in rows:
             assert set(row.figures) <= set(METRICS), row
             assert PROTOCOLS[name].oracle or not row.oracle, row
-            # A measurement at home of frames from files; all else differs from ours somehow.
+            # Only measurements on recorded frames can equal ours.
             assert row.differs or PROTOCOLS[name].photography is None, row
 
 
