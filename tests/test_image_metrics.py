@@ -151,7 +151,7 @@ class TestDetail:
         image = self.sharp.numpy()
         image = image * np.array([1, 0.5, 0.2], np.float32)[:, None, None]
         grey = np.tensordot([0.299, 0.587, 0.114], image, 1)
-        # The image has this share of its blurred copy's detail, block by block.
+        # The blurred image keeps this share of the detail, block by block.
         frame = gaussian_filter(image, (0, 0.4, 0.4)).astype(np.float32)
         softened = np.tensordot([0.299, 0.587, 0.114], frame, 1)
 

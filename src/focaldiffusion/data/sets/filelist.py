@@ -11,7 +11,7 @@ import numpy as np
 from focaldiffusion.config.data import DatasetOptions, RootKind, Source
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.lists.entry import Entry
-from focaldiffusion.data.lists.files import read_list
+from focaldiffusion.data.lists.formats import read_list
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.assembly import SampleFiles

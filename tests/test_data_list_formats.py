@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focaldiffusion.data.lists.entry import FIELDS, ORIGINALS, REFUSED, Entry
-from focaldiffusion.data.lists.files import FileListing, read_list
+from focaldiffusion.data.lists.formats import FileListing, read_list
 from focaldiffusion.errors import InputError
 
 README = Path(__file__).resolve().parents[1] / "data" / "filelists" / "README.md"
