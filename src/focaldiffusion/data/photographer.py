@@ -19,7 +19,7 @@ from focaldiffusion.simulation.capture import Imperfections, capture
 _FARTHEST = 10.0
 """Even steps in log s cannot reach infinity: jitter moves their far end this factor outwards."""
 _EXPONENTS_PER_OCTAVE = 8
-"""A new PSF exponent costs as much as a frame; these few are tabulated once and cached."""
+"""A new PSF exponent costs as much as a frame, so few are used, and their tables are cached."""
 
 
 def photograph(scene: Scene, source: Source, generator: torch.Generator) -> StackSample:

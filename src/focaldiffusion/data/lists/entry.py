@@ -91,7 +91,7 @@ class Entry(Section):
             ),
             (
                 self.generate_focal_stack is True and self.all_in_focus is None,
-                "generate_focal_stack is true, but there is no image to simulate from; name it "
+                "generate_focal_stack is true, but no image is given to simulate from; name it "
                 "under all_in_focus",
             ),
             (

@@ -38,7 +38,7 @@ _SATURATED_M = 50.0
 
 
 class IBims1:
-    """All images, as val and as test; there is no training set.
+    """All images, as val and as test, without a training set.
 
     Transparent objects are invalid: the scanner measures through them.
 
