@@ -16,7 +16,7 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.config.training import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.data.simulation import simulate
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.completer import Completer
 from focaldiffusion.models.flow import draw_sigma
@@ -183,7 +183,7 @@ def sample(index: int, changed: float | None = None) -> StackSample:
         changed: depth in the hole, which nothing may see.
     """
     scene = room(index, (40, 64))
-    made = simulate(scene, source(), torch.Generator().manual_seed(index))
+    made = photograph(scene, source(), torch.Generator().manual_seed(index))
     made = replace(made, estimate=estimate_depth(made.stack, PSF()).mapped(Tensor.clone))
     if changed is None:
         return made

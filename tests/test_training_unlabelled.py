@@ -20,8 +20,8 @@ from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.dry_run import check_disjoint, check_split
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.registry import open_dataset
-from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.simulated import write_simulation
 from focaldiffusion.training.trainer import train
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographed")
     for index in range(2):
         scene = room(index, (48, 64))
-        made = simulate(scene, source(), torch.Generator().manual_seed(index))
+        made = photograph(scene, source(), torch.Generator().manual_seed(index))
         depth_m = scene.depth_m.where(scene.valid, torch.nan)
         write_simulation(
             folder / f"room {index}",

@@ -249,7 +249,7 @@ class Run:
             num_workers=config.data.num_workers,
             device=self.accelerator.device,
             with_estimates=True,
-            known=None if kept is None else kept.find,
+            find_input=None if kept is None else kept.find,
         )
 
     def _report(self, loss: float, terms: dict[str, float], others: dict[str, float]) -> None:
