@@ -22,11 +22,12 @@ from torch import Tensor
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.protocols import find_protocol
+from focaldiffusion.filters import interpolated
 from focaldiffusion.optics import inverse_m, linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.solve.complete import complete
-from focaldiffusion.solve.sweep import interpolated, sweep_sharpness
+from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.stack import FocalStack
 
 

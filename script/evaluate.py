@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Parser, given_path, positive_integer
+from focaldiffusion.cli.flags import Parser, add_device, given_path, positive_integer
 from focaldiffusion.cli.main import main as focaldiffusion
-from focaldiffusion.cli.model_flags import DEFAULT_MODEL
+from focaldiffusion.cli.model_flags import PHYSICS
 
 _REFUSED = {
     "--config": "the protocol of a data set fixes everything that a figure depends on",
@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint",
         metavar="MODEL",
-        help=f"its folder, a hub id, compact or physics (default: {DEFAULT_MODEL})",
+        help=f"its folder, a hub id, compact or physics (default: {PHYSICS})",
     )
     parser.add_argument("--max_samples", type=positive_integer, metavar="N")
-    parser.add_argument("--device", metavar="NAME")
+    add_device(parser)
     parser.add_argument("--save_viz", action="store_true", help="always on")
     refused = parser.add_argument_group("of the original, without a meaning here")
     for flag, reason in _REFUSED.items():

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Numbers, Parser
+from focaldiffusion.cli.flags import Numbers, Parser, add_device
 from focaldiffusion.cli.main import main as focaldiffusion
 
 _REFUSED = {
@@ -97,7 +97,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--sensor-size", type=float, metavar="METRES", help="width of the sensor [m]"
     )
-    parser.add_argument("--device", metavar="NAME", help="where torch computes (default: cpu)")
+    add_device(parser)
     parser.add_argument(
         "--model-path",
         metavar="NAME",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from focaldiffusion.align import align
+from focaldiffusion.align import find_alignment
 from focaldiffusion.align.alignment import common_crop, divide_light
 from focaldiffusion.align.motion import Motion, to_pixels, warp
 from focaldiffusion.align.poses import Link, adjust_poses
@@ -134,7 +134,7 @@ def tripod() -> list[NDArray[np.float32]]:
 
 
 def test_known_motions_and_gains_are_recovered(handheld: list[NDArray[np.float32]]) -> None:
-    found = align(Frames(handheld))
+    found = find_alignment(Frames(handheld))
     assert found.reference == 4  # the narrowest field of view
     assert found.kept == (0, 1, 2, 3, 4)
     for frame, moved, gain in zip(found.frames, MOTIONS, GAINS, strict=True):
@@ -153,7 +153,7 @@ def test_aligned_frames_show_what_the_reference_would_have(
     handheld: list[NDArray[np.float32]],
 ) -> None:
     source = Frames(handheld)
-    found = align(source)
+    found = find_alignment(source)
     aligned = found.apply(source)
     crop = found.crop
     window = np.s_[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
@@ -172,8 +172,8 @@ def test_aligned_frames_show_what_the_reference_would_have(
 
 def test_order_of_the_frames_changes_nothing(handheld: list[NDArray[np.float32]]) -> None:
     shuffle = [3, 0, 4, 2, 1]
-    plain = align(Frames(handheld))
-    shuffled = align(
+    plain = find_alignment(Frames(handheld))
+    shuffled = find_alignment(
         Frames([handheld[i] for i in shuffle]),
         focus_order=[shuffle.index(i) for i in range(5)],
     )
@@ -187,7 +187,7 @@ def test_order_of_the_frames_changes_nothing(handheld: list[NDArray[np.float32]]
 
 
 def test_two_frames_are_enough(handheld: list[NDArray[np.float32]]) -> None:
-    found = align(Frames(handheld[1:3]), reference=0)
+    found = find_alignment(Frames(handheld[1:3]), reference=0)
     assert found.reference == 0
     expected = relative(MOTIONS[2], MOTIONS[1])
     assert corner_error_px(found.frames[1].matrix, expected) < 0.3
@@ -195,7 +195,7 @@ def test_two_frames_are_enough(handheld: list[NDArray[np.float32]]) -> None:
 
 def test_tripod_stack_stays_untouched(tripod: list[NDArray[np.float32]]) -> None:
     source = Frames(tripod)
-    found = align(source)
+    found = find_alignment(source)
     assert found.is_identity
     assert found.apply(source) is source
     assert found.reference == 2
@@ -205,17 +205,17 @@ def test_tripod_stack_stays_untouched(tripod: list[NDArray[np.float32]]) -> None
 
 @pytest.mark.parametrize("room", ["room_0", "room_2", "room_7"])
 def test_path_traced_stacks_stay_untouched(shared_data: Path, room: str) -> None:
-    assert align(open_stack(shared_data / "rendered" / room / "stack").frames).is_identity
+    assert find_alignment(open_stack(shared_data / "rendered" / room / "stack").frames).is_identity
 
 
 def test_light_field_stack_stays_untouched(shared_data: Path) -> None:
     files = sorted((shared_data / "stacks" / "lytro_figures").glob("frame_0[6-9].jpg"))
-    assert align(open_stack(files).frames).is_identity
+    assert find_alignment(open_stack(files).frames).is_identity
 
 
 def test_handheld_phone_stack_is_registered(shared_data: Path) -> None:
     files = sorted((shared_data / "stacks" / "phone_balls").glob("frame_0[0369].jpg"))
-    found = align(open_stack(files).frames)
+    found = find_alignment(open_stack(files).frames)
     assert found.reference == 3
     # It breathes by 6 %, evenly from frame to frame.
     scales = [frame.scale for frame in found.frames]
@@ -233,7 +233,7 @@ def test_flicker_alone_is_evened_out_without_resampling(
 ) -> None:
     light = scene(2)
     source = Frames([*tripod[:4], photograph(light, STILL, 6, 0, gain=0.9, seed=4)])
-    found = align(source)
+    found = find_alignment(source)
     assert not found.is_identity
     assert not any(frame.is_moved for frame in found.frames)
     assert found.crop.size == SIZE
@@ -243,14 +243,14 @@ def test_flicker_alone_is_evened_out_without_resampling(
 
 
 def test_on_applies_what_auto_finds_negligible(tripod: list[NDArray[np.float32]]) -> None:
-    found = align(Frames(tripod), mode="on", reference=2)
+    found = find_alignment(Frames(tripod), mode="on", reference=2)
     assert not found.is_identity
     assert all(corner_error_px(frame.matrix, STILL) < 0.3 for frame in found.frames)
 
 
 def test_off_looks_at_nothing(tripod: list[NDArray[np.float32]]) -> None:
     source = Unreadable(tripod)
-    found = align(source, mode="off")
+    found = find_alignment(source, mode="off")
     assert found.is_identity
     assert found.apply(source) is source
     assert found.frames[0].residual is None
@@ -265,8 +265,8 @@ def test_foreign_frame_is_refused_or_dropped(handheld: list[NDArray[np.float32]]
         r"frame_\d\.png, with a correlation of 0\.\d\d where 0\.7 is needed\. Leave it out with "
         r"--drop-unaligned, or keep all frames as they are with --align off\.$",
     ):
-        align(source)
-    found = align(source, drop_unaligned=True)
+        find_alignment(source)
+    found = find_alignment(source, drop_unaligned=True)
     assert found.kept == (0, 1, 3, 4, 5)
     assert found.dropped == (2,)
     aligned = found.apply(source)
@@ -274,26 +274,26 @@ def test_foreign_frame_is_refused_or_dropped(handheld: list[NDArray[np.float32]]
     for frame, moved in zip(found.frames, MOTIONS, strict=True):
         assert corner_error_px(frame.matrix, relative(moved, MOTIONS[4])) < 0.3
     with pytest.raises(InputError, match=r"^frame_2\.png: chosen as the reference, but it"):
-        align(source, drop_unaligned=True, reference=2)
+        find_alignment(source, drop_unaligned=True, reference=2)
 
 
 def test_foreign_first_frame_is_the_one_to_blame(handheld: list[NDArray[np.float32]]) -> None:
     source = Frames([photograph(scene(99), STILL, 0, 0), *handheld])
-    assert align(source, drop_unaligned=True).dropped == (0,)
+    assert find_alignment(source, drop_unaligned=True).dropped == (0,)
     with pytest.raises(InputError, match=r"^frame_0\.png: shows something else"):
-        align(source)
+        find_alignment(source)
 
 
 def test_two_frames_of_different_scenes_are_refused(handheld: list[NDArray[np.float32]]) -> None:
     source = Frames([handheld[0], photograph(scene(99), STILL, 0, 0)])
     with pytest.raises(InputError, match=r"Give frames of one scene, or keep them as they are"):
-        align(source, drop_unaligned=True)
+        find_alignment(source, drop_unaligned=True)
 
 
 def test_features_find_what_is_too_far_for_areas() -> None:
     light = scene(3)
     far = motion(1.05, 14, 45, -30)
-    found = align(
+    found = find_alignment(
         Frames([photograph(light, STILL, 0, 0.5), photograph(light, far, 0.5, 0)]), reference=0
     )
     assert found.frames[1].method == "features"
@@ -304,7 +304,7 @@ def test_shear_of_a_rolling_shutter_is_followed() -> None:
     light = scene(4)
     sheared = np.array([[1, 0.012, -3.0], [0, 1, 2.0]])
     moved = [STILL, sheared, STILL]
-    found = align(
+    found = find_alignment(
         Frames([photograph(light, m, 0.5 * i, 1 - 0.5 * i, seed=i) for i, m in enumerate(moved)]),
         reference=0,
     )
@@ -315,13 +315,13 @@ def test_shear_of_a_rolling_shutter_is_followed() -> None:
 def test_frames_with_nothing_to_see_are_left_alone(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     frames = [(0.5 + rng.normal(0, 1 / 255, (*size, 3))).astype(np.float32) for _ in range(3)]
-    assert align(Frames(frames)).is_identity
-    assert align(Frames([np.zeros((*size, 3), np.float32)] * 3)).is_identity
+    assert find_alignment(Frames(frames)).is_identity
+    assert find_alignment(Frames([np.zeros((*size, 3), np.float32)] * 3)).is_identity
 
 
 def test_progress_is_complete(tripod: list[NDArray[np.float32]]) -> None:
     steps: list[tuple[int, int]] = []
-    align(Frames(tripod[:3]), progress=lambda done, total: steps.append((done, total)))
+    find_alignment(Frames(tripod[:3]), progress=lambda done, total: steps.append((done, total)))
     assert steps == [(i + 1, 9) for i in range(9)]
 
 

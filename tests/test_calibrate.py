@@ -5,6 +5,7 @@ import torch
 from sample_stacks import FOCUS_M, SIZE, photograph, texture
 
 from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.calibrate import find_blur_scale
 from focaldiffusion.stack import FocalStack
@@ -62,7 +63,7 @@ def test_a_part_of_a_long_stack_shows_its_blur():
     stack = photograph(texture(), DEPTH_M, focus_m, blur_scale_px_m=12.0)
     calls = []
     found = find_blur_scale(
-        FocalStack(stack.images), PSF(), progress=lambda *one: calls.append(one)
+        FocalStack(stack.images), PSF(), meter=Meter(lambda *one: calls.append(one))
     )
     assert found.value == pytest.approx(18.0, rel=0.1)
     assert all(0 < done <= total for done, total in calls)
@@ -112,7 +113,7 @@ def test_progress_counts_up_to_its_total():
     find_blur_scale(
         uncalibrated(photograph(0.3, 1.0, size=(32, 32))),
         PSF(),
-        progress=lambda done, total: calls.append((done, total)),
+        meter=Meter(lambda done, total: calls.append((done, total))),
     )
     assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
     assert calls[-1][0] <= calls[-1][1]

@@ -22,8 +22,10 @@ from command_line import contents, exit_code, names, refusal
 from PIL import Image
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, photograph, texture
 
-from focaldiffusion.checkpoints.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
+from focaldiffusion.checkpoints.checkpoint import Checkpoint
+from focaldiffusion.checkpoints.finding import find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
@@ -179,13 +181,13 @@ def test_a_broken_stack_is_refused_in_one_sentence(
             "--focus-distances 0.4,0.7,1 --focus-positions 1 2 3",
             "argument --focus-positions: not allowed with argument --focus-distances",
         ),
-        ("--f-number 0", "given f_number is 0.0; expected a positive number."),
-        ("--f-number -2.8", "given f_number is -2.8; expected a positive number."),
-        ("--focal-length-mm nan", "given focal_length_mm is nan; expected a positive number."),
+        ("--f-number 0", "--f-number is 0.0; expected a positive number."),
+        ("--f-number -2.8", "--f-number is -2.8; expected a positive number."),
+        ("--focal-length-mm nan", "--focal-length-mm is nan; expected a positive number."),
         ("--f-number two", "argument --f-number: invalid float value: 'two'"),
         (
             "--f-number 2 --aperture-diameter-m 0.01",
-            "given f_number and aperture_diameter_m exclude each other; give one.",
+            "--f-number and --aperture-diameter-m exclude each other; give one.",
         ),
         (
             "--focal-length-mm 500 --pixel-pitch-um 4 --f-number 2",
@@ -321,7 +323,7 @@ def test_help_states_the_defaults_that_the_settings_have(
     assert f"(default: {settings.psf.exponent:g})" in text
 
 
-def test_what_is_unknown_is_told_with_its_reason(
+def test_what_unknown_name_is_told_with_its_reason(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (stack / "stack.json").unlink()

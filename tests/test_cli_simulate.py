@@ -94,7 +94,7 @@ def test_a_lens_in_other_units_is_one_sentence(
     for width, message in (("36000", "36 looks like millimetres"), ("0.036", "3.6e-05 metres is")):
         argv = of_dataset("rgbd", *where, "--sensor-width-mm", width)
         err = refusal(capsys, tmp_path, main, *argv)
-        assert f"the lens of the flags: sensor_width_m {message}" in err
+        assert f"--sensor-width-mm {width}: {message}" in err
 
 
 def test_the_stack_is_what_capture_makes(scene: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_depth_comes_as_npy_npz_and_png(
         ("", "camera unknown: no focal length, pixel pitch, f-number. Give --focal-length-px"),
         ("--focal-length-px 80", "camera unknown: no focal length, f-number. Give"),
         ("--focal-length-mm 50 --f-number 2", "camera unknown: no pixel pitch. Give"),
-        ("--focal-length-mm 50 --f-number 0", "given f_number is 0.0; expected a positive"),
+        ("--focal-length-mm 50 --f-number 0", "--f-number is 0.0; expected a positive"),
         ("--focal-length-mm 500 --f-number 2 --sensor-width-mm 36", "within the focal length"),
         ("CAMERA --focus-distances 1", "--focus-distances: a stack needs at least 2 frames"),
         ("CAMERA --focus-distances 1 -1", "[1.0, -1.0] are not all positive"),

@@ -9,6 +9,7 @@ from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve import complete as complete_module
 from focaldiffusion.solve.complete import complete, smooth
@@ -102,7 +103,7 @@ def test_evidence_reaches_what_no_straight_way_does():
     noise = torch.randn(6, 60, 80, generator=torch.Generator().manual_seed(0))
     evidence = known(torch.full((60, 80), 3.0), spot, 0.03 * noise, image)
     labels = Labels(evidence.hypotheses, torch.zeros(0, 60, 80))
-    total, _ = aggregate(complete_module._cost(evidence), image, labels)
+    total, _ = aggregate(complete_module._cost(evidence), image, labels, Meter())
     assert (total.argmin(0) == 3).float().mean() < 0.5
     assert ((complete(evidence).coordinate - 3).abs() < 0.5).float().mean() > 0.99
 
@@ -197,7 +198,7 @@ def test_progress_counts_the_directions_of_all_rounds():
     nowhere = torch.zeros(8, 8, dtype=torch.bool)
     complete(
         known(torch.zeros(8, 8), nowhere, torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.5)),
-        progress=lambda done, total: calls.append((done, total)),
+        meter=Meter(lambda done, total: calls.append((done, total))),
     )
     assert calls == [(done, 24) for done in range(1, 25)]
 

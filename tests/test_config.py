@@ -259,8 +259,23 @@ def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch, value: str 
         ("training: {1: 2}", "my.yaml:1: expected the name of a key, got 1"),
         ("training:\n  seed: 1\n  seed: 2", "my.yaml:3: seed is given already in line 2"),
         ("training: [1", "my.yaml:1: not YAML: expected ',' or ']', but got '<stream end>'"),
-        ("training: {seed: !!int x}", "my.yaml:1: not YAML: invalid literal"),
-        ("x: !!python/name:os.system", "my.yaml:1: not YAML: could not determine a constructor"),
+        ("\ntraining: {seed: !!int x}", "my.yaml:2: expected !!int, got 'x'"),
+        ("training: {seed: !!int ''}", "my.yaml:1: expected !!int, got ''"),
+        ("training: {use_ema: !!bool maybe}", "my.yaml:1: expected !!bool, got 'maybe'"),
+        (f"training: {{seed: 0x{'f' * 5000}}}", "my.yaml:1: expected !!int, got '0xffff"),
+        ('logging: {run_name: "\\ud800"}', "my.yaml:1: expected !!str, got '"),
+        ("x: !!python/name:os.system y", "my.yaml:1: the tag !!python/name:os.system has no"),
+        ("model: !thing {a: 1}", "my.yaml:1: the tag !thing has no meaning here; leave it out"),
+        ("model: !!str [a]", "my.yaml:1: the tag !!str has no meaning here; leave it out"),
+        ('a: "\\UFFFFFFFF"', "my.yaml:1: not YAML: a character that does not exist"),
+        ("a: 1\n---\nb: 2", "my.yaml:2: not YAML: but found another document"),
+        ("model: {<<: {preset: x}}", "my.yaml:1: model.<< is unknown."),
+        ("'': 1", "my.yaml:1: expected the name of a key, got ''"),
+        ("? [a]\n: 1", "my.yaml:1: expected the name of a key, got ['a']"),
+        ("x: " + 1000 * "[", "my.yaml:1: not a configuration: nested too deeply"),
+        (30000 * "a: 1\n", "my.yaml: expected a configuration, got more than 65536 bytes"),
+        ('defaults: ["\\0"]', "my.yaml:1: defaults: expected a list of files"),
+        ('output: {save_dir: "\\0"}', "my.yaml:1: output.save_dir: expected a path, got a text wi"),
         ("a: 1\nb: \x01", "my.yaml:2: not YAML: special characters are not allowed"),
         ("model: &a [*a]", "my.yaml:1: not a configuration: nested too deeply"),
         ("- a", "my.yaml: expected keys with values, got list"),
@@ -271,6 +286,18 @@ def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch, value: str 
 def test_a_mistake_is_one_sentence_with_its_place(text: str, message: str) -> None:
     assert complaint(text).startswith(message)
     assert "\n" not in complaint(text)
+
+
+@pytest.mark.usefixtures("folder")
+def test_aliases_repeat_values_but_not_without_end() -> None:
+    sources = "data:\n  train_sources: &a [{name: a}, {name: b}]\n  val_sources: *a"
+    data = load(sources).config.data
+    assert data.val_sources == data.train_sources
+    laughs = "".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 40))
+    assert (
+        complaint(f"a0: &a0 {{x: 1}}\n{laughs}")
+        == "my.yaml:1: more than 10000 values, aliases repeated"
+    )
 
 
 @pytest.mark.usefixtures("folder")
@@ -357,7 +384,7 @@ TEXTS = st.text(st.characters(exclude_categories=["C"], exclude_characters="\u20
     run_name=TEXTS | st.sampled_from(["no", "1e-5", "010", "null", "~", "- a", "a: b", "1_0"]),
     tags=st.lists(TEXTS, max_size=2),
     learning_rate=st.floats(1e-300, 1e300),
-    seed=st.integers(0, 2**63),
+    seed=st.integers(0, 2**32 - 1),
 )
 def test_the_resolved_file_gives_an_equal_configuration(
     folder: Path, run_name: str, tags: list[str], learning_rate: float, seed: int

@@ -55,15 +55,7 @@ def source_of(split: str = "train", **changes) -> Source:
         "name": "made up",
         "split": split,
         "dataset_type": "procedural",
-        "data_root": [],
-        "filelist": None,
-        "focal_range": None,
-        "focal_stack_size": (5, 5),
         "image_size": SIZE,
-        "max_samples": None,
-        "weight": 1.0,
-        "allow_missing": False,
-        "options": DatasetOptions(),
     }
     return Source(**(values | changes))
 

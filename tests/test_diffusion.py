@@ -20,8 +20,7 @@ from focaldiffusion.models.conditioning import Proposal
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.tiles import tiles_of
 from focaldiffusion.psf import PSF
-from focaldiffusion.reconstruction import recover
-from focaldiffusion.recovery import Estimate, estimate_depth, silent
+from focaldiffusion.recovery import Estimate, estimate_depth, recover, silent
 from focaldiffusion.stack import FocalStack, MemoryFrames
 
 INVERSE_DEPTH_DPT = torch.linspace(0.5, 2.0, SIZE[1]).expand(SIZE)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from sample_stacks import SIZE, Frames, native, photograph, texture
 
 from focaldiffusion.fusion.fuse import fuse
+from focaldiffusion.fusion.weights import frame_weights
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.solve.sweep import frame_weights
+from focaldiffusion.progress import Meter
 
 
 def random_frames(count: int, size: tuple[int, int], bit_depth: int = 8, seed: int = 0) -> Frames:
@@ -134,6 +135,6 @@ def test_each_frame_is_read_once():
             return super().read(index)
 
     done = []
-    fuse(Counting(frames.images), one_hot(3, 0, (4, 4)), progress=lambda *now: done.append(now))
+    fuse(Counting(frames.images), one_hot(3, 0, (4, 4)), meter=Meter(lambda *now: done.append(now)))
     assert read == [0, 1, 2]
     assert done == [(1, 3), (2, 3), (3, 3)]

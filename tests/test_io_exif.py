@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.exif import LensRecord, read_exif
+from focaldiffusion.io.exif import FrameRecord, read_exif
 from focaldiffusion.io.makernotes import FocusReading
 from focaldiffusion.optics import lens_distance_m
 
@@ -83,7 +83,7 @@ def jpeg(folder: Path, exif: bytes | None = None, xmp: str | None = None) -> Pat
     return path
 
 
-def read_one(path: Path) -> LensRecord:
+def read_one(path: Path) -> FrameRecord:
     (record,) = read_exif([path], SIZE)
     return record
 
@@ -135,11 +135,10 @@ class TestLens:
             (0x920A, RATIONAL, 1, rational(681, 100)),
         ]
         record = read_one(jpeg(tmp_path, exif_block("Google", photo)))
-        assert (record.make, record.model) == ("Google", "Model")
-        assert record.focal_length_m == pytest.approx(0.00681, rel=1e-12)
-        assert record.f_number == pytest.approx(1.85, rel=1e-12)
+        assert record.lens.focal_length_m == pytest.approx(0.00681, rel=1e-12)
+        assert record.lens.f_number == pytest.approx(1.85, rel=1e-12)
         assert record.tags == {"focal_length_m": "FocalLength", "f_number": "FNumber"}
-        assert record.pixel_pitch_m is None
+        assert record.lens.pixel_pitch_m is None
         assert "neither FocalPlaneXResolution nor" in record.reasons["pixel_pitch_m"]
 
     def test_pitch_from_the_35_mm_equivalent_is_by_diagonal(self, tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ class TestLens:
             (0xA405, SHORT, 1, struct.pack("<H", 24)),
         ]
         record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
-        assert record.pixel_pitch_m == pytest.approx(43.2666e-3 * 6.81 / 24 / 500, rel=1e-6)
+        assert record.lens.pixel_pitch_m == pytest.approx(43.2666e-3 * 6.81 / 24 / 500, rel=1e-6)
         assert record.tags["pixel_pitch_m"] == "FocalLength and FocalLengthIn35mmFilm"
 
     @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ class TestLens:
         if unit is not None:
             photo.append((0xA210, SHORT, 1, struct.pack("<H", unit)))
         record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
-        assert record.pixel_pitch_m == (None if pitch_m is None else pytest.approx(pitch_m))
+        assert record.lens.pixel_pitch_m == (None if pitch_m is None else pytest.approx(pitch_m))
 
     def test_pitch_grows_when_the_image_was_reduced(self, tmp_path: Path) -> None:
         photo = [
@@ -173,16 +172,16 @@ class TestLens:
             (0xA210, SHORT, 1, struct.pack("<H", 4)),
         ]
         record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
-        assert record.pixel_pitch_m == pytest.approx(40e-6)
+        assert record.lens.pixel_pitch_m == pytest.approx(40e-6)
 
-    def test_pitch_is_unknown_when_the_image_was_cropped(self, tmp_path: Path) -> None:
+    def test_pitch_unknown_name_when_the_image_was_cropped(self, tmp_path: Path) -> None:
         photo = [
             (0xA002, LONG, 1, struct.pack("<I", 1600)),
             (0xA003, LONG, 1, struct.pack("<I", 800)),
             (0xA20E, RATIONAL, 1, rational(2540)),
         ]
         record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
-        assert record.pixel_pitch_m is None
+        assert record.lens.pixel_pitch_m is None
         assert "cropped: EXIF says 1600 x 800 pixels" in record.reasons["pixel_pitch_m"]
 
     def test_two_pitches_that_disagree_are_not_used(self, tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ class TestLens:
             (0xA20E, RATIONAL, 1, rational(2540)),
         ]
         record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
-        assert record.pixel_pitch_m is None
+        assert record.lens.pixel_pitch_m is None
         assert "contradicts itself" in record.reasons["pixel_pitch_m"]
         assert "10 µm" in record.reasons["pixel_pitch_m"]
         assert "86.5 µm" in record.reasons["pixel_pitch_m"]
@@ -209,7 +208,7 @@ class TestLens:
         found = []
         for cut in [*range(0, len(block) - 6, 5), len(block) - 6]:
             record = read_one(jpeg(tmp_path, block[: 6 + cut]))
-            found.append((record.focal_length_m is not None, record.focus is not None))
+            found.append((record.lens.focal_length_m is not None, record.focus is not None))
         assert found == sorted(found)
         assert set(found) == {(False, False), (True, False), (True, True)}
 
@@ -368,7 +367,6 @@ def test_real_phone_frames(shared_data: Path) -> None:
     """Pixel 6 Pro, values checked against ExifTool's own listing of the file."""
     path = shared_data / "stacks" / "phone_backpack" / "frame_00.jpg"
     (record,) = read_exif([path], (3072, 4080))
-    assert (record.make, record.model) == ("Google", "Pixel 6 Pro")
-    assert record.focal_length_m == pytest.approx(0.00681)
-    assert record.f_number == pytest.approx(1.85)
+    assert record.lens.focal_length_m == pytest.approx(0.00681)
+    assert record.lens.f_number == pytest.approx(1.85)
     assert record.focus is None

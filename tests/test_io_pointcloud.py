@@ -9,9 +9,12 @@ import torch
 import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
+from stack_folders import folder_of
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.pointcloud import MAX_POINTS, back_project, pixel_stride, write_point_cloud
+from focaldiffusion.io.stacks import open_stack
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 
 
@@ -45,6 +48,23 @@ def test_resizing_image_and_camera_leaves_the_scene_in_place():
     np.testing.assert_allclose(
         coarse, fine.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3)), rtol=1e-6, atol=1e-7
     )
+
+
+def test_a_cropped_stack_without_an_aperture_has_the_same_points(tmp_path: Path):
+    """The principal point belongs to the focal length: a crop moves it, known aperture or not."""
+    depth_m = 0.5 + torch.rand(20, 31, generator=torch.Generator().manual_seed(0))
+    folder = folder_of(tmp_path / "stack")
+    clouds = []
+    for aperture_m in (0.01, None):
+        opened = open_stack(
+            folder, lens=LensFacts(focal_length_px=400.0, aperture_diameter_m=aperture_m)
+        )
+        camera = opened.camera_for().cropped(left=7, top=4, image_size=(20, 31))
+        assert camera.aperture_diameter_m == aperture_m
+        clouds.append(back_project(depth_m, camera.focal_length_px, camera.principal_point_px))
+    np.testing.assert_allclose(*clouds, rtol=0, atol=1e-6)
+    # The pixel on the axis of the whole frame (20, 15) is at (13, 11) of the crop.
+    assert np.abs(clouds[1][10:12, 12:14, :2].mean((0, 1))).max() < 1e-3
 
 
 def test_written_points_have_colours_and_skip_unknown(tmp_path: Path):

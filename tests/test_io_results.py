@@ -168,11 +168,9 @@ def test_what_cannot_be_written_is_said_and_recorded(tmp_path: Path):
 
 def test_a_focal_length_alone_is_enough_for_points(tmp_path: Path):
     depth_m = torch.full(SIZE, 2.0)
-    result = make_result(depth_m=depth_m, camera=None)
-    write_results(result, make_stack(), tmp_path / "with", focal_length_px=50.0)
-    write_results(
-        result, make_stack(), tmp_path / "without", focal_length_px=50.0, point_cloud=False
-    )
+    result = make_result(depth_m=depth_m, camera=Camera(50.0, None, SIZE))
+    write_results(result, make_stack(), tmp_path / "with")
+    write_results(result, make_stack(), tmp_path / "without", point_cloud=False)
 
     corner = trimesh.load(tmp_path / "with/point_cloud.ply").vertices[0]
     assert corner == pytest.approx([-31.5 / 50 * 2, -23.5 / 50 * 2, 2.0])

@@ -1,11 +1,10 @@
-"""Opening stacks: folders, lists, multi-page TIFF, stack.json, trust order, clear refusals."""
+"""Opening stacks: folders, lists, multi-page TIFF, clear refusals."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +12,15 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from stack_folders import exif, folder_of, frame, refusal
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import write_png
-from focaldiffusion.io.known import EXIF_UNCERTAINTY_DPT, Known
 from focaldiffusion.io.stacks import open_stack
-from focaldiffusion.optics import Camera, lens_distance_m
-
-HEIGHT, WIDTH = 30, 40
-
-
-def exif(
-    focus_m: float | None = None,
-    focal_mm: float | None = None,
-    f_number: float | None = None,
-    f35_mm: int | None = None,
-    make: str = "Maker",
-    orientation: int = 1,
-) -> bytes:
-    block = Image.Exif()
-    block[0x010F], block[0x0112] = make, orientation
-    values = {0x9206: focus_m, 0x920A: focal_mm, 0x829D: f_number, 0xA405: f35_mm}
-    block[0x8769] = {tag: value for tag, value in values.items() if value is not None}
-    return block.tobytes()
-
-
-def frame(
-    path: Path, level: int, exif_block: bytes = b"", size: tuple[int, int] = (30, 40)
-) -> Path:
-    """A flat grey frame whose level tells which it is."""
-    Image.new("RGB", size[::-1], (level, level, level)).save(path, exif=exif_block)
-    return path
-
-
-def folder_of(
-    folder: Path, exif_blocks: Sequence[bytes] = (b"",) * 3, sidecar: dict[str, Any] | None = None
-) -> Path:
-    """Frames frame_0.png, frame_1.png ... of level 20, 40 ..."""
-    folder.mkdir(exist_ok=True)
-    for index, block in enumerate(exif_blocks):
-        frame(folder / f"frame_{index}.png", 20 * (index + 1), block)
-    if sidecar is not None:
-        (folder / "stack.json").write_text(json.dumps(sidecar))
-    return folder
 
 
 def levels(stack: Any) -> list[int]:
     return [round(float(stack.frames.read(i)[0, 0, 0]) * 255) for i in range(len(stack))]
-
-
-def refusal(source: Any, known: Known | None = None) -> str:
-    with pytest.raises(InputError) as caught:
-        open_stack(source, known)
-    return str(caught.value)
 
 
 class TestWhichFrames:
@@ -101,7 +56,7 @@ class TestWhichFrames:
         folder_of(tmp_path, sidecar={"focus_distances_m": [0.5, 1, None]})
         stack = open_stack([tmp_path / "frame_2.png", tmp_path / "frame_1.png"])
         assert stack.focus_distances_m == (math.inf, 1.0)
-        assert stack.origins["focus_distances_m"] == "stack.json"
+        assert str(stack.origins["focus_distances_m"]) == "stack.json"
 
     def test_listed_file_that_the_sidecar_does_not_know(self, tmp_path: Path) -> None:
         sidecar = {"files": ["frame_0.png", "frame_1.png"], "focus_distances_m": [0.5, 1]}
@@ -223,10 +178,10 @@ class TestMultiPageTiff:
         )
         if step_m is None:
             assert stack.focus_positions_m is None
-            assert stack.origins["focus_distances_m"].startswith(origin)
+            assert str(stack.origins["focus_distances_m"]).startswith(origin)
         else:
             assert stack.focus_positions_m == pytest.approx([0, step_m, 2 * step_m, 3 * step_m])
-            assert stack.origins["focus_positions_m"] == origin
+            assert str(stack.origins["focus_positions_m"]) == origin
 
     def test_a_file_that_is_cut_off_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "cut.tif"
@@ -323,250 +278,12 @@ class TestMultiPageTiff:
         for source in (tmp_path, tmp_path / "z.tif"):
             stack = open_stack(source)
             assert stack.focus_positions_m == (0, 1e-6, 2e-6, 3e-6)
-            assert stack.origins["focus_positions_m"] == "stack.json"
+            assert str(stack.origins["focus_positions_m"]) == "stack.json"
 
     def test_folder_of_several_multi_page_tiffs(self, tmp_path: Path) -> None:
         for name in ("a.tif", "b.tif"):
             tifffile.imwrite(tmp_path / name, self.volume, photometric="minisblack")
         assert "a.tif: 4 pages, where one frame is expected" in refusal(tmp_path)
-
-
-class TestSidecar:
-    def test_a_link_to_nothing_is_named(self, tmp_path: Path) -> None:
-        folder_of(tmp_path)
-        (tmp_path / "stack.json").symlink_to(tmp_path / "moved.json")
-        assert "stack.json: cannot be read (" in refusal(tmp_path)
-
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            ('{"files": [}', "stack.json: not JSON: Expecting value at line 1, column 12."),
-            ("[1]", "stack.json: holds a list; expected an object in braces."),
-            (
-                '{"camera": {"focal_length_px": 9, "focal_length_px": 8}}',
-                "stack.json: cannot be read (key 'focal_length_px' is there twice; keep one).",
-            ),
-            (
-                '{"focus_distance_m": [1]}',
-                "stack.json: key 'focus_distance_m' is unknown; did you mean focus_distances_m?",
-            ),
-            (
-                '{"camera": {"focal_lenght_m": 0.05}}',
-                "key 'camera.focal_lenght_m' is unknown; did you mean focal_length_m?",
-            ),
-            (
-                '{"camera": {"focal_length_m": 0.05}}',
-                "camera has focal_length_m; expected either focal_length_m, f_number, "
-                "pixel_pitch_m, or focal_length_px, aperture_diameter_m.",
-            ),
-            (
-                '{"camera": {"focal_length_px": 0, "aperture_diameter_m": 1}}',
-                "camera.focal_length_px is 0; expected greater than 0.",
-            ),
-            (
-                '{"focus_distances_m": [1, "2 m", 3]}',
-                'focus_distances_m[1] is "2 m"; expected a valid number.',
-            ),
-            ('{"focus_positions_m": [1, null, 3]}', "focus_positions_m[1] is null; expected"),
-            (
-                '{"focus_positions_m": [0, 1, 2], "focus_distances_m": [1, 2, 3]}',
-                "focus_distances_m and focus_positions_m exclude each other",
-            ),
-            ('{"files": ["frame_0.png", "frame_9.png"]}', "files lists 'frame_9.png', which is ab"),
-            ('{"files": ["frame_0.png", "frame_0.png"]}', "lists 'frame_0.png' more than once"),
-            (
-                '{"focus_distances_m": [1, 2]}',
-                "stack.json: focus_distances_m: 2 values for 3 frames",
-            ),
-            ('{"focus_distances_m": [1, 0, 2]}', "are not all positive"),
-            ('{"focus_distances_m": [1, NaN, 2]}', "stack.json: focus_distances_m: contains NaN"),
-            ('{"focus_distances_m": [1, 1, 2]}', "1.0 appears more than once"),
-            ('{"focus_distances_m": [300, 400, 500]}', "these look like millimetres"),
-            (
-                '{"focus_distances_m": [0.04, 1, 2], "camera": {"focal_length_m": 0.05, '
-                '"f_number": 2, "pixel_pitch_m": 1e-5}}',
-                "focus distance 0.04 m lies within the focal length 0.05 m",
-            ),
-        ],
-    )
-    def test_refusals(self, tmp_path: Path, text: str, expected: str) -> None:
-        folder_of(tmp_path)
-        (tmp_path / "stack.json").write_text(text)
-        message = refusal(tmp_path)
-        assert expected in message
-        assert "\n" not in message
-
-    def test_both_forms_of_a_camera_and_a_note(self, tmp_path: Path) -> None:
-        lens = {"focal_length_m": 0.05, "f_number": 2.0, "pixel_pitch_m": 1e-5}
-        sidecar = {"camera": lens, "focus_distances_m": [1, 2, None], "note": {"any": "thing"}}
-        stack = open_stack(folder_of(tmp_path, sidecar=sidecar))
-        for index, focus_m in enumerate((1.0, 2.0, math.inf)):
-            expected = Camera.from_lens(0.05, 2.0, 1e-5, (30, 40), focus_m)
-            assert stack.camera_for(index) == expected
-        pixels = {"focal_length_px": 5000.0, "aperture_diameter_m": 0.025}
-        stack = open_stack(folder_of(tmp_path, sidecar={"camera": pixels}))
-        assert stack.camera_for(1) == Camera(5000.0, 0.025, (30, 40))
-        assert stack.origins["camera"] == "stack.json"
-
-
-class TestTrustOrder:
-    sidecar: dict[str, Any] = {  # noqa: RUF012
-        "focus_distances_m": [0.5, 1, 2],
-        "camera": {"focal_length_m": 0.05, "f_number": 2.0, "pixel_pitch_m": 1e-5},
-    }
-    blocks = tuple(exif(d, 25.0, 4.0, 50) for d in (0.6, 1.2, 2.4))
-
-    def test_given_over_sidecar_over_exif(self, tmp_path: Path) -> None:
-        folder_of(tmp_path, self.blocks, self.sidecar)
-        known = Known(focus_distances_m=[0.7, 1.4, 2.8], f_number=8.0)
-        stack = open_stack(tmp_path, known)
-        assert stack.focus_distances_m == (0.7, 1.4, 2.8)
-        assert stack.focus_uncertainty_dpt is None
-        assert stack.lens.f_number == 8.0
-        assert stack.lens.focal_length_m == 0.05
-        assert stack.origins["f_number"] == "given"
-        assert stack.origins["focal_length_m"] == "stack.json"
-        stack = open_stack(tmp_path)
-        assert stack.focus_distances_m == (0.5, 1.0, 2.0)
-        (tmp_path / "stack.json").unlink()
-        stack = open_stack(tmp_path)
-        assert stack.focus_distances_m == pytest.approx((0.6, 1.2, 2.4))
-        assert stack.focus_uncertainty_dpt == (EXIF_UNCERTAINTY_DPT,) * 3
-        assert stack.origins["focus_distances_m"] == "EXIF SubjectDistance"
-        # f = 25 mm called 50 mm: the 50 px diagonal is 43.2666 / 2 mm of sensor.
-        pitch_m = 43.2666e-3 / 2 / 50
-        expected = Camera.from_lens(0.025, 4.0, pitch_m, (30, 40), 0.6)
-        camera = stack.camera_for(0)
-        assert camera is not None
-        assert camera.focal_length_px == pytest.approx(expected.focal_length_px, rel=1e-6)
-        assert camera.aperture_diameter_m == pytest.approx(0.00625)
-
-    def test_given_positions_replace_the_distances_of_the_sidecar(self, tmp_path: Path) -> None:
-        folder_of(tmp_path, sidecar=self.sidecar)
-        stack = open_stack(tmp_path, Known(focus_positions_m=[0, 1e-5, 2e-5]))
-        assert stack.focus_positions_m == (0, 1e-5, 2e-5)
-        assert stack.focus_distances_m is None
-
-    def test_stripping_exif_removes_only_what_exif_gave(self, tmp_path: Path) -> None:
-        sidecar = {"focus_distances_m": [0.5, 1, 2]}
-        with_exif = open_stack(folder_of(tmp_path / "with", self.blocks, sidecar))
-        without = open_stack(folder_of(tmp_path / "without", sidecar=sidecar))
-        for index in range(3):
-            np.testing.assert_array_equal(with_exif.frames.read(index), without.frames.read(index))
-        assert with_exif.focus_distances_m == without.focus_distances_m
-        assert with_exif.camera_for() is not None
-        assert without.camera_for() is None
-        assert without.origins["camera"] == (
-            "unknown: no focal length, pixel pitch, f-number (frame_0.png: no EXIF of a camera)"
-        )
-
-    def test_calibrated_pixels_replace_the_pitch(self, tmp_path: Path) -> None:
-        stack = open_stack(folder_of(tmp_path, self.blocks), Known(focal_length_px=900.0))
-        assert stack.camera_for() == Camera(900.0, 0.025 / 4, (30, 40))
-        assert stack.lens.pixel_pitch_m is None
-
-    def test_camera_names_only_what_it_is_made_of(self, tmp_path: Path) -> None:
-        pixels = {"focal_length_px": 900.0, "aperture_diameter_m": 0.01}
-        stack = open_stack(folder_of(tmp_path, self.blocks, {"camera": pixels}))
-        assert stack.camera_for() == Camera(900.0, 0.01, (30, 40))
-        assert stack.origins["camera"] == "stack.json"
-        assert stack.origins["focus_distances_m"] == "EXIF SubjectDistance"
-
-    def test_sensor_width_is_the_long_side(self, tmp_path: Path) -> None:
-        folder_of(tmp_path, [exif(None, 50.0, 2.0, orientation=6)] * 2)
-        stack = open_stack(tmp_path, Known(sensor_width_mm=36.0))
-        assert stack.frames.size == (40, 30)
-        assert stack.focal_length_px_for() == pytest.approx(50 / (36 / 40))
-
-    @pytest.mark.parametrize(
-        ("values", "expected"),
-        [
-            ({"f_number": 0.0}, "given f_number is 0.0; expected a positive number."),
-            (
-                {"pixel_pitch_um": 2, "sensor_width_mm": 6},
-                "given pixel_pitch_um and sensor_width_mm exclude each other",
-            ),
-            (
-                {"focus_distances_m": [1], "focus_positions_m": [1]},
-                "given focus_distances_m and focus_positions_m exclude each other",
-            ),
-        ],
-    )
-    def test_given_nonsense(self, values: dict[str, Any], expected: str) -> None:
-        with pytest.raises(InputError, match=expected):
-            Known(**values)
-
-    def test_given_distances_are_checked(self, tmp_path: Path) -> None:
-        message = refusal(folder_of(tmp_path), Known(focus_distances_m=[1.0, 2.0]))
-        assert message.startswith("given: focus_distances_m: 2 values for 3 frames")
-
-
-class TestPartialKnowledge:
-    def test_focal_length_without_pitch(self, tmp_path: Path) -> None:
-        stack = open_stack(folder_of(tmp_path, [exif(None, 6.81, 1.85)] * 2))
-        assert stack.camera_for() is None
-        assert stack.focal_length_px_for() is None
-        assert stack.origins["camera"] == (
-            "unknown: no pixel pitch (frame_0.png: EXIF has neither FocalPlaneXResolution nor "
-            "FocalLengthIn35mmFilm)"
-        )
-        assert stack.origins["focal_length_m"] == "EXIF FocalLength"
-
-    def test_focal_length_in_pixels_is_reported_without_an_aperture(self, tmp_path: Path) -> None:
-        stack = open_stack(folder_of(tmp_path), Known(focal_length_px=800.0))
-        assert stack.camera_for() is None
-        assert stack.focal_length_px_for() == 800.0
-        assert stack.origins["camera"].startswith("unknown: no focal length, f-number")
-
-    def test_aperture_that_changed_is_not_used(self, tmp_path: Path) -> None:
-        blocks = [exif(None, 50.0, 2.8, 50), exif(None, 50.0, 4.0, 50)]
-        stack = open_stack(folder_of(tmp_path, blocks))
-        assert stack.lens.f_number is None
-        assert stack.lens.focal_length_m == 0.05
-        assert (
-            "EXIF FNumber differs between frames: frame_0.png gives 2.8, frame_1.png 4"
-            in stack.origins["camera"]
-        )
-
-
-class TestRecordedFocus:
-    def distances(self, folder: Path, values: Sequence[float | None], **lens: Any) -> Any:
-        return open_stack(folder_of(folder, [exif(value, **lens) for value in values]))
-
-    def test_one_frame_without(self, tmp_path: Path) -> None:
-        stack = self.distances(tmp_path, [1.0, None, 2.0])
-        assert stack.focus_distances_m is None
-        assert stack.origins["focus_distances_m"] == (
-            "unknown: frame_1.png: the EXIF of this Maker has no focus distance"
-        )
-
-    def test_equal_distances_are_as_uncertain_as_the_next_is_far(self, tmp_path: Path) -> None:
-        stack = self.distances(tmp_path, [0.5, 1.0, 1.0])
-        assert stack.focus_distances_m == (0.5, 1.0, 1.0)
-        assert stack.focus_uncertainty_dpt == (EXIF_UNCERTAINTY_DPT, 1.0, 1.0)
-
-    def test_the_same_distance_everywhere_says_nothing(self, tmp_path: Path) -> None:
-        stack = self.distances(tmp_path, [1.0, 1.0, 1.0])
-        assert stack.focus_distances_m is None
-        assert "is 1 m in every frame" in stack.origins["focus_distances_m"]
-
-    def test_canon_counts_from_the_sensor(self, tmp_path: Path) -> None:
-        stack = self.distances(tmp_path, [0.5, 1.0], make="Canon", focal_mm=50.0)
-        assert stack.focus_distances_m == pytest.approx(
-            [lens_distance_m(0.5, 0.05), lens_distance_m(1.0, 0.05)]
-        )
-        assert "converted to the lens" in stack.origins["focus_distances_m"]
-
-    def test_canon_without_its_focal_length(self, tmp_path: Path) -> None:
-        stack = self.distances(tmp_path, [0.5, 1.0], make="Canon")
-        assert stack.focus_distances_m is None
-        assert "the focal length, which leads from there" in stack.origins["focus_distances_m"]
-
-    def test_impossible_record_is_left_out_not_fatal(self, tmp_path: Path) -> None:
-        """Macro lenses shorten their focal length, so the recorded one does not fit."""
-        stack = self.distances(tmp_path, [0.3, 0.31], make="Canon", focal_mm=100.0)
-        assert stack.focus_distances_m is None
-        assert "nearer than four focal lengths" in stack.origins["focus_distances_m"]
 
 
 def test_all_real_stacks_open(shared_data: Path) -> None:
@@ -580,4 +297,4 @@ def test_all_real_stacks_open(shared_data: Path) -> None:
         assert image.shape == (*stack.frames.size, 3)
         assert list(stack.focus_distances_m or []) == expected.get("focus_distances_m", [])
         assert list(stack.focus_positions_m or []) == expected.get("focus_positions_m", [])
-        assert (stack.camera_for() is not None) == ("camera" in expected)
+        assert stack.camera_for() is not None or "camera" not in expected

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from focaldiffusion.progress import Meter
 from focaldiffusion.solve import matching
 from focaldiffusion.solve.matching import Labels, aggregate
 
@@ -59,7 +60,7 @@ def test_path_costs_follow_their_recursion(background):
     labels = Labels(torch.arange(float(hypotheses)), planes, background)
     cost = labels.cost(80 * random(hypotheses, 1, width))
     guide = (0.05 * random(1, 1, width)).cumsum(2).expand(3, -1, -1)
-    total, choices = aggregate(cost, guide, labels)
+    total, choices = aggregate(cost, guide, labels, Meter())
 
     jump = matching._JUMP_PRICE * torch.exp(-guide[:, 0].diff().norm(dim=0) / matching.EDGE_STD)
     outline = torch.nn.functional.max_pool1d(guide[:, 0].diff().norm(dim=0)[None], 5, 1, 2)[0]
@@ -83,7 +84,7 @@ def test_all_eight_directions_travel():
     # One pixel that knows, nothing else does: its star of eight rays follows it, all else is free.
     cost = torch.zeros(3, 9, 9)
     cost[[0, 2], 4, 4] = 1000
-    total, _ = aggregate(cost, torch.full((3, 9, 9), 0.5), levels(3, 9, 9))
+    total, _ = aggregate(cost, torch.full((3, 9, 9), 0.5), levels(3, 9, 9), Meter())
     y, x = torch.meshgrid(torch.arange(9) - 4, torch.arange(9) - 4, indexing="ij")
     star = (y == 0) | (x == 0) | (y == x) | (y == -x)
     assert ((total.amax(0) > 0) == star).all()
@@ -92,7 +93,12 @@ def test_all_eight_directions_travel():
 
 def test_progress_is_called_after_each_direction():
     calls = []
-    aggregate(torch.zeros(2, 4, 4), torch.zeros(3, 4, 4), levels(2, 4, 4), lambda: calls.append(1))
+    aggregate(
+        torch.zeros(2, 4, 4),
+        torch.zeros(3, 4, 4),
+        levels(2, 4, 4),
+        Meter(lambda *_: calls.append(1)),
+    )
     assert len(calls) == matching.DIRECTIONS
 
 

@@ -28,7 +28,8 @@ from focaldiffusion.models.conditioning import (
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import complete
 from focaldiffusion.solve.consistency import confidence
-from focaldiffusion.solve.sweep import sweep, sweep_sharpness
+from focaldiffusion.solve.sharpness import sweep_sharpness
+from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.stack import Axis, FocalStack
 
 AXES: tuple[Axis, ...] = ("inverse_depth_dpt", "position_m", "order")

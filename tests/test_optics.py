@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import (
     Camera,
     blur_radius_px,
@@ -38,13 +40,13 @@ def test_blur_of_a_real_lens_by_hand():
     # v(2 m) = 0.1/1.95 = 51.28205 mm, v(1 m) = 0.05/0.95 = 52.63158 mm. The cone of light from the
     # 25 mm pupil is cut at v(2 m): diameter 25 mm (52.63158 - 51.28205)/52.63158 = 0.641026 mm.
     # 10 um pixels: 64.1026 px across, radius 32.0513 px, in front of the focus plane: negative.
-    camera = Camera.from_lens(0.05, 2.0, 10e-6, (1000, 1500), reference_focus_m=2.0)
+    camera = LensFacts(0.05, 2.0, 10e-6).camera((1000, 1500), 2.0)
     radius = blur_radius_px(torch.tensor(1.0), torch.tensor(0.5), camera.blur_scale_px_m)
     assert radius.item() == pytest.approx(-32.0513, rel=1e-5)
 
 
 def test_infinity_is_an_ordinary_distance():
-    camera = Camera.from_lens(0.05, 2.0, 10e-6, (1000, 1500))
+    camera = LensFacts(0.05, 2.0, 10e-6).camera((1000, 1500))
     distance = inverse_m(torch.tensor([math.inf, 1.0]))
     radius = blur_radius_px(distance, torch.tensor(0.0), camera.blur_scale_px_m)
     # Focused at infinity, the blur of 1 m is A F / 2 = 0.025 * 5000 / 2.
@@ -99,31 +101,30 @@ def test_a_camera_of_another_aspect_is_refused():
         camera.resized((240, 240))
 
 
-def test_from_lens():
-    far = Camera.from_lens(0.05, 2.0, 10e-6, (100, 150))
-    assert far == Camera(5000.0, 0.025, (100, 150), (75.0, 50.0))
-    # Focused at 0.3 m the image distance is 0.05 * 0.3 / 0.25 = 60 mm.
-    near = Camera.from_lens(0.05, 2.0, 10e-6, (100, 150), reference_focus_m=0.3)
-    assert near.focal_length_px == pytest.approx(6000)
-    assert near.aperture_diameter_m == 0.025
-
-
 @pytest.mark.parametrize(
-    ("lens", "message"),
+    ("camera", "message"),
     [
-        ((50, 2.0, 10e-6, (9, 9), 2.0), r"focus distance 2\.0 m lies within the focal length 50 m"),
-        ((0.05, 2.0, 10e-6, (9, 9), 0.05), "a lens cannot focus there"),
-        ((0.05, 0.0, 10e-6, (9, 9)), r"f_number is 0\.0; expected a positive number"),
-        ((0.05, 2.0, 1e-12, (9, 9)), r"focal_length_px is 5e\+10; no camera has more than 1e\+07"),
-        ((50.0, 2.0, 1e-4, (9, 9)), r"aperture_diameter_m is 25; no camera has more than 10"),
-        ((0.05, 2.0, math.nan, (9, 9)), "pixel_pitch_m is nan"),
-        ((math.inf, 2.0, 10e-6, (9, 9)), "focal_length_m is inf"),
-        ((0.05, 2.0, 10e-6, (0, 9)), r"image_size is \(0, 9\)"),
+        ((0.0, 0.01, (9, 9)), r"focal_length_px is 0\.0; expected a positive number"),
+        ((5e10, 0.01, (9, 9)), r"focal_length_px is 5e\+10; no camera has more than 1e\+07"),
+        ((900.0, 25.0, (9, 9)), r"aperture_diameter_m is 25; no camera has more than 10"),
+        ((900.0, math.nan, (9, 9)), "aperture_diameter_m is nan"),
+        ((900.0, 0.01, (0, 9)), r"image_size is \(0, 9\)"),
     ],
 )
-def test_impossible_lenses_are_refused(lens, message):
+def test_impossible_cameras_are_refused(camera, message):
     with pytest.raises(InputError, match=message):
-        Camera.from_lens(*lens)
+        Camera(*camera)
+
+
+def test_a_camera_without_an_aperture_keeps_its_principal_point():
+    known, unknown = Camera(700.0, 0.01, (480, 640)), Camera(700.0, None, (480, 640))
+    assert unknown.blur_scale_px_m is None
+    for change in (
+        lambda camera: camera.resized((240, 320)),
+        lambda camera: camera.cropped(20, 10, (300, 400)),
+        lambda camera: camera.cropped(20, 10, (300, 400)).mirrored(),
+    ):
+        assert change(unknown) == replace(change(known), aperture_diameter_m=None)
 
 
 @given(focal_length=st.floats(0.004, 0.2), ratio=st.floats(1.01, 500))

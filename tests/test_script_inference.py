@@ -10,8 +10,8 @@ import pytest
 from command_line import exit_code, names, refusal
 from PIL import Image
 
-from focaldiffusion.checkpoints.checkpoint import save_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config
 from script.inference import main
@@ -71,7 +71,7 @@ def test_an_input_list_has_one_stack_a_line(
         ("--batch-size 1", "--batch-size: stacks are worked on one at a time; leave it out. See"),
         ("--save-intermediate", "--save-intermediate: there are no intermediate results"),
         ("--sensor-size 36", "--sensor-size 36 looks like millimetres; give metres"),
-        ("--aperture 0", "given f_number is 0.0; expected a positive number."),
+        ("--aperture 0", "--f-number is 0.0; expected a positive number."),
         ("--focus-distances -1,0.5,2", "[-1.0, 0.5, 2.0] are not all positive."),
         ("--focal_length 50", "unrecognized arguments: --focal_length 50"),
         ("--input-list a.txt", "argument --input-list: not allowed with argument --input"),

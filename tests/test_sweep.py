@@ -13,24 +13,18 @@ from hypothesis import strategies as st
 from reference import sweep as reference
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, photograph, texture
 
+from focaldiffusion.filters import box_mean, interpolated, noise_std, refine_minimum
+from focaldiffusion.fusion.weights import frame_weights
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
+from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF, blur
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import capture
 from focaldiffusion.solve import sweep as sweep_module
-from focaldiffusion.solve.sweep import (
-    box_mean,
-    depth_hypotheses,
-    frame_weights,
-    interpolated,
-    noise_std,
-    ordered_focus,
-    own_texture_share,
-    plane_misfit,
-    refine_minimum,
-    sweep,
-    sweep_sharpness,
-)
+from focaldiffusion.solve.posterior import own_texture_share
+from focaldiffusion.solve.sharpness import sweep_sharpness
+from focaldiffusion.solve.sweep import depth_hypotheses, ordered_focus, plane_misfit, sweep
 from focaldiffusion.stack import FocalStack
 
 DISC = PSF()
@@ -196,7 +190,7 @@ def test_tiles_agree_with_the_whole(monkeypatch):
     monkeypatch.setattr(sweep_module, "_TILE_PX", 40)
     done = []
     tiled = plane_misfit(
-        stack, focus, hypotheses, BLUR_SCALE_PX_M, DISC, progress=lambda *now: done.append(now)
+        stack, focus, hypotheses, BLUR_SCALE_PX_M, DISC, meter=Meter(lambda *now: done.append(now))
     )
     assert done[-1] == (6 * len(hypotheses), 6 * len(hypotheses))
     # Tiles overlap by the reach of the blur; J itself reaches further, as inverse filters do.
@@ -322,12 +316,12 @@ def test_hypotheses_cover_the_focus_distances_in_order(inverse_m, scale):
     ("camera", "focus_m"),
     [
         # A phone: f = 6.8 mm at f/1.8, 1024 px across a 9.8 mm sensor.
-        (Camera.from_lens(6.8e-3, 1.8, 9.8e-3 / 1024, (768, 1024), 0.1), (0.1, 0.3, math.inf)),
+        (LensFacts(6.8e-3, 1.8, 9.8e-3 / 1024).camera((768, 1024), 0.1), (0.1, 0.3, math.inf)),
         # Full frame portrait lens: 85 mm at f/1.4.
-        (Camera.from_lens(85e-3, 1.4, 36e-3 / 1024, (683, 1024), 0.8), (0.8, 1.5, 10.0)),
+        (LensFacts(85e-3, 1.4, 36e-3 / 1024).camera((683, 1024), 0.8), (0.8, 1.5, 10.0)),
         # A macro lens at 1:1: 100 mm at f/2.8, 200 mm away, in steps of half a millimetre.
         (
-            Camera.from_lens(0.1, 2.8, 36e-3 / 1024, (683, 1024), 0.2),
+            LensFacts(0.1, 2.8, 36e-3 / 1024).camera((683, 1024), 0.2),
             tuple(0.2 + 0.0005 * step for step in range(20)),
         ),
     ],

@@ -11,8 +11,8 @@ from command_line import exit_code
 from rooms import room, source
 from training_runs import config_of, losses
 
-from focaldiffusion.checkpoints.checkpoint import save_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.run import Config

@@ -52,7 +52,7 @@ def _ray_length(like: Tensor, camera: Camera) -> Tensor:
     height, width = camera.image_size
     if tuple(like.shape[-2:]) != camera.image_size:
         raise ValueError(f"camera of {camera.image_size}, map of {tuple(like.shape[-2:])}")
-    centre_x, centre_y = camera.principal_point_px  # type: ignore[misc]
+    centre_x, centre_y = camera.principal_point_px
     x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) - centre_x
     y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) - centre_y
     slope_squared = (x**2 + y[:, None] ** 2) / camera.focal_length_px**2

@@ -1,30 +1,31 @@
-"""The one exception of ours, and the shape check that central types share."""
+"""The exception for bad input, and checks that central types share."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
 class InputError(ValueError):
-    """Input that a user can mend: says what, where, got, expected and the remedy.
+    """Input that a user can mend; the message says what, where, got, expected and the remedy.
 
     The command line prints it without a traceback and exits with code 2. Programming
     errors are never wrapped in it.
     """
 
 
-def is_unknown(name: str, known: Iterable[str], *, likely: Iterable[str] = ()) -> str:
-    """What to say after a name that is none of the known ones: the nearest one, then all.
+def unknown_name(name: str, known: Iterable[str], *, likely: Iterable[str] = ()) -> str:
+    """Error text for an unknown name: the closest match, then all known names.
 
     Args:
         name: as it was written.
         known: the names that it could have been.
-        likely: what else may have been meant where none of them is near, the likeliest first.
+        likely: other names that may have been meant, the likeliest first.
     """
     known = list(known)
     meant = [*difflib.get_close_matches(name, known, n=1), *likely]
@@ -32,8 +33,13 @@ def is_unknown(name: str, known: Iterable[str], *, likely: Iterable[str] = ()) -
     return f"is unknown{nearest} Expected one of {', '.join(known)}."
 
 
-def check_shape(name: str, tensor: Tensor, expected: Sequence[int | str]) -> None:
-    """Check a tensor's shape against integers (exact) and letters (any size, named in the message).
+def check_shape(name: str, tensor: Tensor | NDArray[Any], expected: Sequence[int | str]) -> None:
+    """Check the shape of a tensor or array.
+
+    Args:
+        name: for the message.
+        tensor: the tensor or array.
+        expected: exact sizes, and letters for any size.
 
     Raises:
         ValueError: the number of dimensions or an exact size differs.

@@ -1,4 +1,4 @@
-"""Evidence: what defocus alone says about depth."""
+"""Evidence: depth as far as defocus alone shows it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.errors import check_shape
+from focaldiffusion.filters import bracket
 from focaldiffusion.stack import Axis
 
 
@@ -16,17 +17,17 @@ from focaldiffusion.stack import Axis
 class Evidence:
     """A posterior over depth hypotheses at each pixel, and the first all-in-focus image.
 
-    It absorbs the number of frames, their focus settings and the lens: whatever consumes it
-    need not know them.
+    It absorbs the number of frames, their focus settings and the lens, so its consumers need not
+    know them.
 
     Attributes:
-        axis: what the hypotheses measure.
+        axis: quantity that the hypotheses measure.
         hypotheses: (K,) ascending, on the scale of `FocalStack.focus_coordinates`.
-        posterior: (K, H, W), sums to one over K; flat where defocus says nothing.
+        posterior: (K, H, W), sums to one over K; flat where defocus shows nothing.
         all_in_focus: (3, H, W) linear RGB, the first estimate that the sweep made.
-        sharpest: (H, W) in the unit of `axis`: where the frames themselves show a pixel best.
-            It guides fusion. Beside a silhouette it is the foreground's value also on the
-            background, which the blur of the foreground covers in all other frames.
+        sharpest: (H, W) in the unit of `axis`, where the frames themselves show a pixel best; it
+            guides fusion. Beside a silhouette, background pixels have the foreground's value,
+            because its blur covers them in all other frames.
         never_sharp: (H, W) bool, True where no frame is in focus; never from sharpness alone.
     """
 
@@ -63,7 +64,7 @@ class Evidence:
         return -(self.posterior * log_posterior).sum(0) / math.log(len(self.hypotheses))
 
     def posterior_at(self, coordinate: Tensor) -> Tensor:
-        """(H, W) the posterior where a surface (H, W) passes, linear between hypotheses."""
+        """Posterior (H, W) where a surface (H, W) passes, linear between hypotheses."""
         return between_hypotheses(self.posterior, self.hypotheses, coordinate[None])[0]
 
     @property
@@ -74,11 +75,12 @@ class Evidence:
 
 
 def between_hypotheses(volume: Tensor, hypotheses: Tensor, surfaces: Tensor) -> Tensor:
-    """(P, H, W) a volume (K, H, W) where surfaces (P, H, W) pass, linear between hypotheses.
+    """Sample a volume (K, H, W) where surfaces (P, H, W) pass, linearly between hypotheses.
 
-    Beyond the outermost of the hypotheses (K,), which ascend, it is as at them.
+    Surfaces beyond the outermost of the ascending hypotheses (K,) take the value at it.
+
+    Returns:
+        (P, H, W).
     """
-    right = torch.searchsorted(hypotheses, surfaces.contiguous()).clamp(1, len(hypotheses) - 1)
-    before, after = hypotheses[right - 1], hypotheses[right]
-    share = ((surfaces - before) / (after - before)).clamp(0, 1)
-    return torch.lerp(volume.gather(0, right - 1), volume.gather(0, right), share)
+    before, after, share = bracket(surfaces, hypotheses)
+    return torch.lerp(volume.gather(0, before), volume.gather(0, after), share)

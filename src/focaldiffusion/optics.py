@@ -25,20 +25,22 @@ class Camera:
 
     Attributes:
         focal_length_px: image distance divided by the pixel pitch [px], > 0, at most 1e7.
-        aperture_diameter_m: diameter of the entrance pupil [m], > 0, at most 10.
+        aperture_diameter_m: diameter of the entrance pupil [m], > 0, at most 10; None when unknown.
         image_size: (height, width) [px].
         principal_point_px: (x, y) where the optical axis meets the image, pixel centres at
             halves; the image centre when not given.
     """
 
     focal_length_px: float
-    aperture_diameter_m: float
+    aperture_diameter_m: float | None
     image_size: tuple[int, int]
-    principal_point_px: tuple[float, float] | None = None
+    principal_point_px: tuple[float, float] = None  # type: ignore[assignment]  # the centre
 
     def __post_init__(self) -> None:
         for name, largest in (("focal_length_px", 1e7), ("aperture_diameter_m", 10.0)):
             value = getattr(self, name)
+            if value is None and name == "aperture_diameter_m":
+                continue
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"camera: {name} is {value}; expected a positive number.")
             if value > largest:
@@ -52,50 +54,14 @@ class Camera:
         if self.principal_point_px is None:
             object.__setattr__(self, "principal_point_px", (width / 2, height / 2))
 
-    @classmethod
-    def from_lens(
-        cls,
-        focal_length_m: float,
-        f_number: float,
-        pixel_pitch_m: float,
-        image_size: tuple[int, int],
-        reference_focus_m: float = math.inf,
-    ) -> Camera:
-        """The camera of a lens with focal length f, focused at s for the reference frame.
-
-        F = f / (p (1 - f/s)): focusing nearer moves the lens away from the sensor.
-
-        Args:
-            focal_length_m: f [m].
-            f_number: f divided by the aperture diameter.
-            pixel_pitch_m: p, metres of sensor per pixel of an image of `image_size`.
-            image_size: (height, width) [px].
-            reference_focus_m: s, lens to focus plane of the frame whose scale the stack has [m].
-
-        Raises:
-            InputError: a value that is not positive, or a focus distance within the focal length.
-        """
-        values = {
-            "focal_length_m": focal_length_m,
-            "f_number": f_number,
-            "pixel_pitch_m": pixel_pitch_m,
-        }
-        for name, value in values.items():
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"camera: {name} is {value}; expected a positive number.")
-        if not reference_focus_m > focal_length_m:
-            raise InputError(
-                f"camera: focus distance {reference_focus_m} m lies within the focal length "
-                f"{focal_length_m} m; a lens cannot focus there. Check the units of both."
-            )
-        focal_length_px = focal_length_m / (
-            pixel_pitch_m * (1 - focal_length_m / reference_focus_m)
-        )
-        return cls(focal_length_px, focal_length_m / f_number, image_size)
-
     @property
-    def blur_scale_px_m(self) -> float:
-        """A F: blur diameter [px] per dioptre of defocus, the only number that blur depends on."""
+    def blur_scale_px_m(self) -> float | None:
+        """A F: blur diameter [px] per dioptre of defocus, all that blur depends on.
+
+        None without an aperture.
+        """
+        if self.aperture_diameter_m is None:
+            return None
         return self.aperture_diameter_m * self.focal_length_px
 
     def resized(self, image_size: tuple[int, int]) -> Camera:
@@ -106,7 +72,7 @@ class Camera:
         # an anisotropic blur, which nothing here models.
         if abs(scale_y / scale_x - 1) > 1.5 / min(height, width, new_height, new_width):
             raise ValueError(f"resizing {self.image_size} to {image_size} changes the aspect ratio")
-        x, y = self.principal_point_px  # type: ignore[misc]
+        x, y = self.principal_point_px
         return replace(
             self,
             focal_length_px=self.focal_length_px * math.sqrt(scale_x * scale_y),
@@ -116,12 +82,12 @@ class Camera:
 
     def cropped(self, left: int, top: int, image_size: tuple[int, int]) -> Camera:
         """The camera of the window of (height, width) whose first pixel is (left, top)."""
-        x, y = self.principal_point_px  # type: ignore[misc]
+        x, y = self.principal_point_px
         return replace(self, image_size=image_size, principal_point_px=(x - left, y - top))
 
     def mirrored(self) -> Camera:
         """The camera of the image mirrored left to right."""
-        x, y = self.principal_point_px  # type: ignore[misc]
+        x, y = self.principal_point_px
         return replace(self, principal_point_px=(self.image_size[1] - x, y))
 
 

@@ -1,49 +1,49 @@
-"""From an opened stack to its reconstruction: align, sweep, complete, fuse, check."""
+"""From photographs to a result: stages 1 to 3, and the line of all ten.
+
+ 1. Open. Files are found, ordered and checked; lens and focus settings are collected from the
+    caller, `stack.json` and EXIF, in this order of trust. Pixels stay on disk.
+    folder, TIFF, files or arrays -> OpenedStack
+ 2. Align. Motion, focus breathing and exposure of each frame, relative to one of them. A stack
+    that stood still is left untouched, to the last bit.
+    native frames, read one at a time -> Alignment
+ 3. Working stack. The aligned frames in linear light, at the size that depth is solved at; camera
+    and focus settings follow every crop and reduction.
+    -> FocalStack (N, 3, H, W)
+
+`recovery.py` has the others: 4 calibrate, 5 sweep, 6 complete, 7 check, 8 model, 9 fuse and
+10 enlarge.
+"""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.align import Alignment, align
+from focaldiffusion.align import Alignment, find_alignment
+from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError
-from focaldiffusion.fusion.fill import fill
-from focaldiffusion.fusion.fuse import fuse
-from focaldiffusion.fusion.upsample import upsample
-from focaldiffusion.io.images import ImageMetadata
-from focaldiffusion.io.stacks import OpenedStack
-from focaldiffusion.optics import Camera, srgb_to_linear
-from focaldiffusion.process import peak_memory_mib
+from focaldiffusion.io.arrays import Array
+from focaldiffusion.io.stacks import OpenedStack, open_stack
+from focaldiffusion.lens import LensFacts
+from focaldiffusion.models.sampling import Sampling
+from focaldiffusion.progress import Report, Stages
 from focaldiffusion.psf import PSF
-from focaldiffusion.recovery import Estimate, Refine, Stage, describe, estimate_depth, silent
-from focaldiffusion.result import (
-    FIELD_OF_AXIS,
-    Reconstruction,
-    generated_mark,
-    index_type,
-)
-from focaldiffusion.solve.calibrate import find_blur_scale
-from focaldiffusion.solve.sweep import frame_weights
-from focaldiffusion.stack import FocalStack
+from focaldiffusion.recovery import Refine, recover
+from focaldiffusion.result import Result
+from focaldiffusion.stack import WORKING_SIZE_PX, FocalStack
 
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total) whenever a unit of work is done."""
+if TYPE_CHECKING:
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
-_WORKING_PIXELS = 16 * 1024 * 768
-"""Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
-memory nor time grows with the number of frames."""
-
-_SMALLEST_PX = 8  # side of a working image, for the windows that evidence is averaged over
+PHYSICS = "physics"
+"""Name of the physical estimate, which needs no model."""
 
 
 @dataclass(frozen=True)
@@ -55,294 +55,193 @@ class Settings:
         drop_unaligned: leave out frames that cannot be aligned, instead of stopping.
         working_size: long side [px] at which depth is solved; less for stacks of many frames.
         psf: shape of the lens blur.
-        find_blur: find the blur per dioptre from the frames although the lens is known.
-        device: where torch computes, such as "cpu" or "cuda".
+        find_blur: measure the blur per dioptre from the frames even though the lens is known.
+        device: where torch computes, such as "cpu" or "cuda"; "auto" is the fastest there is.
         fill_unsharp: let the model's image replace what no frame shows sharp.
+        sampling: how a learned model is run.
     """
 
     align: Literal["auto", "on", "off"] = "auto"
     drop_unaligned: bool = False
-    working_size: int = 1024
+    working_size: int = WORKING_SIZE_PX
     psf: PSF = field(default_factory=PSF)
     find_blur: bool = False
-    device: str = "cpu"
+    device: str = "auto"
     fill_unsharp: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A reconstruction and what writing it needs.
-
-    Attributes:
-        reconstruction: at the native size of the aligned frames.
-        stack: the working stack it was made from.
-        grade: what was known of the camera, in words.
-        image_metadata: ICC profile and EXIF of the reference frame.
-        focal_length_px: at native size, for the point cloud; None when unknown.
-        blur_doubt: so many times the blur that camera and focus distances say is what the frames
-            show; None where they agree, or one of them is unknown.
-    """
-
-    reconstruction: Reconstruction
-    stack: FocalStack
-    grade: str
-    image_metadata: ImageMetadata
-    focal_length_px: float | None
-    blur_doubt: float | None
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 def reconstruct(
-    opened: OpenedStack,
-    settings: Settings,
-    progress: Progress | None = None,
-    refine: Refine | None = None,
+    source: str | Path | Sequence[str | Path] | Array | Sequence[Array] | OpenedStack | FocalStack,
+    *,
+    focus_distances_m: Sequence[float] | None = None,
+    focus_positions_m: Sequence[float] | None = None,
+    lens: LensFacts | None = None,
+    model: str | FocalDiffusionPipeline = PHYSICS,
+    settings: Settings | None = None,
+    progress: Report | None = None,
 ) -> Result:
-    """Recover the all-in-focus image and the depth of a stack.
+    """Recover the all-in-focus image and the depth of a focal stack.
 
     Args:
-        opened: the stack.
-        settings: how.
-        progress: called as the work goes on.
-        refine: a model's part; None leaves the physical estimate.
+        source: a folder of frames, a multi-page TIFF, the files of the frames in order, or the
+            frames as arrays: N of (H, W, 3) or (H, W), uint8, uint16, or float in [0, 1], encoded
+            like a picture file (sRGB), NumPy or torch. Also an opened stack; or a `FocalStack`,
+            whose frames are aligned and in linear light.
+        focus_distances_m: lens to plane of sharp focus of each frame [m], infinity allowed.
+        focus_positions_m: stage or rail position of each frame [m], instead of distances.
+        lens: facts of the lens. Arguments override `stack.json`, which overrides EXIF.
+        model: completes what the frames leave open: "physics" for none, "compact", the folder or
+            hub id of a checkpoint, or what `load_model` returned.
+        settings: how to reconstruct.
+        progress: called as progress(stage, done, total).
+
+    Returns:
+        The result, at the native size of the frames; cropped to what all frames show if they moved.
 
     Raises:
-        InputError: a frame that cannot be read or aligned; settings the stack cannot fulfil.
+        InputError: the input cannot be used; says what is wrong and what to do.
     """
-    if settings.fill_unsharp and refine is None:
+    settings = settings or Settings()
+    device = resolve_device(settings.device)
+    stages = Stages(progress)
+    given = {
+        "focus_distances_m": focus_distances_m,
+        "focus_positions_m": focus_positions_m,
+        "lens": lens,
+    }
+    _check_arguments(source, given, model, settings)
+    opened = None
+    if isinstance(source, OpenedStack):
+        opened = source
+    elif not isinstance(source, FocalStack):
+        opened = open_stack(source, **given)  # type: ignore[arg-type]  # 1
+    refine = _refine(model, settings, device, stages)
+    options: dict[str, Any] = {
+        "psf": settings.psf,
+        "find_blur": settings.find_blur,
+        "refine": refine,
+        "fill_unsharp": settings.fill_unsharp,
+        "stages": stages,
+    }
+    if opened is None:
+        assert isinstance(source, FocalStack)
+        working = source.at_working_size(settings.working_size, device)
+        assert working.frames is not None
+        camera = source.camera and source.camera.resized(working.frames.size)
+        recorded = {"settings": asdict(settings)}
+        return recover(working, camera=camera, provenance=recorded, **options)
+
+    with stages("aligning") as meter:  # 2
+        alignment = find_alignment(
+            opened.frames,
+            focus_order=_focus_order(opened),
+            mode=settings.align,
+            drop_unaligned=settings.drop_unaligned,
+            meter=meter,
+        )
+    camera = opened.camera_for(alignment.reference)
+    if camera is not None:
+        crop = alignment.crop
+        camera = camera.cropped(crop.left, crop.top, crop.size)
+    try:
+        with stages("reading") as meter:  # 3
+            stack = FocalStack.read(
+                alignment.apply(opened.frames),
+                draft=alignment.apply(opened.frames, draft=True),
+                long_side_px=settings.working_size,
+                device=device,
+                meter=meter,
+                camera=camera,
+                **_focus_settings(opened, alignment),
+            )
+    except InputError as error:
+        raise _named(error, opened.name) from error
+    return recover(  # 4 to 10
+        stack,
+        camera=camera,
+        lens=opened.lens,
+        alignment=alignment,
+        image_metadata=opened.metadata_for(alignment.reference),
+        provenance=_provenance(opened, alignment, settings),
+        name=opened.name,
+        **options,
+    )
+
+
+def _check_arguments(
+    source: object, given: dict[str, Any], model: object, settings: Settings
+) -> None:
+    """Refuse arguments that would have no effect, before the long work.
+
+    Raises:
+        InputError: names them.
+    """
+    if isinstance(source, (OpenedStack, FocalStack)):
+        stray = [name for name, value in given.items() if value is not None]
+        if stray:
+            raise InputError(
+                f"{', '.join(stray)}: no effect on a {type(source).__name__}, which has its own. "
+                "Give them where the stack is opened or made."
+            )
+    if model == PHYSICS and settings.fill_unsharp:
         raise InputError(
             "fill_unsharp: there is no model to generate what no frame shows sharp. Choose a "
             "model, or leave it off."
         )
-    clock = _Clock(progress)
-    with clock.stage("aligning") as count:
-        alignment = _align(opened, settings, count)
-    native_camera = opened.camera_for(alignment.reference)
-    if native_camera is not None:
-        crop = alignment.crop
-        native_camera = native_camera.cropped(crop.left, crop.top, crop.size)
-    with clock.stage("reading") as count:
-        stack = load_stack(opened, alignment, native_camera, settings, count)
-    seen, blur_doubt = None, None
-    if settings.find_blur:
-        stack = replace(stack, camera=None)
-    elif stack.camera is not None and stack.axis == "inverse_depth_dpt":
-        with clock.stage("checking the lens") as count:
-            seen = find_blur_scale(stack, settings.psf, progress=count)
-        if seen.contradicts(stack.camera.blur_scale_px_m):
-            blur_doubt = seen.value / stack.camera.blur_scale_px_m
-    recovered, estimate = recover(
-        stack,
-        native_camera,
-        settings.psf,
-        clock.stage,
-        refine,
-        fill_unsharp=settings.fill_unsharp,
-    )
-    height_m = recovered.height_m
-    if height_m is not None and opened.focus_positions_m is not None:
-        first, last = opened.focus_positions_m[0], opened.focus_positions_m[-1]
-        height_m = (height_m + (opened.focus_positions_m[alignment.kept[0]] - first)) * (
-            math.copysign(1, last - first)
-        )
-    return Result(
-        reconstruction=replace(
-            recovered,
-            source_index=_given_index(recovered.source_index, alignment.kept, len(opened)),
-            height_m=height_m,
-            provenance=_provenance(opened, alignment, settings, stack, estimate, clock)
-            | {"blur_scale_seen": None if seen is None else asdict(seen)},
-        ),
-        stack=stack,
-        grade=estimate.grade,
-        image_metadata=opened.metadata_for(alignment.reference),
-        focal_length_px=opened.focal_length_px_for(alignment.reference),
-        blur_doubt=blur_doubt,
-    )
 
 
-def recover(
-    stack: FocalStack,
-    native_camera: Camera | None,
-    psf: PSF,
-    stage: Stage = silent,
-    refine: Refine | None = None,
-    *,
-    fill_unsharp: bool = False,
-    physical: Estimate | None = None,
-) -> tuple[Reconstruction, Estimate]:
-    """The all-in-focus image and the depth of a stack that is aligned.
+def _refine(
+    model: str | FocalDiffusionPipeline, settings: Settings, device: str, stages: Stages
+) -> Refine | None:
+    """Stage 8; None without a model."""
+    if model == PHYSICS:
+        return None
+    if isinstance(model, str):
+        from focaldiffusion.checkpoints.finding import load_model
 
-    Args:
-        stack: at working resolution, with its native frames.
-        native_camera: optics at the size of the native frames, None when unknown.
-        psf: shape of the lens blur.
-        stage: times the work and shows its progress.
-        refine: a model's part; None leaves the physical estimate.
-        fill_unsharp: let the image that `refine` generates replace what no frame shows sharp.
-        physical: the estimate of `estimate_depth`, where it is made already.
-
-    Returns:
-        The reconstruction at native size, heights counted from the stack's first position and
-        without provenance; and the estimate it was made from.
-    """
-    if stack.frames is None:
-        raise ValueError("fusion needs the native frames: FocalStack.frames is None")
-    estimate = physical or estimate_depth(stack, psf, stage)
-    if refine is not None:
-        estimate = refine(stack, estimate, stage)
-    frames = stack.frames
-    with stage("fusing") as count, torch.inference_mode():
-        weights = frame_weights(estimate.evidence.sharpest, stack.focus_coordinates)
-        fusion = fuse(frames, weights, progress=count)
-        if fill_unsharp:
-            image = _generated_image(estimate, grey=frames.is_grey)
-            fusion = fill(fusion, image, estimate.evidence.never_sharp)
-    with stage("enlarging"):
-        coordinate = upsample(estimate.coordinate, fusion.all_in_focus)
-        certain = cv2.resize(
-            estimate.confidence.cpu().numpy(), frames.size[::-1], interpolation=cv2.INTER_LINEAR
-        )
-    values = coordinate
-    if stack.axis == "inverse_depth_dpt":
-        # NaN where the depth cannot be told from infinity.
-        known = np.where(coordinate > estimate.beyond_dpt, coordinate, np.float32("nan"))
-        values = np.reciprocal(known, dtype=np.float32)
-    elif stack.axis == "order":
-        values = np.clip(coordinate, 0, 1)
-    depth: dict[str, Any] = {FIELD_OF_AXIS[stack.axis]: torch.from_numpy(values)}
-    reconstruction = Reconstruction(
-        all_in_focus=fusion.all_in_focus,
-        confidence=torch.from_numpy(certain),
-        source_index=fusion.source_index,
-        camera=native_camera,
-        **depth,
-    )
-    return reconstruction, estimate
+        with stages("loading the model"):
+            model = load_model(model, device=device)
+    model.check_inputs(settings.sampling)
+    return partial(model.refine, sampling=settings.sampling, with_image=settings.fill_unsharp)
 
 
-def load_stack(
-    opened: OpenedStack,
-    alignment: Alignment,
-    camera: Camera | None,
-    settings: Settings,
-    count: Callable[[int, int], None] = lambda done, total: None,
-) -> FocalStack:
-    """Read the aligned frames at working resolution, one at a time."""
-    frames = alignment.apply(opened.frames)
-    height, width = frames.size
-    total = len(frames.names)
-    size = working_size(frames.size, total, settings.working_size)
-    if min(size) < _SMALLEST_PX:
-        raise InputError(
-            f"{opened.name}: frames of {width}x{height} are solved at {size[1]}x{size[0]}, too "
-            f"small for defocus. Both sides need {_SMALLEST_PX} px: give larger frames, or a "
-            "larger --working-size."
-        )
-    source = alignment.apply(opened.frames, draft=max(size) <= max(frames.size) / 2)
-    # Light is averaged, not its encoding; a table of 16 bits is exact and spares the power.
-    to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
-    images = torch.empty((total, 3, *size), dtype=torch.float32)
-    for index in range(total):
-        linear = to_linear.take(np.rint(source.read(index) * 65535).astype(np.uint16))
-        if size != frames.size:
-            linear = cv2.resize(linear, size[::-1], interpolation=cv2.INTER_AREA)
-        images[index] = torch.from_numpy(linear).permute(2, 0, 1)
-        count(index + 1, total)
+def _focus_order(opened: OpenedStack) -> list[int] | None:
+    """The frames from one end of the sweep to the other; None where only their order is known."""
+    focus = opened.focus_distances_m or opened.focus_positions_m
+    return None if focus is None else np.argsort(focus, kind="stable").tolist()
+
+
+def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]:
+    """The focus fields of the working stack, for the frames that alignment kept."""
 
     def kept(values: tuple[float, ...] | None) -> Tensor | None:
         if values is None:
             return None
         return torch.tensor([values[index] for index in alignment.kept], dtype=torch.float64)
 
-    return FocalStack(
-        images.to(settings.device),
-        camera=None if camera is None else camera.resized(size),
-        focus_distances_m=kept(opened.focus_distances_m),
-        focus_positions_m=kept(opened.focus_positions_m),
-        frames=frames,
-    )
-
-
-def working_size(size: tuple[int, int], frame_count: int, long_side: int) -> tuple[int, int]:
-    """The (height, width) at which depth is solved: less than `long_side` for many frames."""
-    height, width = size
-    scale = min(
-        1.0, long_side / max(size), math.sqrt(_WORKING_PIXELS / (frame_count * height * width))
-    )
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _align(opened: OpenedStack, settings: Settings, count: Callable[[int, int], None]) -> Alignment:
-    focus = opened.focus_distances_m or opened.focus_positions_m
-    order = None if focus is None else [int(index) for index in np.argsort(focus, kind="stable")]
-    return align(
-        opened.frames,
-        focus_order=order,
-        mode=settings.align,
-        drop_unaligned=settings.drop_unaligned,
-        progress=count,
-    )
-
-
-def _generated_image(estimate: Estimate, *, grey: bool) -> Tensor:
-    """(3, H, W) the model's image; of a stack of one channel, without colour."""
-    generation = estimate.generation
-    if generation is None or generation.image is None:
-        raise ValueError("fill_unsharp: `refine` has generated no image")
-    if grey:
-        return generation.image.mean(0, keepdim=True).expand(3, -1, -1)
-    return generation.image
-
-
-def _given_index(
-    source_index: NDArray[np.integer[Any]], kept: Sequence[int], given: int
-) -> NDArray[np.integer[Any]]:
-    """Alignment may have left frames out; users count those they gave."""
-    table = np.full(generated_mark(source_index.dtype) + 1, 0, index_type(given))
-    table[: len(kept)] = kept
-    table[-1] = generated_mark(table.dtype)
-    return table[source_index]
-
-
-def _provenance(
-    opened: OpenedStack,
-    alignment: Alignment,
-    settings: Settings,
-    stack: FocalStack,
-    estimate: Estimate,
-    clock: _Clock,
-) -> dict[str, Any]:
+    positions_m = opened.focus_positions_m
     return {
-        **describe(stack, estimate),
+        "focus_distances_m": kept(opened.focus_distances_m),
+        "focus_positions_m": kept(positions_m),
+        "height_origin_m": None if positions_m is None else positions_m[0],
+        "frame_numbers": alignment.kept,
+    }
+
+
+def _named(error: InputError, name: str) -> InputError:
+    """The error with the name of the stack, where its message lacks a place."""
+    return error if str(error).startswith(name) else InputError(f"{name}: {error}")
+
+
+def _provenance(opened: OpenedStack, alignment: Alignment, settings: Settings) -> dict[str, Any]:
+    """The provenance of stages 1 to 3."""
+    return {
         "frames": [str(path) for path in opened.files],
-        "origins": opened.origins,
+        "origins": {name: str(origin) for name, origin in opened.origins.items()},
         "focus_distances_m": opened.focus_distances_m,
         "focus_positions_m": opened.focus_positions_m,
         "focus_uncertainty_dpt": opened.focus_uncertainty_dpt,
         "alignment": alignment.summary(),
         "settings": asdict(settings),
-        "seconds": clock.seconds,
-        "process_peak_memory_mib": peak_memory_mib(),
     }
-
-
-class _Clock:
-    """Times the stages and passes their progress on."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Time a stage; yields the function that reports the work done and in all."""
-        started = time.perf_counter()
-
-        def count(done: int, total: int) -> None:
-            if self._progress is not None:
-                self._progress(name, done, total)
-
-        count(0, 1)
-        yield count
-        count(1, 1)
-        self.seconds[name] = round(time.perf_counter() - started, 3)

@@ -1,55 +1,76 @@
-"""The estimate of a working stack: evidence, a surface through it, and how far to trust it."""
+"""Stages 4 to 10 of a reconstruction: from a working stack to its depth and all-in-focus image.
+
+`reconstruction.py` has stages 1 to 3. N frames, K hypotheses, H W working size, H' W' native size.
+
+ 4. Calibrate. The blur diameter per unit of defocus, A F, from lens and focus distances, or the one
+    with which a plane sweep explains the frames best. Of a known lens only the check remains.
+    FocalStack (N, 3, H, W) -> Calibration
+ 5. Sweep. Each hypothesis blurs one sharp image into N frames; the misfit to the captured ones
+    becomes a posterior. Without a blur scale, sharpness per frame fills the same interface.
+    -> Evidence, posterior (K, H, W), where each pixel is sharpest (H, W)
+ 6. Complete. Evidence travels within surfaces, stops at image edges, and follows planes of the
+    scene, until every pixel has a depth.
+    -> Completion, surface (H, W) and agreement (H, W)
+ 7. Check. Confidence falls where evidence is thin or contradictory, and where blurring the image
+    with the same lens does not give the frames back.
+    -> Estimate, confidence (H, W)
+ 8. Model. A learned model replaces the surface where physics is not trusted; stage 7 checks the
+    new surface as well. Without a model this stage is left out.
+    -> Estimate
+ 9. Fuse. The native frames are blended in a Laplacian pyramid, weighted by depth and detail: every
+    pixel is a captured one.
+    -> Fusion, image (H', W', 3) and source index (H', W')
+10. Enlarge. Depth follows the edges of the fused image to native size.
+    -> Result, depth and confidence (H', W')
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
 from focaldiffusion import __version__
+from focaldiffusion.align import Alignment
+from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.optics import far_bound_dpt
+from focaldiffusion.filters import box_mean, noise_std
+from focaldiffusion.fusion.fill import fill
+from focaldiffusion.fusion.fuse import Fusion, fuse
+from focaldiffusion.fusion.upsample import upsample
+from focaldiffusion.fusion.weights import frame_weights
+from focaldiffusion.io.images import ImageMetadata
+from focaldiffusion.lens import LensFacts
+from focaldiffusion.optics import Camera, far_bound_dpt
+from focaldiffusion.process import peak_memory_mib
+from focaldiffusion.progress import Stages
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.calibrate import BlurScale, find_blur_scale
+from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result
+from focaldiffusion.solve.calibrate import Calibration, calibrate
 from focaldiffusion.solve.complete import Completion, complete
 from focaldiffusion.solve.consistency import confidence, rerender_residual
-from focaldiffusion.solve.sweep import box_mean, noise_std, sweep, sweep_sharpness
+from focaldiffusion.solve.sharpness import sweep_sharpness
+from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.stack import FocalStack
 
-Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
-"""Makes the context of a named stage, which yields the function to be called with the units of
-work done and in all."""
-
-
-_GRADES = {
-    "inverse_depth_dpt": "focus distances only",
-    "position_m": "stage positions",
-    "order": "order only",
-}
-
 _SUPPORT_PX = 4  # half window over which the posterior's say on a surface counts
-_SMALLEST_POSTERIOR = 1e-6  # differences below say nothing
-
-
-@contextmanager
-def silent(name: str) -> Iterator[Callable[[int, int], None]]:
-    """The stage of work that nobody times or watches."""
-    yield lambda done, total: None
+_SMALLEST_POSTERIOR = 1e-6  # differences below are meaningless
 
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """What a model adds to an estimate.
+    """A model's contribution to an estimate.
 
     Attributes:
         model: its name.
-        provenance: how to repeat it: weights, seed, steps, ...; JSON-serialisable.
-        image: (3, H, W) linear RGB in [0, 1]; None where it was not asked for.
-        spread: (H, W) standard deviation over an ensemble, in units of the depth code, which
+        provenance: weights, seed, steps, ...: all that repeats it; JSON-serialisable.
+        image: (3, H, W) linear RGB in [0, 1]; None unless asked for.
+        spread: (H, W) standard deviation over an ensemble, in units of the surface code, which
             ranges over 2; None for a single member.
     """
 
@@ -61,33 +82,26 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What is known of a stack at working resolution: by physics alone, or by a model as well.
+    """The surface of a stack at working size: by physics alone, or completed by a model.
 
     Attributes:
-        evidence: of the plane sweep, or of sharpness where the lens is unknown.
+        evidence: from the plane sweep, or from sharpness where the blur is unknown.
         coordinate: (H, W) the surface, in the unit of the evidence's axis.
-        agreement: (H, W) in [0, 1], how far the completion's directions agree.
-        confidence: (H, W) in [0, 1], of the surface.
-        grade: what was known of the camera, in words.
-        found_scale: the blur scale that was searched for, None where it was known.
-        blur_scale: blur diameter [px] per unit of the axis, of frames of which only the order is
-            known over the whole sweep; None where only sharpness counts.
+        agreement: (H, W) in [0, 1], agreement of the completion's directions.
+        confidence: (H, W) in [0, 1], trust in the surface.
+        calibration: knowledge of the lens.
         psf: shape of the lens blur.
-        residual_rms: of the re-rendered stack, sRGB; None where there is no lens or metric depth.
-        beyond_dpt: inverse depth below which a depth cannot be told from infinity.
-        generation: what a model added; None for the physical estimate.
+        residual_rms: of the re-rendered stack, sRGB; None without blur scale or metric depth.
+        generation: a model's contribution; None for the physical estimate.
     """
 
     evidence: Evidence
     coordinate: Tensor
     agreement: Tensor
     confidence: Tensor
-    grade: str
-    found_scale: BlurScale | None
-    blur_scale: float | None
+    calibration: Calibration
     psf: PSF
     residual_rms: float | None
-    beyond_dpt: float
     generation: Generation | None = None
 
     def mapped(
@@ -96,8 +110,8 @@ class Estimate:
         """The estimate with each of its maps (..., H, W) changed alike: mirrored, cropped, moved.
 
         Args:
-            plane: of every map.
-            light: of the image of the evidence; None for `plane`.
+            plane: change of every map.
+            light: change of the evidence's image; None for `plane`.
         """
         evidence = self.evidence
         return replace(
@@ -121,107 +135,218 @@ class Estimate:
         return replace(moved, evidence=replace(moved.evidence, hypotheses=hypotheses))
 
 
-Refine = Callable[[FocalStack, Estimate, Stage], Estimate]
-"""A model's part: another surface, and how far to trust it, for that of the physical estimate."""
+Refine = Callable[[FocalStack, Estimate, Stages], Estimate]
+"""A model's step: replaces the surface and the confidence of a physical estimate."""
 
 
-def estimate_depth(stack: FocalStack, psf: PSF, stage: Stage = silent) -> Estimate:
-    """The physical estimate: evidence, completed surface and confidence of a working stack.
+def recover(
+    stack: FocalStack,
+    *,
+    psf: PSF | None = None,
+    find_blur: bool = False,
+    check_lens: bool = True,
+    refine: Refine | None = None,
+    fill_unsharp: bool = False,
+    physical: Estimate | None = None,
+    stages: Stages | None = None,
+    camera: Camera | None = None,
+    lens: LensFacts | None = None,
+    alignment: Alignment | None = None,
+    image_metadata: ImageMetadata | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    name: str = "stack",
+) -> Result:
+    """Recover the all-in-focus image and the depth of an aligned stack: stages 4 to 10.
 
     Args:
-        stack: at working resolution; needs no native frames.
-        psf: shape of the lens blur.
-        stage: times the work and shows its progress.
+        stack: at working size, with its native frames, see `FocalStack.at_working_size`.
+        psf: shape of the lens blur; None for a disc.
+        find_blur: see `calibrate`.
+        check_lens: see `calibrate`.
+        refine: a model's step; None keeps the physical estimate.
+        fill_unsharp: let the image that `refine` generates replace what no frame shows sharp.
+        physical: result of stages 4 to 7 for this stack, if made already.
+        stages: times the stages and reports their progress.
+        camera: optics at native size.
+        lens: facts of the lens.
+        alignment: of the frames.
+        image_metadata: of the reference frame.
+        provenance: of stages 1 to 3.
+        name: of the stack.
     """
+    stages = stages or Stages()
+    if stack.frames is None:
+        raise ValueError("fusion needs the native frames: FocalStack.frames is None")
+    found = physical or estimate_depth(
+        stack, psf or PSF(), stages, find_blur=find_blur, check_lens=check_lens
+    )
+    if refine is not None:
+        found = refine(stack, found, stages)  # 8
+    fusion = _fused(stack, found, stages, fill_unsharp=fill_unsharp)  # 9
+    with stages("enlarging"):  # 10
+        depth = _depth(stack, found, upsample(found.coordinate, fusion.all_in_focus))
+        certain = cv2.resize(
+            found.confidence.cpu().numpy(),
+            stack.frames.size[::-1],
+            interpolation=cv2.INTER_LINEAR,
+        )
+    return Result(
+        all_in_focus=fusion.all_in_focus,
+        confidence=np.asarray(certain, np.float32),
+        source_index=fusion.source_index,
+        stack=stack,
+        calibration=found.calibration,
+        camera=camera,
+        lens=lens or LensFacts(),
+        alignment=alignment,
+        image_metadata=image_metadata or ImageMetadata(),
+        provenance={
+            **_provenance(stack, found),
+            **(provenance or {}),
+            "seconds": stages.seconds,  # grows until the results are written
+            "process_peak_memory_mib": peak_memory_mib(),
+        },
+        name=name,
+        **{FIELD_OF_AXIS[stack.axis]: depth},  # type: ignore[arg-type]
+    )
+
+
+def estimate_depth(
+    stack: FocalStack,
+    psf: PSF,
+    stages: Stages | None = None,
+    *,
+    find_blur: bool = False,
+    check_lens: bool = False,
+) -> Estimate:
+    """The physical estimate of a stack: stages 4 to 7.
+
+    Args:
+        stack: at working size.
+        psf: shape of the lens blur.
+        stages: times the stages and reports their progress.
+        find_blur: see `calibrate`.
+        check_lens: see `calibrate`.
+    """
+    stages = stages or Stages()
+    # Evidence is differentiable; here nobody asks for gradients, which would double the memory.
     with torch.inference_mode():
-        scale, grade, found = _known_blur_scale(stack), "calibrated", None
-        if scale is None:
-            with stage("calibrating") as count:
-                found = find_blur_scale(stack, psf, progress=count)
-            scale = found.value if found.is_clear else None
-            grade = _GRADES[stack.axis] + ("" if scale is not None else ", depth from sharpness")
-        with stage("sweeping") as count:
+        with stages("calibrating") as meter:  # 4
+            calibration = calibrate(
+                stack, psf, find_blur=find_blur, check_lens=check_lens, meter=meter
+            )
+        with stages("sweeping") as meter:  # 5
+            scale, growth = calibration.blur_scale, calibration.step_growth
             if scale is None:
                 evidence = sweep_sharpness(stack)
             else:
-                growth = 0.0 if found is None else found.step_growth
-                evidence = sweep(stack, scale, psf, step_growth=growth, progress=count)
-        with stage("completing") as count:
+                evidence = sweep(stack, scale, psf, step_growth=growth, meter=meter)
+        with stages("completing") as meter:  # 6
             falls_with_distance = stack.axis == "inverse_depth_dpt"
             background = float(stack.focus_coordinates.min()) if falls_with_distance else None
-            completion = complete(evidence, background=background, progress=count)
-        with stage("checking"):
-            trust, residual_rms = _checked(stack, evidence, completion, scale, psf)
-        return Estimate(
-            evidence=evidence,
-            coordinate=completion.coordinate,
-            agreement=completion.agreement,
-            confidence=trust,
-            grade=grade,
-            found_scale=found,
-            blur_scale=scale,
-            psf=psf,
-            residual_rms=residual_rms,
-            # An eighth of a pixel of blur, or a kilometre where blur says nothing.
-            beyond_dpt=1e-3 if scale is None else far_bound_dpt(scale, tolerance_px=0.125),
-        )
+            completion = complete(evidence, background=background, meter=meter)
+        with stages("checking"):  # 7
+            trust, residual_rms = _checked(stack, evidence, completion, calibration, psf)
+    return Estimate(
+        evidence=evidence,
+        coordinate=completion.coordinate,
+        agreement=completion.agreement,
+        confidence=trust,
+        calibration=calibration,
+        psf=psf,
+        residual_rms=residual_rms,
+    )
 
 
-def resurface(stack: FocalStack, estimate: Estimate, coordinate: Tensor, stage: Stage) -> Estimate:
-    """The estimate with another surface (H, W), and how far to trust that one.
+def with_surface(
+    stack: FocalStack, physical: Estimate, coordinate: Tensor, stages: Stages
+) -> Estimate:
+    """The estimate with another surface (H, W), checked as in stage 7.
 
-    Its confidence is that of the physical surface by the same rules, re-rendering included, times
-    min(1, p / p₀), averaged around: the posterior at the other surface over that at the one it
+    Its confidence follows the same rules as that of the physical surface, re-rendering included,
+    times min(1, p / p₀), averaged around: the posterior at the new surface over that at the one it
     replaces. Where the evidence is flat, another surface is as good; where it speaks, a surface
-    that it contradicts loses its confidence. None gains by the ratio.
+    that it contradicts loses its confidence. The ratio never raises confidence.
     """
-    completion = Completion(coordinate, estimate.agreement)
-    with stage("checking again"), torch.inference_mode():
+    completion = Completion(coordinate, physical.agreement)
+    with stages("checking again"), torch.inference_mode():
         trust, residual_rms = _checked(
-            stack, estimate.evidence, completion, estimate.blur_scale, estimate.psf
+            stack, physical.evidence, completion, physical.calibration, physical.psf
         )
         now, before = (
-            estimate.evidence.posterior_at(surface) + _SMALLEST_POSTERIOR
-            for surface in (coordinate, estimate.coordinate)
+            physical.evidence.posterior_at(surface) + _SMALLEST_POSTERIOR
+            for surface in (coordinate, physical.coordinate)
         )
         trust = trust * box_mean((now / before).clamp_max(1), _SUPPORT_PX)
-    return replace(estimate, coordinate=coordinate, confidence=trust, residual_rms=residual_rms)
+    return replace(physical, coordinate=coordinate, confidence=trust, residual_rms=residual_rms)
 
 
 def _checked(
     stack: FocalStack,
     evidence: Evidence,
     completion: Completion,
-    blur_scale: float | None,
+    calibration: Calibration,
     psf: PSF,
 ) -> tuple[Tensor, float | None]:
-    """Confidence in a surface (H, W), and the RMS of re-rendering it where that says something."""
-    if blur_scale is None or stack.axis != "inverse_depth_dpt":
+    """Confidence (H, W) in a surface, and the RMS of re-rendering it where that is possible."""
+    scale = calibration.blur_scale
+    if scale is None or stack.axis != "inverse_depth_dpt":
         return confidence(evidence, completion, None), None
-    residual = rerender_residual(stack, evidence, completion.coordinate, blur_scale, psf)
+    residual = rerender_residual(stack, evidence, completion.coordinate, scale, psf)
     return confidence(evidence, completion, residual), float(residual.square().mean().sqrt())
 
 
-def describe(stack: FocalStack, estimate: Estimate) -> dict[str, Any]:
-    """The part of a provenance that a working stack and its estimate tell."""
-    camera, generation = stack.camera, estimate.generation
+def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: bool) -> Fusion:
+    """The fused image; with the generated one in it, where asked for."""
+    frames = stack.frames
+    assert frames is not None
+    with stages("fusing") as meter, torch.inference_mode():
+        weights = frame_weights(found.evidence.sharpest, stack.focus_coordinates)
+        fusion = fuse(frames, weights, numbers=stack.frame_numbers, meter=meter)
+        if not fill_unsharp:
+            return fusion
+        if found.generation is None or found.generation.image is None:
+            raise InputError(
+                "fill_unsharp: no model generates what no frame shows sharp. Choose a model, or "
+                "leave it off."
+            )
+        image = found.generation.image
+        if frames.is_grey:
+            image = image.mean(0, keepdim=True).expand(3, -1, -1)
+        return fill(fusion, image, found.evidence.never_sharp)
+
+
+def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
+    """Depth, height or relative depth (H', W') from coordinates on the axis of the stack."""
+    if stack.axis == "order":
+        return np.clip(coordinate, 0, 1)
+    if stack.axis == "position_m":
+        positions_m = stack.focus_positions_m
+        assert positions_m is not None
+        return coordinate if positions_m[-1] > positions_m[0] else -coordinate
+    # NaN where depth cannot be told from infinity: below an eighth of a pixel of blur, or beyond a
+    # kilometre where the blur is unknown.
+    scale = found.calibration.blur_scale
+    least_dpt = 1e-3 if scale is None else far_bound_dpt(scale, tolerance_px=0.125)
+    known = np.where(coordinate > least_dpt, coordinate, np.float32("nan"))
+    return np.reciprocal(known, dtype=np.float32)
+
+
+def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
+    """Everything that stages 4 to 10 add to the provenance."""
+    camera, generation, measured = stack.camera, found.generation, found.calibration.measured
     return {
         "focaldiffusion": __version__,
         "model": "physics" if generation is None else generation.model,
         "generation": None if generation is None else generation.provenance,
-        "grade": estimate.grade,
+        "grade": str(found.calibration),
+        "device": str(stack.images.device),
         "camera_at_working_size": None if camera is None else asdict(camera),
-        "blur_scale_found": None if estimate.found_scale is None else asdict(estimate.found_scale),
+        "blur_scale_found": None if measured is None else asdict(measured),
         "working_size": list(stack.size),
-        "hypotheses": estimate.evidence.hypotheses.tolist(),
+        "hypotheses": found.evidence.hypotheses.tolist(),
         "noise_std_srgb": noise_std(stack.images),
-        "rerender_residual_rms_srgb": estimate.residual_rms,
-        "mean_confidence": float(estimate.confidence.mean()),
-        "never_sharp_share": float(estimate.evidence.never_sharp.float().mean()),
+        "rerender_residual_rms_srgb": found.residual_rms,
+        "mean_confidence": float(found.confidence.mean()),
+        "never_sharp_share": float(found.evidence.never_sharp.float().mean()),
     }
-
-
-def _known_blur_scale(stack: FocalStack) -> float | None:
-    if stack.camera is None or stack.axis != "inverse_depth_dpt":
-        return None
-    return stack.camera.blur_scale_px_m

@@ -1,75 +1,150 @@
-"""Reconstruction: what FocalDiffusion returns for a stack."""
+"""Result: the all-in-focus image and the depth of a stack, and everything needed to save them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
-from torch import Tensor
+from numpy.typing import NDArray
 
+from focaldiffusion.align import Alignment
 from focaldiffusion.errors import check_shape
+from focaldiffusion.io.images import ImageMetadata
+from focaldiffusion.io.pictures import overview
+from focaldiffusion.io.results import DepthFormat, write_results
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
-from focaldiffusion.stack import Axis
+from focaldiffusion.solve.calibrate import Calibration
+from focaldiffusion.stack import Axis, FocalStack, Grade
 
-
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """The all-in-focus image and the depth of a stack, at the native size of its frames.
-
-    Exactly one of `depth_m`, `height_m` and `depth_relative` is set: the field's name says what
-    was known of the camera, and no number is called metres that is not.
-
-    Attributes:
-        all_in_focus: (H, W, 3) sRGB-encoded float32 in [0, 1].
-        depth_m: (H, W) metres along the optical axis, NaN where unknown.
-        height_m: (H, W) metres relative to the first stage position, positive in the direction
-            of the listed positions.
-        depth_relative: (H, W) position in the focus sweep, 0 the first frame, 1 the last.
-        confidence: (H, W) in [0, 1].
-        source_index: (H, W) uint8 or uint16, the frame that each pixel mainly comes from; the
-            largest value of its type marks generated pixels, see `generated_mark`.
-        camera: optics at the native size, or None when unknown.
-        provenance: everything needed to reproduce the result; JSON-serialisable.
-    """
-
-    all_in_focus: NDArray[np.float32]
-    confidence: Tensor
-    source_index: NDArray[np.integer[Any]]
-    depth_m: Tensor | None = None
-    height_m: Tensor | None = None
-    depth_relative: Tensor | None = None
-    camera: Camera | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        height, width = self.all_in_focus.shape[:2]
-        given = [name for name in FIELD_OF_AXIS.values() if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(FIELD_OF_AXIS.values())}; got {given}")
-        check_shape(given[0], getattr(self, given[0]), (height, width))
-        check_shape("confidence", self.confidence, (height, width))
-
-    @property
-    def depth_field(self) -> str:
-        """Name of the one depth field that is set."""
-        return next(n for n in FIELD_OF_AXIS.values() if getattr(self, n) is not None)
-
+Plane = NDArray[np.float32]
 
 FIELD_OF_AXIS: dict[Axis, str] = {
     "inverse_depth_dpt": "depth_m",
     "position_m": "height_m",
     "order": "depth_relative",
 }
-"""Which field, and which file, carries the result of a sweep over each axis."""
+"""Field, and file, that carries the result of a sweep over each axis."""
 
 
-def index_type(frame_count: int) -> type[np.unsignedinteger[Any]]:
-    """The type of a `source_index`: the smallest with room for every frame and the mark."""
-    return np.uint8 if frame_count <= np.iinfo(np.uint8).max else np.uint16
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The all-in-focus image and the depth of a stack, at the native size of its frames.
 
+    Exactly one of `depth_m`, `height_m` and `depth_relative` is set. The name tells what was known
+    of the camera: nothing is called metres that is not.
 
-def generated_mark(dtype: DTypeLike) -> int:
-    """What a `source_index` says of generated pixels: 255 in uint8, 65535 in uint16."""
-    return int(np.iinfo(dtype).max)  # type: ignore[arg-type]
+    Attributes:
+        all_in_focus: (H, W, 3) float32, sRGB-encoded, in [0, 1].
+        confidence: (H, W) float32 in [0, 1], trust in the depth.
+        source_index: (H, W) uint8 or uint16, number of the frame that each pixel mainly comes
+            from, counted from 0; the largest value of the type marks generated pixels.
+        stack: the frames at working size, aligned.
+        calibration: knowledge of the lens that depth rests on.
+        depth_m: (H, W) float32, metres along the optical axis; NaN where it cannot be told from
+            infinity.
+        height_m: (H, W) float32, metres relative to the first stage position, positive in the
+            direction of the listed positions.
+        depth_relative: (H, W) float32, position in the focus sweep: 0 the first frame, 1 the last.
+        camera: optics at native size; None if the focal length is unknown.
+        lens: facts of the lens.
+        alignment: motion, exposure and crop of each frame; None for a stack that was aligned.
+        image_metadata: ICC profile and EXIF of the reference frame.
+        provenance: everything needed to reproduce the result; `metadata.json` holds it.
+        name: name of the stack in pictures and messages.
+    """
+
+    all_in_focus: Plane
+    confidence: Plane
+    source_index: NDArray[np.integer[Any]]
+    stack: FocalStack
+    calibration: Calibration
+    depth_m: Plane | None = None
+    height_m: Plane | None = None
+    depth_relative: Plane | None = None
+    camera: Camera | None = None
+    lens: LensFacts = field(default_factory=LensFacts)
+    alignment: Alignment | None = None
+    image_metadata: ImageMetadata = field(default_factory=ImageMetadata)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    name: str = "stack"
+
+    def __post_init__(self) -> None:
+        size = self.all_in_focus.shape[:2]
+        given = [name for name in FIELD_OF_AXIS.values() if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(FIELD_OF_AXIS.values())}; got {given}")
+        for name in (given[0], "confidence", "source_index"):
+            check_shape(name, getattr(self, name), size)
+
+    @property
+    def grade(self) -> Grade:
+        """Knowledge of the camera."""
+        return self.calibration.grade
+
+    @property
+    def depth_field(self) -> str:
+        """Name of the one depth field that is set."""
+        return FIELD_OF_AXIS[self.stack.axis]
+
+    @property
+    def depth(self) -> Plane:
+        """The one depth field that is set."""
+        depth: Plane = getattr(self, self.depth_field)
+        return depth
+
+    @property
+    def blur_scale_px_m(self) -> float | None:
+        """Blur diameter [px] per dioptre at native size; None without metric depth or blur."""
+        scale = self.calibration.blur_scale
+        if scale is None or self.depth_m is None:
+            return None
+        return scale * max(self.depth_m.shape) / max(self.stack.size)
+
+    def save(
+        self,
+        directory: str | PathLike[str],
+        *,
+        overwrite: bool = False,
+        point_cloud: bool = True,
+        depth_formats: Sequence[DepthFormat] = ("npy", "png"),
+    ) -> dict[str, str]:
+        """Write all results to a folder: all of them, or none.
+
+        Args:
+            directory: the folder; it is made.
+            overwrite: replace earlier results in it.
+            point_cloud: write `point_cloud.ply` where the depth is metric and the focal length
+                known.
+            depth_formats: of the depth map: npy (float32), png (16-bit millimetres), exr (float32).
+
+        Returns:
+            Files that were asked for and left out, and why.
+
+        Raises:
+            InputError: the folder holds results, or cannot be written.
+        """
+        return write_results(
+            self,
+            Path(directory),
+            overwrite=overwrite,
+            point_cloud=point_cloud,
+            depth_formats=depth_formats,
+        )
+
+    def show(self) -> None:
+        """Show frames, image, depth and confidence side by side in the system's picture viewer."""
+        self._picture().show()
+
+    def _repr_png_(self) -> bytes:
+        """The same picture for notebooks."""
+        return self._picture()._repr_png_()  # type: ignore[no-any-return]
+
+    def _picture(self) -> Any:
+        from PIL import Image
+
+        return Image.fromarray(overview(self))

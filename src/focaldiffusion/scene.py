@@ -19,14 +19,15 @@ class Scene:
         all_in_focus: (3, H, W) linear RGB, float, [0, 1].
         depth_m: (H, W) metres along the optical axis; > 0 where valid, infinity allowed.
         valid: (H, W) bool, True where the depth is trustworthy.
-        camera: optics at the size of the image.
+        camera: optics at the size of the image, aperture included.
         source: where the scene comes from, for messages: a path, or a dataset and a sample.
         focus_distances_m: at which it is to be photographed [m], where its data set says so.
         focal_range_m: (near, far), the range that a photographer would sweep [m], chosen without
             looking at the truth; replaces that of the configuration.
 
     Raises:
-        InputError: no valid depth, or a valid depth that is not positive.
+        InputError: no valid depth, a valid depth that is not positive, or a camera without an
+            aperture.
     """
 
     all_in_focus: Tensor
@@ -41,6 +42,10 @@ class Scene:
         check_shape("Scene.all_in_focus", self.all_in_focus, (3, "H", "W"))
         check_shape("Scene.depth_m", self.depth_m, self.size)
         check_shape("Scene.valid", self.valid, self.size)
+        if self.camera.aperture_diameter_m is None:
+            raise InputError(
+                f"{self.source}: the aperture is unknown, so there is no blur to render."
+            )
         if self.camera.image_size != self.size:
             raise ValueError(f"camera of {self.camera.image_size}, scene of {self.size}")
         check_depth(self.depth_m, self.valid, self.source)
@@ -49,6 +54,18 @@ class Scene:
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.all_in_focus.shape[-2], self.all_in_focus.shape[-1]
+
+    @property
+    def aperture_diameter_m(self) -> float:
+        """Aperture of the camera, known in every scene."""
+        assert self.camera.aperture_diameter_m is not None
+        return self.camera.aperture_diameter_m
+
+    @property
+    def blur_scale_px_m(self) -> float:
+        """`Camera.blur_scale_px_m`, known in every scene."""
+        assert self.camera.blur_scale_px_m is not None
+        return self.camera.blur_scale_px_m
 
     def resized(self, long_side: int) -> Scene:
         """The scene with a long side of so many pixels; itself where it is no larger.

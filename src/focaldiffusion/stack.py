@@ -1,32 +1,59 @@
-"""FocalStack: N registered photographs of one scene, and what is known of their focus."""
+"""FocalStack: N registered photographs of one scene and their focus settings."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
-from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb
+from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb, srgb_to_linear
+from focaldiffusion.progress import Meter
 
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
 
+WORKING_SIZE_PX = 1024
+"""Default long side of the images that depth is solved at."""
+
+_WORKING_PIXELS = 16 * 1024 * 768
+"""Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
+memory nor time grows with the number of frames."""
+
+_SMALLEST_PX = 8  # side of a working image, for the windows that evidence is averaged over
 _LEAST_DISTANCE_M = 1e-6
 _LEAST_STEP_M = 1e-9  # of a stage
 _FARTHEST_POSITION_M = 1e4  # of a rail
+
+
+class Grade(str, Enum):
+    """Knowledge of the camera, which decides what depth means."""
+
+    CALIBRATED = "calibrated"
+    """Focus distances and lens are known: depth in metres."""
+    FOCUS_DISTANCES = "focus distances only"
+    """Depth in metres; the blur per dioptre is measured from the frames."""
+    STAGE_POSITIONS = "stage positions"
+    """Height in metres relative to the first position."""
+    ORDER = "order only"
+    """Depth relative to the sweep, from 0 to 1."""
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class FrameSource(Protocol):
     """The native frames of a stack, read one at a time so that memory never grows with N."""
 
     names: tuple[str, ...]
-    """What messages call each frame: its file name, or the file name and page."""
+    """Name of each frame in messages: its file name, or the file name and page."""
     size: tuple[int, int]
     """(height, width) of every frame [px]."""
     bit_depth: int
@@ -53,6 +80,9 @@ class FocalStack:
         focus_distances_m: (N,) lens to plane of sharp focus [m], > 0, infinity allowed.
         focus_positions_m: (N,) stage or rail position of each frame [m]; excludes distances.
         frames: the native frames, aligned like `images`; None for stacks that live in memory.
+        height_origin_m: position from which heights count; that of the first frame if None.
+        frame_numbers: (N,) number of each frame among those that were opened, from 0; None if
+            none was left out.
 
     Raises:
         InputError: focus settings that contradict the number of frames or each other.
@@ -63,6 +93,8 @@ class FocalStack:
     focus_distances_m: Tensor | None = None
     focus_positions_m: Tensor | None = None
     frames: FrameSource | None = None
+    height_origin_m: float | None = None
+    frame_numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_shape("FocalStack.images", self.images, ("N", 3, "H", "W"))
@@ -100,30 +132,139 @@ class FocalStack:
 
     @property
     def axis(self) -> Axis:
-        """What a depth hypothesis of this stack means."""
+        """Quantity that a depth hypothesis of this stack measures."""
         if self.focus_distances_m is not None:
             return "inverse_depth_dpt"
         return "position_m" if self.focus_positions_m is not None else "order"
 
     @property
     def focus_coordinates(self) -> Tensor:
-        """(N,) where each frame is focused on `axis`.
+        """(N,) focus of each frame on `axis`.
 
-        Dioptres; metres from the first position, because micrometres at the end of a long stage
+        Dioptres; metres from the origin of heights, because micrometres at the end of a long stage
         are below the precision of float32; or order in [0, 1].
         """
         if self.focus_distances_m is not None:
             return inverse_m(self.focus_distances_m).to(self.images)
         if self.focus_positions_m is not None:
-            return (self.focus_positions_m - self.focus_positions_m[0]).to(self.images)
+            first_m = self.focus_positions_m[0]
+            origin_m = first_m if self.height_origin_m is None else self.height_origin_m
+            return (self.focus_positions_m - origin_m).to(self.images)
         return torch.linspace(0, 1, len(self)).to(self.images)
+
+    @property
+    def blur_scale_px_m(self) -> float | None:
+        """Blur diameter [px] per dioptre by lens and focus distances; None if one is unknown."""
+        if self.camera is None or self.axis != "inverse_depth_dpt":
+            return None
+        return self.camera.blur_scale_px_m
+
+    @classmethod
+    def read(
+        cls,
+        frames: FrameSource,
+        *,
+        long_side_px: int = WORKING_SIZE_PX,
+        draft: FrameSource | None = None,
+        device: str = "cpu",
+        meter: Meter | None = None,
+        camera: Camera | None = None,
+        **settings: Any,
+    ) -> FocalStack:
+        """Read native frames at working size, one at a time.
+
+        Args:
+            frames: the native frames, aligned.
+            long_side_px: of the working images; see `working_size`.
+            draft: faster source of the same frames, for sizes of half and less.
+            device: of the images.
+            meter: counts the frames.
+            camera: optics at native size.
+            **settings: the focus and other fields of the stack.
+
+        Raises:
+            InputError: a frame cannot be read, or the working size is too small for defocus.
+        """
+        total = len(frames.names)
+        size = working_size(frames.size, total, long_side_px)
+        source = draft if draft is not None and max(size) <= max(frames.size) / 2 else frames
+        meter = meter or Meter()
+        meter.expect(total)
+        # A table of 16 bits is exact and spares the power.
+        to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
+        images = torch.empty((total, 3, *size), dtype=torch.float32)
+        for index in range(total):
+            linear = to_linear.take(np.rint(source.read(index) * 65535).astype(np.uint16))
+            images[index] = torch.from_numpy(_reduced(linear, size)).permute(2, 0, 1)
+            meter.advance()
+        return cls(
+            images.to(device),
+            camera=None if camera is None else camera.resized(size),
+            frames=frames,
+            **settings,
+        )
+
+    def at_working_size(
+        self, long_side_px: int = WORKING_SIZE_PX, device: torch.device | str | None = None
+    ) -> FocalStack:
+        """The stack at the size that depth is solved at, with its native frames.
+
+        Images are averaged over areas, in linear light, as `read` does it. A stack without native
+        frames keeps its images as such.
+
+        Args:
+            long_side_px: of the working images; see `working_size`.
+            device: of the images; None leaves them where they are.
+        """
+        frames = self.frames or MemoryFrames(self)
+        size = working_size(self.size, len(self), long_side_px)
+        device = device or self.images.device
+        if size == self.size:
+            return replace(self, images=self.images.to(device), frames=frames)
+        reduced = [
+            torch.from_numpy(_reduced(image.permute(1, 2, 0).cpu().numpy(), size)).permute(2, 0, 1)
+            for image in self.images
+        ]
+        return replace(
+            self,
+            images=torch.stack(reduced).to(device),
+            camera=None if self.camera is None else self.camera.resized(size),
+            frames=frames,
+        )
+
+
+def working_size(size: tuple[int, int], frame_count: int, long_side_px: int) -> tuple[int, int]:
+    """The (height, width) at which depth is solved: below `long_side_px` for many frames.
+
+    Raises:
+        InputError: a side is too short for defocus.
+    """
+    height, width = size
+    scale = min(
+        1.0, long_side_px / max(size), math.sqrt(_WORKING_PIXELS / (frame_count * height * width))
+    )
+    reduced = max(1, round(height * scale)), max(1, round(width * scale))
+    if min(reduced) < _SMALLEST_PX:
+        raise InputError(
+            f"frames of {width}x{height} are solved at {reduced[1]}x{reduced[0]}, too small for "
+            f"defocus. Both sides need {_SMALLEST_PX} px: give larger frames, or a larger working "
+            "size (--working-size)."
+        )
+    return reduced
+
+
+def _reduced(linear: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """An image (H, W, 3) averaged over areas down to (height, width)."""
+    if linear.shape[:2] == size:
+        return linear
+    return np.asarray(cv2.resize(linear, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
 class MemoryFrames:
-    """The frames of a stack that has no files, as native frames to fuse."""
+    """Frames of a stack in memory, as native frames to fuse."""
 
     def __init__(self, stack: FocalStack) -> None:
-        """For the frames of `stack`, which counts as 8-bit."""
+        """Serves the images of `stack` as 8-bit frames."""
         self.names = tuple(f"frame {index + 1}" for index in range(len(stack)))
         self.size = stack.size
         self.bit_depth = 8

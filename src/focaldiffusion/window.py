@@ -86,7 +86,7 @@ class Window:
 
     def camera(self, camera: Camera) -> Camera:
         """The camera of the window."""
-        x, y = camera.principal_point_px  # type: ignore[misc]
+        x, y = camera.principal_point_px
         return replace(
             camera,
             focal_length_px=camera.focal_length_px / self.step,

@@ -1,6 +1,6 @@
 """Registers handheld frames, undoes focus breathing and evens out exposure."""
 
 from focaldiffusion.align.alignment import Alignment, Crop, FrameAlignment
-from focaldiffusion.align.registration import AlignMode, align
+from focaldiffusion.align.registration import AlignMode, find_alignment
 
-__all__ = ["AlignMode", "Alignment", "Crop", "FrameAlignment", "align"]
+__all__ = ["AlignMode", "Alignment", "Crop", "FrameAlignment", "find_alignment"]

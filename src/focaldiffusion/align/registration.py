@@ -28,6 +28,7 @@ from focaldiffusion.align.motion import (
 from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.progress import Meter
 from focaldiffusion.stack import FrameSource
 
 AlignMode = Literal["auto", "on", "off"]
@@ -48,14 +49,14 @@ _AFFINE_IMPROVEMENT = 0.04
 _MODEL_LINKS = 8
 
 
-def align(
+def find_alignment(
     frames: FrameSource,
     *,
     focus_order: Sequence[int] | None = None,
     reference: int | None = None,
     mode: AlignMode = "auto",
     drop_unaligned: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    meter: Meter | None = None,
 ) -> Alignment:
     """Find how the frames of a stack lie, and their exposure.
 
@@ -73,7 +74,7 @@ def align(
         mode: auto leaves a stack untouched, to the last bit, that neither moved nor changed
             exposure; off looks at nothing.
         drop_unaligned: leave out frames that match no other, instead of raising.
-        progress: called with the steps done and the steps in all.
+        meter: counts the steps.
 
     Raises:
         InputError: a frame matches no other, or too little is common to all.
@@ -87,19 +88,20 @@ def align(
     if mode == "off":
         return _untouched(frames, order[(count - 1) // 2] if reference is None else reference)
 
-    steps = _Steps(progress, 3 * count)
+    meter = meter or Meter()
+    meter.expect(3 * count)
     views = []
     for index in range(count):
         views.append(_View.of(frames.read(index)))
-        steps.advance()
-    chains = link_frames([view.pyramid for view in views], order, steps.advance)
+        meter.advance()
+    chains = link_frames([view.pyramid for view in views], order, meter.advance)
     kept = _keep(chains, frames.names, drop_unaligned)
     if reference is not None and reference not in kept:
         raise InputError(
             f"{frames.names[reference]}: chosen as the reference, but it matches no other frame. "
             "Choose another reference."
         )
-    layout = _locate(views, chains, kept, reference, frames.size, steps.advance)
+    layout = _locate(views, chains, kept, reference, frames.size, meter.advance)
     if mode == "auto" and not layout.has_motion(views[0].size):
         middle = kept[(len(kept) - 1) // 2] if reference is None else reference
         layout = replace(layout, reference=middle, poses={index: np.eye(3) for index in kept})
@@ -108,18 +110,6 @@ def align(
     crop = common_crop([one.matrix for one in found], [one.name for one in found], frames.size)
     dropped = tuple(index for index in range(count) if index not in kept)
     return Alignment(layout.reference, found, tuple(sorted(kept)), dropped, crop, frames.size)
-
-
-class _Steps:
-    """Counts the steps of the work for whoever shows its progress."""
-
-    def __init__(self, report: Callable[[int, int], None] | None, total: int) -> None:
-        self.report, self.total, self.done = report, total, 0
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.report is not None:
-            self.report(self.done, self.total)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,13 @@
-"""FocalDiffusionPipeline: physics proposes, a generative model completes. A pipeline of diffusers.
+"""FocalDiffusionPipeline: a diffusers pipeline in which a model completes the physical estimate.
 
-Import this module where it is needed, and before loading a model: diffusers looks the classes of
-a model's parts up among the modules that are imported, and takes seconds to import itself.
+Import this module only where it is needed, since diffusers takes seconds to import, but before
+loading a model: diffusers looks up the classes of a model's parts among the imported modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from os import PathLike
 from typing import Any, get_args
@@ -37,12 +36,13 @@ from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.flow import Start
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
+from focaldiffusion.models.sampling import Sampling
 from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.progress import Meter, Report, Stages
 from focaldiffusion.psf import PSF
-from focaldiffusion.reconstruction import recover
-from focaldiffusion.recovery import Estimate, Generation, Stage, describe, resurface
-from focaldiffusion.result import Reconstruction
-from focaldiffusion.stack import FocalStack, MemoryFrames
+from focaldiffusion.recovery import Estimate, Generation, recover, with_surface
+from focaldiffusion.result import Result
+from focaldiffusion.stack import FocalStack
 
 _SHIFT = 3.0  # of the noise levels of Stable Diffusion 3.5
 _SMALLEST_TILE_TOKENS = 4  # a side, so that the quarter that neighbours share is one
@@ -58,6 +58,9 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     what the network sees, and it completes the surface. The image is still fused from captured
     pixels.
     """
+
+    origin: Callable[[], dict[str, Any]] | None = None
+    """Description of the checkpoint that the weights come from, for a result's provenance."""
 
     model_cpu_offload_seq = "prompt->denoiser->vae"  # type: ignore[assignment]
     _optional_components = ["vae"]  # noqa: RUF012
@@ -140,7 +143,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any
     ) -> FocalDiffusionPipeline:
-        """As any pipeline of diffusers, but from safetensors alone: nothing is unpickled."""
+        """Load a pipeline as diffusers does, but from safetensors alone: nothing is unpickled."""
         pipeline = super().from_pretrained(
             pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True}
         )
@@ -184,54 +187,41 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         stack: FocalStack,
         *,
         psf: PSF | None = None,
-        steps: int | None = None,
-        ensemble: int = 1,
-        seed: int = 0,
-        tile_px: int | None = None,
+        sampling: Sampling | None = None,
         fill_unsharp: bool = False,
-    ) -> Reconstruction:
+    ) -> Result:
         """Recover the all-in-focus image and the depth of a stack that is aligned.
 
         Args:
-            stack: at working resolution. Without native frames, its images are fused.
+            stack: of any size; depth is solved at working size.
             psf: shape of the lens blur; None for a disc.
-            steps: see `refine`.
-            ensemble: see `refine`.
-            seed: see `refine`.
-            tile_px: see `refine`.
+            sampling: how the model is run.
             fill_unsharp: let the generated image replace what no frame shows sharp.
 
         Returns:
-            At the size of the native frames.
+            The result at the size of the native frames.
 
         Raises:
             InputError: see `check_inputs`.
         """
-        self.check_inputs(steps, ensemble, tile_px)
-        frames = MemoryFrames(stack) if stack.frames is None else stack.frames
-        reconstruction, estimate = recover(
-            replace(stack, frames=frames),
-            None if stack.camera is None else stack.camera.resized(frames.size),
-            psf or PSF(),
-            self._bar,
-            partial(
-                self.refine,
-                steps=steps,
-                ensemble=ensemble,
-                seed=seed,
-                tile_px=tile_px,
-                with_image=fill_unsharp,
-            ),
+        sampling = sampling or Sampling()
+        self.check_inputs(sampling)
+        return recover(
+            stack.at_working_size(),
+            psf=psf,
+            refine=partial(self.refine, sampling=sampling, with_image=fill_unsharp),
             fill_unsharp=fill_unsharp,
+            stages=Stages(self._bars()),
+            camera=stack.camera and stack.camera.resized((stack.frames or stack).size),
         )
-        return replace(reconstruction, provenance=describe(stack, estimate))
 
-    def check_inputs(self, steps: int | None, ensemble: int, tile_px: int | None) -> None:
-        """Check the options of `refine`, before the long work.
+    def check_inputs(self, sampling: Sampling) -> None:
+        """Check how the model is to be run, before the long work.
 
         Raises:
             InputError: steps or members that this model cannot make; tiles that do not fit it.
         """
+        steps, ensemble, tile_px = sampling.steps, sampling.ensemble, sampling.tile_px
         if self.config["start"] == "estimate" and steps not in (None, 1):
             raise InputError(
                 f"steps: got {steps}, but this model goes from the physical estimate to the "
@@ -255,10 +245,10 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             )
 
     def propose(self, stack: FocalStack, estimate: Estimate) -> tuple[Proposal, SurfaceCode]:
-        """What the network sees of a physical estimate, B = 1, and the code of its surfaces."""
+        """The network's view of a physical estimate, B = 1, and the code of its surfaces."""
         evidence = estimate.evidence
         whole = SurfaceCode.from_stack(
-            stack, evidence, estimate.blur_scale, self.config["depth_code"]
+            stack, evidence, estimate.calibration.blur_scale, self.config["depth_code"]
         )
         code = whole.around(estimate.coordinate, estimate.confidence)
         proposal = proposal_of(
@@ -270,7 +260,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     def predict(
         self, proposal: Proposal, steps: int | None = None, generator: Generators = None
     ) -> tuple[Tensor, Tensor]:
-        """What the model makes of proposals, B of any size.
+        """Complete proposals, B of any size.
 
         Args:
             proposal: (B, ..., H, W).
@@ -287,86 +277,88 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     def refine(
         self,
         stack: FocalStack,
-        estimate: Estimate,
-        stage: Stage | None = None,
+        physical: Estimate,
+        stages: Stages | None = None,
         *,
-        steps: int | None = None,
-        ensemble: int = 1,
-        seed: int = 0,
-        tile_px: int | None = None,
+        sampling: Sampling | None = None,
         with_image: bool = False,
     ) -> Estimate:
         """Complete a physical estimate. With its options bound, this is a `Refine`.
 
-        Where physics is trusted the surface is that of physics, where it is not the median of the
-        ensemble, and in between as the physical confidence weighs the two: evidence wins over a
-        guess. Its confidence is that of `resurface`, times
-        exp(-(spread / tolerated)² / 2): where the members differ, evidence and prior together
-        leave the depth open, whatever each of them says.
+        The surface is physics' own where physics is trusted, the median of the ensemble where it is
+        not, and between them where it is half trusted: evidence wins over a guess. Its confidence
+        is that of `with_surface`, times exp(-(spread / tolerated)² / 2): where the members differ,
+        evidence and prior together leave the depth open.
 
         Args:
-            stack: at working resolution.
-            estimate: what physics says of it.
-            stage: times the work and shows its progress; None for diffusers' progress bars.
-            steps: along the flow; None for 1 from the estimate, 4 from noise.
-            ensemble: how many members, of seeds `seed`, `seed` + 1, ...
-            seed: of the noise.
-            tile_px: longest side of a tile [px]; None for the longest that the model covers.
-            with_image: also generate the image, as filling needs it.
+            stack: at working size.
+            physical: the estimate by physics.
+            stages: times the stages and reports their progress; None for diffusers' bars.
+            sampling: how the model is run.
+            with_image: generate the image as well, as filling needs it.
 
         Raises:
             InputError: see `check_inputs`; or the model gives no numbers.
         """
-        self.check_inputs(steps, ensemble, tile_px)
-        stage = stage or self._bar
-        proposal, code = self.propose(stack, estimate)
-        completer, step_count = self.completer, self._steps(steps)
-        members = []
-        with stage("generating") as count:
-            for index in range(ensemble):
-
-                def progress(done: int, total: int, before: int = index) -> None:
-                    count(before * total + done, ensemble * total)
-
-                planes = completer.predict(
-                    proposal,
-                    step_count,
-                    torch.Generator().manual_seed(seed + index),
-                    with_image=with_image,
-                    tile_px=tile_px,
-                    progress=progress,
-                )
-                members.append(planes.to(estimate.coordinate.device))
+        sampling = sampling or Sampling()
+        self.check_inputs(sampling)
+        stages = stages or Stages(self._bars())
+        proposal, code = self.propose(stack, physical)
+        with stages("generating") as meter:
+            members = self._members(proposal, sampling, with_image, meter)
         self.maybe_free_model_hooks()
-        planes, spreads = _median_and_spread(torch.cat(members))
+        planes, spreads = _median_and_spread(members.to(physical.coordinate.device))
         if not planes.isfinite().all():
             raise InputError(
                 f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
                 "float32; if it was one of these, its weights are damaged."
             )
-        refined = resurface(stack, estimate, _coordinate(planes[-1], code, estimate), stage)
-        spread = spreads[-1] if ensemble > 1 else None
+        coordinate = _coordinate(planes[-1], code, physical)
+        refined = with_surface(stack, physical, coordinate, stages)
+        spread = spreads[-1] if sampling.ensemble > 1 else None
         if spread is not None:
             agreed = torch.exp(-((spread / _TOLERATED_SPREAD) ** 2) / 2)
             refined = replace(refined, confidence=refined.confidence * agreed)
         generation = Generation(
             model=str(self.name_or_path or type(self).__name__),
-            provenance={
-                # In the hub's cache, this path has the revision.
-                "weights": self.denoiser.config.get("_name_or_path"),
-                "start": self.config["start"],
-                "depth_code": self.config["depth_code"],
-                "dtype": str(self.denoiser.dtype).removeprefix("torch."),
-                "steps": step_count,
-                "ensemble": ensemble,
-                "seed": seed,
-                "tile_px": tile_px,
-                "mean_spread": None if spread is None else float(spread.mean()),
-            },
+            provenance=self._provenance(sampling, spread),
             image=srgb_to_linear((planes[:3].clamp(-1, 1) + 1) / 2) if with_image else None,
             spread=spread,
         )
         return replace(refined, generation=generation)
+
+    def _members(
+        self, proposal: Proposal, sampling: Sampling, with_image: bool, meter: Meter
+    ) -> Tensor:
+        """The planes of an ensemble, (members, C, H, W)."""
+        completer, steps = self.completer, self._steps(sampling.steps)
+        passes = completer.passes(proposal, steps, sampling.tile_px)
+        meter.expect(sampling.ensemble * passes)
+        members = [
+            completer.predict(
+                proposal,
+                steps,
+                torch.Generator().manual_seed(sampling.seed + index),
+                with_image=with_image,
+                tile_px=sampling.tile_px,
+                meter=meter,
+            )
+            for index in range(sampling.ensemble)
+        ]
+        return torch.cat(members)
+
+    def _provenance(self, sampling: Sampling, spread: Tensor | None) -> dict[str, Any]:
+        return {
+            # In the hub's cache, this path has the revision.
+            "weights": self.denoiser.config.get("_name_or_path"),
+            "start": self.config["start"],
+            "depth_code": self.config["depth_code"],
+            "dtype": str(self.denoiser.dtype).removeprefix("torch."),
+            **asdict(sampling),
+            "steps": self._steps(sampling.steps),
+            "mean_spread": None if spread is None else float(spread.mean()),
+            "checkpoint": None if self.origin is None else self.origin(),
+        }
 
     def _steps(self, steps: int | None) -> int:
         return DEFAULT_STEPS[self.config["start"]] if steps is None else steps
@@ -399,18 +391,22 @@ class FocalDiffusionPipeline(DiffusionPipeline):
                 f"pooled; the denoiser reads {widths[0]} and {widths[1]}. Take both from one model."
             )
 
-    @contextmanager
-    def _bar(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """A stage as diffusers' progress bar shows it."""
-        with self.progress_bar(total=1) as bar:
-            bar.set_description(name)
+    def _bars(self) -> Report:
+        """Stages as diffusers' progress bars show them."""
+        bars: dict[str, Any] = {}
 
-            def show(done: int, total: int) -> None:
-                bar.n, bar.total = done, total
-                bar.refresh()
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = self.progress_bar(total=1)
+                bars[stage].set_description(stage)
+            bar = bars[stage]
+            bar.n, bar.total = done, total
+            bar.refresh()
+            if done == total:
+                bar.close()
+                del bars[stage]
 
-            yield show
-            show(1, 1)
+        return show
 
 
 def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
@@ -427,8 +423,8 @@ def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
 def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:
     """The surface (H, W) of a refined code: the model's as far as physics is not trusted.
 
-    A code ends at its bounds. Where physics saw beyond and the model stays at the bound, it has
-    not said otherwise.
+    Codes saturate at their bounds. If physics lies beyond a bound and the model stays on it, keep
+    physics.
     """
     physical = code.encode(estimate.coordinate)
     beyond = physical.abs() == 1

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands, check_device, given_path, positive_integer
+from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
 from focaldiffusion.cli.progress import progress_bars
+from focaldiffusion.devices import resolve_device
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -65,16 +66,16 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=("train", "val", "test"), default="train", help="(default: train)"
     )
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="to simulate on")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
-def _open(options: argparse.Namespace) -> tuple[Config, Mixture]:
+def _open(options: argparse.Namespace) -> tuple[Config, Mixture, str]:
     from focaldiffusion.data.loading import open_split
 
     config = read_config(options)
-    check_device(options.device)
-    return config, open_split(config.data, options.split, config.training.seed)
+    device = resolve_device(options.device)
+    return config, open_split(config.data, options.split, config.training.seed), device
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -94,13 +95,11 @@ def _inspect(options: argparse.Namespace) -> int:
 
     if options.output.suffix.lower() != ".png":
         raise InputError(f"--output {options.output}: the sheet is a .png; name it so.")
-    _, mixture = _open(options)
+    _, mixture, device = _open(options)
     count = min(options.samples, len(mixture))
     rows = []
     with progress_bars("reading", quiet=options.quiet) as progress:
-        for position, batch in enumerate(
-            batches(mixture, range(count), 1, device=options.device), start=1
-        ):
+        for position, batch in enumerate(batches(mixture, range(count), 1, device=device), start=1):
             sample = batch.to("cpu").sample(0)
             depth_m = sample.depth_m.where(sample.valid, torch.nan)
             rows.append(Row(sample.source, sample.stack, sample.all_in_focus, depth_m))
@@ -124,7 +123,7 @@ def _cache(options: argparse.Namespace) -> int:
     from focaldiffusion.data.cache import write_cache
     from focaldiffusion.errors import InputError
 
-    config, mixture = _open(options)
+    config, mixture, device = _open(options)
     endless = [
         one.name
         for one in mixture.sources
@@ -139,7 +138,7 @@ def _cache(options: argparse.Namespace) -> int:
             options.output,
             count=count,
             num_workers=config.data.num_workers,
-            device=options.device,
+            device=device,
             with_evidence=options.evidence,
             progress=lambda done, total: progress("stacks", done, total),
         )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from focaldiffusion.errors import InputError
+
 if TYPE_CHECKING:
-    from focaldiffusion.config.data import CameraDefaults, Source
-    from focaldiffusion.io.known import Known
+    from focaldiffusion.config.data import Source
+    from focaldiffusion.lens import LensFacts
 
 _SPLITS = ("train", "val", "test")
 
@@ -29,7 +31,7 @@ def add_dataset(group: argparse._ArgumentGroup) -> None:
 
 def source(
     options: argparse.Namespace,
-    facts: Known,
+    lens: LensFacts,
     *,
     generate: bool | None,
     depth_scale_m: float | None = None,
@@ -38,16 +40,15 @@ def source(
 
     Args:
         options: with the flags of `add_dataset`, `--dataset` given.
-        facts: the lens of samples that name none.
+        lens: the lens of samples that name none.
         generate: whether stacks are to be simulated; None takes them as the data set has them.
         depth_scale_m: metres per unit of the depth files, where the data set does not say.
 
     Raises:
-        InputError: no --data-root, or a lens of which a value has another unit.
+        InputError: no --data-root.
     """
-    from focaldiffusion.config.data import DatasetOptions, Source
+    from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source
     from focaldiffusion.config.sources import FILELESS
-    from focaldiffusion.errors import InputError
 
     if options.data_root is None and options.dataset not in FILELESS:
         raise InputError(
@@ -59,41 +60,10 @@ def source(
         dataset_type=options.dataset,
         data_root=[] if options.data_root is None else options.data_root,
         filelist=options.filelist,
-        focal_range=None,
-        focal_stack_size=(2, 2),
-        image_size=None,
-        max_samples=None,
-        weight=1.0,
-        allow_missing=False,
         options=DatasetOptions(
-            camera_defaults=camera_defaults(facts),
+            camera_defaults=CameraDefaults(**lens.values()),
             depth_scale=depth_scale_m,
             generate_focal_stack=generate,
             layout=options.layout,
         ),
     )
-
-
-def camera_defaults(facts: Known) -> CameraDefaults:
-    """The lens of the flags, in metres.
-
-    Raises:
-        InputError: a length that no lens has.
-    """
-    from pydantic import ValidationError
-
-    from focaldiffusion.config.data import CameraDefaults
-    from focaldiffusion.data.fields import first_problem
-    from focaldiffusion.errors import InputError
-
-    try:
-        return CameraDefaults(
-            f_number=facts.f_number,
-            focal_length_m=facts.focal_length_mm and facts.focal_length_mm / 1000,
-            pixel_pitch_m=facts.pixel_pitch_um and facts.pixel_pitch_um / 1e6,
-            sensor_width_m=facts.sensor_width_mm and facts.sensor_width_mm / 1000,
-            focal_length_px=facts.focal_length_px,
-            aperture_diameter_m=facts.aperture_diameter_m,
-        )
-    except ValidationError as error:
-        raise InputError(f"the lens of the flags: {first_problem(error)}") from None

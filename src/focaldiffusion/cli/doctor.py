@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focaldiffusion.cli.flags import Commands, positive_integer
+from focaldiffusion.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,12 +84,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_sizes(names: Iterable[str], sides_px: Iterable[int]) -> None:
-    from focaldiffusion.errors import InputError, is_unknown
     from focaldiffusion.models.presets import PRESETS, cells_of_token
 
     for name in names:
         if name not in PRESETS:
-            raise InputError(f"--preset {name} {is_unknown(name, PRESETS)}")
+            raise InputError(f"--preset {name} {unknown_name(name, PRESETS)}")
         preset = PRESETS[name]
         multiple = preset.factor * cells_of_token(preset.network)
         for side_px in sides_px:
@@ -253,7 +253,6 @@ def _hub() -> dict[str, Any]:
 def _problems(ids: Sequence[str]) -> list[str | None]:
     """Why each model cannot be downloaded, None where it can; all are asked at once."""
     from focaldiffusion.checkpoints.hub import check_access
-    from focaldiffusion.errors import InputError
 
     answers: list[str | None] = [
         f"{name}: the hub has not answered within {_HUB_PATIENCE_S:g} s. Check the network."

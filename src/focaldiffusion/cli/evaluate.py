@@ -7,9 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from focaldiffusion.cli.flags import Commands, check_device, given_path, positive_integer
-from focaldiffusion.cli.model_flags import DEFAULT_MODEL
+from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
+from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
+from focaldiffusion.devices import resolve_device
+from focaldiffusion.errors import InputError
 
 _BASELINES = ("physics", "argmax", "shape-from-focus", "laplacian-pyramid")
 
@@ -41,7 +43,7 @@ def add_parser(commands: Commands) -> None:
         action="append",
         metavar="NAME",
         help="compact, the folder or hub id of a checkpoint, or a baseline such as "
-        f"physics-aligned; repeatable (default: {DEFAULT_MODEL})",
+        f"physics-aligned; repeatable (default: {PHYSICS})",
     )
     parser.add_argument(
         "--no-baselines",
@@ -74,7 +76,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
     )
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="where models compute")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -85,29 +87,27 @@ def run(options: argparse.Namespace) -> int:
         InputError: an unknown name, data that are missing, damaged weights, or a folder with
             another run.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.evaluation.report import print_summary, write_report
     from focaldiffusion.evaluation.robustness import SUITES
-    from focaldiffusion.evaluation.runner import Plan, evaluate
+    from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
     from focaldiffusion.io.staging import file_errors_named
 
     if options.export_stacks is not None:
         return _export(options)
     if options.output_dir is None:
         raise InputError("--output-dir is missing: the folder for the report.")
-    check_device(options.device)
     alone = options.predictions and options.no_baselines
-    models = options.model or ([] if alone else [DEFAULT_MODEL])
+    models = options.model or ([] if alone else [PHYSICS])
     if not options.no_baselines:
         models += [name for name in _BASELINES if name not in models]
-    plan = Plan(
+    plan = EvaluationPlan(
         protocol=options.dataset,
         data_root=None if options.data_root is None else str(options.data_root),
         models=tuple(dict.fromkeys(models)),
         predictions=tuple(map(str, options.predictions)),
         variants=SUITES[options.robustness],
         max_samples=options.max_samples,
-        device=options.device,
+        device=resolve_device(options.device),
     )
     with (
         file_errors_named(options.output_dir),

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts, check_rivals, implausible
+
 if TYPE_CHECKING:
-    from focaldiffusion.io.known import Known
     from focaldiffusion.psf import PSF, Family
 
 Commands = argparse._SubParsersAction
 """What `add_subparsers` returns; argparse gives it no public name."""
 
 _LENS_FLAGS = {
-    "--focal-length-mm": "focal length, the real one, not the 35 mm-equivalent [mm]",
-    "--f-number": "focal length / aperture diameter",
-    "--pixel-pitch-um": "sensor per pixel of the frames [micrometres]",
-    "--sensor-width-mm": "long side of the sensor, in place of the pitch [mm]",
-    "--focal-length-px": "image distance / pixel pitch, in place of the pitch [px]",
-    "--aperture-diameter-m": "diameter of the entrance pupil, in place of the f-number [m]",
+    "--focal-length-mm": ("focal_length_m", 1e3, "the real one, not the 35 mm-equivalent [mm]"),
+    "--f-number": ("f_number", 1, "focal length / aperture diameter"),
+    "--pixel-pitch-um": ("pixel_pitch_m", 1e6, "sensor per pixel of the frames [micrometres]"),
+    "--sensor-width-mm": ("sensor_width_m", 1e3, "long side of the sensor, or give the pitch [mm]"),
+    "--focal-length-px": ("focal_length_px", 1, "image distance / pixel pitch [px]"),
+    "--aperture-diameter-m": (
+        "aperture_diameter_m",
+        1,
+        "diameter of the entrance pupil, or give the f-number [m]",
+    ),
 }
+"""Each flag's field of `LensFacts`, its units in one of the field's, and its help."""
 _FAMILIES: dict[str, Family] = {
     "disc": "disc",
     "gaussian": "gaussian",
@@ -80,9 +88,9 @@ def add_focus_distances(parser: Any, *, required: bool = False) -> None:
 
 
 def add_lens(parser: argparse.ArgumentParser, description: str) -> None:
-    """Add the flags that `known` reads besides the focus settings."""
+    """Add the flags that `lens` reads."""
     group = parser.add_argument_group("lens", description)
-    for flag, text in _LENS_FLAGS.items():
+    for flag, (_, _, text) in _LENS_FLAGS.items():
         group.add_argument(flag, type=float, metavar=flag.rsplit("-", 1)[1].upper(), help=text)
 
 
@@ -101,20 +109,25 @@ def add_psf(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def known(options: argparse.Namespace) -> Known:
-    """What the flags say of lens and focus.
+def lens(options: argparse.Namespace) -> LensFacts:
+    """The lens of the flags.
 
     Raises:
-        InputError: a value that is not positive, or flags that exclude each other.
+        InputError: a value that no lens has, or flags that exclude each other.
     """
-    from focaldiffusion.io.known import Known
-
-    lens = {flag[2:].replace("-", "_") for flag in _LENS_FLAGS}
-    return Known(
-        focus_distances_m=options.focus_distances,
-        focus_positions_m=getattr(options, "focus_positions", None),
-        **{name: getattr(options, name) for name in lens},
-    )
+    values: dict[str, float] = {}
+    flags: dict[str, str] = {}
+    for flag, (name, units, _) in _LENS_FLAGS.items():
+        value = getattr(options, flag[2:].replace("-", "_"))
+        if value is None:
+            continue
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{flag} is {value}; expected a positive number.")
+        if problem := implausible(name, value / units):
+            raise InputError(f"{flag} {value:g}: {problem}.")
+        values[name], flags[name] = value / units, flag
+    check_rivals(flags)
+    return LensFacts(**values)
 
 
 def psf(options: argparse.Namespace) -> PSF:
@@ -123,7 +136,6 @@ def psf(options: argparse.Namespace) -> PSF:
     Raises:
         InputError: an exponent out of range, or of a family that has none.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.psf import PSF
 
     if options.psf_exponent is None:
@@ -136,25 +148,14 @@ def psf(options: argparse.Namespace) -> PSF:
     return PSF("power_exponential", options.psf_exponent)
 
 
-def check_device(name: str) -> None:
-    """Check that torch computes on the device of --device.
-
-    Raises:
-        InputError: it does not; names the reason.
-    """
-    import torch
-
-    from focaldiffusion.errors import InputError
-
-    try:
-        torch.zeros(1, device=name).item()  # which a device of shapes alone has not
-    # AssertionError: torch was built without CUDA.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")  # some are a page long
-        raise InputError(
-            f"--device {name}: torch cannot compute there ({reason}). Use --device cpu, "
-            "or install a torch that suits the device."
-        ) from None
+def add_device(parser: Any, text: str = "where torch computes") -> None:
+    """Add --device, which `resolve_device` reads, to a parser or a group of it."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help=f"{text}: cpu, cuda, cuda:1, mps, or auto for the fastest (default: auto)",
+    )
 
 
 def given_path(text: str) -> Path:

@@ -12,24 +12,28 @@ from typing import TYPE_CHECKING
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
+    add_device,
     add_focus_distances,
     add_lens,
     add_psf,
-    check_device,
     given_path,
-    known,
+    lens,
     positive_integer,
     psf,
 )
 from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_work
-from focaldiffusion.cli.model_flags import ChosenModel, add_model, chosen_model
-from focaldiffusion.cli.outcome import Outcome, outcome_of
+from focaldiffusion.cli.model_flags import PHYSICS, ChosenModel, add_model, chosen_model, sampling
+from focaldiffusion.cli.outcome import StackOutcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.reconstruction import Settings
-    from focaldiffusion.recovery import Refine
+
+_OWN_SUFFIX = "_focaldiffusion"
+"""Ending of the folder beside a stack that its results go to without --output."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -49,24 +53,32 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--output",
-        required=True,
         type=given_path,
         metavar="DIR",
-        help="folder for the results; several stacks get DIR/<stack name> each",
+        help="folder for the results; several stacks get DIR/<stack name> each (default: "
+        f"STACK{_OWN_SUFFIX} beside each stack)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace earlier results")
     existing.add_argument(
         "--skip-existing", action="store_true", help="leave out stacks that have results"
     )
+    parser.add_argument(
+        "--depth-format",
+        type=_formats,
+        default=("npy", "png"),
+        metavar="LIST",
+        help="files of the depth map, some of npy (float32), png (16-bit millimetres) and exr "
+        "(float32) (default: npy,png)",
+    )
     parser.add_argument("--no-point-cloud", action="store_true", help="write no point_cloud.ply")
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object in place of the summary"
+        "--json", action="store_true", help="print one JSON object instead of the summary"
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
     focus = parser.add_argument_group(
-        "focus", "Over stack.json, which is over EXIF. One value a frame, in the frames' order."
+        "focus", "Overrides stack.json and EXIF. One value per frame, in the order of the frames."
     ).add_mutually_exclusive_group()
     add_focus_distances(focus)
     focus.add_argument(
@@ -76,11 +88,11 @@ def add_parser(commands: Commands) -> None:
         metavar="METRES",
         help="position of a rail or stage for each frame, such as 0,1e-5,2e-5 [m]",
     )
-    add_lens(parser, "Over stack.json, which is over EXIF.")
+    add_lens(parser, "Overrides stack.json, which overrides EXIF.")
     add_psf(parser).add_argument(
         "--find-blur",
         action="store_true",
-        help="find the blur per dioptre from the frames although the lens is known",
+        help="measure the blur per dioptre from the frames even if the lens is known",
     )
     method = parser.add_argument_group("method")
     method.add_argument(
@@ -97,33 +109,34 @@ def add_parser(commands: Commands) -> None:
         metavar="PX",
         help="long side at which depth is solved (default: 1024)",
     )
-    method.add_argument(
-        "--device", metavar="NAME", help="where torch computes, such as cuda (default: cpu)"
-    )
+    add_device(method)
     add_model(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Reconstruct the stacks and return the exit code.
 
-    What can be checked before the long work is. A mistake in the flags, an output that is taken
-    or a model that cannot be loaded stops everything; a stack that cannot be used stops no other.
+    Flags, outputs and the model are checked before the long work, and a mistake in them stops
+    everything. A stack that cannot be used does not stop the others.
 
     Raises:
         InputError: a mistake in the flags, an output that is taken, or no such model.
     """
+    from focaldiffusion.io.results import check_formats
+
+    check_formats(options.depth_format)
     settings = _settings(options)
     jobs = _open_all(options)
     _check_outputs(jobs, options)
     model = chosen_model(options, settings.device)
-    refine = None
+    pipeline = None
     if model is not None and any(_is_due(job, options) for job in jobs):
-        refine = _loaded(model, options)
+        pipeline = _loaded(model, options)
     several = len(jobs) > 1
-    outcomes: list[Outcome] = []
+    outcomes: list[StackOutcome] = []
     for number, job in enumerate(jobs, start=1):
         title = f"{job.name} ({number} of {len(jobs)})" if several else job.name
-        outcome = _process(job, settings, options, title, model, refine)
+        outcome = _process(job, settings, options, title, model, pipeline)
         outcomes.append(outcome)
         if outcome.error is not None:
             print(f"error: {outcome.failure if several else outcome.error}", file=sys.stderr)
@@ -143,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """A stack as it was given, opened or the reason why not, and where its results go."""
+    """A given stack, opened or with the reason why not, and the folder of its results."""
 
     source: str | list[str]
     opened: OpenedStack | None = None
@@ -156,7 +169,7 @@ class _Job:
         return self.opened.name if self.opened is not None else " ".join(_paths(self.source))
 
     def folders(self) -> set[Path]:
-        """Where one picture more would count as a frame."""
+        """Folders where one more picture would count as a frame."""
         paths = {Path(path).resolve() for path in _paths(self.source)}
         if isinstance(self.source, list):
             return {path.parent for path in paths}
@@ -168,46 +181,65 @@ def _paths(source: str | list[str]) -> list[str]:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """The settings that the flags describe; what they leave open has the default of `Settings`.
+    """The settings of the flags; the rest has the defaults of `Settings`.
 
     Raises:
         InputError: a blur that does not exist, or a device that is not there.
     """
+    from focaldiffusion.devices import resolve_device
     from focaldiffusion.reconstruction import Settings
 
-    given = {name: getattr(options, name) for name in ("align", "working_size", "device")}
-    settings = Settings(
+    given = {name: getattr(options, name) for name in ("align", "working_size")}
+    return Settings(
         psf=psf(options),
         drop_unaligned=options.drop_unaligned,
         find_blur=options.find_blur,
+        device=resolve_device(options.device),
         fill_unsharp=bool(options.fill_unsharp),
+        sampling=sampling(options),
         **{name: value for name, value in given.items() if value is not None},
     )
-    check_device(settings.device)
-    return settings
 
 
 def _open_all(options: argparse.Namespace) -> list[_Job]:
     """Open every stack, which checks all but the pixels."""
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.stacks import open_stack
 
     if bool(options.stacks) == bool(options.files):
         raise InputError("give stacks, or the frames of one stack with --files; not both.")
     if "" in (options.stacks or options.files):
-        raise InputError("a path is empty, as of a variable that was not set; expected a stack.")
-    facts = known(options)
+        raise InputError("a path is empty, perhaps from an unset variable; expected a stack.")
+    given = {
+        "focus_distances_m": options.focus_distances,
+        "focus_positions_m": options.focus_positions,
+        "lens": lens(options),
+    }
     sources = [options.files] if options.files else options.stacks
     jobs: list[_Job] = []
     for source in sources:
         try:
-            opened = open_stack(source, facts)
+            opened = open_stack(source, **given)
         except InputError as error:
             jobs.append(_Job(source, error=str(error)))
         else:
-            output = options.output / opened.name if len(sources) > 1 else options.output
-            jobs.append(_Job(source, opened, output=output))
+            jobs.append(_Job(source, opened, output=_output(source, opened, options, len(sources))))
     return jobs
+
+
+def _output(
+    source: str | list[str], opened: OpenedStack, options: argparse.Namespace, stack_count: int
+) -> Path:
+    """Folder of the results of a stack."""
+    if options.output is not None:
+        return options.output / opened.name if stack_count > 1 else options.output
+    first = Path(_paths(source)[0]).resolve()
+    stack = first.parent if isinstance(source, list) else first
+    return stack.parent / f"{stack.name if stack.is_dir() else stack.stem}{_OWN_SUFFIX}"
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """An argparse type for the formats of the depth map."""
+    return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))
 
 
 def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
@@ -217,21 +249,20 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
         InputError: two stacks would share one, it holds results, it is a folder of frames, or it
             cannot be written.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.results import check_output, has_results
 
-    sources: dict[str, str] = {}
+    sources: dict[Path, str] = {}
     folders = set().union(*(job.folders() for job in jobs))
     for job in jobs:
         if job.output is None:
             continue
         source = " ".join(_paths(job.source))
         # Some file systems take A and a for one name.
-        key = job.name.casefold()
+        key = job.output.parent / job.output.name.casefold()
         if key in sources:
             raise InputError(
-                f"{sources[key]} and {source}: two stacks named {job.name}, whose results would "
-                f"go to one folder, {job.output}. Run them apart, with outputs of their own."
+                f"{sources[key]} and {source}: two stacks whose results would go to one folder, "
+                f"{job.output}. Run them apart, with outputs of their own."
             )
         sources[key] = source
         if job.output.resolve() in folders:
@@ -244,7 +275,7 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
 
 
 def _is_due(job: _Job, options: argparse.Namespace) -> bool:
-    """Whether there is a stack to reconstruct, and no results that may stay."""
+    """Whether a stack is to be reconstructed: it was opened, and has no results that may stay."""
     from focaldiffusion.io.results import has_results
 
     if job.opened is None or job.output is None:
@@ -252,14 +283,12 @@ def _is_due(job: _Job, options: argparse.Namespace) -> bool:
     return not (options.skip_existing and has_results(job.output))
 
 
-def _loaded(model: ChosenModel, options: argparse.Namespace) -> Refine:
+def _loaded(model: ChosenModel, options: argparse.Namespace) -> FocalDiffusionPipeline:
     """The model, ready for all stacks.
 
     Raises:
         InputError: it cannot be loaded.
     """
-    from focaldiffusion.errors import InputError
-
     try:
         with progress_bars(model.checkpoint.name, quiet=options.quiet) as progress:
             progress("loading the model", 0, 0)
@@ -279,34 +308,29 @@ def _process(
     options: argparse.Namespace,
     title: str,
     model: ChosenModel | None,
-    refine: Refine | None,
-) -> Outcome:
+    pipeline: FocalDiffusionPipeline | None,
+) -> StackOutcome:
     """Reconstruct one stack and write its results."""
-    from focaldiffusion.errors import InputError
-    from focaldiffusion.io.results import write_results
     from focaldiffusion.reconstruction import reconstruct
 
     if job.opened is None or job.output is None:
-        return Outcome(job.name, None, "failed", job.error)
+        return StackOutcome(job.name, None, "failed", job.error)
     if not _is_due(job, options):
-        return Outcome(job.name, job.output, "skipped")
+        return StackOutcome(job.name, job.output, "skipped")
     try:
         with progress_bars(title, quiet=options.quiet) as progress:
-            result = reconstruct(job.opened, settings, progress, refine)
+            result = reconstruct(
+                job.opened, model=pipeline or PHYSICS, settings=settings, progress=progress
+            )
             progress("writing", 0, 0)
-            left_out = write_results(
-                result.reconstruction,
-                result.stack,
+            left_out = result.save(
                 job.output,
-                name=job.name,
-                grade=result.grade,
-                image_metadata=result.image_metadata,
-                focal_length_px=result.focal_length_px,
-                point_cloud=not options.no_point_cloud,
                 overwrite=options.overwrite,
+                point_cloud=not options.no_point_cloud,
+                depth_formats=options.depth_format,
             )
     except InputError as error:
-        return Outcome(job.name, job.output, "failed", str(error))
+        return StackOutcome(job.name, job.output, "failed", str(error))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -315,19 +339,19 @@ def _process(
             f"{job.name}: not enough memory on {settings.device} for {len(job.opened)} frames of "
             f"{width}x{height}. {lighter_work(model)}"
         )
-        return Outcome(job.name, job.output, "failed", sentence)
+        return StackOutcome(job.name, job.output, "failed", sentence)
     return outcome_of(job.opened, result, job.output, left_out)
 
 
-def _report(outcome: Outcome, *, summary: bool) -> None:
-    """Tell what became of a stack as soon as it is known."""
+def _report(outcome: StackOutcome, *, summary: bool) -> None:
+    """Print warnings and the summary of a stack as soon as it is done."""
     for warning in outcome.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if summary:
         print(outcome.summary(), flush=True)
 
 
-def _print_json(outcomes: list[Outcome]) -> None:
+def _print_json(outcomes: list[StackOutcome]) -> None:
     from focaldiffusion import __version__
     from focaldiffusion.io.results import strict_json
 

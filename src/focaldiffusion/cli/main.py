@@ -17,6 +17,7 @@ from types import FrameType
 from focaldiffusion import __version__
 from focaldiffusion.cli import compare, data, doctor, evaluate, infer, simulate, submit, train
 from focaldiffusion.cli.flags import Parser
+from focaldiffusion.errors import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,13 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _unwinding_when_terminated():
-            from focaldiffusion.errors import InputError  # brings torch: after --help
-
-            try:
-                return options.run(options)
-            except InputError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
+            return options.run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; no unfinished results are left behind.", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -1,64 +1,61 @@
-"""Flags that choose a model, and the model that comes of them: found first, loaded when needed."""
+"""Flags that choose a model, and the model itself: found first, loaded when needed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.flags import positive_integer, seed
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
     from focaldiffusion.checkpoints.checkpoint import Checkpoint
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.denoiser import AttentionBackend
-    from focaldiffusion.recovery import Estimate, Refine, Stage
-    from focaldiffusion.stack import FocalStack
+    from focaldiffusion.models.sampling import Sampling
 
 PHYSICS = "physics"
-"""The name of the physical estimate, which is no model."""
+"""Name of the physical estimate, which needs no model; the default of --model."""
 
-DEFAULT_MODEL = PHYSICS
-"""What reconstructs where --model is not given."""
-
-_GENERATING = ("steps", "ensemble", "seed", "tile_px")
-_OF_MODELS = (*_GENERATING, "fill_unsharp", "config", "base_model", "dtype", "attention")
+_SAMPLING = ("steps", "ensemble", "seed", "tile_px")
+_OF_MODELS = (*_SAMPLING, "fill_unsharp", "config", "base_model", "dtype", "attention")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `chosen_model` reads."""
     group = parser.add_argument_group(
-        "model", "What completes the physical estimate. All but --model need a learned one."
+        "model", "Completes the physical estimate. All flags but --model need a learned one."
     )
     group.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        default=PHYSICS,
         metavar="NAME",
         help="physics, compact, the folder of a checkpoint, or its id on the Hugging Face hub "
-        f"(default: {DEFAULT_MODEL})",
+        f"(default: {PHYSICS})",
     )
     group.add_argument(
         "--steps",
         type=positive_integer,
         metavar="N",
-        help="along the flow, of models that start from noise (default: 4)",
+        help="steps along the flow, for models that start from noise (default: 4)",
     )
     group.add_argument(
         "--ensemble",
         type=positive_integer,
         metavar="N",
-        help="runs, of models that start from noise: their median and spread (default: 1)",
+        help="number of runs to take the median of, for models that start from noise (default: 1)",
     )
-    group.add_argument("--seed", type=seed, metavar="N", help="of the noise (default: 0)")
+    group.add_argument("--seed", type=seed, metavar="N", help="seed of the noise (default: 0)")
     group.add_argument(
         "--tile-px",
         type=positive_integer,
         metavar="PX",
-        help="longest side that is seen at once (default: the longest that the model takes)",
+        help="longest side of a tile (default: the longest that the model takes)",
     )
     group.add_argument(
         "--fill-unsharp",
@@ -80,7 +77,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--attention",
         choices=("native", "flash", "xformers"),
-        help="who computes a transformer's attention: torch, FlashAttention or xFormers (default: "
+        help="backend of a transformer's attention: torch, FlashAttention or xFormers (default: "
         "native)",
     )
     group.add_argument(
@@ -100,8 +97,8 @@ class ChosenModel:
         base_model: see `Checkpoint.load`.
         device: where it computes.
         dtype: of its weights.
-        attention: see `use_attention`; None leaves it as it is.
-        generating: the arguments of `FocalDiffusionPipeline.refine` that were given.
+        attention: see `use_attention`; None leaves the default.
+        sampling: how it is run.
     """
 
     checkpoint: Checkpoint
@@ -109,10 +106,10 @@ class ChosenModel:
     device: str
     dtype: torch.dtype
     attention: AttentionBackend | None
-    generating: Mapping[str, Any]
+    sampling: Sampling
 
-    def load(self) -> Refine:
-        """Load the weights, once; what comes back runs on any number of stacks.
+    def load(self) -> FocalDiffusionPipeline:
+        """Load the weights, once for any number of stacks.
 
         Raises:
             InputError: see `Checkpoint.load`; or the flags ask for what this model cannot do.
@@ -124,20 +121,16 @@ class ChosenModel:
         )
         if self.attention is not None:
             use_attention(pipeline.denoiser, self.attention)
-        generating = self.generating
-        pipeline.check_inputs(
-            generating.get("steps"), generating.get("ensemble", 1), generating.get("tile_px")
-        )
-        source = self.checkpoint.as_json(base_model=self.base_model)
+        pipeline.check_inputs(self.sampling)
+        return pipeline
 
-        def refine(stack: FocalStack, estimate: Estimate, stage: Stage) -> Estimate:
-            refined = pipeline.refine(stack, estimate, stage, **generating)
-            generation = refined.generation
-            assert generation is not None
-            provenance = {**generation.provenance, "checkpoint": source}
-            return replace(refined, generation=replace(generation, provenance=provenance))
 
-        return refine
+def sampling(options: argparse.Namespace) -> Sampling:
+    """How the flags run a learned model; the rest has the defaults of `Sampling`."""
+    from focaldiffusion.models.sampling import Sampling
+
+    given = {name: getattr(options, name) for name in _SAMPLING}
+    return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 
 def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None:
@@ -145,25 +138,23 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
 
     Raises:
         InputError: there is none of this name, --config contradicts it, or a flag is given that
-            says nothing of the physical estimate.
+            has no effect on the physical estimate.
     """
-    from focaldiffusion.errors import InputError
-
-    given = {name: getattr(options, name) for name in _OF_MODELS}
-    given = {name: value for name, value in given.items() if value is not None}
     if options.model == PHYSICS:
+        given = [name for name in _OF_MODELS if getattr(options, name) is not None]
         if given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(
-                f"{flags}: without meaning for --model {PHYSICS}, which is no network. Choose "
-                f"another model, or leave {'it' if len(given) == 1 else 'them'} out."
+                f"{flags}: no effect with --model {PHYSICS}, which is not a network. Choose a "
+                f"learned model, or drop {'the flag' if len(given) == 1 else 'the flags'}."
             )
         return None
     import torch
 
-    from focaldiffusion.checkpoints.checkpoint import default_dtype, find_checkpoint
+    from focaldiffusion.checkpoints.checkpoint import default_dtype
+    from focaldiffusion.checkpoints.finding import find_checkpoint
 
-    checkpoint = find_checkpoint(options.model, besides=[PHYSICS])
+    checkpoint = find_checkpoint(options.model, others=[PHYSICS])
     if options.config is not None:
         from focaldiffusion.config.load import load_config
 
@@ -171,13 +162,11 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
         for notice in loaded.notices:
             print(f"note: {notice}", file=sys.stderr)
         checkpoint.check(loaded.config.model, base_model=options.base_model)
-    generating = {name: given[name] for name in _GENERATING if name in given}
-    dtype = default_dtype(device) if options.dtype is None else getattr(torch, options.dtype)
     return ChosenModel(
         checkpoint,
         options.base_model,
         device,
-        dtype,
+        default_dtype(device) if options.dtype is None else getattr(torch, options.dtype),
         options.attention,
-        {**generating, "with_image": bool(options.fill_unsharp)},
+        sampling(options),
     )

@@ -1,4 +1,4 @@
-"""What became of a stack: as a summary for people, and for machines."""
+"""The outcome of one stack, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from focaldiffusion.io.stacks import OpenedStack
-    from focaldiffusion.reconstruction import Result
+    from focaldiffusion.result import Result
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a stack.
+class StackOutcome:
+    """The outcome of one stack.
 
     Attributes:
-        name: of the stack; the path as given where it could not be opened.
-        output: the folder of its results; None where it could not be opened.
+        name: of the stack; its path if it could not be opened.
+        output: the folder of its results; None if it could not be opened.
         status: done, skipped because results were there, or failed.
         error: why it failed, in one sentence.
-        grade: what was known of the camera, in words.
-        files: the names of the results in `output`.
-        left_out: the frames and files that were left out, and why.
-        warnings: what is not known of the camera, and why; or that the frames contradict it.
+        grade: knowledge of the camera, in words.
+        files: names of the results in `output`.
+        left_out: frames and files that were left out, and why.
+        warnings: facts of the camera that are unknown, and why; or that the frames contradict.
         figures: of the result, see `_figures`.
     """
 
@@ -45,14 +45,14 @@ class Outcome:
         return error if error.startswith(self.name) else f"{self.name}: {error}"
 
     def summary(self) -> str:
-        """A few lines for people, of a stack that is done or skipped."""
+        """A few lines about a stack that is done or skipped."""
         if self.status == "skipped":
             return f"{self.name}: skipped, {self.output} holds results"
         figures = self.figures
         height, width = figures["size"]
         rows = [
             ("depth", f"{figures['depth']}; mean confidence {figures['mean_confidence']:.2f}"),
-            ("model", figures["model"]),
+            ("model", f"{figures['model']}, on {figures['device']}"),
             ("alignment", _alignment_text(figures["alignment"])),
             *(("left out", f"{name}: {why}") for name, why in self.left_out.items()),
             ("results", f"{self.output}, best seen in overview.png"),
@@ -63,35 +63,36 @@ class Outcome:
 
 def outcome_of(
     opened: OpenedStack, result: Result, output: Path, unwritten: dict[str, str]
-) -> Outcome:
+) -> StackOutcome:
     """The outcome of a stack whose results are written.
 
     Args:
         opened: the stack.
         result: its result.
-        output: where `write_results` wrote it.
-        unwritten: what `write_results` returned.
+        output: folder that it was saved in.
+        unwritten: return value of `Result.save`.
     """
     from focaldiffusion.io.results import OWN_FILES
 
     warnings = [
         f"{opened.name}: {name} {origin}"
         for name, origin in opened.origins.items()
-        if origin.startswith("unknown")
+        if not origin.is_known
     ]
-    if result.blur_doubt is not None:
+    contradiction = result.calibration.contradiction
+    if contradiction is not None:
         warnings.append(
-            f"{opened.name}: the frames show {result.blur_doubt:.2g} times the blur that the "
-            "camera and the focus distances say, so depth in metres may be wrong. Check focal "
-            "length, f-number, pixel pitch and focus distances, and that the frames are aligned; "
-            "--find-blur takes the blur of the frames instead."
+            f"{opened.name}: the frames show {contradiction:.2g} times the blur predicted from the "
+            "camera and the focus distances, so depth in metres may be wrong. Check focal length, "
+            "f-number, pixel pitch and focus distances, and that the frames are aligned; "
+            "--find-blur uses the blur of the frames instead."
         )
-    dropped = result.reconstruction.provenance["alignment"]["dropped"]
-    return Outcome(
+    dropped = result.provenance["alignment"]["dropped"]
+    return StackOutcome(
         name=opened.name,
         output=output,
         status="done",
-        grade=result.grade,
+        grade=str(result.calibration),
         files=tuple(name for name in OWN_FILES if (output / name).exists()),
         left_out={opened.frames.names[index]: "matches no other frame" for index in dropped}
         | unwritten,
@@ -106,27 +107,28 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
     Returns:
         `frames` used and their `size` (height, width); `depth_field`, its `depth_range` (1 % and
         99 % quantile, in the field's unit; None where nothing is known) and both in words,
-        `depth`; `mean_confidence`; the `model` that completed it; `alignment`;
+        `depth`; `mean_confidence`; the `model` that completed it and its `device`; `alignment`;
         `rerender_residual_rms_srgb`; `seconds` in all.
     """
+    import torch
+
     from focaldiffusion.io.depth_colours import ColourScale
 
-    reconstruction = result.reconstruction
-    provenance = reconstruction.provenance
-    name = reconstruction.depth_field
-    scale = ColourScale.of(getattr(reconstruction, name), name)
+    provenance, name = result.provenance, result.depth_field
+    scale = ColourScale.of(torch.from_numpy(result.depth), name)
     words = "nothing is known"
     if scale is not None:
         words = scale.range_text or "relative, from 0 (first frame) to 1 (last frame)"
     alignment = provenance["alignment"]
     return {
         "frames": len(result.stack),
-        "size": list(reconstruction.all_in_focus.shape[:2]),
+        "size": list(result.all_in_focus.shape[:2]),
         "depth_field": name,
         "depth_range": None if scale is None else [scale.low, scale.high],
         "depth": words.removeprefix("depth "),
         "mean_confidence": provenance["mean_confidence"],
         "model": provenance["model"],
+        "device": provenance["device"],
         "alignment": {
             "mode": provenance["settings"]["align"],
             "reference": opened.frames.names[alignment["reference"]],

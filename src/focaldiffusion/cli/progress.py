@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from focaldiffusion.reconstruction import Progress
+    from focaldiffusion.progress import Report
 
 
 @contextmanager
-def progress_bars(title: str, *, quiet: bool) -> Iterator[Progress]:
+def progress_bars(title: str, *, quiet: bool) -> Iterator[Report]:
     """A bar for each stage of the work inside the block; none unless a person watches.
 
     Args:
-        title: what is worked on; printed above the bars.
-        quiet: whether to show nothing, as happens anyway where standard error is no terminal.
+        title: printed above the bars.
+        quiet: show nothing; the default where standard error is not a terminal.
 
     Yields:
-        The function that the work calls as progress(stage, done, total).
+        A `Report` for the work to call.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda stage, done, total: None

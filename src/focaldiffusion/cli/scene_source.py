@@ -8,24 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.dataset_flags import source
+from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from focaldiffusion.data.dataset import Dataset
-    from focaldiffusion.io.known import Known
     from focaldiffusion.optics import Camera
     from focaldiffusion.scene import Scene
 
 
-def chosen_scene(options: argparse.Namespace, facts: Known) -> Scene:
+def chosen_scene(options: argparse.Namespace, lens: LensFacts) -> Scene:
     """The scene that the flags choose.
 
     Raises:
         InputError: neither or both kinds of scene, or one that cannot be read.
     """
-    from focaldiffusion.errors import InputError
-
     pair = [flag for flag in ("image", "depth") if getattr(options, flag) is not None]
     if (options.dataset is not None) == bool(pair):
         raise InputError(
@@ -39,21 +38,20 @@ def chosen_scene(options: argparse.Namespace, facts: Known) -> Scene:
             raise InputError(f"--{flag} says nothing of --{pair[0]}; use it with --dataset.")
         if len(pair) < 2:
             raise InputError(f"--{pair[0]} alone is no scene; give --image and --depth.")
-        return _read_pair(options, facts)
-    return _read_sample(options, facts)
+        return _read_pair(options, lens)
+    return _read_sample(options, lens)
 
 
-def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
+def _read_sample(options: argparse.Namespace, lens: LensFacts) -> Scene:
     """A sample of a data set, found by its number or name.
 
     Raises:
         InputError: there is no such sample, or it has no image that is sharp everywhere.
     """
     from focaldiffusion.data.registry import open_dataset
-    from focaldiffusion.errors import InputError
     from focaldiffusion.scene import Scene
 
-    dataset = open_dataset(source(options, facts, generate=True, depth_scale_m=options.depth_scale))
+    dataset = open_dataset(source(options, lens, generate=True, depth_scale_m=options.depth_scale))
     index = _index(dataset, options.sample or "0", f"{options.dataset}, split {options.split}")
     sample = dataset[index]
     if not isinstance(sample, Scene):
@@ -61,21 +59,18 @@ def _read_sample(options: argparse.Namespace, facts: Known) -> Scene:
             f"{sample.source}: a stack that was photographed, without an image that is sharp "
             "everywhere and its depth; there is nothing to simulate from."
         )
-    _check_lens(facts, sample)
+    _check_lens(lens, sample)
     return sample
 
 
-def _check_lens(facts: Known, scene: Scene) -> None:
+def _check_lens(lens: LensFacts, scene: Scene) -> None:
     """Refuse flags that give a lens where a scene has another; a part of one completes its own.
 
     Raises:
         InputError: they do.
     """
-    from focaldiffusion.errors import InputError
-    from focaldiffusion.io.known import resolve_lens
-
-    given = resolve_lens(facts, None, (), (), scene.size)[0].camera(scene.size, math.inf)
-    if given is None:
+    given = lens.camera(scene.size)
+    if given is None or given.aperture_diameter_m is None:
         return
     for name in ("focal_length_px", "aperture_diameter_m"):
         wanted, own = getattr(given, name), getattr(scene.camera, name)
@@ -92,8 +87,6 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
     Raises:
         InputError: there is no such sample.
     """
-    from focaldiffusion.errors import InputError
-
     if sample.isdecimal():
         if int(sample) < len(dataset):
             return int(sample)
@@ -107,7 +100,7 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
     )
 
 
-def _read_pair(options: argparse.Namespace, facts: Known) -> Scene:
+def _read_pair(options: argparse.Namespace, lens: LensFacts) -> Scene:
     """The image, its depth and the camera of the flags.
 
     Raises:
@@ -115,7 +108,6 @@ def _read_pair(options: argparse.Namespace, facts: Known) -> Scene:
     """
     import torch
 
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.images import read_image
     from focaldiffusion.optics import srgb_to_linear
     from focaldiffusion.scene import Scene
@@ -128,7 +120,7 @@ def _read_pair(options: argparse.Namespace, facts: Known) -> Scene:
             f"{options.depth}: {depth_m.shape[1]}x{depth_m.shape[0]}, but {options.image} is "
             f"{width}x{height}. Resize one to the other; take the nearest pixel for depth."
         )
-    camera = _camera(facts, (height, width), min(options.focus_distances))
+    camera = _camera(lens, (height, width), min(options.focus_distances))
     return Scene(image, depth_m, ~depth_m.isnan(), camera, str(options.depth))
 
 
@@ -139,7 +131,6 @@ def _read_depth(path: Path, scale_m: float | None) -> Tensor:
         InputError: unreadable, a scale that is not positive, or millimetres by mistake.
     """
 
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.depth_files import looks_like_millimetres, read_depth_mm, read_values
 
     if scale_m is not None and not (math.isfinite(scale_m) and scale_m > 0):
@@ -155,22 +146,19 @@ def _read_depth(path: Path, scale_m: float | None) -> Tensor:
     return values * (scale_m or 1)
 
 
-def _camera(facts: Known, image_size: tuple[int, int], nearest_m: float) -> Camera:
+def _camera(lens: LensFacts, image_size: tuple[int, int], nearest_m: float) -> Camera:
     """The camera of the flags, the same for all frames, as after alignment.
 
     Raises:
         InputError: it is not known, or cannot focus as near as `nearest_m`.
     """
-    from focaldiffusion.errors import InputError
-    from focaldiffusion.io.known import resolve_lens
-
-    lens, origins = resolve_lens(facts, None, (), (), image_size)
     # Focused at infinity: the image distance is then the focal length that the flags give.
-    camera = lens.camera(image_size, math.inf)
-    if camera is None:
+    camera = lens.camera(image_size)
+    if camera is None or camera.aperture_diameter_m is None:
         raise InputError(
-            f"camera {origins['camera']}. Give --focal-length-px and --aperture-diameter-m; or "
+            f"camera unknown: no {', '.join(lens.missing().values())}. Give "
+            "--focal-length-px and --aperture-diameter-m; or "
             "--focal-length-mm, --f-number, and --pixel-pitch-um or --sensor-width-mm."
         )
-    lens.in_pixels(image_size, nearest_m)
+    lens.camera(image_size, nearest_m)  # which refuses a focus within the focal length
     return camera

@@ -14,13 +14,14 @@ from focaldiffusion.cli.flags import (
     add_lens,
     add_psf,
     given_path,
-    known,
+    lens,
     psf,
     seed,
 )
 from focaldiffusion.cli.memory import is_out_of_memory
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.cli.scene_source import chosen_scene
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from focaldiffusion.psf import PSF
@@ -92,7 +93,6 @@ def run(options: argparse.Namespace) -> int:
     """
     import torch
 
-    from focaldiffusion.errors import InputError
     from focaldiffusion.io.simulated import (
         STACK,
         TRUTH,
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--focus-distances: a stack needs at least 2 frames; list 2 or more.")
     check_focus("focus_distances_m", options.focus_distances, len(options.focus_distances))
     check_simulation_output(options.output, overwrite=options.overwrite)
-    scene = chosen_scene(options, known(options))
+    scene = chosen_scene(options, lens(options))
     try:
         with progress_bars("simulating", quiet=options.quiet) as progress:
             progress("rendering", 0, 0)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.flags import Commands, given_path
-from focaldiffusion.cli.model_flags import DEFAULT_MODEL
+from focaldiffusion.cli.flags import Commands, add_device, given_path
+from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
+from focaldiffusion.devices import resolve_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,16 +29,14 @@ def add_parser(commands: Commands) -> None:
     kind.add_argument("--output", type=given_path, metavar="ZIP", help="the zip to write")
     kind.add_argument("--check", type=Path, metavar="ZIP", help="a zip to check as the server does")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of ZEDD")
-    parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME", help="(default: %(default)s)"
-    )
+    parser.add_argument("--model", default=PHYSICS, metavar="NAME", help="(default: %(default)s)")
     parser.add_argument(
         "--fill-m",
         type=float,
         metavar="METRES",
         help="what to write where the model knows no depth; without it gaps are an error",
     )
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="where the model computes")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
@@ -61,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         if options.data_root is None:
             raise InputError("--output needs --data-root, the folder of ZEDD.")
-        model = open_model(options.model, device=options.device)
+        model = open_model(options.model, device=resolve_device(options.device))
         with progress_bars("predicting", quiet=options.quiet) as progress:
 
             def counted() -> Iterator[tuple[str, Tensor]]:

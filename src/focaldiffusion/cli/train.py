@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands, check_device
+from focaldiffusion.cli.flags import Commands, add_device
+from focaldiffusion.devices import AUTO, resolve_device
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -47,11 +49,7 @@ def add_parser(commands: Commands) -> None:
         help="go on from the newest whole checkpoint of output.save_dir, or from this one; auto "
         "starts anew where there is none",
     )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        help="cpu, to leave a GPU alone; otherwise accelerate chooses (a dry run takes any)",
-    )
+    add_device(parser, "where a dry run computes; training itself takes cpu or auto (accelerate)")
     refused = parser.add_argument_group("of the original, without a meaning in this version")
     for flag, reason in REFUSED.items():
         refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
@@ -63,15 +61,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: a mistake in the configuration, data or weights that are missing or bad.
     """
-    from focaldiffusion.errors import InputError
-
     for flag, reason in REFUSED.items():
         if getattr(options, flag[2:]) is not None:
             raise InputError(f"{flag}: {reason}.")
     if options.dry_run:
-        check_device(options.device or "cpu")
-        return _dry_run(read_config(options), options.device or "cpu")
-    if options.device not in (None, "cpu"):
+        return _dry_run(read_config(options), resolve_device(options.device))
+    if options.device not in (AUTO, "cpu"):
         raise InputError(
             f"--device {options.device}: training runs where accelerate starts it. Leave the flag "
             "out, and choose GPUs by CUDA_VISIBLE_DEVICES."
@@ -95,7 +90,6 @@ def _dry_run(config: Config, device: str) -> int:
     from focaldiffusion.config.sources import has_split
     from focaldiffusion.data.dry_run import check_disjoint, check_split
     from focaldiffusion.data.loading import open_split
-    from focaldiffusion.errors import InputError
     from focaldiffusion.training.dry_run import try_model
     from focaldiffusion.training.plan import Plan
 

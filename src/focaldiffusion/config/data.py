@@ -22,6 +22,8 @@ from focaldiffusion.config.section import (
     Section,
     Share,
 )
+from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts, implausible
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -78,30 +80,24 @@ class CameraDefaults(Section):
     aperture_diameter_m: PositiveFloat | None = None
     """Diameter of the entrance pupil [m], in place of the f-number."""
 
-    @field_validator("focal_length_m", "pixel_pitch_m", "sensor_width_m")
+    @field_validator("*")
     @classmethod
     def _in_metres(cls, value: float | None, info: ValidationInfo) -> float | None:
-        least, limit, unit, per_m = {
-            "focal_length_m": (1e-4, 2.0, "millimetres", 1e3),
-            "pixel_pitch_m": (1e-7, 1e-3, "micrometres", 1e6),
-            "sensor_width_m": (1e-4, 1.0, "millimetres", 1e3),
-        }[info.field_name or ""]
-        if value is not None and value >= limit:
-            raise ValueError(f"{value:g} looks like {unit}; in metres that is {value / per_m:g}")
-        if value is not None and value < least:
-            raise ValueError(f"{value:g} metres is smaller than any; check the unit")
+        if value is not None and (problem := implausible(info.field_name or "", value)):
+            raise ValueError(problem)
         return value
 
     @model_validator(mode="after")
     def _one_form_each(self) -> CameraDefaults:
-        for rivals in (
-            ("f_number", "aperture_diameter_m"),
-            ("pixel_pitch_m", "sensor_width_m"),
-        ):
-            given = [name for name in rivals if getattr(self, name) is not None]
-            if len(given) > 1:
-                raise ValueError(f"{' and '.join(given)} exclude each other; give one")
+        try:
+            self.facts()
+        except InputError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
         return self
+
+    def facts(self) -> LensFacts:
+        """The same values as `LensFacts`."""
+        return LensFacts(**self.model_dump(exclude_none=True))
 
 
 class SimulatorKwargs(Section):
@@ -264,21 +260,21 @@ class DataConfig(Section):
 
 
 class Source(Section):
-    """One source of one split with everything resolved: what a data set is built from.
+    """One source of one split with everything resolved, from which a data set is built.
 
-    Attributes are those of `SourceConfig`, none left to be taken from elsewhere.
+    The fields of `SourceConfig`, nothing left to inherit.
     """
 
     name: str
     split: Split
     dataset_type: str
-    data_root: DataRoot
-    filelist: str | None
-    focal_range: DepthRange | None
-    focal_stack_size: tuple[int, int]
-    """The fewest and the most frames of a simulated stack."""
-    image_size: ImageSize | None
-    max_samples: int | None
-    weight: float
-    allow_missing: bool
-    options: DatasetOptions
+    data_root: DataRoot = Field(default_factory=list)
+    filelist: str | None = None
+    focal_range: DepthRange | None = None
+    focal_stack_size: tuple[int, int] = (5, 5)
+    """Fewest and most frames of a simulated stack."""
+    image_size: ImageSize | None = None
+    max_samples: int | None = None
+    weight: float = 1.0
+    allow_missing: bool = False
+    options: DatasetOptions = DatasetOptions()

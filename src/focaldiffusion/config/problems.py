@@ -13,7 +13,7 @@ from focaldiffusion.config.data import RootKind
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.section import Section, section_in
 from focaldiffusion.config.yaml_files import Block, KeyPath, dotted
-from focaldiffusion.errors import is_unknown
+from focaldiffusion.errors import unknown_name
 
 _EXPECTED = {
     "bool_parsing": "true or false",
@@ -126,7 +126,7 @@ def _unknown(path: KeyPath) -> str:
     names = get_args(RootKind) if section is None else tuple(section.model_fields)
     elsewhere = [key for key in _known_keys() if key.endswith(f".{name}")]
     containing = (other for other in names if name in other)
-    return is_unknown(name, names, likely=[*containing, *sorted(elsewhere, key=len)])
+    return unknown_name(name, names, likely=[*containing, *sorted(elsewhere, key=len)])
 
 
 def _known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:

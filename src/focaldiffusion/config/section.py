@@ -44,7 +44,7 @@ def section_in(annotation: Any) -> type[Section] | None:
 
 
 def _expanded(path: str) -> str:
-    """A path with its `${VARIABLE}`s and a leading `~` replaced."""
+    """The path with every `${VARIABLE}` and a leading `~` replaced."""
 
     def variable(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
@@ -54,6 +54,8 @@ def _expanded(path: str) -> str:
 
     if not path:
         raise ValueError("expected a path, got an empty text")
+    if "\0" in path:
+        raise ValueError("expected a path, got a text with a null character")
     return os.path.expanduser(re.sub(r"\$\{([^}]*)\}", variable, path))  # noqa: PTH111
 
 
@@ -64,7 +66,7 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 PathText = Annotated[str, AfterValidator(_expanded)]
-"""A path, or what may be one, in which `${VARIABLE}` stands for the environment's."""
+"""A path, or a text that may be one, with `${VARIABLE}` from the environment."""
 
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]

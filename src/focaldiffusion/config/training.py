@@ -29,7 +29,7 @@ class TrainingConfig(Section):
     drawn then; null makes it anew each time."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """Number format of the forward pass: float32 (`no`) or bfloat16."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of all that is drawn: order, augmentation, simulation, noise."""
     val_every_n_epochs: PositiveInt = 1
     """Validate after so many epochs."""

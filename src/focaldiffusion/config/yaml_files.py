@@ -1,13 +1,20 @@
-"""YAML files that remember where each key was written, and the files that they build on."""
+"""YAML 1.2 files whose keys remember where they were written, and the files that they build on."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
+from io import StringIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.representer import SafeRepresenter
 
 from focaldiffusion.errors import InputError
 
@@ -16,6 +23,11 @@ Block = dict[str, Any]
 
 KeyPath = tuple[str | int, ...]
 """Keys and list indices that lead to a value, outermost first."""
+
+_LARGEST_BYTES = 2**16
+_MOST_VALUES = 10_000  # each alias counts all that it repeats
+_TEXTS = {"!!str", "!!timestamp", "!!merge", "!!value"}
+_TYPES = {"!!null", "!!bool", "!!int", "!!float"}
 
 
 class Key(str):
@@ -33,9 +45,10 @@ class Key(str):
 
 
 def read_layers(path: Path) -> list[Block]:
-    """Read a file and all that its `defaults` name, lowest first: each is laid over those before.
+    """Read a file and all that its `defaults` name, lowest first: each overrides those before.
 
-    `defaults` lists files relative to the folder of the file that says so; `.yaml` may be left out.
+    `defaults` lists files relative to the folder of the file that lists them; `.yaml` may be left
+    out.
 
     Raises:
         InputError: a file that is missing, not YAML, not a mapping, or that builds on itself.
@@ -44,7 +57,7 @@ def read_layers(path: Path) -> list[Block]:
 
 
 def read_override(text: str) -> Block:
-    """What `key.path=value` says, as a file with that one key would.
+    """The block that a file with the one key of `key.path=value` would hold.
 
     Raises:
         InputError: another form, or a value that is not YAML.
@@ -62,15 +75,12 @@ def read_override(text: str) -> Block:
 
 def yaml_text(block: Block) -> str:
     """The YAML of plain values; reading it gives the same values back."""
-    text: str = yaml.dump(
-        block,
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        default_flow_style=None,  # what holds no block goes on one line
-        width=100,
-    )
-    return text
+    dumper, stream = _yaml(), StringIO()
+    dumper.Representer = _Representer
+    dumper.default_flow_style = None  # a list or mapping without blocks inside goes on one line
+    dumper.width = sys.maxsize  # what ruamel.yaml folds, it may misread
+    dumper.dump(block, stream)
+    return stream.getvalue()
 
 
 def dotted(path: KeyPath) -> str:
@@ -79,16 +89,41 @@ def dotted(path: KeyPath) -> str:
     return text.removeprefix(".")
 
 
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.composer.warn_double_anchors = False
+    return yaml
+
+
+class _Representer(SafeRepresenter):
+    """Quotes all texts but words and paths, since ruamel.yaml writes some that it misreads."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> Any:
+        style = None if re.fullmatch(r"[\w/][\w./-]*", data, re.ASCII) else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 def _layers(path: Path, named_at: str, above: tuple[Path, ...]) -> list[Block]:
     """The layers of a file that `named_at` names and that all the files `above` build on."""
     if path.resolve() in above:
         raise InputError(f"{named_at}{path} builds on itself through its defaults")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{named_at}{path}: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text, got another kind of file") from error
+    if len(content) > _LARGEST_BYTES:
+        raise InputError(f"{path}: expected a configuration, got more than {_LARGEST_BYTES} bytes")
     block = _parsed(text, lambda line: f"{path}:{line}: ")
     if block is None:
         return []
@@ -99,7 +134,9 @@ def _layers(path: Path, named_at: str, above: tuple[Path, ...]) -> list[Block]:
     if key is not None:
         named_at = f"{key.where}defaults: "
         names = block.pop(key)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not all(
+            isinstance(name, str) and name.isprintable() for name in names
+        ):
             raise InputError(f"{named_at}expected a list of files, such as [base]")
         bases = [path.parent / _with_suffix(name) for name in names]
     lower = [layer for base in bases for layer in _layers(base, named_at, (*above, path.resolve()))]
@@ -111,72 +148,53 @@ def _with_suffix(name: str) -> str:
 
 
 def _parsed(text: str, where: Callable[[int], str]) -> Any:
-    """The values of a YAML text; `where` says what precedes a message on one of its lines."""
+    """The values of a YAML text; `where` turns a line into the start of a message."""
+    yaml, values = _yaml(), count(1)
+
+    def value(node: Node) -> Any:
+        line = node.start_mark.line + 1
+        if next(values) > _MOST_VALUES:
+            raise InputError(f"{where(line)}more than {_MOST_VALUES} values, aliases repeated")
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        if isinstance(node, SequenceNode) and tag == "!!seq":
+            return [value(item) for item in node.value]
+        if isinstance(node, MappingNode) and tag == "!!map":
+            return block(node)
+        if tag not in _TEXTS | _TYPES or not isinstance(node, ScalarNode):
+            raise InputError(f"{where(line)}the tag {tag} has no meaning here; leave it out")
+        try:
+            found = node.value if tag in _TEXTS else yaml.constructor.construct_object(node)
+            str(found).encode()  # thousands of digits and lone surrogates cannot be shown
+            return found
+        except (ValueError, LookupError) as error:  # such as `!!int five`
+            raise InputError(f"{where(line)}expected {tag}, got {node.value[:40]!r}") from error
+
+    def block(node: MappingNode) -> Block:
+        found: Block = {}
+        lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line, name = key_node.start_mark.line + 1, value(key_node)
+            if not (isinstance(name, str) and name and name.isprintable()):
+                raise InputError(f"{where(line)}expected the name of a key, got {name!r}")
+            if name in lines:
+                raise InputError(f"{where(line)}{name} is given already in line {lines[name]}")
+            lines[name] = line
+            found[Key(name, where(line))] = value(value_node)
+        return found
+
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        return None if node is None else _value(loader, node, where)
-    except yaml.MarkedYAMLError as error:
+        node = yaml.compose(text)
+        return None if node is None else value(node)
+    except InputError:
+        raise
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InputError(
-            f"{where(mark.line + 1 if mark else 1)}not YAML: {error.problem}"
-        ) from error
-    except yaml.reader.ReaderError as error:
+        line = mark.line + 1 if mark else 1
+        raise InputError(f"{where(line)}not YAML: {error.problem}") from error
+    except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise InputError(f"{where(line)}not YAML: {error.reason}") from error
+    except (OverflowError, ValueError) as error:  # such as "\\UFFFFFFFF"
+        raise InputError(f"{where(1)}not YAML: a character that does not exist") from error
     except RecursionError:
         raise InputError(f"{where(1)}not a configuration: nested too deeply") from None
-
-
-def _value(loader: _Loader, node: yaml.Node, where: Callable[[int], str]) -> Any:
-    line = node.start_mark.line + 1
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(loader, item, where) for item in node.value]
-    if not isinstance(node, yaml.MappingNode):
-        try:
-            return loader.construct_object(node)
-        except ValueError as error:  # an explicit tag, such as `!!int five`
-            raise InputError(f"{where(line)}not YAML: {error}") from error
-    block: Block = {}
-    lines: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        name = _value(loader, key_node, where)
-        if not isinstance(name, str):
-            raise InputError(f"{where(line)}expected the name of a key, got {name!r}")
-        if name in lines:
-            raise InputError(f"{where(line)}{name} is given already in line {lines[name]}")
-        lines[name] = line
-        block[Key(name, where(line))] = _value(loader, value_node, where)
-    return block
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain scalars as YAML 1.2 does: `1e-5` is a number, `no` and `on` are texts."""
-
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would not read as a text."""
-
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-):
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-        )

@@ -58,7 +58,7 @@ class StackBatch:
 
     @property
     def blur_scale_px_m(self) -> Tensor:
-        """(B,) `Camera.blur_scale_px_m`; NaN where the camera is unknown."""
+        """(B,) `Camera.blur_scale_px_m`; NaN where camera or aperture are unknown."""
         return self._of_cameras(lambda camera: camera.blur_scale_px_m)
 
     @property
@@ -101,9 +101,9 @@ class StackBatch:
         }
         return replace(self, **changed)
 
-    def _of_cameras(self, value: Callable[[Camera], float]) -> Tensor:
-        values = [math.nan if camera is None else value(camera) for camera in self.cameras]
-        return self.images.new_tensor(values)
+    def _of_cameras(self, value: Callable[[Camera], float | None]) -> Tensor:
+        values = [None if camera is None else value(camera) for camera in self.cameras]
+        return self.images.new_tensor([math.nan if one is None else one for one in values])
 
 
 def collate(samples: Sequence[StackSample]) -> StackBatch:

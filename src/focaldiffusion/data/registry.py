@@ -6,7 +6,7 @@ import importlib
 
 from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import Dataset
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
 
 DATASETS = {
     "cache": "cache:Cache",
@@ -39,7 +39,7 @@ def open_dataset(source: Source) -> Dataset:
     if source.dataset_type not in DATASETS:
         raise InputError(
             f"{source.name}: dataset_type {source.dataset_type!r} "
-            f"{is_unknown(source.dataset_type, DATASETS)}"
+            f"{unknown_name(source.dataset_type, DATASETS)}"
         )
     module, name = DATASETS[source.dataset_type].split(":")
     dataset: Dataset = getattr(importlib.import_module(f"focaldiffusion.data.{module}"), name)(

@@ -20,8 +20,8 @@ from focaldiffusion.io.staging import file_errors_named, write_whole
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate
-from focaldiffusion.solve.calibrate import BlurScale
-from focaldiffusion.stack import FocalStack
+from focaldiffusion.solve.calibrate import BlurScale, Calibration
+from focaldiffusion.stack import FocalStack, Grade
 
 _TENSORS = (
     "frames",
@@ -40,8 +40,6 @@ _TENSORS = (
     "confidence",
 )
 _CAMERA = ("focal_length_px", "aperture_diameter_m", "principal_point_px")
-_ESTIMATE = ("grade", "blur_scale", "residual_rms", "beyond_dpt")
-"""Fields of an `Estimate` that are numbers or words."""
 _WHOLE_CODE = 0.01
 """Light that has been a code of 8 bits comes back to within 1e-3 of one; other light does not."""
 
@@ -142,11 +140,10 @@ def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any]]:
 
 def _notes_of(estimate: Estimate) -> dict[str, Any]:
     """The rest of an estimate, as JSON."""
-    found = estimate.found_scale
     return {
-        **{name: getattr(estimate, name) for name in _ESTIMATE},
-        "found_scale": None if found is None else asdict(found),
+        "calibration": asdict(estimate.calibration),
         "psf": asdict(estimate.psf),
+        "residual_rms": estimate.residual_rms,
     }
 
 
@@ -166,11 +163,16 @@ def _estimate(
             torch.from_numpy(tensors["sharpest"]),
             torch.from_numpy(tensors["never_sharp"]),
         ),
-        found_scale=notes["found_scale"] and BlurScale(**notes["found_scale"]),
+        calibration=_calibration(notes["calibration"]),
         psf=PSF(**notes["psf"]),
+        residual_rms=notes["residual_rms"],
         **maps,
-        **{name: notes[name] for name in _ESTIMATE},
     )
+
+
+def _calibration(notes: dict[str, Any]) -> Calibration:
+    measured = notes["measured"] and BlurScale(**notes["measured"])
+    return Calibration(**{**notes, "grade": Grade(notes["grade"]), "measured": measured})
 
 
 def _numpy(values: Tensor | None) -> NDArray[Any] | None:

@@ -41,7 +41,7 @@ def simulate(scene: Scene, source: Source, generator: torch.Generator) -> StackS
     _check_near_end(scene, source)
     focus_dpt = _focus_dpt(scene, source, generator)
     stops = uniform(-options.aperture_stops, options.aperture_stops, generator)
-    aperture_m = scene.camera.aperture_diameter_m * 2 ** (stops / 2)
+    aperture_m = scene.aperture_diameter_m * 2 ** (stops / 2)
     lens = replace(scene.camera, aperture_diameter_m=aperture_m)
     psf = PSF(options.psf, _exponent(options, generator))
     imperfections = _imperfections(focus_dpt, options, generator)
@@ -112,7 +112,7 @@ def _check_near_end(scene: Scene, source: Source) -> None:
     else:
         return
     focal_length_m = source.options.camera_defaults.focal_length_m
-    least_m = focal_length_m or scene.camera.aperture_diameter_m / 2
+    least_m = focal_length_m or scene.aperture_diameter_m / 2
     if nearest_m <= least_m:
         what = "the focal length" if focal_length_m else "the focal length of an f/0.5 lens"
         raise InputError(

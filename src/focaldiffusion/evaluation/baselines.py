@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.align import align
+from focaldiffusion.align import find_alignment
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.learned import Learned
 from focaldiffusion.evaluation.physical import PhysicalEstimates
@@ -61,7 +61,7 @@ class Physics:
         """
         given = MemoryFrames(stack)
         reference = reference_frame(stack)
-        alignment = align(given, focus_order=near_to_far(stack), reference=reference)
+        alignment = find_alignment(given, focus_order=near_to_far(stack), reference=reference)
         if alignment.is_identity:
             return self._recovered(stack)
         frames, crop = alignment.apply(given), alignment.crop

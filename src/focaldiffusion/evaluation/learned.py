@@ -1,11 +1,11 @@
-"""Models that were trained: each completes the physical estimate that all models share."""
+"""Learned models: each completes the physical estimate that all models share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from focaldiffusion.checkpoints.checkpoint import find_checkpoint
+from focaldiffusion.checkpoints.finding import find_checkpoint
 from focaldiffusion.evaluation.physical import PhysicalEstimates
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.stack import FocalStack
@@ -17,21 +17,19 @@ if TYPE_CHECKING:
 class Learned:
     """A checkpoint, as `focaldiffusion infer` runs it: with its own steps, one member, seed 0."""
 
-    def __init__(
-        self, name: str, estimates: PhysicalEstimates, besides: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, name: str, estimates: PhysicalEstimates, others: Iterable[str] = ()) -> None:
         """Finds the checkpoint; its weights are loaded when they are needed.
 
         Args:
             name: see `find_checkpoint`.
             estimates: what it completes, on the device where it computes.
-            besides: see `find_checkpoint`.
+            others: see `find_checkpoint`.
 
         Raises:
             InputError: there is no such checkpoint.
         """
         self.name = name
-        self.checkpoint = find_checkpoint(name, besides)
+        self.checkpoint = find_checkpoint(name, others)
         self._estimates = estimates
         self._pipeline: FocalDiffusionPipeline | None = None
 

@@ -5,25 +5,24 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evaluation.prediction import Prediction, channels_first
-from focaldiffusion.reconstruction import Settings, recover, working_size
-from focaldiffusion.recovery import Estimate, Refine, estimate_depth, silent
-from focaldiffusion.stack import FocalStack, MemoryFrames
-
-_SETTINGS = Settings()
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import Estimate, Refine, estimate_depth, recover
+from focaldiffusion.stack import FocalStack
 
 
 @dataclass(frozen=True, eq=False)
 class Physical:
-    """What physics says of a stack, before anything is enlarged to the size of its frames.
+    """The physical estimate of a stack, at working size.
 
     Attributes:
-        stack: with its native frames.
-        working: the same at working resolution.
-        estimate: of that.
+        stack: at its own size.
+        working: the same at working size, with its native frames.
+        estimate: of `working`.
         shared_seconds: wall time that making it cost another model; 0 for the one that made it.
     """
 
@@ -33,24 +32,17 @@ class Physical:
     shared_seconds: float = 0.0
 
     def prediction(self, refine: Refine | None = None) -> Prediction:
-        """What `focaldiffusion infer` makes of it, by a model's part or by physics alone."""
-        found, _ = recover(
-            self.working,
-            self.stack.camera,
-            _SETTINGS.psf,
-            silent,
-            refine,
-            physical=self.estimate,
-        )
+        """The result of `focaldiffusion infer`, by a model or by physics alone."""
+        found = recover(self.working, refine=refine, physical=self.estimate)
         return Prediction(
-            found.depth_m,
+            None if found.depth_m is None else torch.from_numpy(found.depth_m),
             channels_first(found.all_in_focus),
-            found.confidence.cpu(),
+            torch.from_numpy(found.confidence),
             self.shared_seconds,
         )
 
     def entropy(self) -> Tensor:
-        """(H, W) at the size of the frames, of the nearest working pixel; 1 says nothing."""
+        """(H, W) at the size of the stack, of the nearest working pixel; 1 is ignorance."""
         entropy = self.estimate.evidence.entropy.cpu()
         return functional.interpolate(
             entropy[None, None], size=self.stack.size, mode="nearest-exact"
@@ -58,7 +50,7 @@ class Physical:
 
 
 class PhysicalEstimates:
-    """Makes physical estimates, and keeps the last one for whoever asks for the same stack."""
+    """Makes physical estimates, and keeps the last one for models that ask for the same stack."""
 
     def __init__(self, device: str) -> None:
         """Computes on a torch device, such as "cpu" or "cuda"."""
@@ -66,27 +58,17 @@ class PhysicalEstimates:
         self._last: tuple[FocalStack, Physical] | None = None
 
     def of(self, stack: FocalStack) -> Physical:
-        """That of a stack in memory; of the very same one without making it again."""
+        """The estimate of a stack; made once for the very same one."""
         if self._last is None or self._last[0] is not stack:
             self._last = None  # the posterior of one stack is large enough
             started = time.perf_counter()
-            made = self.anew(replace(stack, frames=MemoryFrames(stack)))
+            made = self.anew(stack)
             seconds = time.perf_counter() - started
             self._last = stack, replace(made, shared_seconds=seconds)
             return made
         return self._last[1]
 
     def anew(self, stack: FocalStack) -> Physical:
-        """That of a stack with native frames; keeps nothing."""
-        size = working_size(stack.size, len(stack), _SETTINGS.working_size)
-        working = stack
-        if size != stack.size:
-            working = replace(
-                stack,
-                images=functional.interpolate(
-                    stack.images, size=size, mode="bilinear", antialias=True
-                ),
-                camera=None if stack.camera is None else stack.camera.resized(size),
-            )
-        working = replace(working, images=working.images.to(self.device))
-        return Physical(stack, working, estimate_depth(working, _SETTINGS.psf))
+        """The estimate of a stack; keeps nothing."""
+        working = stack.at_working_size(device=self.device)
+        return Physical(stack, working, estimate_depth(working, PSF()))

@@ -189,12 +189,6 @@ class Protocol:
                 split=self.split,
                 dataset_type=self.dataset_type,
                 data_root=[] if data_root is None else str(data_root),
-                filelist=None,
-                focal_range=None,
-                focal_stack_size=(2, 2),  # for the simulator of training, which is not used
-                image_size=None,
-                max_samples=None,
-                weight=1.0,
                 allow_missing=allow_missing,
                 options=DatasetOptions(
                     camera_defaults=self.lens,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from focaldiffusion.config.data import CameraDefaults
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange
 from focaldiffusion.psf import PSF
 
@@ -204,5 +204,5 @@ def find_protocol(name: str) -> Protocol:
         InputError: there is none; the message names the nearest one.
     """
     if name not in PROTOCOLS:
-        raise InputError(f"protocol {name!r} {is_unknown(name, PROTOCOLS)}")
+        raise InputError(f"protocol {name!r} {unknown_name(name, PROTOCOLS)}")
     return PROTOCOLS[name]

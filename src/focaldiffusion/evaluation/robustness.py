@@ -114,7 +114,7 @@ def _focus_jittered(
 
 
 def _aperture_scaled(stack: FocalStack, factor: float, _: torch.Generator) -> FocalStack | None:
-    if stack.camera is None:
+    if stack.camera is None or stack.camera.aperture_diameter_m is None:
         return None
     told_m = stack.camera.aperture_diameter_m * factor
     return replace(stack, camera=replace(stack.camera, aperture_diameter_m=told_m))

@@ -43,16 +43,16 @@ _PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to evaluate on what; two runs of one plan give the same figures.
+class EvaluationPlan:
+    """Models, samples and variants of an evaluation; two runs of one plan give the same figures.
 
     Attributes:
         protocol: a name of `PROTOCOLS`.
         data_root: folder of the data set; None where scenes are made.
         models: names for `open_model`.
         predictions: folders of predictions made by other tools.
-        variants: names of `VARIANTS`, besides the protocol as it is.
-        max_samples: so many samples at most, spread evenly; None takes all.
+        variants: names of `VARIANTS`, in addition to the unperturbed protocol.
+        max_samples: largest number of samples, spread evenly; None takes all.
         device: where models compute.
     """
 
@@ -66,7 +66,7 @@ class Plan:
 
 
 def evaluate(
-    plan: Plan,
+    plan: EvaluationPlan,
     directory: Path,
     *,
     workers: int = 1,
@@ -76,10 +76,10 @@ def evaluate(
     """Score every model on every sample; each record reaches the disk as soon as it is made.
 
     Args:
-        plan: what to do.
+        plan: of the run.
         directory: folder of the run. One that holds an unfinished run of the same plan is
-            continued: what is done stays, what failed is tried again, and so is what another tool
-            has predicted anew.
+            continued: finished records stay; failed ones are made again, as are those of
+            predictions that another tool has changed since.
         workers: processes. 1 works in this one.
         command: as it was typed, for the report.
         progress: called with the samples that are done and their total.
@@ -129,7 +129,7 @@ class _Task:
 class _Evaluator:
     """The protocol, its data and the models, in one process."""
 
-    def __init__(self, plan: Plan, directory: Path) -> None:
+    def __init__(self, plan: EvaluationPlan, directory: Path) -> None:
         for name in plan.variants:
             if name not in VARIANTS:
                 raise InputError(f"variant {name!r} is unknown; expected one of {list(VARIANTS)}.")
@@ -157,7 +157,7 @@ class _Evaluator:
         return {name: one for name, one in self.models.items() if isinstance(one, Learned)}
 
     def checkpoints(self) -> dict[str, Any]:
-        """What was found of each of them, for the report."""
+        """Description of each learned model, for the report."""
         return {name: model.checkpoint.as_json() for name, model in self.learned.items()}
 
     def keys_in_order(self) -> Iterator[tuple[str | None, str, str]]:
@@ -167,10 +167,10 @@ class _Evaluator:
                     yield variant, self.dataset.name(index), model
 
     def stands(self, earlier: Record) -> bool:
-        """Whether a record of an earlier run is what this one would find."""
+        """Whether a record of an earlier run is still valid."""
         if earlier.status != "done":
             return False
-        # Of the same plan and weights; but other tools' predictions may have changed since.
+        # Plan and weights are the same, but predictions of other tools may have changed.
         digest = self._prediction_sha256(earlier.model, earlier.sample)
         return digest == earlier.prediction_sha256
 
@@ -180,7 +180,7 @@ class _Evaluator:
         return tuple(model for model in models if (variant, name, model) not in done)
 
     def _models_of(self, variant: str | None) -> list[str]:
-        """Those that see it: what another tool predicted of the stack as it is tells no more."""
+        """Models to run on a variant. Stored predictions only cover the unperturbed stack."""
         if variant is None:
             return list(self.models)
         return [name for name, one in self.models.items() if not isinstance(one, Predictions)]
@@ -226,7 +226,7 @@ class _Evaluator:
             return None
         try:
             return self.estimates.of(stack).entropy()
-        # The models that need the estimate fail likewise, and are counted.
+        # The models that need the estimate fail as well, and are counted.
         except Exception:
             return None
 
@@ -306,7 +306,7 @@ def _work(task: _Task) -> list[Record]:
 
 
 def _begin(
-    plan: Plan,
+    plan: EvaluationPlan,
     directory: Path,
     workers: int,
     command: Sequence[str],
@@ -369,7 +369,7 @@ def _earlier(directory: Path) -> list[Record]:
 
 
 def _reason(error: Exception) -> str:
-    """Why there is no prediction, in a sentence; of a mistake of ours also where."""
+    """Reason why there is no prediction, in a sentence; programming errors with their place."""
     if isinstance(error, InputError):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]

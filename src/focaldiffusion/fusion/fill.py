@@ -1,4 +1,4 @@
-"""Generated pixels in the place of fused ones where no frame is sharp: on request, and marked."""
+"""Generated pixels instead of fused ones where no frame is sharp: on request, and marked."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from focaldiffusion.fusion.fuse import Fusion, Image
+from focaldiffusion.fusion.fuse import Fusion, Image, generated_mark
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.result import generated_mark
 
-_FEATHER_PX = 4  # at working resolution: over so many pixels the generated image fades in
+_FEATHER_PX = 4  # width of the generated image's fade-in, at working resolution
 
 
 def fill(fusion: Fusion, generated: Tensor, never_sharp: Tensor) -> Fusion:
-    """Let a generated image replace what no frame shows sharp.
+    """Let a generated image replace the pixels that no frame shows sharp.
 
-    It fades in within the mask, so every pixel outside keeps what was captured, to the bit; each
-    pixel that it has a part in is marked.
+    It fades in within the mask, so every pixel outside keeps its captured value, to the bit. Each
+    pixel that it contributes to is marked.
 
     Args:
         fusion: at native size (H, W).

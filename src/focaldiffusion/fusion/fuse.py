@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from focaldiffusion.result import index_type
+from focaldiffusion.progress import Meter
 from focaldiffusion.stack import FrameSource
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
@@ -22,11 +22,11 @@ _WEIGHT_FLOOR = 1e-6  # keeps a pixel defined where every frame's weight has fad
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """What fusion returns.
+    """A fused image and the origin of its pixels.
 
     Attributes:
         all_in_focus: (H, W, 3) sRGB-encoded float32, within the range of the frames at each pixel.
-        source_index: (H, W) of `index_type`: the frame of largest weight.
+        source_index: (H, W) of `index_type`, number of the frame of largest weight.
     """
 
     all_in_focus: Image
@@ -34,7 +34,11 @@ class Fusion:
 
 
 def fuse(
-    frames: FrameSource, weights: Tensor, *, progress: Callable[[int, int], None] | None = None
+    frames: FrameSource,
+    weights: Tensor,
+    *,
+    numbers: Sequence[int] | None = None,
+    meter: Meter | None = None,
 ) -> Fusion:
     """Blend the frames in a Laplacian pyramid, reading each one once.
 
@@ -48,18 +52,22 @@ def fuse(
     Args:
         frames: N native frames of (H, W).
         weights: (N, h, w), summing to one over N, at any size of the same field of view.
-        progress: called with the frames done and in all.
+        numbers: (N,) number of each frame in `source_index`; from 0 on if None.
+        meter: counts the frames.
 
     Returns:
         The fused image and where it came from.
     """
+    meter = meter or Meter()
+    meter.expect(len(frames.names))
+    numbers = numbers or range(len(frames.names))
     height, width = frames.size
     levels = max(1, min(height, width).bit_length() - 4)
     steps = 2**frames.bit_depth - 1
     storage = np.uint8 if frames.bit_depth == 8 else np.uint16
     lowest = np.full((height, width, 3), steps, storage)
     highest = np.zeros((height, width, 3), storage)
-    source_index = np.zeros((height, width), index_type(len(frames.names)))
+    source_index = np.zeros((height, width), index_type(max(numbers) + 1))
     source_weight = np.full((height, width), -1, np.float32)
     blended: list[Image] = []
     total: list[Image] = []
@@ -73,7 +81,7 @@ def fuse(
             weights[index].cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR
         )
         better = weight > source_weight
-        source_index[better] = index
+        source_index[better] = numbers[index]
         np.copyto(source_weight, weight, where=better)
         weight += _WEIGHT_FLOOR
         for level, (detail, level_weight) in enumerate(_weighted_details(frame, weight, levels)):
@@ -84,8 +92,7 @@ def fuse(
                 blended[level] += detail * level_weight[..., None]
                 total[level] += level_weight
         del frame, weight, better
-        if progress is not None:
-            progress(index + 1, len(frames.names))
+        meter.advance()
     del source_weight
     image = _collapse(blended, total)
     np.clip(image, lowest / np.float32(steps), highest / np.float32(steps), out=image)
@@ -115,3 +122,13 @@ def _collapse(blended: list[Image], total: list[Image]) -> Image:
         detail += cv2.pyrUp(image, dstsize=detail.shape[1::-1])
         image = detail
     return image
+
+
+def index_type(frame_count: int) -> type[np.unsignedinteger[Any]]:
+    """Type of a `source_index`: the smallest with room for every frame and the mark."""
+    return np.uint8 if frame_count <= np.iinfo(np.uint8).max else np.uint16
+
+
+def generated_mark(dtype: DTypeLike) -> int:
+    """Value of generated pixels in a `source_index`: 255 in uint8, 65535 in uint16."""
+    return int(np.iinfo(dtype).max)  # type: ignore[arg-type]

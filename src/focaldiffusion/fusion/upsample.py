@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.solve.sweep import LUMA_WEIGHTS
+from focaldiffusion.filters import LUMA_WEIGHTS
 
 Plane = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 

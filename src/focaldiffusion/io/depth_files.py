@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
@@ -20,7 +21,7 @@ _MIN_SPAN_M = 0.05
 _MIN_DEPTH_M = 1.0
 
 
-def write_npy(path: Path, values: Tensor) -> None:
+def write_npy(path: Path, values: NDArray[np.float32]) -> None:
     """Write depth, height or relative depth as float32.
 
     Args:
@@ -32,7 +33,23 @@ def write_npy(path: Path, values: Tensor) -> None:
     """
     check_shape("values", values, ("H", "W"))
     with path.open("wb") as file:
-        np.save(file, values.detach().cpu().numpy().astype(np.float32), allow_pickle=False)
+        np.save(file, np.asarray(values, np.float32), allow_pickle=False)
+
+
+def write_exr(path: Path, values: NDArray[np.float32]) -> None:
+    """Write depth, height or relative depth as the channel Z of an OpenEXR file, float32.
+
+    Args:
+        path: the file to make.
+        values: (H, W), NaN where unknown.
+
+    Raises:
+        InputError: OpenEXR is not installed.
+    """
+    header = {"compression": _openexr(path).ZIP_COMPRESSION, "type": _openexr(path).scanlineimage}
+    channels = {"Z": np.ascontiguousarray(values, np.float32)}
+    with _openexr(path).File(header, channels) as file:
+        file.write(str(path))
 
 
 def read_npy(path: Path) -> Tensor:
@@ -59,7 +76,7 @@ def looks_like_millimetres(depth_m: Tensor) -> bool:
     return float(depth_m[depth_m.isfinite()].median().nan_to_num()) > 100
 
 
-def why_not_millimetres(depth_m: Tensor) -> str | None:
+def why_not_millimetres(depth_m: NDArray[np.float32]) -> str | None:
     """The reason why 16-bit millimetres would misstate a depth map, or None when they suit it.
 
     They hold 1 mm to 65.535 m in steps of 1 mm. A scene that is both nearer than 1 m (median) and
@@ -68,10 +85,10 @@ def why_not_millimetres(depth_m: Tensor) -> str | None:
     Args:
         depth_m: (H, W) metres, NaN where unknown.
     """
-    known = depth_m[~depth_m.isnan()].double()
-    if known.numel() == 0:
+    known = depth_m[~np.isnan(depth_m)].astype(np.float64)
+    if known.size == 0:
         return None
-    nearest, farthest = known.min().item(), known.max().item()
+    nearest, farthest = float(known.min()), float(known.max())
     # Halves round to even: to 65536 here, to 0 below.
     if farthest * 1000 >= MAX_DEPTH_MM + 0.5:
         return (
@@ -80,8 +97,8 @@ def why_not_millimetres(depth_m: Tensor) -> str | None:
         )
     if nearest * 1000 <= 0.5:
         return f"the depth comes as near as {nearest * 1000:.2g} mm, which rounds to 0, unknown"
-    sample = known[:: max(1, known.numel() // 1_000_000)]
-    low, middle, high = sample.quantile(sample.new_tensor([0.01, 0.5, 0.99])).tolist()
+    sample = known[:: max(1, known.size // 1_000_000)]
+    low, middle, high = np.quantile(sample, [0.01, 0.5, 0.99])
     if middle < _MIN_DEPTH_M and high - low < _MIN_SPAN_M:
         return (
             f"the depth spans {(high - low) * 1000:.3g} mm (1 % to 99 %), too little for steps "
@@ -90,7 +107,7 @@ def why_not_millimetres(depth_m: Tensor) -> str | None:
     return None
 
 
-def write_depth_mm(path: Path, depth_m: Tensor) -> None:
+def write_depth_mm(path: Path, depth_m: NDArray[np.float32]) -> None:
     """Write metric depth as a 16-bit grey PNG in millimetres, 0 where unknown.
 
     Args:
@@ -106,8 +123,8 @@ def write_depth_mm(path: Path, depth_m: Tensor) -> None:
     check_shape("depth_m", depth_m, ("H", "W"))
     if reason := why_not_millimetres(depth_m):
         raise InputError(f"{path}: not written: {reason}. Use the float32 .npy file.")
-    millimetres = (depth_m.detach().cpu().double() * 1000).round().nan_to_num(nan=0.0)
-    pixels = Image.fromarray(millimetres.numpy().astype(np.uint16))
+    millimetres = np.nan_to_num(np.round(depth_m.astype(np.float64) * 1000), nan=0.0)
+    pixels = Image.fromarray(millimetres.astype(np.uint16))
     pixels.save(path, format="PNG", compress_level=PNG_LEVEL)
 
 
@@ -217,14 +234,18 @@ def _from_tiff(path: Path) -> Any:
     return tifffile.imread(path)
 
 
-def _from_exr(path: Path) -> Any:
+def _openexr(path: Path) -> Any:
     try:
         import OpenEXR
     except ImportError as error:
         raise InputError(
             f"{path}: OpenEXR is not installed; pip install 'focaldiffusion[exr]'."
         ) from error
-    with OpenEXR.File(str(path), separate_channels=True) as file:
+    return OpenEXR
+
+
+def _from_exr(path: Path) -> Any:
+    with _openexr(path).File(str(path), separate_channels=True) as file:
         channels = file.channels()
         return channels[
             next(name for name in ("Z", "Y", "R", *channels) if name in channels)

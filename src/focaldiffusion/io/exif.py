@@ -1,7 +1,7 @@
 """Lens data and focus distances from EXIF, XMP and maker notes.
 
-Millimetres end here: a LensRecord is in metres. What a tag is worth is decided here as well; a
-value that cannot be trusted is left out, with the reason in words.
+Millimetres end here. What a tag is worth is decided here as well: a value that cannot be trusted is
+left out, with the reason in words.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from focaldiffusion.io.decoding import DECODER_ERRORS, EXIF_PREFIX
 from focaldiffusion.io.ifd import Buffer, byte_order, first_ifd, read_ifd
 from focaldiffusion.io.images import is_raw, is_tiff, open_pillow
 from focaldiffusion.io.makernotes import FocusReading, interval, read_maker_focus
+from focaldiffusion.lens import LensFacts, implausible
 
 FULL_FRAME_DIAGONAL_MM = 43.2666
 """Diagonal of 36 mm x 24 mm, which 35 mm-equivalent focal lengths refer to (CIPA DCG-001)."""
@@ -38,32 +39,24 @@ _Tags = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class LensRecord:
-    """What one file says of its lens; None where it says nothing that can be trusted.
+class FrameRecord:
+    """EXIF of one file, without the values that cannot be trusted.
 
     Attributes:
-        make: camera maker.
-        model: camera model.
-        focal_length_m: focal length [m].
-        f_number: focal length / aperture diameter.
-        pixel_pitch_m: metres of sensor per pixel of this image, at its present size.
+        lens: focal length, f-number and pixel pitch of this image at its present size.
         focus: the focus distance.
-        tags: for each value that is set, the tags it comes from.
-        reasons: for each value that is None, why.
+        tags: for each value that is known, the tags it comes from.
+        reasons: for each value that is not, why.
     """
 
-    make: str = ""
-    model: str = ""
-    focal_length_m: float | None = None
-    f_number: float | None = None
-    pixel_pitch_m: float | None = None
+    lens: LensFacts = field(default_factory=LensFacts)
     focus: FocusReading | None = None
     tags: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[LensRecord]:
-    """Read what the frames of a stack say of their lens.
+def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[FrameRecord]:
+    """Read lens and focus of the frames of a stack.
 
     ExifTool is asked, once for all frames, only where this module's own reading finds no focus
     distance, and only when PyExifTool and the program are installed.
@@ -89,45 +82,34 @@ def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[LensRe
         for index, answer in zip(wanting, answers, strict=True):
             own[index] = {**answer, **own[index]}
             focus[index] = _exiftool_focus(own[index]) or _own_focus(own[index])
-    return [
-        _lens_record(tags, reading, image_size) for tags, reading in zip(own, focus, strict=True)
-    ]
+    return [_record(tags, reading, image_size) for tags, reading in zip(own, focus, strict=True)]
 
 
-def _lens_record(
-    tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]
-) -> LensRecord:
+def _record(tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]) -> FrameRecord:
     """Interpret the tags of one file."""
-    make = str(tags.get("Make", ""))
-    origins, reasons = {}, {}
     focal_length_mm = _positive(tags.get("FocalLength"))
-    f_number = _positive(tags.get("FNumber"))
-    for name, value, tag in (
-        ("focal_length_m", focal_length_mm, "FocalLength"),
-        ("f_number", f_number, "FNumber"),
-    ):
-        if value is None:
-            reasons[name] = f"EXIF has no {tag}"
-        else:
-            origins[name] = tag
     pitch_m, pitch_text = _pixel_pitch_m(tags, image_size)
-    (reasons if pitch_m is None else origins)["pixel_pitch_m"] = pitch_text
+    found = {
+        "focal_length_m": (focal_length_mm and focal_length_mm / 1000, "FocalLength"),
+        "f_number": (_positive(tags.get("FNumber")), "FNumber"),
+        "pixel_pitch_m": (pitch_m, pitch_text),
+    }
+    values: dict[str, float] = {}
+    origins, reasons = {}, {}
+    for name, (value, tag) in found.items():
+        if value is None:
+            reasons[name] = pitch_text if name == "pixel_pitch_m" else f"EXIF has no {tag}"
+        elif problem := implausible(name, value):
+            reasons[name] = f"EXIF {tag}: {problem}"
+        else:
+            values[name], origins[name] = value, tag
     if focus is None:
         reasons["focus"] = _why_no_focus(tags)
     else:
         origins["focus"] = focus.tag
-    if not make and not origins:
+    if not tags.get("Make") and not origins:
         reasons = dict.fromkeys(reasons, "no EXIF of a camera")
-    return LensRecord(
-        make=make,
-        model=str(tags.get("Model", "")),
-        focal_length_m=None if focal_length_mm is None else focal_length_mm / 1000,
-        f_number=f_number,
-        pixel_pitch_m=pitch_m,
-        focus=focus,
-        tags=origins,
-        reasons=reasons,
-    )
+    return FrameRecord(LensFacts(**values), focus, origins, reasons)
 
 
 def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | None, str]:
@@ -192,9 +174,7 @@ def _own_tags(path: Path) -> _Tags:
 def _tiff_tags(tiff: Buffer) -> _Tags:
     """The tags wanted here of an EXIF block, or of a file built like TIFF."""
     main = first_ifd(tiff)
-    tags: _Tags = {
-        name: main[tag].text() for tag, name in ((0x010F, "Make"), (0x0110, "Model")) if tag in main
-    }
+    tags: _Tags = {"Make": main[_MAKE].text()} if _MAKE in main else {}
     if _XMP in main:
         tags["xmp"] = main[_XMP].data
     if _EXIF_IFD not in main:
@@ -215,7 +195,7 @@ def _tiff_tags(tiff: Buffer) -> _Tags:
     return tags
 
 
-_XMP, _EXIF_IFD, _MAKER_NOTE = 0x02BC, 0x8769, 0x927C
+_MAKE, _XMP, _EXIF_IFD, _MAKER_NOTE = 0x010F, 0x02BC, 0x8769, 0x927C
 _STANDARD_TAGS = {
     0x829D: "FNumber",
     0x9206: "SubjectDistance",
@@ -266,7 +246,6 @@ def _exiftool_focus(tags: _Tags) -> FocusReading | None:
 
 _EXIFTOOL_STANDARD = {
     "IFD0:Make": "Make",
-    "IFD0:Model": "Model",
     "ExifIFD:FNumber": "FNumber",
     "ExifIFD:SubjectDistance": "SubjectDistance",
     "ExifIFD:FocalLength": "FocalLength",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,6 @@ from torch import Tensor
 from focaldiffusion.io.canvas import Box, Canvas, eight_bit
 from focaldiffusion.io.depth_colours import UNKNOWN_GREY, ColourScale, length_labels, thinned
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack
 
 _OVERVIEW_WIDTH = 1800
@@ -29,6 +30,7 @@ def depth_picture(values: Tensor, field: str) -> NDArray[np.uint8]:
     Returns:
         (height, width, 3) sRGB; the map's long side is drawn with 480 to 1600 px.
     """
+    values = torch.as_tensor(values)
     scale = ColourScale.of(values, field)
     height, width = values.shape
     zoom = min(max(480, height, width), 1600) / max(height, width)
@@ -45,9 +47,7 @@ def depth_picture(values: Tensor, field: str) -> NDArray[np.uint8]:
     return canvas.drawn()
 
 
-def overview(
-    reconstruction: Reconstruction, stack: FocalStack, name: str, grade: str | None = None
-) -> NDArray[np.uint8]:
+def overview(reconstruction: Any) -> NDArray[np.uint8]:
     """One picture that explains a result: the frames, all in focus, depth, confidence.
 
     At most 8 frames are shown, evenly chosen, the first and the last among them.
@@ -61,7 +61,8 @@ def overview(
     Returns:
         (height, 1800, 3) sRGB.
     """
-    depth = getattr(reconstruction, reconstruction.depth_field)
+    stack, name, grade = reconstruction.stack, reconstruction.name, str(reconstruction.calibration)
+    depth = torch.from_numpy(reconstruction.depth)
     scale = ColourScale.of(depth, reconstruction.depth_field)
     height, width = depth.shape
     thumbnails = _thumbnail_boxes(len(stack), stack.size)
@@ -80,7 +81,7 @@ def overview(
 
     grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     sharp = torch.from_numpy(reconstruction.all_in_focus)
-    confidence = eight_bit(thinned(reconstruction.confidence))
+    confidence = eight_bit(thinned(torch.from_numpy(reconstruction.confidence)))
     drawn = (
         (f"All in focus, {width} × {height} px", eight_bit(thinned(sharp))),
         (scale.title if scale else "Depth: nothing is known", depth_colours(depth, scale)),

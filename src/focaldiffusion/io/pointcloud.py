@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
 
@@ -29,7 +28,7 @@ def pixel_stride(size: tuple[int, int], max_points: int = MAX_POINTS) -> int:
 
 
 def back_project(
-    depth_m: Tensor,
+    depth_m: NDArray[np.float32],
     focal_length_px: float,
     principal_point_px: tuple[float, float],
     stride: int = 1,
@@ -49,7 +48,7 @@ def back_project(
     """
     check_shape("depth_m", depth_m, ("H", "W"))
     height, width = depth_m.shape
-    z = depth_m[::stride, ::stride].detach().cpu().double().numpy()
+    z = depth_m[::stride, ::stride].astype(np.float64)
     x = np.arange(0, width, stride) + 0.5 - principal_point_px[0]
     y = np.arange(0, height, stride)[:, None] + 0.5 - principal_point_px[1]
     points = np.stack([x * z / focal_length_px, y * z / focal_length_px, z], axis=-1)
@@ -58,7 +57,7 @@ def back_project(
 
 def write_point_cloud(
     path: Path,
-    depth_m: Tensor,
+    depth_m: NDArray[np.float32],
     srgb: NDArray[np.float32],
     focal_length_px: float,
     principal_point_px: tuple[float, float],

@@ -5,34 +5,46 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.errors import InputError
-from focaldiffusion.io.depth_files import why_not_millimetres, write_depth_mm, write_npy
-from focaldiffusion.io.images import PNG_LEVEL, ImageMetadata, write_png
+from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.io.depth_files import (
+    why_not_millimetres,
+    write_depth_mm,
+    write_exr,
+    write_npy,
+)
+from focaldiffusion.io.images import PNG_LEVEL, write_png
 from focaldiffusion.io.pictures import depth_picture, overview
 from focaldiffusion.io.pointcloud import write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, staging
-from focaldiffusion.result import Reconstruction
-from focaldiffusion.stack import FocalStack
+
+if TYPE_CHECKING:
+    from focaldiffusion.result import Result
 
 METADATA_FILE = "metadata.json"
 """Written last: where it is, the results are complete."""
 
-_DEPTH_FILES = {
-    "depth_m": ("depth.npy", "float32 metres along the optical axis, NaN where unknown"),
-    "height_m": ("height.npy", "float32 metres relative to the first stage position, NaN unknown"),
-    "depth_relative": ("depth_relative.npy", "float32, 0 first frame to 1 last, NaN unknown"),
+DepthFormat = Literal["npy", "png", "exr"]
+"""Formats of a depth map."""
+
+_DEPTH_STEMS = {"depth_m": "depth", "height_m": "height", "depth_relative": "depth_relative"}
+_DEPTH_TEXTS = {
+    "depth": "float32 metres along the optical axis, NaN where unknown",
+    "height": "float32 metres relative to the first stage position",
+    "depth_relative": "float32, 0 first frame to 1 last",
 }
 _MILLIMETRES, _POINT_CLOUD = "depth_mm.png", "point_cloud.ply"
 
 OWN_FILES: dict[str, str] = {
     "all_in_focus.png": "sharp everywhere; bit depth, ICC profile and EXIF of the input",
-    **dict(_DEPTH_FILES.values()),
+    **{f"{stem}.{kind}": text for stem, text in _DEPTH_TEXTS.items() for kind in ("npy", "exr")},
     _MILLIMETRES: "16-bit millimetres along the optical axis, 0 where unknown",
     "depth_colored.png": "depth to look at, with its scale",
     "overview.png": "frames, all in focus, depth and confidence to look at",
@@ -42,7 +54,7 @@ OWN_FILES: dict[str, str] = {
     _POINT_CLOUD: "coloured points, metres: x right, y down, z forward from the optical centre",
     METADATA_FILE: "this file",
 }
-"""Every file that results may consist of, and what it holds; the mark of completeness last."""
+"""Content of every file that results may consist of; the mark of completeness last."""
 
 
 def has_results(directory: Path) -> bool:
@@ -82,110 +94,98 @@ def check_output(directory: Path, *, overwrite: bool = False) -> None:
 
 
 def write_results(
-    reconstruction: Reconstruction,
-    stack: FocalStack,
+    result: Result,
     directory: Path,
     *,
-    name: str | None = None,
-    grade: str | None = None,
-    image_metadata: ImageMetadata | None = None,
-    focal_length_px: float | None = None,
     point_cloud: bool = True,
+    depth_formats: Sequence[DepthFormat] = ("npy", "png"),
     overwrite: bool = False,
 ) -> dict[str, str]:
-    """Write everything a user sees of a result.
+    """Write everything a user sees of a result; see `Result.save`.
 
     All files appear together, see `staging`; only files of `OWN_FILES` are ever replaced or
     removed. After any error or interruption everything is as it was before.
 
-    Args:
-        reconstruction: the result, at native size.
-        stack: what it was made from; its `frames` say the bit depth and whether it is grey,
-            8-bit colour without them.
-        directory: the folder to make or fill.
-        name: what pictures call the stack; the folder's name when not given.
-        grade: what was known of the camera, for the overview's title, such as "calibrated".
-        image_metadata: ICC profile and EXIF of the reference frame.
-        focal_length_px: F at native size [px], for the point cloud where
-            `reconstruction.camera` is None.
-        point_cloud: whether to write it.
-        overwrite: whether results that are there may be replaced.
-
     Returns:
-        The files that were left out although asked for, and why; also in `metadata.json`.
+        Files that were asked for and left out, and why; also in `metadata.json`.
 
     Raises:
-        InputError: as `check_output`, or the disk is full or not writable.
+        InputError: see `check_output`; an unknown format; or the disk is full or not writable.
     """
+    check_formats(depth_formats)
     check_output(directory, overwrite=overwrite)
     with file_errors_named(directory), staging(directory, tuple(OWN_FILES)) as partial:
-        _write_images(reconstruction, stack, partial, image_metadata)
-        _write_pictures(reconstruction, stack, partial, name or directory.resolve().name, grade)
-        left_out = _write_depth(reconstruction, partial)
-        if point_cloud and reconstruction.depth_m is not None:
-            left_out |= _write_points(reconstruction, partial, focal_length_px)
-        _write_metadata(reconstruction.provenance, left_out, partial)
+        _write_images(result, partial)
+        _save_png(partial / "depth_colored.png", depth_picture(result.depth, result.depth_field))
+        _save_png(partial / "overview.png", overview(result))
+        left_out = _write_depth(result, partial, depth_formats)
+        if point_cloud and result.depth_m is not None:
+            left_out |= _write_points(result, partial)
+        _write_metadata(result.provenance, left_out, partial)
     return left_out
 
 
-def _write_images(
-    reconstruction: Reconstruction,
-    stack: FocalStack,
-    folder: Path,
-    image_metadata: ImageMetadata | None,
-) -> None:
-    image = reconstruction.all_in_focus
-    frames = stack.frames
+def check_formats(depth_formats: Sequence[str]) -> None:
+    """Check the formats of a depth map, before the long work.
+
+    Raises:
+        InputError: one is unknown, there is none, or its package is not installed.
+    """
+    for name in depth_formats:
+        if name not in get_args(DepthFormat):
+            raise InputError(f"depth format {name!r} {unknown_name(name, get_args(DepthFormat))}")
+    if not depth_formats:
+        raise InputError(
+            f"depth format: none; expected some of {', '.join(get_args(DepthFormat))}."
+        )
+    if "exr" in depth_formats and find_spec("OpenEXR") is None:
+        raise InputError(
+            "depth format 'exr': the package OpenEXR is missing. Install it with: "
+            "pip install 'focaldiffusion[exr]'"
+        )
+
+
+def _write_images(result: Result, folder: Path) -> None:
+    image, frames = result.all_in_focus, result.stack.frames
     write_png(
         folder / "all_in_focus.png",
         image[..., 0] if frames is not None and frames.is_grey else image,
         bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
-        metadata=image_metadata,
+        metadata=result.image_metadata,
     )
-    confidence = reconstruction.confidence.detach().cpu().clamp(0, 1).numpy()
-    _save_png(folder / "confidence.png", np.rint(confidence * 255).astype(np.uint8))
-    _save_png(folder / "source_index.png", reconstruction.source_index)
+    confidence = np.rint(result.confidence.clip(0, 1) * 255).astype(np.uint8)
+    _save_png(folder / "confidence.png", confidence)
+    _save_png(folder / "source_index.png", result.source_index)
 
 
-def _write_pictures(
-    reconstruction: Reconstruction, stack: FocalStack, folder: Path, name: str, grade: str | None
-) -> None:
-    field = reconstruction.depth_field
-    _save_png(folder / "depth_colored.png", depth_picture(getattr(reconstruction, field), field))
-    _save_png(folder / "overview.png", overview(reconstruction, stack, name, grade))
-
-
-def _write_depth(reconstruction: Reconstruction, folder: Path) -> dict[str, str]:
-    field = reconstruction.depth_field
-    write_npy(folder / _DEPTH_FILES[field][0], getattr(reconstruction, field))
-    if reconstruction.depth_m is None:
+def _write_depth(
+    result: Result, folder: Path, depth_formats: Sequence[DepthFormat]
+) -> dict[str, str]:
+    stem = _DEPTH_STEMS[result.depth_field]
+    if "npy" in depth_formats:
+        write_npy(folder / f"{stem}.npy", result.depth)
+    if "exr" in depth_formats:
+        write_exr(folder / f"{stem}.exr", result.depth)
+    if "png" not in depth_formats or result.depth_m is None:
         return {}
-    if reason := why_not_millimetres(reconstruction.depth_m):
-        return {_MILLIMETRES: f"{reason}; use depth.npy"}
-    write_depth_mm(folder / _MILLIMETRES, reconstruction.depth_m)
+    if reason := why_not_millimetres(result.depth_m):
+        return {_MILLIMETRES: f"{reason}; use {stem}.npy"}
+    write_depth_mm(folder / _MILLIMETRES, result.depth_m)
     return {}
 
 
-def _write_points(
-    reconstruction: Reconstruction, folder: Path, focal_length_px: float | None
-) -> dict[str, str]:
-    depth_m, camera = reconstruction.depth_m, reconstruction.camera
-    assert depth_m is not None
-    height, width = depth_m.shape
-    principal_point_px = (width / 2, height / 2)
-    if camera is not None:
-        focal_length_px = camera.focal_length_px
-        principal_point_px = camera.principal_point_px or principal_point_px
-    if focal_length_px is None:
+def _write_points(result: Result, folder: Path) -> dict[str, str]:
+    assert result.depth_m is not None
+    if result.camera is None:
         return {_POINT_CLOUD: "the focal length is unknown; give the camera to get points"}
-    if not depth_m.isfinite().any():
+    if not np.isfinite(result.depth_m).any():
         return {_POINT_CLOUD: "no pixel has a known depth"}
     write_point_cloud(
         folder / _POINT_CLOUD,
-        depth_m,
-        reconstruction.all_in_focus,
-        focal_length_px,
-        principal_point_px,
+        result.depth_m,
+        result.all_in_focus,
+        result.camera.focal_length_px,
+        result.camera.principal_point_px,
     )
     return {}
 

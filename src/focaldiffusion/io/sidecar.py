@@ -1,61 +1,56 @@
-"""`stack.json`: what a user wrote down of a stack, beside its frames."""
+"""`stack.json`: notes that a user wrote on a stack, beside its frames."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.lens import LensFacts
 
 SIDECAR_NAME = "stack.json"
 
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_LENS_FORM = ("focal_length_m", "f_number", "pixel_pitch_m")
-_PIXEL_FORM = ("focal_length_px", "aperture_diameter_m")
+
+def _lens(camera: Any) -> LensFacts | None:
+    """The lens of the key `camera`, None for null."""
+    if camera is None:
+        return None
+    if not isinstance(camera, dict):
+        raise ValueError(f"is {json.dumps(camera)}; expected an object")
+    names = [one.name for one in fields(LensFacts)]
+    for name, value in camera.items():
+        if name not in names:
+            raise ValueError(f"key {name!r} {unknown_name(name, names)}".removesuffix("."))
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise ValueError(f"{name} is {json.dumps(value)}; expected a number")
+    return LensFacts(**camera)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+def _null_is_infinity(values: Any) -> Any:
+    if not isinstance(values, list):
+        return values
+    return [math.inf if value is None else value for value in values]
 
 
-class SidecarCamera(_Strict):
-    """The camera at the size of the frames: as a lens, or in pixels."""
-
-    focal_length_m: _Positive | None = None
-    f_number: _Positive | None = None
-    pixel_pitch_m: _Positive | None = None
-    focal_length_px: _Positive | None = None
-    aperture_diameter_m: _Positive | None = None
-
-    @model_validator(mode="after")
-    def _one_form(self) -> SidecarCamera:
-        if set(self.values()) not in (set(_LENS_FORM), set(_PIXEL_FORM)):
-            raise ValueError(
-                f"has {', '.join(self.values()) or 'nothing'}; expected either "
-                f"{', '.join(_LENS_FORM)}, or {', '.join(_PIXEL_FORM)}"
-            )
-        return self
-
-    def values(self) -> dict[str, float]:
-        """The values that are set, by name."""
-        return self.model_dump(exclude_none=True)
-
-
-class Sidecar(_Strict):
+class Sidecar(BaseModel):
     """The content of a `stack.json`.
 
     `files` gives the frames and their order; without it they are the folder's images in natural
-    order. In `focus_distances_m`, null is infinity. `note` is for people.
+    order. In `focus_distances_m`, null is infinity. `camera` holds any of the values of
+    `LensFacts`, at the size of the frames. `note` is for people.
     """
 
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
     files: list[str] | None = None
-    focus_distances_m: list[float | None] | None = None
+    focus_distances_m: Annotated[list[float] | None, BeforeValidator(_null_is_infinity)] = None
     focus_positions_m: list[float] | None = None
-    camera: SidecarCamera | None = None
+    camera: Annotated[LensFacts | None, BeforeValidator(_lens)] = None
     note: Any = None
 
     @model_validator(mode="after")
@@ -66,16 +61,6 @@ class Sidecar(_Strict):
                 "is known"
             )
         return self
-
-    @property
-    def focus(self) -> tuple[str, list[float]] | None:
-        """The name and the values of the focus settings; None when there are none."""
-        if self.focus_distances_m is not None:
-            values = [math.inf if value is None else value for value in self.focus_distances_m]
-            return "focus_distances_m", values
-        if self.focus_positions_m is not None:
-            return "focus_positions_m", self.focus_positions_m
-        return None
 
 
 def read_sidecar(folder: Path) -> Sidecar | None:
@@ -89,12 +74,13 @@ def read_sidecar(folder: Path) -> Sidecar | None:
     if not (path.exists() or path.is_symlink()):
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_once, parse_int=float)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    # Numbers of thousands of digits, thousands of brackets, another encoding.
+    # Thousands of brackets, another encoding.
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     if not isinstance(content, dict):
@@ -122,11 +108,9 @@ def _sentence(error: ValidationError) -> str:
     for part in problem["loc"]:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
     if problem["type"] == "extra_forbidden":
-        model = SidecarCamera if len(problem["loc"]) > 1 else Sidecar
-        name = str(problem["loc"][-1])
-        return f"key {place!r} {is_unknown(name, model.model_fields)}"
+        return f"key {place!r} {unknown_name(place, Sidecar.model_fields)}"
     if problem["type"] == "value_error":
-        message = str(problem["ctx"]["error"])
+        message = str(problem["ctx"]["error"]).removesuffix(".")
         return f"{place} {message}.".strip()
     expected = problem["msg"].removeprefix("Input should be ")
     return f"{place} is {json.dumps(problem['input'])}; expected {expected}."

@@ -14,6 +14,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import write_png
 from focaldiffusion.io.sidecar import SIDECAR_NAME
 from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.stack import FocalStack
 
@@ -102,10 +103,11 @@ def write_stack(
     if stack.focus_positions_m is not None:
         settings["focus_positions_m"] = stack.focus_positions_m.tolist()
     if stack.camera is not None:
-        settings["camera"] = {
-            "focal_length_px": stack.camera.focal_length_px,
-            "aperture_diameter_m": stack.camera.aperture_diameter_m,
-        }
+        lens = LensFacts(
+            focal_length_px=stack.camera.focal_length_px,
+            aperture_diameter_m=stack.camera.aperture_diameter_m,
+        )
+        settings["camera"] = lens.values()
     settings["note"] = note
     (folder / SIDECAR_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

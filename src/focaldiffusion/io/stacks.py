@@ -1,21 +1,31 @@
-"""Opening a focal stack: a folder, a list of files, or one multi-page TIFF.
+"""Opening a focal stack: a folder, a list of files, one multi-page TIFF, or arrays.
 
-A mistake in the input is found here, once, before anything is computed; only pixels that do not
-decode are found later, when the frame is read.
+All mistakes in the input are found here, before anything is computed, except pixels that do not
+decode: those are found when the frame is read.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
 from focaldiffusion.io.exif import read_exif
+from focaldiffusion.io.facts import (
+    FROM_SIDECAR,
+    GIVEN,
+    Focus,
+    Origin,
+    recorded_focus,
+    resolve_lens,
+    written_focus,
+)
 from focaldiffusion.io.images import (
     IMAGE_SUFFIXES,
     ImageMetadata,
@@ -25,45 +35,38 @@ from focaldiffusion.io.images import (
     read_image,
     read_metadata,
 )
-from focaldiffusion.io.known import (
-    Focus,
-    Known,
-    Lens,
-    given_focus,
-    recorded_focus,
-    resolve_lens,
-)
 from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
 from focaldiffusion.io.tiff import TiffStack, probe_tiff, read_tiff
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FrameSource
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedStack:
-    """A focal stack on disk, checked, with all that is known of its lens and focus.
+    """A focal stack, checked, with all that is known of its lens and focus; pixels are not read.
 
     Attributes:
         name: for output folders and messages.
         frames: the native frames, read one at a time.
-        files: the file of each frame; one multi-page TIFF repeats.
-        lens: what is known of the lens; `camera_for` makes the camera.
+        files: the file of each frame; one multi-page TIFF repeats; none for arrays.
+        lens: the lens as far as it is known; `camera_for` makes the camera.
         focus_distances_m: lens to plane of sharp focus of each frame [m], None when unknown.
         focus_positions_m: stage position of each frame [m], None when unknown.
         focus_uncertainty_dpt: half-width of each focus distance's interval [dpt]; None where the
             distances were written by a person, or are unknown.
-        origins: where each known value is from, and, starting with "unknown", why `camera` or
-            `focus_distances_m` is not known.
+        origins: the origin of each lens value, of `camera`, and of `focus_distances_m` or
+            `focus_positions_m`.
     """
 
     name: str
     frames: FrameSource
     files: tuple[Path, ...]
-    lens: Lens = field(default_factory=Lens)
+    lens: LensFacts = field(default_factory=LensFacts)
     focus_distances_m: tuple[float, ...] | None = None
     focus_positions_m: tuple[float, ...] | None = None
     focus_uncertainty_dpt: tuple[float, ...] | None = None
-    origins: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames.names)
@@ -71,58 +74,64 @@ class OpenedStack:
     def camera_for(self, reference_index: int = 0) -> Camera | None:
         """The camera at native size, at the focus of the frame whose scale the stack takes.
 
-        None unless focal length and aperture are both known. Where the focus distance is not, the
-        lens counts as focused at infinity.
+        None unless the focal length in pixels is known. Without an aperture where that is
+        unknown; focused at infinity where the focus distance is.
         """
-        return self.lens.camera(self.frames.size, self._focus_m(reference_index))
-
-    def focal_length_px_for(self, reference_index: int = 0) -> float | None:
-        """Focal length in pixels, also where the aperture is unknown: enough for a point cloud."""
-        return self.lens.in_pixels(self.frames.size, self._focus_m(reference_index))
+        distances_m = self.focus_distances_m
+        focus_m = math.inf if distances_m is None else distances_m[reference_index]
+        return self.lens.camera(self.frames.size, focus_m)
 
     def metadata_for(self, reference_index: int = 0) -> ImageMetadata:
         """ICC profile and EXIF of the reference frame, for the output."""
-        return read_metadata(self.files[reference_index])
-
-    def _focus_m(self, index: int) -> float:
-        return math.inf if self.focus_distances_m is None else self.focus_distances_m[index]
+        return read_metadata(self.files[reference_index]) if self.files else ImageMetadata()
 
 
 def open_stack(
-    source: str | Path | Sequence[str | Path], known: Known | None = None
+    source: str | Path | Sequence[str | Path] | Array | Sequence[Array],
+    *,
+    focus_distances_m: Sequence[float] | None = None,
+    focus_positions_m: Sequence[float] | None = None,
+    lens: LensFacts | None = None,
 ) -> OpenedStack:
     """Open a focal stack and check it.
+
+    The given values override those of `stack.json`, which override EXIF.
 
     One orientation, that of the first frame's EXIF, is applied to all frames: a camera that
     looks straight down writes it at random, and frames turned differently would not align.
 
     Args:
         source: a folder of frames (in natural order, or as its `stack.json` lists them), one
-            multi-page TIFF, or the files of the frames in order.
-        known: values that override those of `stack.json` and EXIF.
+            multi-page TIFF, the files of the frames in order, or the frames as arrays, see
+            `ArrayFrames`.
+        focus_distances_m: lens to plane of sharp focus of each frame [m], infinity allowed.
+        focus_positions_m: stage or rail position of each frame [m]; excludes distances.
+        lens: the lens as far as it is known.
 
     Raises:
         InputError: one sentence that says what is wrong, where, and what to do.
     """
-    known = known or Known()
-    found = _find(source)
-    frames, step = _open_frames(found)
-    files = found.files if len(found.files) > 1 else found.files * len(frames.names)
-    sidecar, sidecar_path = found.sidecar, found.sidecar_path
-
-    focus = given_focus(known, sidecar, sidecar_path, len(files))
-    if focus is None and step is not None and step.step_m is not None:
-        positions_m = tuple(index * step.step_m for index in range(len(files)))
-        focus = Focus(positions_m=positions_m, name="focus_positions_m", origin=step.step_tag)
-    elif focus is None and step is not None:
-        focus = Focus(origin="unknown: no z step (OME PhysicalSizeZ or ImageJ spacing)")
-    lens, origins = resolve_lens(known, sidecar, (), (), frames.size)
-    if focus is None or lens.missing():
+    given = lens or LensFacts()
+    files: tuple[Path, ...] = ()
+    if holds_arrays(source):
+        frames: FrameSource = ArrayFrames(source)  # type: ignore[arg-type]
+        found, tiff = _Found("stack", ()), None
+    else:
+        found = _find(source)  # type: ignore[arg-type]
+        frames, tiff = _open_frames(found)
+        files = found.files if len(found.files) > 1 else found.files * len(frames.names)
+    count = len(frames.names)
+    focus = written_focus(focus_distances_m, focus_positions_m, count, GIVEN, "given")
+    focus = focus or found.focus(count) or _tiff_focus(tiff)
+    lens, origins = resolve_lens(given, found.sidecar, (), ())
+    if not files:
+        focus = focus or Focus(Origin(None, "arrays have none; give them as an argument"))
+    elif focus is None or lens.missing():
         records = read_exif(found.files, frames.size)
         names = [path.name for path in found.files]
-        lens, origins = resolve_lens(known, sidecar, records, names, frames.size)
+        lens, origins = resolve_lens(given, found.sidecar, records, names)
         focus = focus or recorded_focus(records, names, lens.focal_length_m)
-    origins[focus.name] = focus.origin
+    assert focus is not None
     opened = OpenedStack(
         name=found.name,
         frames=frames,
@@ -131,14 +140,27 @@ def open_stack(
         focus_distances_m=focus.distances_m,
         focus_positions_m=focus.positions_m,
         focus_uncertainty_dpt=focus.uncertainty_dpt,
-        origins=origins,
+        origins={**origins, focus.name: focus.origin},
     )
+    nearest, place = 0, found.name
     if focus.distances_m is not None:
-        try:
-            opened.focal_length_px_for(focus.distances_m.index(min(focus.distances_m)))
-        except InputError as error:
-            raise InputError(f"{focus.name} ({focus.origin}): {error}") from None
+        nearest = focus.distances_m.index(min(focus.distances_m))
+        place = f"{focus.name} ({focus.origin})"
+    try:
+        opened.camera_for(nearest)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
     return opened
+
+
+def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
+    """The stage positions of a z-stack; None for photographs."""
+    if tiff is None:
+        return None
+    if tiff.step_m is None:
+        return Focus(Origin(None, "no z step (OME PhysicalSizeZ or ImageJ spacing)"))
+    positions_m = tuple(index * tiff.step_m for index in range(len(tiff.pages)))
+    return Focus(Origin("TIFF", tiff.step_tag), positions_m=positions_m)
 
 
 @dataclass
@@ -175,12 +197,28 @@ class _TiffFrames:
 
 @dataclass(frozen=True)
 class _Found:
-    """The files of a stack, and what is written beside them in their order."""
+    """The files of a stack in order, and the `stack.json` beside them."""
 
     name: str
     files: tuple[Path, ...]
     sidecar: Sidecar | None = None
     sidecar_path: Path | None = None
+
+    def focus(self, frame_count: int) -> Focus | None:
+        """The focus settings of `stack.json`.
+
+        Raises:
+            InputError: they contradict the number of frames or each other.
+        """
+        if self.sidecar is None:
+            return None
+        return written_focus(
+            self.sidecar.focus_distances_m,
+            self.sidecar.focus_positions_m,
+            frame_count,
+            FROM_SIDECAR,
+            str(self.sidecar_path),
+        )
 
 
 def _find(source: str | Path | Sequence[str | Path]) -> _Found:
@@ -224,12 +262,14 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     sidecar = read_sidecar(folder) if together else None
     if sidecar is None:
         return _Found(name, files)
-    if sidecar.focus is None:
-        return _Found(name, files, sidecar, sidecar_path)
+    found = _Found(name, files, sidecar, sidecar_path)
+    key = "focus_positions_m" if sidecar.focus_distances_m is None else "focus_distances_m"
+    values = getattr(sidecar, key)
+    if values is None:
+        return found
     described = [path.name for path in _files_of(folder, sidecar)]
     # Counted before any is left out, so that a list of the wrong length is not cut to fit.
-    given_focus(Known(), sidecar, sidecar_path, len(described))
-    key, values = sidecar.focus
+    found.focus(len(described))
     by_name = dict(zip(described, values, strict=True))
     for path in files:
         if path.name not in by_name:
@@ -238,7 +278,7 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
                 "leave it out."
             )
     chosen = [by_name[path.name] for path in files]
-    return _Found(name, files, sidecar.model_copy(update={key: chosen}), sidecar_path)
+    return replace(found, sidecar=sidecar.model_copy(update={key: chosen}))
 
 
 def _repeated(files: Sequence[Path]) -> int | None:

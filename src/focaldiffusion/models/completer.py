@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from focaldiffusion.models.conditioning import Pooling, Proposal, latent_conditi
 from focaldiffusion.models.flow import Start, even_sigmas, sample, timestep
 from focaldiffusion.models.presets import cells_of_token, max_side_tokens
 from focaldiffusion.models.tiles import Tile, blend, tiles_of
+from focaldiffusion.progress import Meter
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
@@ -105,7 +105,7 @@ class Completer:
         *,
         with_image: bool,
         tile_px: int | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        meter: Meter | None = None,
     ) -> Tensor:
         """Follow the flow from its start to the end, tile by tile where the image is too large.
 
@@ -115,7 +115,7 @@ class Completer:
             generator: of the noise; not read by `start: estimate`.
             with_image: whether to decode the image as well.
             tile_px: longest side of a tile; None for `max_side_px`.
-            progress: called with the passes through the network done and in all.
+            meter: counts the passes through the network; `passes` tells how many to expect.
 
         Returns:
             (B, 4, H, W) sRGB image and depth code, or (B, 1, H, W) the code alone, float32; may
@@ -124,15 +124,14 @@ class Completer:
         height, width = proposal.depth_code.shape[-2:]
         padded = proposal.map(lambda maps: pad(maps.to(self.device), self.multiple_px))
         batch, _, padded_height, padded_width = padded.depth_code.shape
-        side_px = (tile_px or self.max_side_px) // self.multiple_px * self.multiple_px
-        tiles = tiles_of((padded_height, padded_width), side_px, self.multiple_px)
+        tiles = self._tiles((padded_height, padded_width), tile_px)
+        meter = meter or Meter()
         noise = None
         if self.start == "noise":
             # Of the whole image: tiles see the same where they overlap.
             cells = (padded_height // self.codec.factor, padded_width // self.codec.factor)
             channels = self.codec.channels + self.codec.depth_channels
             noise = self.noise((batch, channels, *cells), generator)
-        passes, total = count(1), len(tiles) * steps
 
         def planes_of(tile: Tile) -> Tensor:
             part = padded.map(tile.of)
@@ -140,7 +139,7 @@ class Completer:
 
             def velocity(state: Tensor, sigma: Tensor) -> Tensor:
                 predicted = self.velocity(state, sigma, condition)
-                progress(next(passes), total)
+                meter.advance()
                 return predicted
 
             if noise is None:
@@ -155,6 +154,18 @@ class Completer:
 
         planes = blend((padded_height, padded_width), ((tile, planes_of(tile)) for tile in tiles))
         return unpad(planes, (height, width))
+
+    def passes(self, proposal: Proposal, steps: int, tile_px: int | None) -> int:
+        """Number of passes through the network that `predict` takes."""
+        size = (
+            math.ceil(side / self.multiple_px) * self.multiple_px
+            for side in proposal.depth_code.shape[-2:]
+        )
+        return len(self._tiles(tuple(size), tile_px)) * steps  # type: ignore[arg-type]
+
+    def _tiles(self, padded_size: tuple[int, int], tile_px: int | None) -> list[Tile]:
+        side_px = (tile_px or self.max_side_px) // self.multiple_px * self.multiple_px
+        return list(tiles_of(padded_size, side_px, self.multiple_px))
 
     def noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
         """Noise in place of a state (B, C, h, w); from generators on the CPU, on any device."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.solve.sweep import box_mean
+from focaldiffusion.filters import box_mean
 
 WINDOWS = (1 / 40, 1 / 13, 1 / 5)
 """Half sides of the square windows, as shares of the long side."""

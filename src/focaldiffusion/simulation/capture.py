@@ -101,12 +101,12 @@ def capture(
         image,
         filled_inverse_depth(scene),
         focus_dpt,
-        scene.camera.blur_scale_px_m,
+        scene.blur_scale_px_m,
         psf if psf is not None else PSF(),
     )
     if blur_of == "srgb":
         frames = srgb_to_linear(frames.clamp(0, 1))
-    frames = moved(frames, scene.camera.principal_point_px, imperfections)  # type: ignore[arg-type]
+    frames = moved(frames, scene.camera.principal_point_px, imperfections)
     if imperfections.gains is not None:
         frames = frames * imperfections.gains.to(frames)[:, None, None, None]
     encoded = linear_to_srgb(frames.clamp(0, 1))

@@ -1,4 +1,4 @@
-"""Finding what a lens with unknown data hides: blur per unit of defocus, and steps of focus."""
+"""Calibration from the frames: blur per unit of defocus, and the spacing of focus steps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from focaldiffusion.filters import box_mean
+from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.sweep import box_mean, ordered_focus, plane_misfit
-from focaldiffusion.stack import FocalStack
+from focaldiffusion.solve.sweep import ordered_focus, plane_misfit
+from focaldiffusion.stack import Axis, FocalStack, Grade
 
 _SEARCH_SIZE = 256  # long side [px] of the search; blur shrinks with it, so the range is wide
 _BLUR_RANGE_PX = (0.5, 64.0)  # blur diameter between the outermost frames, at the search's size
@@ -19,13 +21,18 @@ _CANDIDATES = 15
 _HYPOTHESES = 28
 _SEARCH_FRAMES = 12
 _LEAST_SIDE_PX = 8  # of very elongated frames, for the windows that misfit is averaged over
-_ORDER_STEPS = 50  # about as many tries more where the steps between frames are looked for as well
+_ORDER_STEPS = 50  # extra evaluations of the order-only search, for the progress total
 _FINEST_GROWTH = 0.12  # of their logarithm ...
 _LARGEST_GROWTH = 4.0  # ... and the last step is at most 55 times the first
 # Of 72 simulated and path-traced stacks 67 show the blur of their lens to within 7 %, the others up
 # to 1.6 times it, where the scene is nearer than every focus. Noise, JPEG, exposure and errors of
 # focus change that little; frames displaced by several pixels look blurred twice as much and more.
 _CONTRADICTION = 2.0
+_GRADES: dict[Axis, Grade] = {
+    "inverse_depth_dpt": Grade.FOCUS_DISTANCES,
+    "position_m": Grade.STAGE_POSITIONS,
+    "order": Grade.ORDER,
+}
 _CLEAR_RISE = 0.01  # relative rise of the misfit, at 1.4 times the scale, of a clear minimum
 
 
@@ -38,7 +45,7 @@ class BlurScale:
         rise: relative rise of the misfit at 1.4 times the scale and at its 1.4th part, the
             smaller of the two: the sharpness of the minimum.
         is_clear: whether that sharpness is enough to rely on.
-        step_growth: of frames of which only the order is known, see `ordered_focus`.
+        step_growth: see `ordered_focus`; 0 unless just the order of the frames is known.
     """
 
     value: float
@@ -46,26 +53,82 @@ class BlurScale:
     is_clear: bool
     step_growth: float = 0.0
 
-    def contradicts(self, blur_scale: float) -> bool:
-        """Whether frames that show this scale cannot be of a lens with another."""
-        ratio = self.value / blur_scale
-        return self.is_clear and not 1 / _CONTRADICTION < ratio < _CONTRADICTION
+
+@dataclass(frozen=True)
+class Calibration:
+    """Knowledge of the lens that the sweep works with.
+
+    Attributes:
+        grade: knowledge of the camera.
+        blur_scale: blur diameter [px] per unit of the stack's axis, over the whole sweep if just
+            the order of the frames is known; None where only sharpness counts.
+        measured: the blur that the frames show; None if nothing was measured.
+        is_measured: whether `blur_scale` is the measured one, not that of a known lens.
+    """
+
+    grade: Grade
+    blur_scale: float | None
+    measured: BlurScale | None = None
+    is_measured: bool = False
+
+    @property
+    def step_growth(self) -> float:
+        """See `ordered_focus`."""
+        return self.measured.step_growth if self.measured and self.is_measured else 0.0
+
+    @property
+    def contradiction(self) -> float | None:
+        """Measured blur over that of the known lens, where they differ by more than 2; else None.
+
+        The camera and the focus distances of such a stack, or its alignment, are in doubt.
+        """
+        if self.measured is None or self.is_measured or self.blur_scale is None:
+            return None
+        ratio = self.measured.value / self.blur_scale
+        agrees = 1 / _CONTRADICTION < ratio < _CONTRADICTION
+        return ratio if self.measured.is_clear and not agrees else None
+
+    def __str__(self) -> str:
+        return str(self.grade) + ("" if self.blur_scale is not None else ", depth from sharpness")
 
 
-def find_blur_scale(
-    stack: FocalStack, psf: PSF, *, progress: Callable[[int, int], None] | None = None
-) -> BlurScale:
-    """Find A F (or its like on a position axis) by minimising the misfit of the plane sweep.
-
-    Too small a scale explains no blur, too large a scale too much of it: the misfit of the best
-    plane at each pixel, averaged over the image, has a minimum between. A grid in log scale, then
-    a parabola. Of frames of which only the order is known the steps between them are looked for as
-    well.
+def calibrate(
+    stack: FocalStack,
+    psf: PSF,
+    *,
+    find_blur: bool = False,
+    check_lens: bool = True,
+    meter: Meter | None = None,
+) -> Calibration:
+    """Find the blur scale of a stack, or check that of its lens against the frames.
 
     Args:
         stack: the frames.
         psf: the shape of the blur.
-        progress: called with the candidates tried and in all.
+        find_blur: measure the blur per dioptre even though the lens is known.
+        check_lens: compare a known lens with the frames; it costs a search.
+        meter: counts the candidates.
+    """
+    known = None if find_blur else stack.blur_scale_px_m
+    if known is not None:
+        seen = find_blur_scale(stack, psf, meter=meter) if check_lens else None
+        return Calibration(Grade.CALIBRATED, known, seen)
+    found = find_blur_scale(stack, psf, meter=meter)
+    scale = found.value if found.is_clear else None
+    return Calibration(_GRADES[stack.axis], scale, found, is_measured=True)
+
+
+def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) -> BlurScale:
+    """Find A F (or its like on another axis) by minimising the misfit of the plane sweep.
+
+    Too small a scale explains no blur, too large a scale too much of it: the misfit of the best
+    plane at each pixel, averaged over the image, has a minimum between. A grid in log scale, then
+    a parabola. If only the frame order is known, the growth of the focus steps is searched too.
+
+    Args:
+        stack: the frames.
+        psf: the shape of the blur.
+        meter: counts the candidates.
     """
     height, width = stack.size
     shrink = min(1.0, max(_SEARCH_SIZE / max(height, width), _LEAST_SIDE_PX / min(height, width)))
@@ -80,7 +143,8 @@ def find_blur_scale(
     # The same hypotheses for every candidate, or the candidates could not be compared.
     hypotheses = torch.linspace(first - 0.15 * span, first + 1.15 * span, _HYPOTHESES).to(focus)
     only_order = stack.axis == "order"
-    total = _CANDIDATES + (_ORDER_STEPS if only_order else 2)
+    meter = meter or Meter()
+    meter.expect(_CANDIDATES + (_ORDER_STEPS if only_order else 2))
     known: dict[tuple[float, float], float] = {}
 
     def log_misfit(index: float, step_growth: float = 0.0) -> float:
@@ -92,8 +156,7 @@ def find_blur_scale(
             # Black or clipped frames fit at any scale without a misfit.
             misfit = max(float(box_mean(planes, 3).amin(0).mean()), 1e-12)
             known[index, step_growth] = math.log(misfit)
-            if progress is not None:
-                progress(min(len(known), total), total)
+            meter.advance()
         return known[index, step_growth]
 
     curve = [log_misfit(index) for index in range(_CANDIDATES)]
@@ -118,9 +181,9 @@ def find_blur_scale(
 
 
 def _descended(log_misfit: Callable[[float, float], float], start: float) -> tuple[float, float]:
-    """The candidate and the growth of steps at a minimum of the misfit, from a candidate and 0 on.
+    """Pattern search for the misfit's minimum over (candidate, step growth), from (start, 0).
 
-    To the best of eight neighbours as long as one is better, then half as far.
+    Moves to the best of eight neighbours while it improves, else halves the step.
     """
     here, reach = (start, 0.0), 1.0
     while reach > _FINEST_GROWTH:

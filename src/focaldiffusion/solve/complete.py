@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.filters import box_mean, refine_minimum
 from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.progress import Meter
 from focaldiffusion.solve.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
 from focaldiffusion.solve.planes import (
     LEAST_CERTAINTY,
@@ -28,7 +30,6 @@ from focaldiffusion.solve.planes import (
     planes_beneath,
     propose_planes,
 )
-from focaldiffusion.solve.sweep import box_mean, refine_minimum
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels ...
 _MATCHED_WEIGHT = 1e-3  # ... and one whose directions disagree over √(λ / this), 32 pixels
@@ -61,7 +62,7 @@ def complete(
     evidence: Evidence,
     *,
     background: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    meter: Meter | None = None,
 ) -> Completion:
     """The most plausible surface through the evidence.
 
@@ -71,35 +72,29 @@ def complete(
             what lies behind an outline without evidence of its own, as a rule the farthest
             focus; nor is it put at more than twice the distance of what is surely seen. None on
             an axis that does not tell near from far.
-        progress: called with the directions done and in all.
+        meter: counts the directions.
 
     Returns:
         The surface. Not differentiable; `Evidence.mean` is.
     """
-    done = 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, 3 * DIRECTIONS)
-
+    meter = meter or Meter()
+    meter.expect(3 * DIRECTIONS)
     with torch.no_grad():
         guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
-        of_blocks, guide_of_blocks = _match(evidence, guide, background, count)
+        of_blocks, guide_of_blocks = _match(evidence, guide, background, meter)
         coordinate, agreement, certainty = _follow_blocks(of_blocks, guide_of_blocks, guide)
         # The weights of blocks sum to 1 but for rounding.
         return Completion(smooth(coordinate, certainty, guide), agreement.clamp_max(1))
 
 
 def _match(
-    evidence: Evidence, guide: Tensor, background: float | None, progress: Callable[[], None]
+    evidence: Evidence, guide: Tensor, background: float | None, meter: Meter
 ) -> tuple[Tensor, Tensor]:
     """Surface, agreement and certainty (3, h, w) of blocks of pixels, and the guide of them."""
     blocks = _blocks(guide)
     cost = _blocks(_cost(evidence)) * _BLOCK_PX**2
     labels = Labels(evidence.hypotheses, blocks.new_zeros(0, *blocks.shape[1:]))
-    total, choices = aggregate(cost, blocks, labels, progress)
+    total, choices = aggregate(cost, blocks, labels, meter)
     own_certainty = _blocks(evidence.certainty[None])[0]
     certainty = own_certainty * _certainty(_agreement(labels, total, choices))
     surface = _surface(labels, total)
@@ -114,9 +109,9 @@ def _match(
     planes = torch.einsum("pc,chw->phw", planes, plane_basis(planes, *blocks.shape[1:]))
     labels = Labels(labels.hypotheses, planes, background, len(beneath))
     cost = labels.cost(cost)
-    total, witnesses = aggregate(cost, blocks, labels, progress)
+    total, witnesses = aggregate(cost, blocks, labels, meter)
     heard = total.sub_(total.amin(0)).div_(DIRECTIONS)
-    total, choices = aggregate(cost + heard, blocks, labels, progress)
+    total, choices = aggregate(cost + heard, blocks, labels, meter)
     fields = (
         _surface(labels, total),
         # The directions of the second time have heard the same: they are no witnesses of it.

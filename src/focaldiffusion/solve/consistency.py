@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.filters import box_mean
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.render import render
 from focaldiffusion.solve.complete import Completion
-from focaldiffusion.solve.sweep import box_mean
 from focaldiffusion.stack import FocalStack
 
 _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail

@@ -8,7 +8,6 @@ scene: evidence travels along a slanted plane as freely as along a level one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import between_hypotheses
-from focaldiffusion.solve.sweep import POSTERIOR_STRENGTH
+from focaldiffusion.progress import Meter
+from focaldiffusion.solve.posterior import POSTERIOR_STRENGTH
 
 DIRECTIONS = 8
 EDGE_STD = 0.03
@@ -24,23 +24,25 @@ EDGE_STD = 0.03
 
 _STEP_PRICE = 0.1 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
 _JUMP_PRICE = 3.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
-_FLOATING_PRICE = 0.05  # where nothing is seen, of what is not known to carry anything
-_OUTLINE_PX = 2  # of the guide: a jump to what is farther is cheap so near an outline,
-_OUTLINE_STD = 0.06  # e times for each such sRGB difference
+_FLOATING_PRICE = 0.05  # of any label but a supporting plane where a block has no evidence
+# Jumps to a farther surface are cheap within this distance of an outline of the guide, and cost
+# e times less for each of these sRGB differences.
+_OUTLINE_PX = 2
+_OUTLINE_STD = 0.06
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What a pixel may belong to: the depth of a hypothesis, or a plane of the scene.
+    """Surfaces that a pixel may belong to: the depth of a hypothesis, or a plane of the scene.
 
     Attributes:
         hypotheses: (K,) ascending; the first K labels.
         planes: (P, H, W) depth of the planes at each pixel, in the unit of the hypotheses; the
             labels that follow.
-        background: how far cheap jumps lead on an axis that falls with distance, see
-            `aggregate`; None on one that does not tell near from far.
-        beneath: so many planes at the end carry what stands on them: where a block sees nothing,
-            it belongs to one of them rather than to anything else.
+        background: farthest depth that cheap jumps lead to, see `aggregate`; None on an axis that
+            does not tell near from far.
+        beneath: number of the last planes that support the scene (floors, walls): blocks without
+            evidence prefer them.
     """
 
     hypotheses: Tensor
@@ -77,7 +79,7 @@ class Labels:
         return torch.cat([level, self.planes[:, y]])
 
     def transposed(self) -> Labels:
-        """Those of the transposed image."""
+        """Labels of the transposed image."""
         return replace(self, planes=self.planes.transpose(1, 2).contiguous())
 
 
@@ -85,25 +87,24 @@ def aggregate(
     cost: Tensor,
     guide: Tensor,
     labels: Labels,
-    progress: Callable[[], None] = lambda: None,
+    meter: Meter,
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the path costs over eight directions, and what each direction alone would choose.
+    """Sum of the path costs over eight directions, and the choice of each direction alone.
 
     Along a path, L_k(x) = C_k(x) + min(L_k, L_{k±1} + step, min_j L_j + jump_k) - min_j L_j,
     taken at the previous pixel; only hypotheses have a next one to step to. `jump` falls with the
     difference of the guide between the two pixels.
 
-    With a `labels.background`, two things more. An outline belongs to what is nearer, and the
-    blur of the nearer surface lies on both of its sides, over the farther one as well: so near it
-    a jump to what is farther is cheap whichever side of it the path is on. And a jump to what is
-    farther than the background costs its whole price everywhere: where evidence is faint, paths
-    would run to the end of the hypotheses.
+    `labels.background` adds two rules. An outline belongs to the nearer surface, whose blur lies on
+    both of its sides: near it, a jump to a farther surface is cheap on either side. A jump beyond
+    the background costs its whole price everywhere: where evidence is faint, paths would run to
+    the end of the hypotheses.
 
     Args:
         cost: C, (K + P, H, W).
         guide: (3, H, W) sRGB.
-        labels: what the costs are of.
-        progress: called after each direction.
+        labels: the surfaces that the costs belong to.
+        meter: counts the directions.
 
     Returns:
         (K + P, H, W) sum, and (8, H, W) the index of the lowest path cost of each direction.
@@ -123,7 +124,7 @@ def aggregate(
                 choice = choices[done].T if transposed else choices[done]
                 _add_paths(total, choice, cost, guide, labels, farther, down, aside)
                 done += 1
-                progress()
+                meter.advance()
     return total.transpose(1, 2).contiguous(), choices
 
 

@@ -104,7 +104,9 @@ def examples_of(
                 "code that the stack alone gives. Add them to the file list or to a stack.json, or "
                 "leave the sample out."
             )
-        whole = SurfaceCode.from_stack(stack, estimate.evidence, estimate.blur_scale, depth_code)
+        whole = SurfaceCode.from_stack(
+            stack, estimate.evidence, estimate.calibration.blur_scale, depth_code
+        )
         code = whole.around(estimate.coordinate, estimate.confidence)
         proposal = proposal_of(
             estimate.evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
@@ -117,7 +119,7 @@ def examples_of(
         truths.append(torch.where(batch.valid[index], true_code, proposal.depth_code[0, 0]))
         codes.append(code)
         stacks.append(stack)
-        scales.append(estimate.blur_scale)
+        scales.append(estimate.calibration.blur_scale)
     truth = Truth(
         image=torch.stack(images),
         has_image=batch.has_all_in_focus,

@@ -46,7 +46,9 @@ def open_model(
         InputError: neither a base model nor a preset, or both; a base model or a checkpoint that
             cannot be had; a `training.tuning` that does not suit it.
     """
-    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE, find_checkpoint, widened_base
+    from focaldiffusion.checkpoints.base import widened_base
+    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE
+    from focaldiffusion.checkpoints.finding import find_checkpoint
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
     if (model.base_model_id is None) == (model.preset is None):

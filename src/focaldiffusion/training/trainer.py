@@ -19,8 +19,8 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 from torch import Tensor, nn
 
-from focaldiffusion.checkpoints.checkpoint import save_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.load import save_resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.sources import has_split

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from statistics import mean
 
@@ -22,11 +21,10 @@ from focaldiffusion.evaluation.metrics import depth_metrics
 from focaldiffusion.io.canvas import Box, Canvas, eight_bit
 from focaldiffusion.io.depth_colours import ColourScale
 from focaldiffusion.io.pictures import depth_colours
+from focaldiffusion.models.sampling import Sampling
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.psf import PSF
-from focaldiffusion.reconstruction import recover
-from focaldiffusion.result import Reconstruction
-from focaldiffusion.stack import MemoryFrames
+from focaldiffusion.recovery import recover
+from focaldiffusion.result import Result
 
 METRIC = "abs_rel"
 """The metric that the best checkpoint has the lowest of."""
@@ -88,15 +86,16 @@ class Validation:
         )
         return (batch.sample(0) for batch in found)
 
-    def _recovered(
-        self, sample: StackSample, pipeline: FocalDiffusionPipeline | None
-    ) -> Reconstruction:
-        """As `focaldiffusion infer` recovers it, from the physical estimate that is made."""
-        stack = replace(sample.stack, frames=MemoryFrames(sample.stack))
+    def _recovered(self, sample: StackSample, pipeline: FocalDiffusionPipeline | None) -> Result:
+        """The result of `focaldiffusion infer`, from the physical estimate that is made."""
+        working = sample.stack.at_working_size()
+        # An estimate that was made at another size is made again.
+        physical = sample.estimate if working.size == sample.stack.size else None
         refine = None
         if pipeline is not None:
-            refine = partial(pipeline.refine, steps=self._config.validation.num_inference_steps)
-        found, _ = recover(stack, stack.camera, PSF(), refine=refine, physical=sample.estimate)
+            sampling = Sampling(steps=self._config.validation.num_inference_steps)
+            refine = partial(pipeline.refine, sampling=sampling)
+        found = recover(working, check_lens=False, refine=refine, physical=physical)
         if found.depth_m is None:
             raise InputError(
                 f"{sample.source}: has no focus distances, so its depth is not in metres and "
@@ -105,10 +104,10 @@ class Validation:
         return found
 
 
-def _score(sample: StackSample, found: Reconstruction) -> dict[str, float]:
+def _score(sample: StackSample, found: Result) -> dict[str, float]:
     """The metrics of one sample, by their names in the evaluation."""
     assert found.depth_m is not None
-    depth = depth_metrics(found.depth_m, sample.depth_m.cpu(), sample.valid.cpu())
+    depth = depth_metrics(torch.from_numpy(found.depth_m), sample.depth_m.cpu(), sample.valid.cpu())
     score = {name: depth[name] for name in _DEPTH_METRICS}
     if sample.all_in_focus is not None:
         image = torch.from_numpy(found.all_in_focus).permute(2, 0, 1)
@@ -121,9 +120,7 @@ def _means(scores: list[dict[str, float]]) -> dict[str, float]:
     return {name: mean(score[name] for score in scores if name in score) for name in names}
 
 
-def _picture(
-    sample: StackSample, physics: Reconstruction, learned: Reconstruction
-) -> NDArray[np.uint8]:
+def _picture(sample: StackSample, physics: Result, learned: Result) -> NDArray[np.uint8]:
     """Image, true depth, that of physics and that of the model, side by side on one scale."""
     assert physics.depth_m is not None
     assert learned.depth_m is not None
@@ -132,7 +129,14 @@ def _picture(
     height, width = sample.stack.size
     panels = [
         eight_bit(learned.all_in_focus),
-        *(depth_colours(depth, scale) for depth in (true_m, physics.depth_m, learned.depth_m)),
+        *(
+            depth_colours(depth, scale)
+            for depth in (
+                true_m,
+                torch.from_numpy(physics.depth_m),
+                torch.from_numpy(learned.depth_m),
+            )
+        ),
     ]
     canvas = Canvas(len(panels) * (width + _GAP) - _GAP, height)
     for place, panel in enumerate(panels):

@@ -12,7 +12,7 @@ from focaldiffusion.config.data import CameraDefaults, DepthRange, DepthScale
 from focaldiffusion.config.section import Section
 from focaldiffusion.data.fields import first_problem
 from focaldiffusion.data.rasters import Turn
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.stack import check_focus
 
 
@@ -231,7 +231,7 @@ def our_name(name: str, place: str) -> str:
     if name in REFUSED:
         raise InputError(f"{place}: {name} is refused: {REFUSED[name]}.")
     if name not in FIELDS and name not in ORIGINALS:
-        raise InputError(f"{place}: field {name!r} {is_unknown(name, FIELDS)}")
+        raise InputError(f"{place}: field {name!r} {unknown_name(name, FIELDS)}")
     return ORIGINALS.get(name, name)
 
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from focaldiffusion.config.data import SPLITS, CameraDefaults, Source
+from focaldiffusion.config.data import SPLITS, Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.procedural.photographs import Photographs
 from focaldiffusion.data.procedural.scenes import make_scene
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 SCENES = 1_000_000
@@ -60,11 +61,12 @@ class Procedural:
             working_range_m=source.focal_range,
             draw_photograph=self._photographs,
         )
-        given = CameraDefaults(focal_length_px=scene.camera.focal_length_px)
         defaults = options.camera_defaults
-        if defaults.f_number is None and defaults.aperture_diameter_m is None:
-            aperture = {"aperture_diameter_m": scene.camera.aperture_diameter_m}
-            given = given.model_copy(update=aperture)
+        own_aperture = defaults.f_number is None and defaults.aperture_diameter_m is None
+        given = LensFacts(
+            focal_length_px=scene.camera.focal_length_px,
+            aperture_diameter_m=scene.camera.aperture_diameter_m if own_aperture else None,
+        )
         name = f"procedural {self.name(index)}"
         camera = sample_camera(scene.size, given, defaults, source=name)
         within = DepthFormat(bounds_m=options.depth_bounds)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults
-from focaldiffusion.data.cameras import completed, sample_camera
+from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.rasters import DepthFormat, Turn, as_light, check_size, read_light
 from focaldiffusion.io.stacks import OpenedStack
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
@@ -42,7 +43,7 @@ class SampleFiles:
 
     def scene(
         self,
-        given: CameraDefaults,
+        given: LensFacts,
         defaults: CameraDefaults,
         *,
         principal_point_px: tuple[float, float] | None = None,
@@ -67,13 +68,11 @@ class SampleFiles:
         depth_m = self._depth_m(camera, size, self.image)
         return Scene(image, depth_m, ~depth_m.isnan(), camera, self.source)
 
-    def stack(
-        self, opened: OpenedStack, given: CameraDefaults, defaults: CameraDefaults
-    ) -> StackSample:
+    def stack(self, opened: OpenedStack, given: LensFacts, defaults: CameraDefaults) -> StackSample:
         """Read the frames, their depth and the image, if there is one.
 
-        The camera is the given one, over that of stack.json or EXIF, over the defaults; None where
-        none of them says anything, or the files not enough.
+        The camera is the given one, over that of stack.json or EXIF, over the defaults. Where only
+        the files know it, it may lack the aperture, or be None.
 
         Raises:
             InputError: files that cannot be read or do not fit each other, or a camera that is
@@ -105,14 +104,12 @@ class SampleFiles:
         self,
         opened: OpenedStack,
         size: tuple[int, int],
-        given: CameraDefaults,
+        given: LensFacts,
         defaults: CameraDefaults,
     ) -> Camera | None:
-        configured = completed(given, defaults).model_dump(exclude_none=True)
-        if not configured and opened.lens.missing():
-            return None
-        recorded = CameraDefaults(**asdict(opened.lens))
-        return sample_camera(size, completed(given, recorded), defaults, source=self.source)
+        if not given.over(defaults.facts()).values():
+            return opened.lens.camera(size)
+        return sample_camera(size, given.over(opened.lens), defaults, source=self.source)
 
     def _depth_m(self, camera: Camera | None, size: tuple[int, int], other: Path) -> Tensor:
         """(H, W) planar, NaN where unknown, after a check against the size of another file."""

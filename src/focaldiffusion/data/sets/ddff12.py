@@ -39,13 +39,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.published_stacks import check_published_stacks
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
@@ -130,7 +131,7 @@ class DDFF12:
         valid = ~depth_m.isnan()
         camera = sample_camera(
             (depth_m.shape[0], depth_m.shape[1]),
-            CameraDefaults(
+            LensFacts(
                 focal_length_px=_FOCAL_LENGTH_PX,
                 aperture_diameter_m=None if simulated else _APERTURE_DIAMETER_M,
             ),

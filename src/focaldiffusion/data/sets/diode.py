@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
@@ -28,6 +28,7 @@ from focaldiffusion.data.sets.files import complete_samples, first_missing
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import read_values
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 _GET = (
@@ -85,7 +86,7 @@ class DIODE:
             )
         camera = sample_camera(
             _SIZE,
-            CameraDefaults(focal_length_px=_FOCAL_LENGTH_PX),
+            LensFacts(focal_length_px=_FOCAL_LENGTH_PX),
             self._options.camera_defaults,
             source=str(image_path),
         )

@@ -17,7 +17,6 @@ from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.assembly import SampleFiles
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import natural_key
-from focaldiffusion.io.known import Known
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 
 
@@ -104,12 +103,12 @@ class FileList:
         item, defaults = self._items[index], self._defaults
         if item.frames is None:
             return replace(
-                item.files.scene(item.entry.camera, defaults),
+                item.files.scene(item.entry.camera.facts(), defaults),
                 focus_distances_m=item.focus_distances_m,
                 focal_range_m=item.entry.focal_range if item.focus_distances_m is None else None,
             )
         opened = _opened(item.entry, item.frames, item.files.source)
-        return item.files.stack(opened, item.entry.camera, defaults)
+        return item.files.stack(opened, item.entry.camera.facts(), defaults)
 
     def name(self, index: int) -> str:
         """The name that the list gives, or the listed path of the image or the frames."""
@@ -216,7 +215,7 @@ def _opened(entry: Entry, frames: Path, source: str) -> OpenedStack:
         if not chosen:
             raise InputError(f"{source}: no file in {frames} matches {entry.image_glob}.")
     try:
-        opened = open_stack(chosen, Known(focus_distances_m=entry.focus_distances_m))
+        opened = open_stack(chosen, focus_distances_m=entry.focus_distances_m)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     if entry.num_images not in (None, len(opened)):

@@ -25,13 +25,14 @@ from collections import defaultdict
 
 import torch
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.files import complete_samples
 from focaldiffusion.data.sets.published_stacks import check_published_stacks, frames_on_grid
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FocalStack
 
@@ -109,9 +110,9 @@ class FoD500:
         """The published lens on the sensor of the configuration; None where that says nothing."""
         defaults = self._options.camera_defaults
         if defaults.focal_length_px is not None:
-            lens = CameraDefaults(aperture_diameter_m=_FOCAL_LENGTH_M / _F_NUMBER)
+            lens = LensFacts(aperture_diameter_m=_FOCAL_LENGTH_M / _F_NUMBER)
         elif defaults.sensor_width_m is not None or defaults.pixel_pitch_m is not None:
-            lens = CameraDefaults(focal_length_m=_FOCAL_LENGTH_M, f_number=_F_NUMBER)
+            lens = LensFacts(focal_length_m=_FOCAL_LENGTH_M, f_number=_F_NUMBER)
         else:
             return None
         return sample_camera(size, lens, defaults, source=source)

@@ -18,13 +18,14 @@ import math
 import re
 from pathlib import Path
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.files import complete_samples, first_missing
 from focaldiffusion.data.sets.numbers import read_numbers
 from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 _GET = (
@@ -77,7 +78,7 @@ class HAMMER:
         matrix = read_numbers(matrix_path, (3, 3))
         camera = sample_camera(
             size,
-            CameraDefaults(focal_length_px=math.sqrt(matrix[0, 0] * matrix[1, 1])),
+            LensFacts(focal_length_px=math.sqrt(matrix[0, 0] * matrix[1, 1])),
             self._options.camera_defaults,
             source=str(image_path),
             principal_point_px=(matrix[0, 2] + 0.5, matrix[1, 2] + 0.5),

@@ -20,13 +20,14 @@ from __future__ import annotations
 import configparser
 from pathlib import Path
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.files import complete_samples, first_missing
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 _GET = (
@@ -98,7 +99,7 @@ class HCI:
         return folder / _CENTRE_VIEW, folder / "gt_depth_lowres.pfm", folder / "parameters.cfg"
 
 
-def _lens(path: Path) -> CameraDefaults:
+def _lens(path: Path) -> LensFacts:
     """Focal length and sensor of a parameters.cfg.
 
     Raises:
@@ -117,4 +118,4 @@ def _lens(path: Path) -> CameraDefaults:
             f"{path}: a grid of {columns} x {rows} views; expected {_GRID} x {_GRID}, whose centre "
             f"is {_CENTRE_VIEW}."
         )
-    return CameraDefaults(focal_length_m=focal_length_mm / 1000, sensor_width_m=sensor_mm / 1000)
+    return LensFacts(focal_length_m=focal_length_mm / 1000, sensor_width_m=sensor_mm / 1000)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.config.data import CameraDefaults, RootKind, Source
+from focaldiffusion.config.data import RootKind, Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size
 from focaldiffusion.data.roots import Roots
@@ -26,6 +26,7 @@ from focaldiffusion.data.sets.image_plane import ImagePlane
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import read_image
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 SPLIT_CSV = "metadata_images_split_scene_v1.csv"
@@ -125,7 +126,7 @@ class HyperSim:
         source = f"HyperSim {self.name(index)}"
         camera = sample_camera(
             size,
-            CameraDefaults(focal_length_px=focal_length_px),
+            LensFacts(focal_length_px=focal_length_px),
             self._options.camera_defaults,
             source=source,
             principal_point_px=principal_point_px,

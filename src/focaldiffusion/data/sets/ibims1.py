@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
@@ -32,6 +32,7 @@ from focaldiffusion.data.sets.numbers import read_numbers
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import read_values
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 _GET = (
@@ -98,7 +99,7 @@ class IBims1:
         fx, fy, cx, cy = read_numbers(files.calib, (4,))
         camera = sample_camera(
             size,
-            CameraDefaults(focal_length_px=math.sqrt(fx * fy)),
+            LensFacts(focal_length_px=math.sqrt(fx * fy)),
             self._options.camera_defaults,
             source=str(files.image),
             principal_point_px=(cx + 0.5, cy + 0.5),

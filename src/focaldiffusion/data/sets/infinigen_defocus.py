@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
@@ -42,6 +42,7 @@ from focaldiffusion.data.sets.published_stacks import (
     light_on_grid,
 )
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 
@@ -102,7 +103,7 @@ class InfinigenDefocus:
         simulated = bool(self._options.generate_focal_stack)
         camera = sample_camera(
             size,
-            CameraDefaults(
+            LensFacts(
                 focal_length_px=float(matrix[0, 0]),
                 focal_length_m=float(matrix[0, 0]) * _SENSOR_HEIGHT_M / size[0],
                 f_number=None if simulated else self._f_number,

@@ -28,13 +28,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.files import complete_samples, first_missing
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.scene import Scene
 
@@ -126,7 +127,7 @@ class NYUv2:
             )
         camera = sample_camera(
             _SIZE,
-            CameraDefaults(focal_length_px=_FOCAL_LENGTH_PX),
+            LensFacts(focal_length_px=_FOCAL_LENGTH_PX),
             self._options.camera_defaults,
             source=source,
             principal_point_px=_PRINCIPAL_POINT_PX,

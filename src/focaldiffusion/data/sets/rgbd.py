@@ -14,14 +14,15 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.config.section import Section
 from focaldiffusion.data.fields import first_problem
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.sets.assembly import SampleFiles
 from focaldiffusion.data.sets.files import complete_samples
 from focaldiffusion.data.sets.folders import DEPTH_SUFFIXES, only_file, scene_folders
-from focaldiffusion.errors import InputError, is_unknown
+from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -121,7 +122,7 @@ class RGBD:
         path, files = self._scenes[self._names[index]]
         intrinsics = read_intrinsics(path)
         scene = files.scene(
-            CameraDefaults(focal_length_px=math.sqrt(intrinsics.fx * intrinsics.fy)),
+            LensFacts(focal_length_px=math.sqrt(intrinsics.fx * intrinsics.fy)),
             self._defaults,
             # Ours are halves: the centre of the first pixel is (0.5, 0.5).
             principal_point_px=(intrinsics.cx + 0.5, intrinsics.cy + 0.5),
@@ -157,7 +158,9 @@ def read_intrinsics(path: Path) -> Intrinsics:
         raise InputError(f"{path}: holds a {type(content).__name__}; expected an object in braces.")
     for name in content:
         if name not in Intrinsics.model_fields:
-            raise InputError(f"{path}: field {name!r} {is_unknown(name, Intrinsics.model_fields)}")
+            raise InputError(
+                f"{path}: field {name!r} {unknown_name(name, Intrinsics.model_fields)}"
+            )
     try:
         intrinsics = Intrinsics.model_validate(content)
     except ValidationError as error:

@@ -10,10 +10,9 @@ or, where no image is known that is sharp everywhere,
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.sets.assembly import SampleFiles
@@ -21,6 +20,7 @@ from focaldiffusion.data.sets.files import complete_samples
 from focaldiffusion.data.sets.folders import DEPTH_SUFFIXES, only_file, scene_folders
 from focaldiffusion.io.simulated import STACK, TRUTH, TRUTH_IMAGE
 from focaldiffusion.io.stacks import open_stack
+from focaldiffusion.lens import LensFacts
 
 _ARRANGEMENT = (
     "Expected SCENE/stack with the frames and SCENE/truth with depth.npz, as `focaldiffusion "
@@ -81,9 +81,8 @@ class Stacks:
         frames, files = self._scenes[self._names[index]]
         opened = open_stack(frames)
         if not self._generate:
-            return files.stack(opened, CameraDefaults(), self._defaults)
-        recorded = CameraDefaults(**asdict(opened.lens))
-        return files.scene(recorded, self._defaults)
+            return files.stack(opened, LensFacts(), self._defaults)
+        return files.scene(opened.lens, self._defaults)
 
     def name(self, index: int) -> str:
         """The name of the folder."""

@@ -7,7 +7,7 @@ or, as in a folder of `stacks`, ROOT/SCENE/stack/; what lies beside is not read.
 
 from __future__ import annotations
 
-from focaldiffusion.config.data import CameraDefaults, Source
+from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.sets.assembly import SampleFiles
@@ -15,6 +15,7 @@ from focaldiffusion.data.sets.folders import scene_folders
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.simulated import STACK
 from focaldiffusion.io.stacks import open_stack
+from focaldiffusion.lens import LensFacts
 
 
 class Unlabelled:
@@ -62,7 +63,7 @@ class Unlabelled:
         """
         frames = self._frames[index]
         files = SampleFiles(str(frames), None, DepthFormat())
-        return files.stack(open_stack(frames), CameraDefaults(), self._defaults)
+        return files.stack(open_stack(frames), LensFacts(), self._defaults)
 
     def name(self, index: int) -> str:
         """The name of the folder."""

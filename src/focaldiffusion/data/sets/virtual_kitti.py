@@ -15,12 +15,13 @@ from pathlib import Path
 
 import torch
 
-from focaldiffusion.config.data import CameraDefaults, RootKind, Source, Split
+from focaldiffusion.config.data import RootKind, Source, Split
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 SCENES: dict[Split, tuple[str, ...]] = {
@@ -137,7 +138,7 @@ class VirtualKITTI:
         focal_length_px, x, y = _intrinsics(drive, frame)
         camera = sample_camera(
             _SIZE,
-            CameraDefaults(focal_length_px=focal_length_px),
+            LensFacts(focal_length_px=focal_length_px),
             self._options.camera_defaults,
             source=source,
             principal_point_px=(x + 0.5, y + 0.5),

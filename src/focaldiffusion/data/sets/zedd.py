@@ -42,6 +42,7 @@ from focaldiffusion.data.sets.published_stacks import (
     light_on_grid,
 )
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
@@ -205,7 +206,7 @@ def _camera(
 ) -> Camera:
     """The lens at an aperture; at that of the defaults where `stop` is None."""
     matrix = _read_matrix(matrix_path)
-    known = CameraDefaults(
+    known = LensFacts(
         # Pixels are square to 0.2 %.
         focal_length_px=float(np.sqrt(matrix[0, 0] * matrix[1, 1])),
         focal_length_m=_FOCAL_LENGTH_M,

@@ -1,0 +1,111 @@
+"""Saving checkpoints: complete, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import JsonValue
+
+from focaldiffusion import __version__
+from focaldiffusion.checkpoints.adapter import save_adapter
+from focaldiffusion.checkpoints.checkpoint import (
+    DESCRIPTION,
+    OF_THE_PIPELINE,
+    PARTS,
+    PROMPT,
+    Description,
+)
+from focaldiffusion.config.load import resolved
+from focaldiffusion.config.run import Config
+from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.models.presets import PRESETS
+
+if TYPE_CHECKING:
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+
+
+def save_checkpoint(
+    pipeline: FocalDiffusionPipeline,
+    directory: Path,
+    config: Config,
+    provenance: Mapping[str, JsonValue],
+    *,
+    adapter_only: bool,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model to a folder: complete, or not at all.
+
+    Args:
+        pipeline: the model. Its denoiser has one LoRA adapter if `adapter_only`, else none.
+        directory: to make, or to replace a checkpoint in.
+        config: that made it.
+        provenance: how it was trained.
+        adapter_only: write what differs from `config.model.base_model_id`, not all weights.
+        dtype: of the stored weights; None stores them as they are.
+
+    Raises:
+        InputError: the folder cannot be written.
+        ValueError: the configuration or the adapter is not of this model.
+    """
+    for key in OF_THE_PIPELINE:
+        if getattr(config.model, key) != pipeline.config[key]:
+            raise ValueError(f"model.{key} of the configuration is not the pipeline's")
+    if adapter_only != bool(getattr(pipeline.denoiser, "peft_config", None)):
+        raise ValueError("a denoiser with an adapter, and no other, is saved with adapter_only")
+    description = Description(
+        focaldiffusion=__version__,
+        weights="adapter" if adapter_only else "full",
+        preset=_preset_of(pipeline),
+        config=config,
+        provenance=dict(provenance),
+    )
+    content = {**description.model_dump(mode="json"), "config": resolved(config)}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with file_errors_named(directory), staging(directory, (*PARTS, DESCRIPTION)) as partial:
+        if adapter_only:
+            save_adapter(pipeline.denoiser, partial)
+            pipeline.prompt.save_pretrained(partial / PROMPT)
+        else:
+            pipeline.save_pretrained(partial)
+        _forget_paths(partial)
+        if dtype is not None:
+            _cast(partial, dtype)
+        (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def _preset_of(pipeline: FocalDiffusionPipeline) -> str | None:
+    """The name of the preset that a model has the network and the codec of."""
+    config = pipeline.denoiser.config
+    for name, preset in PRESETS.items():
+        # As JSON, tuples and lists are the same.
+        same = all(
+            json.dumps(config.get(key)) == json.dumps(value)
+            for key, value in preset.network.items()
+        )
+        if same and pipeline.config["patch_factor"] == preset.patch_factor:
+            return name
+    return None
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take out of all files where on this machine their part was loaded from."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _cast(folder: Path, dtype: torch.dtype) -> None:
+    """Store the weights of all files below a folder in another format of floating numbers."""
+    from safetensors.torch import load_file, save_file
+
+    for path in folder.rglob("*.safetensors"):
+        weights = {
+            name: weight.to(dtype) if weight.is_floating_point() else weight
+            for name, weight in load_file(path).items()
+        }
+        save_file(weights, path, metadata={"format": "pt"})

@@ -1,0 +1,99 @@
+"""Filters that evidence, calibration and completion share: means, minima, luma and noise."""
+
+from __future__ import annotations
+
+import cv2
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.optics import linear_to_srgb
+
+LUMA_WEIGHTS = (0.3, 0.5, 0.2)
+"""Near the noise-optimal mix of three equally noisy channels, with green's sharper optics ahead."""
+
+_MIN_NOISE_STD = 0.6 / 255  # rounding to 8 bits, and the JPEG coder, leave at least this in luma
+
+
+def box_mean(planes: Tensor, half_width: int) -> Tensor:
+    """Mean of (..., H, W) over a square window of 2 h + 1 pixels; borders replicate."""
+    if half_width == 0:
+        return planes
+    flat = planes.reshape(-1, *planes.shape[-2:])
+    side = 2 * half_width + 1
+    if planes.device.type == "cpu" and not planes.requires_grad:
+        # Running sums: ten times faster than pooling, which adds up every window anew.
+        means = torch.empty_like(flat)
+        for plane, mean in zip(flat.numpy(), means.numpy(), strict=True):
+            cv2.blur(plane, (side, side), dst=mean, borderType=cv2.BORDER_REPLICATE)
+        return means.reshape(planes.shape)
+    padded = functional.pad(flat[None], (half_width,) * 4, mode="replicate")
+    return functional.avg_pool2d(padded, side, stride=1).reshape(planes.shape)
+
+
+def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
+    """Hypothesis (H, W) with the lowest cost (K, H, W), to sub-step precision.
+
+    A parabola through the minimum and its neighbours, in steps of the index; at either end the
+    minimum itself.
+    """
+    count = len(hypotheses)
+    index = cost.argmin(0)
+    if count < 3:
+        return hypotheses[index]
+    middle = index.clamp(1, count - 2)
+    before, here, after = (cost.gather(0, (middle + step)[None])[0] for step in (-1, 0, 1))
+    offset = 0.5 * (before - after) / (before - 2 * here + after).clamp_min(1e-9)
+    offset = torch.where(index == middle, offset.clamp(-0.5, 0.5), (index - middle).to(cost))
+    neighbour = (middle + offset.sign().long()).clamp(0, count - 1)
+    return torch.lerp(hypotheses[middle], hypotheses[neighbour], offset.abs())
+
+
+def bracket(values: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Neighbours of values among points: for linear interpolation.
+
+    Args:
+        values: any shape.
+        points: (N,) ascending, N >= 2.
+
+    Returns:
+        Index of the point before, index of the point after, and the weight of the latter in
+        [0, 1], each of the shape of `values`. Values outside the points take the outermost.
+    """
+    after = torch.searchsorted(points, values.contiguous()).clamp(1, len(points) - 1)
+    before = after - 1
+    share = (values - points[before]) / (points[after] - points[before])
+    return before, after, share.clamp(0, 1)
+
+
+def interpolated(values: Tensor, points: Tensor, targets: Tensor) -> Tensor:
+    """Map values, any shape, through the piecewise linear function points -> targets, both (N,).
+
+    Points and targets ascend; values outside the points get the target of the nearest.
+    """
+    before, after, share = bracket(values, points)
+    return torch.lerp(targets[before], targets[after], share)
+
+
+def srgb_luma(images: Tensor) -> Tensor:
+    """(N, H, W) luma of the sRGB encoding of linear (N, 3, H, W)."""
+    weights = images.new_tensor(LUMA_WEIGHTS)
+    # One by one: the encoding takes several copies of what it is given.
+    encoded = (linear_to_srgb(image.clamp(0, 1)) for image in images)
+    return torch.stack([torch.einsum("c,chw->hw", weights, image) for image in encoded])
+
+
+def noise_std(images: Tensor) -> float:
+    """Standard deviation of the noise in a stack's sRGB luma, at least that of an 8-bit file.
+
+    Immerkær, Fast Noise Variance Estimation (1996): the median absolute response to a mask that
+    no linear ramp excites. The smallest value of all frames counts, because sharp texture adds
+    to it.
+
+    Args:
+        images: (N, 3, H, W) linear RGB.
+    """
+    mask = images.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+    response = functional.conv2d(srgb_luma(images)[:, None], mask[None, None])
+    measured = response.detach().abs().flatten(1).median(dim=1).values.min() / 0.6745
+    return max(float(measured), _MIN_NOISE_STD)

@@ -1,0 +1,82 @@
+"""The posterior over hypotheses: doubt about each one, weighed by the texture that shows it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.evidence import Evidence
+from focaldiffusion.filters import box_mean, noise_std, srgb_luma
+from focaldiffusion.fusion.weights import blend_sharpest
+from focaldiffusion.stack import FocalStack
+
+POSTERIOR_STRENGTH = 36.0
+"""Log-odds that a pixel whose texture is all its own can hold against a hypothesis. Bounded, so
+that model error (occlusion, an imperfect PSF) never counts as certainty. Among equally textured
+neighbours a pixel's share is 0.4."""
+
+SHARPEST_AGGREGATION_PX = 3
+"""Half window over which the sharpest frame is chosen; fusion refines the choice by itself."""
+
+_TEXTURE_TO_NOISE = 1.5  # gradient, in noise deviations, at which texture begins to count
+
+
+def evidence_from_doubt(
+    stack: FocalStack,
+    hypotheses: Tensor,
+    doubt: Tensor,
+    sharpest: Tensor,
+    never_sharp: Tensor,
+    *,
+    reach_px: float,
+    leak: float,
+) -> Evidence:
+    """Evidence of a stack from the doubt against each hypothesis.
+
+    Args:
+        stack: the frames.
+        hypotheses: (K,) on the axis of the stack.
+        doubt: (K, H, W) in [0, 1].
+        sharpest: (H, W) see `Evidence`.
+        never_sharp: (H, W) see `Evidence`.
+        reach_px: see `own_texture_share`.
+        leak: see `own_texture_share`.
+    """
+    all_in_focus = blend_sharpest(stack, sharpest)
+    own_texture = own_texture_share(all_in_focus, reach_px, leak, noise_std(stack.images))
+    posterior = torch.softmax(doubt * (-POSTERIOR_STRENGTH * own_texture), dim=0)
+    return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
+
+
+def own_texture_share(
+    all_in_focus: Tensor, reach_px: float, leak: float, noise_std_srgb: float
+) -> Tensor:
+    """Share (H, W) in [0, 1] of a pixel's gradient that is its own texture, and tells its depth.
+
+    Beside a silhouette the foreground's blur covers the background, and the frames are explained
+    well by the foreground's depth. So a gradient counts against noise, and against the strongest
+    gradient within reach of the blur: t / (t + (1.5 noise)² + (leak · max |∇|)²), where t is the
+    excess of |∇|² over noise.
+
+    Args:
+        all_in_focus: (3, H, W) linear RGB.
+        reach_px: how far blur carries.
+        leak: weight of the strongest gradient within reach.
+        noise_std_srgb: see `noise_std`.
+    """
+    smooth = box_mean(srgb_luma(all_in_focus[None]), 1)
+    padded = functional.pad(smooth[None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    gradient_x = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
+    gradient_y = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
+    squared = gradient_x**2 + gradient_y**2
+    reach = min(max(round(reach_px), 3), 32, min(squared.shape) // 2 - 1)
+    strongest = squared[None, None]
+    for window in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
+        padding = (window[0] // 2, window[1] // 2)
+        strongest = functional.max_pool2d(strongest, window, stride=1, padding=padding)
+    noise = noise_std_srgb**2
+    # Noise alone gives a squared gradient of about a tenth of its variance, and hardly ever half
+    # of it: that much does not count as texture.
+    texture = (squared - 0.5 * noise).clamp_min(0)
+    return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak**2 * strongest[0, 0])

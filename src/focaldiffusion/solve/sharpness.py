@@ -1,0 +1,57 @@
+"""Evidence from sharpness alone, for a stack whose blur is not known and cannot be found."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.evidence import Evidence
+from focaldiffusion.filters import box_mean, noise_std, refine_minimum, srgb_luma
+from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
+from focaldiffusion.stack import FocalStack
+
+# Weight of the strongest gradient nearby. Larger than in the sweep: beside an edge, sharpness is
+# highest where its halo ends, in the most blurred frame, and no model of the blur corrects that.
+_HALO_LEAK = 2.4
+
+
+def sweep_sharpness(stack: FocalStack) -> Evidence:
+    """Evidence on the axis of the stack, from the sharpness of each frame.
+
+    The sharpness of a frame is the local energy of its Laplacian; a hypothesis between two
+    frames takes their interpolation. A flat wall is equally sharp in all frames, up to noise,
+    and its posterior stays flat.
+    """
+    focus, member = stack.focus_coordinates.unique(return_inverse=True)
+    frame_energy = _sharpness(srgb_luma(stack.images))
+    # Rounded EXIF distances give several frames one focus: the sharpest of them speaks.
+    energy = torch.stack([frame_energy[member == k].amax(0) for k in range(len(focus))])
+    steps = 4 if len(focus) <= 24 else 2
+    position = torch.linspace(0, len(focus) - 1, steps * (len(focus) - 1) + 1).to(energy)
+    left = position.long().clamp_max(len(focus) - 2)
+    share = position - left
+    hypotheses = torch.lerp(focus[left], focus[left + 1], share)
+    noise = noise_std(stack.images) ** 2
+    doubt_of_frame = 1 - (energy + noise) / (energy.amax(0) + noise)
+    doubt = torch.lerp(doubt_of_frame[left], doubt_of_frame[left + 1], share[:, None, None])
+    with torch.no_grad():
+        sharpest = refine_minimum(box_mean(doubt, SHARPEST_AGGREGATION_PX), hypotheses)
+    never_sharp = torch.zeros_like(sharpest, dtype=torch.bool)
+    # How far blur reaches is unknown here; defocus rarely exceeds a fortieth of the image.
+    reach_px = max(stack.size) / 40
+    return evidence_from_doubt(
+        stack, hypotheses, doubt, sharpest, never_sharp, reach_px=reach_px, leak=_HALO_LEAK
+    )
+
+
+def _sharpness(luma: Tensor) -> Tensor:
+    """(N, H, W) local energy of the Laplacian, summed over two scales."""
+    laplacian = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None] / 4
+    energy = torch.zeros_like(luma)
+    for scale in (1, 2):
+        smooth = box_mean(luma, scale - 1) if scale > 1 else luma
+        padded = functional.pad(smooth[:, None], (1, 1, 1, 1), mode="replicate")
+        response = functional.conv2d(padded, laplacian)[:, 0]
+        energy = energy + box_mean(response**2, 2 * scale)
+    return energy
