@@ -1,5 +1,6 @@
 # make demo    install, then reconstruct an example stack (EXAMPLE=folder for another)
 # make figures install, then the figures and the picture of the README that need no other files
+# make docs    install what builds the site of the documentation, then build it: outputs/site
 # make test    install with the development tools, then lint, type check and test
 # make clean   remove what these made, the virtual environment included
 #
@@ -23,6 +24,11 @@ figures: $(VENV)/installed
 	@echo
 	@echo "Tables: outputs/figures/*/report.html. The picture: outputs/figures/picture/overview.png"
 
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict
+	@echo
+	@echo "The site: outputs/site/index.html"
+
 # pytest comes last, so that its summary ends the output.
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check
@@ -35,10 +41,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e .
 	@touch $@
 
+$(VENV)/installed-docs: pyproject.toml constraints.txt
+	@$(ensure_venv)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[docs]'
+	@touch $(VENV)/installed $@
+
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	@$(ensure_venv)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,exr,raw,train]'
-	@touch $(VENV)/installed $@
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs,exr,raw,train]'
+	@touch $(VENV)/installed $(VENV)/installed-docs $@
 
 # A failed venv (Debian ships it as python3-venv) leaves half an environment behind: remove it.
 ensure_venv = test -x $(BIN)/python || { \
@@ -47,7 +58,7 @@ ensure_venv = test -x $(BIN)/python || { \
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; }
 
 clean:
-	rm -rf $(VENV) outputs/demo outputs/figures build focaldiffusion.egg-info src/focaldiffusion.egg-info
+	rm -rf $(VENV) outputs/demo outputs/figures outputs/site build focaldiffusion.egg-info src/focaldiffusion.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: demo figures test clean
+.PHONY: demo figures docs test clean

@@ -1,46 +1,90 @@
-"""The Python blocks of the documentation run, its configurations load, what it links to exists."""
+"""Python blocks of the pages and the notebook run, configurations load, links are alive."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
+from ruamel.yaml import YAML
 
 from focaldiffusion.config.load import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
-    page for folder in (".", "docs", "examples") for page in sorted(ROOT.glob(f"{folder}/*.md"))
+    page
+    for folder in (".", "docs", "examples", "data/filelists")
+    for page in sorted(ROOT.glob(f"{folder}/*.md"))
 ]
 
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```python([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONFIGURATION = re.compile(r"^```yaml\n# configs/(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+GENERATED = re.compile(r"^::: (\S+)$", re.MULTILINE)
+
+NOT_RUN: set[str] = set()
+"""Pages with blocks marked `python no-run REASON`: those that need a GPU or a download."""
 
 
-def blocks() -> list[object]:
-    """Every Python block, by page and line."""
-    found: list[object] = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for block in BLOCK.finditer(text):
-            line = text[: block.start(1)].count("\n")
-            name = f"{page.relative_to(ROOT).as_posix()}:{line + 1}"
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path) -> list[tuple[int, str, str]]:
+    """Line, mark and source of every Python block of a page."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (text[: block.start(2)].count("\n"), block[1].strip(), block[2])
+        for block in BLOCK.finditer(text)
+    ]
+
+
+WITH_BLOCKS = [page for page in PAGES if blocks(page)]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder like the repository's root, for blocks that write."""
+    for name in ("examples", "configs", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
+def test_python_blocks_run_in_order(
+    page: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for line, mark, source in blocks(page):
+        if not mark:
             # Blank lines before it, so that a traceback shows the line of the page.
-            found.append(pytest.param(page, "\n" * line + block[1], id=name))
-    return found
+            exec(compile("\n" * line + source, page, "exec"), namespace)
 
 
-@pytest.mark.parametrize(("page", "source"), blocks())
-def test_python_block_runs(page: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    exec(compile(source, page, "exec"), {"__name__": "__main__"})
+def test_blocks_that_do_not_run_are_few_and_have_a_reason() -> None:
+    marks = {name_of(page): mark for page in PAGES for _, mark, _ in blocks(page) if mark}
+    assert all(re.fullmatch(r"no-run \w.*", mark) for mark in marks.values()), marks
+    assert marks.keys() == NOT_RUN
+
+
+def test_the_notebook_runs(checkout: Path) -> None:
+    notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": checkout}}
+    ).execute()
+    assert (checkout / "outputs" / "tutorial" / "metadata.json").is_file()
 
 
 def configurations() -> list[object]:
-    """Every configuration that a page tells the reader to write, by its name."""
+    """Every configuration that a page asks the reader to write, by its name."""
     return [
         pytest.param(name, content, id=name)
         for page in PAGES
@@ -60,22 +104,73 @@ def test_configuration_loads(
     assert load_config(folder / name).notices == ()
 
 
-def anchor(heading: str) -> str:
-    """The anchor that a heading gets: lower case, spaces to hyphens, no punctuation."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page: headings in lower case with hyphens, and generated names."""
     text = page.read_text(encoding="utf-8")
-    headings = {anchor(title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", one.strip().lower()).replace(" ", "-") for one in titles}
+    return slugs | set(GENERATED.findall(text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     dead = []
-    for target in LINK.findall(text):
-        path, _, fragment = target.partition("#")
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        path, _, fragment = link.partition("#")
         if path.startswith(("http://", "https://")):
             continue
-        if path and not (page.parent / path).exists():
-            dead.append(target)
-        if not path and fragment not in headings:
-            dead.append(target)
+        target = page.parent / path if path else page
+        if not target.exists() or (fragment and fragment not in anchors(target)):
+            dead.append(link)
     assert dead == []
+
+
+def test_documented_names_exist() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in GENERATED.findall(page):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_every_page_is_in_the_navigation_of_the_site(site: ModuleType) -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r": (\S+\.md)$", text, re.MULTILINE))
+    own = {page.name for page in (ROOT / "docs").glob("*.md")}
+    others = {page for page in site.PAGES.values() if page.endswith(".md")}
+    assert listed == own | others
+
+
+@pytest.fixture(scope="module")
+def site() -> ModuleType:
+    """The hooks of the site, which live beside the pages."""
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_formulas_become_drawings(site: ModuleType) -> None:
+    page = site.on_page_content(r'<div class="arithmatex">\[\frac{a}{b} &lt; c\]</div>')
+    assert 'aria-label="\\frac{a}{b} &lt; c"' in page
+    assert page.count("<svg") == 1
+    assert "arithmatex" not in page
+
+
+def test_links_of_the_site_stay_within_it(site: ModuleType) -> None:
+    class Readme:
+        class file:
+            src_uri = "index.md"
+
+    text = "[a](docs/data.md#add-one) [b](examples/README.md) `[c](docs/d.md)`"
+    assert site.on_page_markdown(text, page=Readme) == (
+        "[a](data.md#add-one) [b](examples.md) `[c](docs/d.md)`"
+    )
+
+
+def test_citation_has_what_the_format_needs() -> None:
+    citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
+    assert citation["cff-version"] == "1.2.0"
+    assert citation.keys() >= {"message", "title", "authors", "version", "license"}
+    assert citation["authors"] == [{"name": "The FocalDiffusion developers"}]

@@ -164,6 +164,13 @@ PNG_LEVEL = 3
 """zlib level of all PNG files: half the time of the usual 6 for a few per cent more bytes."""
 
 
+def pillow_image(pixels: NDArray[np.integer[Any]]) -> Image.Image:
+    """The Pillow image of pixels (H, W) or (H, W, 3)."""
+    from PIL import Image
+
+    return Image.fromarray(pixels)
+
+
 def write_png(
     path: Path,
     image: NDArray[np.float32],
