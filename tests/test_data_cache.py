@@ -168,7 +168,7 @@ def test_evidence_comes_back_to_the_quantisation_of_its_posterior(tmp_path):
     found = read_sample(tmp_path / "s").estimate
     for name in ("coordinate", "agreement", "confidence"):
         assert torch.equal(getattr(found, name), getattr(estimate, name))
-    for name in ("grade", "found_scale", "blur_scale", "psf", "residual_rms", "beyond_dpt"):
+    for name in ("calibration", "psf", "residual_rms"):
         assert getattr(found, name) == getattr(estimate, name)
     there, here = found.evidence, estimate.evidence
     assert there.axis == here.axis
@@ -185,9 +185,9 @@ def test_a_found_scale_comes_back(tmp_path):
     sample = photograph(room(), source(), torch.Generator().manual_seed(0))
     unknown = replace(sample, stack=replace(sample.stack, camera=None))
     estimate = estimate_depth(unknown.stack, PSF()).mapped(torch.Tensor.clone)
-    assert estimate.found_scale is not None
+    assert estimate.calibration.is_measured
     write_sample(tmp_path / "s", replace(unknown, estimate=estimate))
-    assert read_sample(tmp_path / "s").estimate.found_scale == estimate.found_scale
+    assert read_sample(tmp_path / "s").estimate.calibration == estimate.calibration
 
 
 def test_what_is_trained_on_is_the_same_with_and_without_a_cache(tmp_path):

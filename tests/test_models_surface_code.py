@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from focaldiffusion.depth import inverse_depth_bounds_dpt
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.surface_code import SurfaceCode
-from focaldiffusion.solve.sweep import sweep_sharpness
+from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.stack import FocalStack
 
 F64 = torch.float64

@@ -14,7 +14,6 @@ from focaldiffusion.data.cache import Cache
 from focaldiffusion.data.loading import open_split
 from focaldiffusion.evaluation.metrics import depth_metrics
 from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.recovery import silent
 from focaldiffusion.training.trainer import train
 
 TINY = PRESETS["tiny"]
@@ -57,7 +56,7 @@ def test_one_scene_is_learnt_and_its_depth_beats_physics(
     sample = dataset[0]
     assert sample.estimate is not None
     model, estimate = load_model(str(outcome.checkpoint)), sample.estimate
-    refined = model.refine(sample.stack, estimate, silent)
+    refined = model.refine(sample.stack, estimate)
     # No network moves what physics is sure of: with the truth itself for its output, this is left.
     code = model.propose(sample.stack, estimate)[1]
     told, true = code.encode(estimate.coordinate), code.encode(1 / sample.depth_m)

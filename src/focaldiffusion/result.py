@@ -15,7 +15,6 @@ from focaldiffusion.align import Alignment
 from focaldiffusion.errors import check_shape
 from focaldiffusion.io.images import ImageMetadata, pillow_image, write_png
 from focaldiffusion.io.panels import depth_picture
-from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.results import (
     DepthFormat,
     check_formats,
@@ -158,10 +157,22 @@ class Result:
             write_metadata(folder, self.provenance, left_out)
         return left_out
 
+    def overview(self) -> NDArray[np.uint8]:
+        """Frames, image, depth and confidence side by side, (height, width, 3) sRGB."""
+        return overview(
+            self.stack,
+            self.all_in_focus,
+            self.depth,
+            self.depth_field,
+            self.confidence,
+            name=self.name,
+            grade=str(self.calibration),
+        )
+
     def show(self) -> None:
-        """Show frames, image, depth and confidence side by side in the system's picture viewer."""
+        """Show the overview in the system's picture viewer."""
         pillow_image(self.overview()).show()
 
-    def _repr_png_(self) -> bytes:
-        """The same picture for notebooks."""
-        return pillow_image(self.overview())._repr_png_()  # type: ignore[no-any-return]
+    def _repr_png_(self) -> bytes | None:
+        """The overview for notebooks."""
+        return pillow_image(self.overview())._repr_png_()

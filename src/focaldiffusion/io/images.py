@@ -166,8 +166,6 @@ PNG_LEVEL = 3
 
 def pillow_image(pixels: NDArray[np.integer[Any]]) -> Image.Image:
     """The Pillow image of pixels (H, W) or (H, W, 3)."""
-    from PIL import Image
-
     return Image.fromarray(pixels)
 
 
