@@ -43,7 +43,11 @@ class TestSidecar:
                 '{"camera": {"focal_lenght_m": 0.05}}',
                 "stack.json: camera key 'focal_lenght_m' is unknown; did you mean focal_length_m?",
             ),
-            ('{"camera": 50}', "stack.json: camera is 50.0; expected an object."),
+            (
+                '{"camera": {"focal_length_px": 1' + 400 * "0" + "}}",
+                "stack.json: camera holds a number that is too large.",
+            ),
+            ('{"camera": 50}', "stack.json: camera is 50; expected an object."),
             (
                 '{"camera": {"focal_length_px": "9"}}',
                 'stack.json: camera focal_length_px is "9"; expected a number.',

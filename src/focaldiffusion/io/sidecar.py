@@ -28,7 +28,11 @@ def _lens(camera: Any) -> LensFacts | None:
             raise ValueError(f"key {name!r} {unknown_name(name, names)}".removesuffix("."))
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise ValueError(f"{name} is {json.dumps(value)}; expected a number")
-    return LensFacts(**camera)
+    try:
+        known = {name: float(value) for name, value in camera.items() if value is not None}
+    except OverflowError:
+        raise ValueError("holds a number that is too large") from None
+    return LensFacts(**known)
 
 
 def _null_is_infinity(values: Any) -> Any:
@@ -75,12 +79,12 @@ def read_sidecar(folder: Path) -> Sidecar | None:
         return None
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=_once, parse_int=float)
+        content = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    # Thousands of brackets, another encoding.
+    # Numbers of thousands of digits, thousands of brackets, another encoding.
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     if not isinstance(content, dict):
