@@ -20,6 +20,7 @@ from focaldiffusion.align.poses import Link, adjust_poses
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
+from focaldiffusion.progress import Meter
 
 SIZE = (300, 400)
 MARGIN = 60
@@ -321,7 +322,8 @@ def test_frames_with_nothing_to_see_are_left_alone(size: tuple[int, int]) -> Non
 
 def test_progress_is_complete(tripod: list[NDArray[np.float32]]) -> None:
     steps: list[tuple[int, int]] = []
-    find_alignment(Frames(tripod[:3]), progress=lambda done, total: steps.append((done, total)))
+    meter = Meter(lambda done, total: steps.append((done, total)))
+    find_alignment(Frames(tripod[:3]), meter=meter)
     assert steps == [(i + 1, 9) for i in range(9)]
 
 

@@ -75,7 +75,7 @@ def test_scenes_without_end_need_a_number(
     config = tmp_path / "scenes.yaml"
     config.write_text("data:\n  dataset_type: procedural\n")
     error = refusal(capsys, tmp_path, main, "data", "cache", config, "--output", tmp_path / "cache")
-    assert "--samples is missing: procedural makes as many as it is asked for." in error
+    assert "--samples is missing: procedural is endless, so a number is needed." in error
 
 
 def test_a_sheet_is_a_png_and_goes_where_output_says(

@@ -17,7 +17,7 @@ UNKNOWN_GREY = 150
 """Grey level, 0 to 255, of pixels without a value."""
 
 _INVERSE_RATIO = 3.0
-_MAX_SAMPLES = 1600
+_MAX_SAMPLES = 1600  # along a side
 _ROUND_STEPS = (1, 2, 5, 3, 1.5, 4, 8, 6, 2.5, 1.2)  # the best first
 
 
@@ -38,7 +38,8 @@ class DepthRange:
     @classmethod
     def of(cls, values: NDArray[np.floating[Any]], field: str) -> DepthRange | None:
         """The range of `values` (H, W), or None if all are NaN or infinite."""
-        known = thinned(values)
+        step = max(1, max(values.shape) // _MAX_SAMPLES)
+        known = values[::step, ::step]
         known = known[np.isfinite(known)]
         if known.size == 0:
             return None
@@ -90,7 +91,7 @@ class ColourScale:
         """
         if depth.field == "depth_relative":
             return cls("Relative depth, first to last frame", depth.low, depth.high, "turbo")
-        unit, per_metre = length_unit(max(abs(depth.low), abs(depth.high)))
+        unit, per_metre = _length_unit(max(abs(depth.low), abs(depth.high)))
         ends = depth.low * per_metre, depth.high * per_metre
         if depth.field == "height_m":
             return cls(f"Height [{unit}]", *ends, "turbo", per_unit=per_metre)
@@ -145,24 +146,13 @@ class ColourScale:
         return sorted(ticks)
 
 
-CONFIDENCE = ColourScale("Confidence", 0.0, 1.0, "gray")
-
-
 def _negated_inverse(numbers: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """-1/x: grows with x, and is its own inverse."""
     with np.errstate(divide="ignore"):  # Matplotlib tries 0
         return -1 / numbers
 
 
-def thinned(
-    values: NDArray[np.floating[Any]], long_side_px: int = _MAX_SAMPLES
-) -> NDArray[np.floating[Any]]:
-    """Every n-th row and column of (H, W), n the largest that leaves at least `long_side_px`."""
-    step = max(1, max(values.shape) // long_side_px)
-    return values[::step, ::step]
-
-
-def length_unit(largest_m: float) -> tuple[str, float]:
+def _length_unit(largest_m: float) -> tuple[str, float]:
     """A unit that suits lengths up to `largest_m`, and its number per metre."""
     if largest_m >= 0.1:
         return "m", 1.0
@@ -179,7 +169,7 @@ def length_labels(lengths_m: Sequence[float]) -> list[str]:
         Such as ["0.24 m", "0.36 m", "1.5 m", "∞"].
     """
     finite = [abs(length) for length in lengths_m if math.isfinite(length)]
-    unit, per_metre = length_unit(max(finite, default=1.0))
+    unit, per_metre = _length_unit(max(finite, default=1.0))
     labels: list[str] = []
     for digits in range(2, 7):
         labels = [

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.io.colour_scales import CONFIDENCE, ColourScale, DepthRange, length_labels
+from focaldiffusion.io.colour_scales import ColourScale, DepthRange, length_labels
 from focaldiffusion.io.panels import Map, Panel, Pixels, Strip, page, shrunk, srgb_pixels
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.stack import FocalStack
 
 _MAX_THUMBNAILS, _MAX_SHEET_FRAMES = 8, 5
 _THUMBNAIL_AREA_PX = 1 << 18
+_CONFIDENCE = ColourScale("Confidence", 0.0, 1.0, "gray")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def overview(
     panels = [
         Panel(f"All in focus, {width} × {height} px", srgb_pixels(all_in_focus)),
         Panel.of_map(scale.title if scale else "Depth: nothing is known", depth, scale),
-        Panel.of_map("Confidence", confidence, CONFIDENCE),
+        Panel.of_map("Confidence", confidence, _CONFIDENCE),
     ]
     results = [[panel] for panel in panels] if width > 3 * height else [panels]
     return page(
