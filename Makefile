@@ -1,7 +1,7 @@
 # make demo    install, then reconstruct an example stack (EXAMPLE=folder for another)
 # make figures install, then the figures and the picture of the README that need no other files
 # make test    install with the development tools, then lint, type check and test
-# make clean   remove what these made, the virtual environment included
+# make clean   remove everything that these made, and the virtual environment
 #
 # Needs make and Python >= 3.10 with venv. PYTHON=python3.12 make demo picks the interpreter.
 
@@ -23,7 +23,7 @@ figures: $(VENV)/installed
 	@echo
 	@echo "Tables: outputs/figures/*/report.html. The picture: outputs/figures/picture/overview.png"
 
-# pytest comes last, so that its summary ends the output.
+# pytest comes last: its summary ends the output.
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -120,7 +120,7 @@ def _dry_run(config: Config, device: str) -> int:
     check_disjoint(checks)
     # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
     Plan.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
-    print("the data are in order; no scene of val or test is in train.\nmodel")
+    print(f"the data are in order; no scene of val or test is in train.\nmodel, on {device}")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")
     return 0
