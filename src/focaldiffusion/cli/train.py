@@ -118,9 +118,9 @@ def _dry_run(config: Config, device: str) -> int:
     if bad:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
     check_disjoint(checks)
-    # As training will: a weight that gives a source nothing, too few stacks for a step.
+    # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
     Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
-    print("the data are in order; no scene of val or test is in train.\nmodel")
+    print(f"the data are in order; no scene of val or test is in train.\nmodel, on {device}")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")
     return 0
