@@ -143,8 +143,7 @@ class Completer:
                 return predicted
 
             if noise is None:
-                image = condition[:, : self.codec.channels]
-                start = torch.cat([image, self.codec.encode_depth(part.depth_code).float()], 1)
+                start = self.estimate(part, condition)
             else:
                 start = tile.of(noise, self.codec.factor)
             state = sample(velocity, start, even_sigmas(steps), self.scheduler)
@@ -154,6 +153,16 @@ class Completer:
 
         planes = blend((padded_height, padded_width), ((tile, planes_of(tile)) for tile in tiles))
         return unpad(planes, (height, width))
+
+    def estimate(self, proposal: Proposal, condition: Tensor) -> Tensor:
+        """Start of the flow at the physical estimate: a state (B, C, h, w), float32.
+
+        Args:
+            proposal: that `condition` was made from.
+            condition: begins with the latents of the image.
+        """
+        image = condition[:, : self.codec.channels]
+        return torch.cat([image, self.codec.encode_depth(proposal.depth_code).float()], dim=1)
 
     def noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
         """Noise of the shape of a state (B, C, h, w), on `device`; generators are on the CPU."""
