@@ -282,7 +282,7 @@ def test_all_weights_read_no_base(tmp_path: Path) -> None:
         (DESCRIPTION, ("weights",), "adapter", "an adapter, but config.model.base_model_id is nu"),
         (DESCRIPTION, ("preset",), "compact", "preset compact, but config.model.preset tiny"),
         ("model_index.json", ("start",), "noise", "model_index.json says start noise, but focaldi"),
-        ("denoiser/config.json", ("_class_name",), "FluxTransformer2DModel", "is of a FluxTransfo"),
+        ("denoiser/config.json", ("_class_name",), "FluxTransformer2DModel", "class FluxTransfor"),
         ("denoiser/config.json", ("in_channels",), 7, "denoiser: "),
     ],
 )

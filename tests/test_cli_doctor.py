@@ -107,7 +107,7 @@ def test_no_network_is_told(
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     problems = [one["problem"] for one in report(capsys)["hub"]["models"]]
-    assert all("there is no network to it" in problem for problem in problems)
+    assert all("cannot reach the Hugging Face hub" in problem for problem in problems)
 
 
 def test_a_hub_that_never_answers_is_not_waited_for(

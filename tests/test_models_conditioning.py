@@ -102,7 +102,7 @@ def posterior_maps(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, dict[
     steps=st.lists(st.floats(0.02, 1.0), min_size=5, max_size=60),
     kind=st.sampled_from(["log", "inverse"]),
 )
-def test_where_defocus_says_nothing_no_spacing_of_hypotheses_shows(steps, kind):
+def test_without_defocus_no_spacing_of_hypotheses_shows(steps, kind):
     spacing = torch.tensor([0.2, *steps], dtype=torch.float64).cumsum(0)
     code = SurfaceCode(kind, float(spacing[-1]), 0.2)
     histogram, features = posterior_maps(evidence_of(spacing, torch.ones(len(spacing))), code)
@@ -131,9 +131,8 @@ def test_histogram_is_that_of_the_density_for_any_number_of_hypotheses(count):
 
 
 def test_a_cell_across_two_bins_is_shared_by_area():
-    # Codes -1, -0.3, 0.4, 1 whose cells end at -0.65, 0.05 and 0.7. The second reaches from bin
-    # 2 (-0.75 to -0.625), of which it covers 0.025, over five whole bins of 0.125 to bin 8 (0 to
-    # 0.125), of which it covers 0.05.
+    # Codes -1, -0.3, 0.4, 1 whose cells end at -0.65, 0.05 and 0.7. The second covers 0.025 of
+    # bin 2 (-0.75 to -0.625), five whole bins of 0.125, and 0.05 of bin 8 (0 to 0.125).
     code = SurfaceCode("linear", near=-1.0, far=1.0)
     hypotheses = torch.tensor([-1.0, -0.3, 0.4, 1.0])
     histogram, features = posterior_maps(
@@ -146,7 +145,7 @@ def test_a_cell_across_two_bins_is_shared_by_area():
 
 
 def test_a_posterior_at_infinity_is_heard():
-    # Of 0, 0.01, 0.3, ... 2 dpt, the first two lie at or beyond the far bound of the code.
+    # The first two hypotheses lie at or beyond the far bound of the code.
     hypotheses = torch.tensor([0.0, 0.01, 0.3, 0.6, 1.0, 1.4, 2.0])
     code = SurfaceCode("log", 2.0, 0.01)
     posterior = torch.tensor([1.0, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6])

@@ -84,7 +84,7 @@ LOCAL = "A local folder works too."
 
 @pytest.mark.parametrize("ask", [resolve_base, check_access])
 @pytest.mark.parametrize(
-    ("token", "model_id", "says"),
+    ("token", "model_id", "sentence"),
     [
         (None, GATED, f"not logged in.*{LOGIN}.*licence at .*/{GATED}"),
         ("expired", GATED, f"not logged in.*no longer valid.*{LOGIN}"),
@@ -100,17 +100,17 @@ def test_a_refusal_of_the_hub_is_explained(
     ask: Callable[[str], object],
     token: str | None,
     model_id: str,
-    says: str,
+    sentence: str,
 ) -> None:
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(InputError, match=f"^{model_id}: .*{says}.*{LOCAL}$") as error:
+    with pytest.raises(InputError, match=f"^{model_id}: .*{sentence}.*{LOCAL}$") as error:
         ask(model_id)
     message_of(error)
 
 
 @pytest.mark.parametrize("ask", [resolve_base, check_access])
-def test_without_network_it_says_so(
+def test_a_lost_network_is_named(
     hub: str, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], object]
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

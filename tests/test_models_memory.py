@@ -162,7 +162,7 @@ def documented(row: MemoryRow) -> str:
 
 
 def test_the_documented_table_is_what_comes_out() -> None:
-    """Of the compact preset, at both sizes; the large ones take long."""
+    """For the compact preset, at both sizes; the large ones take long."""
     page = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
     for row in memory_table(["compact"], (512, 1024)):
         assert documented(row) in page

@@ -69,7 +69,7 @@ def test_gradients(kind):
 
 @each_kind
 def test_beyond_the_bounds_is_exactly_at_them(kind):
-    # What lies there is kept where the network agrees: a code of 0.99999 would bring it nearer.
+    # A surface there is kept where the network agrees: a code of 0.99999 would bring it nearer.
     for far_m in torch.linspace(3, 9, 200).tolist():
         code = SurfaceCode(kind, 1 / 0.51, 1 / far_m)
         assert code.encode(torch.tensor([5.0, 1e-3, 0.0])).tolist() == [-1, 1, 1]
@@ -162,7 +162,7 @@ def test_a_code_around_a_surface_is_of_its_spread(kind):
     for side, bound in ((-1.0, mean - 2.5 * std), (1.0, mean + 2.5 * std)):
         expected = whole.decode(bound.clamp(-1, 1))
         torch.testing.assert_close(code.decode(torch.tensor(side)), expected, rtol=1e-4, atol=0)
-    # What is not trusted has no say, and nothing trusted leaves the range as it was.
+    # Untrusted pixels have no weight, and without trust the range stays.
     outlier = surface.index_fill(0, torch.tensor([0]), 0.05)
     trust = ones.index_fill(0, torch.tensor([0]), 0.0)
     assert whole.around(outlier, trust).near == pytest.approx(code.near, rel=2e-2)

@@ -60,7 +60,7 @@ def moving(base: str, tuning: str) -> set[str]:
     )
 
 
-def test_every_way_of_tuning_moves_what_it_says(base: str) -> None:
+def test_every_tuning_moves_its_own_weights(base: str) -> None:
     widened = {f"{layer}.{kind}" for layer in ALWAYS_TRAINED for kind in ("weight", "bias")}
     assert moving(base, "frozen") == widened
     lora = moving(base, "lora")

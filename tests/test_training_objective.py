@@ -106,7 +106,7 @@ def test_silog_forgives_most_of_a_common_factor() -> None:
 
 def test_gradient_matching_compares_valid_neighbours() -> None:
     total, count = term(only(depth_gradient=1), truth(TRUE, VALID), BLACK, GUESS)
-    # Of the four pairs two have no part in the pixel that is not valid: above, and at the right.
+    # Two of the four pairs do not touch the invalid pixel: above, and at the right.
     assert total == pytest.approx(abs(0.4 - 0.2) + abs(0.0 - 0.4))
     assert count == 2
 
@@ -295,7 +295,7 @@ def test_a_perfect_velocity_has_no_flow_loss_and_decodes_to_the_truth() -> None:
         def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
             return part.start - part.clean
 
-    # Of the patch codec: the random autoencoder of the tiny model does not give back an image.
+    # With the patch codec: the random autoencoder of the tiny model does not give back an image.
     pipeline = FocalDiffusionPipeline.from_preset("compact", "noise")
     completer = Perfect(**vars(pipeline.completer))
     objective = Objective(LossesConfig(**{**ALL, "consistency_weight": 0}))
@@ -348,7 +348,7 @@ def test_patches_are_squares_of_the_whole_turned_alike() -> None:
                 for maps, part in zip(whole, wanted, strict=True)
             )
         ]
-        assert matches, f"patch {index} is no square of its stack"
+        assert matches, f"patch {index} is not a square of its stack"
         found.add(matches[0])
     assert len(found) > 20
     assert {turn for _, _, turn in found} == set(range(8))

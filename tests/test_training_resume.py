@@ -70,9 +70,9 @@ def test_the_middle_of_an_epoch(stacks: Path, whole: Path, tmp_path: Path) -> No
     config = config_of(stacks, tmp_path / "run", **settings(stacks))
     shutil.copytree(checkpoint(whole, 6), checkpoint(tmp_path / "run", 6))
     (tmp_path / "run/log.jsonl").write_text((whole / "log.jsonl").read_text())
-    outcome = train(config, "auto")
-    assert (outcome.step, outcome.steps) == (8, 8)
-    assert outcome.checkpoint == checkpoint(tmp_path / "run", 8)
+    ending = train(config, "auto")
+    assert (ending.step, ending.steps) == (8, 8)
+    assert ending.checkpoint == checkpoint(tmp_path / "run", 8)
     assert_same(whole, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(whole), "no step is logged twice"
 
@@ -115,15 +115,15 @@ def test_sigterm_saves_and_the_run_goes_on(
     with monkeypatch.context() as patch:
         terminate = stopping_at(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         patch.setattr(RunningLoss, "problem_of", terminate)
-        outcome = train(config)
-    assert (outcome.step, outcome.steps) == (step, 8)
-    assert outcome.checkpoint == checkpoint(tmp_path / "run", step)
+        ending = train(config)
+    assert (ending.step, ending.steps) == (step, 8)
+    assert ending.checkpoint == checkpoint(tmp_path / "run", step)
     assert f"stopped at step {step} of 8; go on with --resume auto" in capsys.readouterr().out
     train(config, "auto")
     assert_same(whole, tmp_path / "run")
     # A validation that was due at that step is made up for.
-    told = capsys.readouterr().out
-    assert told.count("validation after step") == (1 if step == 8 else 2)
+    printed = capsys.readouterr().out
+    assert printed.count("validation after step") == (1 if step == 8 else 2)
     best = (tmp_path / "run" / "checkpoints" / "best").resolve().name
     assert best == (whole / "checkpoints" / "best").resolve().name
 
@@ -277,7 +277,7 @@ def test_a_run_is_not_written_over(stacks: Path, whole: Path) -> None:
     before = names(whole / "checkpoints")
     with pytest.raises(InputError, match=r"already holds a run\. Go on with it by --resume auto"):
         train(config)
-    with pytest.raises(InputError, match=r"is of step 4, but .* has step-000008 already"):
+    with pytest.raises(InputError, match=r"is of step 4, but .* already has step-000008"):
         train(config, str(checkpoint(whole, 4)))
     assert names(whole / "checkpoints") == before
 
@@ -304,7 +304,7 @@ def test_what_would_make_it_another_run_is_refused(
     assert (whole / "config.yaml").read_bytes() == before
 
 
-# What is kept
+# Checkpoints that are kept
 
 
 def test_the_newest_and_the_best_are_kept(stacks: Path, tmp_path: Path) -> None:

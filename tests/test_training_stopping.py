@@ -88,7 +88,7 @@ def test_an_exploding_loss_is_noticed_once_there_is_a_mean() -> None:
         MemoryError(),
     ],
 )
-def test_out_of_memory_says_what_helps(error: Exception) -> None:
+def test_out_of_memory_names_remedies(error: Exception) -> None:
     training = TrainingConfig(batch_size=4, gradient_accumulation_steps=2)
     with pytest.raises(InputError) as caught, memory_explained(training):
         raise error

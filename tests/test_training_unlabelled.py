@@ -1,4 +1,4 @@
-"""Adaptation to stacks of which nothing but their frames is known."""
+"""Adaptation to stacks without ground truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run reports, and where."""
+"""Reports of a run, and their places."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from focaldiffusion.align import Alignment
 from focaldiffusion.errors import check_shape
 from focaldiffusion.io.images import ImageMetadata, pillow_image, write_png
 from focaldiffusion.io.panels import depth_picture
+from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.results import (
     DepthFormat,
     check_formats,

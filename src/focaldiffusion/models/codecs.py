@@ -43,22 +43,14 @@ class VAECodec:
         return self.channels
 
     def encode_image(self, rgb: Tensor) -> Tensor:
-        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1].
-
-        Raises:
-            ValueError: H or W is not a multiple of `factor`; see `pad`.
-        """
+        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1]."""
         _check_size(rgb, self.factor)
         z = self.vae.encode(rgb.to(self.vae.dtype)).latent_dist.mode()
         shift, scale = self._shift_and_scale
         return (z - shift) * scale
 
     def encode_depth(self, code: Tensor) -> Tensor:
-        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1].
-
-        Raises:
-            ValueError: H or W is not a multiple of `factor`; see `pad`.
-        """
+        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
         return self.encode_image(code.expand(-1, 3, -1, -1))
 
     def decided_by(self, valid: Tensor) -> Tensor:
@@ -103,19 +95,11 @@ class PatchCodec:
         return self.factor**2
 
     def encode_image(self, rgb: Tensor) -> Tensor:
-        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1].
-
-        Raises:
-            ValueError: H or W is not a multiple of `factor`; see `pad`.
-        """
+        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1]."""
         return self._encode(rgb)
 
     def encode_depth(self, code: Tensor) -> Tensor:
-        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1].
-
-        Raises:
-            ValueError: H or W is not a multiple of `factor`; see `pad`.
-        """
+        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
         return self._encode(code)
 
     def decided_by(self, valid: Tensor) -> Tensor:
@@ -136,7 +120,7 @@ class PatchCodec:
 
 
 LatentCodec = VAECodec | PatchCodec
-"""The codec of a model. Both sides of an image have to divide by its `factor`, see `pad`."""
+"""The codec of a model. Both sides of an image have to divide by its `factor`: `pad` it first."""
 
 
 def encode_state(codec: LatentCodec, rgb: Tensor, depth_code: Tensor) -> Tensor:

@@ -142,8 +142,7 @@ class Completer:
                 return predicted
 
             if noise is None:
-                image = condition[:, : self.codec.channels]
-                start = torch.cat([image, self.codec.encode_depth(part.depth_code).float()], 1)
+                start = self.estimate(part, condition)
             else:
                 start = tile.of(noise, self.codec.factor)
             state = sample(velocity, start, even_sigmas(steps), self.scheduler)
@@ -165,6 +164,16 @@ class Completer:
     def _tiles(self, padded_size: tuple[int, int], tile_px: int | None) -> list[Tile]:
         side_px = (tile_px or self.max_side_px) // self.multiple_px * self.multiple_px
         return list(tiles_of(padded_size, side_px, self.multiple_px))
+
+    def estimate(self, proposal: Proposal, condition: Tensor) -> Tensor:
+        """Start of the flow at the physical estimate: a state (B, C, h, w), float32.
+
+        Args:
+            proposal: that `condition` was made from.
+            condition: begins with the latents of the image.
+        """
+        image = condition[:, : self.codec.channels]
+        return torch.cat([image, self.codec.encode_depth(proposal.depth_code).float()], dim=1)
 
     def noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
         """Noise of the shape of a state (B, C, h, w), on `device`; generators are on the CPU."""

@@ -91,8 +91,7 @@ def prepare(
         if completer.start == "noise":
             start = completer.noise(tuple(clean.shape), generators)
         else:
-            image = condition[:, : codec.channels]
-            start = torch.cat([image, codec.encode_depth(proposal.depth_code).float()], dim=1)
+            start = completer.estimate(proposal, condition)
         has_image = truth.has_image[:, None, None, None].expand(
             -1, codec.channels, *clean.shape[-2:]
         )
