@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 # Two OpenMP threads on a busy two-core machine spin-wait and run ten times slower; this must be
@@ -37,3 +38,17 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"evaluation data not found at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small stack on disk that no test may change."""
+    from plant import write_stack
+
+    return write_stack(tmp_path_factory.mktemp("pristine") / "plant")
+
+
+@pytest.fixture
+def stack(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of `pristine` for one test."""
+    return Path(shutil.copytree(pristine, tmp_path / "plant"))

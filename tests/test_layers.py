@@ -3,56 +3,64 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "process"),
-    ("config", "optics"),
-    ("stack", "window"),
-    ("depth", "evidence", "reconstruction", "scene"),
-    ("align", "io", "physics"),
-    ("models",),
-    ("estimate",),
-    ("data",),
-    ("pipeline",),
-    ("diffusion",),
-    ("checkpoint",),
-    ("evaluation",),
+    ("errors", "process", "progress"),
+    ("devices", "optics", "packages", "psf"),
+    ("filters", "lens", "window"),
+    ("config", "depth", "scene", "stack"),
+    ("evidence", "fusion", "simulation"),
+    ("align", "io", "models", "solve"),
+    ("result",),
+    ("recovery", "virtual_camera"),
+    ("checkpoints", "data"),
+    ("evaluation", "reconstruction"),
     ("training",),
-    ("cli", "web"),
+    ("cli",),
     ("__main__",),
 )
 """The parts of the package, lowest first. A part imports from lower layers and from itself."""
+
+MOST_LINES_OF_A_FILE = 450
+MOST_LINES_OF_A_FUNCTION = 80
 
 LAYER_OF = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 
 HOMES = {
     "accelerate": {"training"},
-    "diffusers": {"checkpoint", "diffusion", "models"},
+    "diffusers": {"checkpoints", "models"},
     "h5py": {"data", "io"},
+    "jinja2": {"evaluation"},
     "OpenEXR": {"io"},
     "PIL": {"io"},
+    "ruamel": {"config"},
     "tifffile": {"io"},
     "imagecodecs": {"io"},
     "matplotlib": {"io", "evaluation"},
     "pathlib": {
-        "checkpoint",
-        "config",
-        "io",
-        "data",
-        "models",
-        "evaluation",
-        "training",
+        "checkpoints",
         "cli",
-        "web",
+        "config",
+        "data",
+        "devices",
+        "evaluation",
+        "io",
+        "models",
+        "packages",
+        "reconstruction",
+        "result",
+        "training",
     },
 }
-"""The parts that alone may import a library. Who has no paths opens no files."""
+"""The parts that alone may import a library. A part without paths opens no files."""
 
 DEFERRED = {
     "accelerate",
@@ -73,19 +81,19 @@ DEFERRED = {
 """Slow to import, or an extra that may be absent: imported by the function that needs it."""
 
 OF_DIFFUSERS = {
-    "diffusion.py",
+    "checkpoints/pipeline.py",
     "models/convolutional.py",
     "models/prompt.py",
     "training/trainer.py",
     "training/validation.py",
 }
-"""The modules whose classes derive from those of diffusers, or that only run beside them: as slow
-to import as it is."""
+"""Modules whose classes derive from those of diffusers, or that only run beside them: as slow to
+import as diffusers itself."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import of one module: the full name of what it imports, and whether that runs at once."""
+    """One import: the importing module, the full name imported, and whether it runs at once."""
 
     module: str
     line: int
@@ -136,12 +144,8 @@ def walk(node: ast.AST, at_once: bool = True) -> Iterator[tuple[ast.AST, bool]]:
         yield from walk(child, at_once and not deferred)
 
 
-IMPORTS = [
-    one
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path != PACKAGE / "__init__.py"
-    for one in imports_of(path)
-]
+PATHS = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+IMPORTS = [one for path in PATHS for one in imports_of(path)]
 
 
 def test_every_part_has_a_layer() -> None:
@@ -179,18 +183,53 @@ def test_heavy_and_optional_libraries_are_imported_in_functions() -> None:
     assert eager == [], "import it in the function that needs it"
 
 
+def test_modules_form_no_circle() -> None:
+    modules = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PATHS}
+    needs: dict[str, set[str]] = {module: set() for module in modules}
+    for one in IMPORTS:
+        # The name may be a module, or something inside one.
+        parts = one.name.split(".")[1:]
+        for end in (len(parts), len(parts) - 1):
+            if (target := "/".join(parts[:end])) in modules and one.at_once:
+                needs[one.module.removesuffix(".py")].add(target)
+                break
+    # TopologicalSorter raises CycleError, which names the circle.
+    assert set(TopologicalSorter(needs).static_order()) == modules
+
+
 def test_commands_start_without_torch() -> None:
-    slow = [
-        str(one)
-        for one in IMPORTS
-        if one.importer == "cli"
-        and one.at_once
-        and one.library not in sys.stdlib_module_names
-        and not (one.library == "focaldiffusion" and one.part in (None, "cli"))
-    ]
+    script = "import sys, focaldiffusion.cli.main; print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    slow = [name for name in ("torch", "numpy", "pydantic", "rich") if f"'{name}'" in loaded]
     assert slow == [], "--help would wait for it: import it in the function that needs it"
+
+
+def test_the_front_door_opens_at_once_and_exports_its_names() -> None:
+    script = (
+        "import sys, focaldiffusion as fd; assert 'torch' not in sys.modules; "
+        "assert all(getattr(fd, name) is not None for name in fd.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_functions_and_files_are_short() -> None:
+    root = PACKAGE.parents[1]
+    long = []
+    for folder in ("src", "script", "tests", "benchmarks", "examples"):
+        for path in sorted((root / folder).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            if (lines := text.count("\n")) > MOST_LINES_OF_A_FILE:
+                long.append(f"{path.name}: {lines} lines")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    lines = (node.end_lineno or 0) - node.lineno + 1
+                    if lines > MOST_LINES_OF_A_FUNCTION:
+                        long.append(f"{path.name}: {node.name}, {lines} lines")
+    assert long == [], "take a part out of it"
 
 
 def test_metrics_know_nothing_of_how_a_result_was_made() -> None:
     reached = {one.part for one in IMPORTS if one.module == "evaluation/metrics.py"}
-    assert reached & {"align", "models", "physics", "pipeline"} == set()
+    assert reached & {"align", "models", "solve", "recovery", "reconstruction"} == set()

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOLERANCE
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import sweep as reference
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, photograph, texture
 
-from focaldiffusion.filters import box_mean, interpolated, noise_std, refine_minimum
-from focaldiffusion.fusion.weights import frame_weights
+from focaldiffusion.filters import box_mean, noise_std
 from focaldiffusion.lens import LensFacts
-from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
+from focaldiffusion.optics import Camera, srgb_to_linear
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF, blur
 from focaldiffusion.scene import Scene
@@ -335,50 +334,6 @@ def test_real_lenses_get_a_moderate_number_of_hypotheses(camera, focus_m):
     assert max(steps_px) <= max(1.0, span_px / 80) * 1.001
 
 
-# Frame weights
-
-
-@given(
-    focus=st.lists(st.floats(0, 10, width=32), min_size=2, max_size=8),
-    coordinates=st.lists(st.floats(-1, 11, width=32), min_size=1, max_size=8),
-)
-@settings(deadline=None)
-def test_frame_weights_sum_to_one_whatever_repeats(focus, coordinates):
-    assume(len(set(focus)) > 1)  # FocalStack refuses frames that all have one focus
-    weights = frame_weights(torch.tensor(coordinates), torch.tensor(focus))
-    assert weights.shape == (len(focus), len(coordinates))
-    torch.testing.assert_close(weights.sum(0), torch.ones(len(coordinates)))
-    assert weights.min() >= 0
-
-
-def test_frames_of_equal_focus_share_the_weight():
-    weights = frame_weights(torch.tensor([3.0, 2.5, 1.0]), torch.tensor([3.0, 2.0, 3.0, 1.0]))
-    assert weights[0].tolist() == weights[2].tolist() == [0.5, 0.25, 0]
-    assert weights[1].tolist() == [0, 0.5, 0]
-
-
-def test_a_frame_has_all_weight_at_its_own_focus_and_half_between_two():
-    focus = torch.tensor([2.0, 0.5, 1.0])
-    weights = frame_weights(torch.tensor([2.0, 0.5, 1.0, 0.75, 1.5, 0.0, 3.0]), focus)
-    expected = torch.tensor(
-        [
-            [1, 0, 0, 0, 0.5, 0, 1],
-            [0, 1, 0, 0.5, 0, 1, 0],
-            [0, 0, 1, 0.5, 0.5, 0, 0],
-        ]
-    )
-    torch.testing.assert_close(weights, expected)
-
-
-def test_frame_weights_follow_their_frames():
-    focus = torch.tensor([2.0, 0.5, 1.0, 1.7])
-    coordinate = torch.rand(5, 6, generator=torch.Generator().manual_seed(0)) * 2.5
-    order = [3, 1, 0, 2]
-    torch.testing.assert_close(
-        frame_weights(coordinate, focus[order]), frame_weights(coordinate, focus)[order]
-    )
-
-
 # Sharpness
 
 
@@ -409,13 +364,6 @@ def test_steps_of_ordered_frames_grow_by_a_factor():
     torch.testing.assert_close(steps[1:] / steps[:-1], torch.full((3,), 2.0).double())
     assert ordered_focus(2, 3.0).tolist() == [0, 1]
     torch.testing.assert_close(ordered_focus(4, 0.0), torch.linspace(0, 1, 4).double())
-
-
-def test_interpolation_is_that_of_numpy():
-    points, targets = torch.tensor([0.0, 0.1, 0.4, 1.0]), torch.tensor([-1.0, 0.0, 3.0, 4.0])
-    values = torch.linspace(-0.2, 1.2, 36).reshape(4, 9)
-    expected = np.interp(values.numpy(), points.numpy(), targets.numpy())
-    np.testing.assert_allclose(interpolated(values, points, targets), expected, atol=1e-6)
 
 
 def test_sharpness_finds_the_order_of_a_staircase():
@@ -462,30 +410,6 @@ def test_sharpness_says_little_where_the_halo_of_an_edge_ends():
 
 
 # Parts
-
-
-def test_noise_is_measured_through_texture():
-    noise = torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(2))
-    smooth = linear_to_srgb(blur(texture(), 4.0, PSF("gaussian")))
-    images = srgb_to_linear((smooth + 3 / 255 * noise).clamp(0, 1))
-    # Luma averages the channels' noise: the root of 0.3² + 0.5² + 0.2².
-    assert noise_std(images) * 255 == pytest.approx(3 * math.sqrt(0.38), rel=0.1)
-
-
-def test_refined_minimum_of_a_parabola_is_its_vertex():
-    hypotheses = torch.linspace(0, 1, 11)
-    vertex = torch.tensor([[0.0, 0.31, 0.55], [0.78, 1.0, -0.2]])
-    cost = (hypotheses[:, None, None] - vertex) ** 2
-    torch.testing.assert_close(
-        refine_minimum(cost, hypotheses), vertex.clamp(0, 1), **TOLERANCE[torch.float32]
-    )
-
-
-def test_box_mean_is_the_mean_of_a_window_that_replicates_the_border():
-    plane = torch.arange(20.0).reshape(4, 5)
-    padded = np.pad(plane.numpy(), 1, mode="edge")
-    expected = [[padded[y : y + 3, x : x + 3].mean() for x in range(5)] for y in range(4)]
-    torch.testing.assert_close(box_mean(plane, 1), torch.tensor(np.array(expected)))
 
 
 def test_texture_counts_unless_a_stronger_edge_is_within_reach():

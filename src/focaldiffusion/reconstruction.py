@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -103,35 +103,40 @@ def reconstruct(
         InputError: the input cannot be used; says what is wrong and what to do.
     """
     settings = settings or Settings()
-    device = resolve_device(settings.device)
-    stages = Stages(progress)
     given = {
         "focus_distances_m": focus_distances_m,
         "focus_positions_m": focus_positions_m,
         "lens": lens,
     }
     _check_arguments(source, given, model, settings)
-    opened = None
-    if isinstance(source, OpenedStack):
-        opened = source
-    elif not isinstance(source, FocalStack):
+    settings = replace(settings, device=resolve_device(settings.device))
+    stages = Stages(progress)
+    opened = source
+    if not isinstance(source, (OpenedStack, FocalStack)):
         opened = open_stack(source, **given)  # type: ignore[arg-type]  # 1
-    refine = _refine(model, settings, device, stages)
-    options: dict[str, Any] = {
-        "psf": settings.psf,
-        "find_blur": settings.find_blur,
-        "refine": refine,
-        "fill_unsharp": settings.fill_unsharp,
-        "stages": stages,
-    }
-    if opened is None:
-        assert isinstance(source, FocalStack)
-        working = source.at_working_size(settings.working_size, device)
-        assert working.frames is not None
-        camera = source.camera and source.camera.resized(working.frames.size)
-        recorded = {"settings": asdict(settings)}
-        return recover(working, camera=camera, provenance=recorded, **options)
+    # Before the long work, which a missing model would waste.
+    refine = _refine(model, settings, stages)
+    if isinstance(opened, OpenedStack):
+        working = _registered(opened, settings, stages)  # 2 and 3
+    else:
+        assert isinstance(opened, FocalStack)
+        working = _in_memory(opened, settings)  # 3
+    return recover(  # 4 to 10
+        **working,
+        psf=settings.psf,
+        find_blur=settings.find_blur,
+        refine=refine,
+        fill_unsharp=settings.fill_unsharp,
+        stages=stages,
+    )
 
+
+def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict[str, Any]:
+    """Stages 2 and 3: the arguments of `recover` for an opened stack.
+
+    Raises:
+        InputError: a frame that cannot be read or aligned, or frames too small for defocus.
+    """
     with stages("aligning") as meter:  # 2
         alignment = find_alignment(
             opened.frames,
@@ -150,23 +155,35 @@ def reconstruct(
                 alignment.apply(opened.frames),
                 draft=alignment.apply(opened.frames, draft=True),
                 long_side_px=settings.working_size,
-                device=device,
+                device=settings.device,
                 meter=meter,
                 camera=camera,
                 **_focus_settings(opened, alignment),
             )
     except InputError as error:
-        raise _named(error, opened.name) from error
-    return recover(  # 4 to 10
-        stack,
-        camera=camera,
-        lens=opened.lens,
-        alignment=alignment,
-        image_metadata=opened.metadata_for(alignment.reference),
-        provenance=_provenance(opened, alignment, settings),
-        name=opened.name,
-        **options,
-    )
+        # Files name themselves; a size concerns the whole stack.
+        named = str(error).startswith("frames of")
+        raise InputError(f"{opened.name}: {error}") if named else error from error
+    return {
+        "stack": stack,
+        "camera": camera,
+        "lens": opened.lens,
+        "alignment": alignment,
+        "image_metadata": opened.metadata_for(alignment.reference),
+        "provenance": _provenance(opened, alignment, settings),
+        "name": opened.name,
+    }
+
+
+def _in_memory(stack: FocalStack, settings: Settings) -> dict[str, Any]:
+    """Stage 3: the arguments of `recover` for a stack that is aligned."""
+    working = stack.at_working_size(settings.working_size, settings.device)
+    assert working.frames is not None
+    return {
+        "stack": working,
+        "camera": stack.camera and stack.camera.resized(working.frames.size),
+        "provenance": {"settings": asdict(settings)},
+    }
 
 
 def _check_arguments(
@@ -192,7 +209,7 @@ def _check_arguments(
 
 
 def _refine(
-    model: str | FocalDiffusionPipeline, settings: Settings, device: str, stages: Stages
+    model: str | FocalDiffusionPipeline, settings: Settings, stages: Stages
 ) -> Refine | None:
     """Stage 8; None without a model."""
     if model == PHYSICS:
@@ -201,7 +218,7 @@ def _refine(
         from focaldiffusion.checkpoints.finding import load_model
 
         with stages("loading the model"):
-            model = load_model(model, device=device)
+            model = load_model(model, device=settings.device)
     model.check_inputs(settings.sampling)
     return partial(model.refine, sampling=settings.sampling, with_image=settings.fill_unsharp)
 
@@ -227,11 +244,6 @@ def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]
         "height_origin_m": None if positions_m is None else positions_m[0],
         "frame_numbers": alignment.kept,
     }
-
-
-def _named(error: InputError, name: str) -> InputError:
-    """The error with the name of the stack, where its message lacks a place."""
-    return error if str(error).startswith(name) else InputError(f"{name}: {error}")
 
 
 def _provenance(opened: OpenedStack, alignment: Alignment, settings: Settings) -> dict[str, Any]:

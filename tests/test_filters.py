@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOLERANCE
+from sample_stacks import SIZE, texture
+
+from focaldiffusion.filters import box_mean, interpolated, noise_std, refine_minimum
+from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
+from focaldiffusion.psf import PSF, blur
+
+
+def test_interpolation_is_that_of_numpy():
+    points, targets = torch.tensor([0.0, 0.1, 0.4, 1.0]), torch.tensor([-1.0, 0.0, 3.0, 4.0])
+    values = torch.linspace(-0.2, 1.2, 36).reshape(4, 9)
+    expected = np.interp(values.numpy(), points.numpy(), targets.numpy())
+    np.testing.assert_allclose(interpolated(values, points, targets), expected, atol=1e-6)
+
+
+def test_noise_is_measured_through_texture():
+    noise = torch.randn(3, 3, *SIZE, generator=torch.Generator().manual_seed(2))
+    smooth = linear_to_srgb(blur(texture(), 4.0, PSF("gaussian")))
+    images = srgb_to_linear((smooth + 3 / 255 * noise).clamp(0, 1))
+    # Luma averages the channels' noise: the root of 0.3² + 0.5² + 0.2².
+    assert noise_std(images) * 255 == pytest.approx(3 * math.sqrt(0.38), rel=0.1)
+
+
+def test_refined_minimum_of_a_parabola_is_its_vertex():
+    hypotheses = torch.linspace(0, 1, 11)
+    vertex = torch.tensor([[0.0, 0.31, 0.55], [0.78, 1.0, -0.2]])
+    cost = (hypotheses[:, None, None] - vertex) ** 2
+    torch.testing.assert_close(
+        refine_minimum(cost, hypotheses), vertex.clamp(0, 1), **TOLERANCE[torch.float32]
+    )
+
+
+def test_box_mean_is_the_mean_of_a_window_that_replicates_the_border():
+    plane = torch.arange(20.0).reshape(4, 5)
+    padded = np.pad(plane.numpy(), 1, mode="edge")
+    expected = [[padded[y : y + 3, x : x + 3].mean() for x in range(5)] for y in range(4)]
+    torch.testing.assert_close(box_mean(plane, 1), torch.tensor(np.array(expected)))
