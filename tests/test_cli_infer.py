@@ -51,7 +51,7 @@ BROKEN_STACKS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "wrong count in stack.json": (
         lambda s: write_sidecar(s, focus_distances_m=[0.4, 0.7]),
-        "stack.json: focus_distances_m: 2 values for 3 frames. Give one value for each frame",
+        "stack.json: focus_distances_m: 2 values for 3 frames. Give one value per frame",
     ),
     "no files in stack.json": (
         lambda s: write_sidecar(s, files=[]),
@@ -107,7 +107,7 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--focus-distances inf,0.7,inf", "focus_distances_m: inf appears more than once."),
         ("--focus-distances inf,inf,inf", "focus_distances_m: inf appears more than once."),
         ("--focus-distances 1e-300,0.7,1", "focus_distances_m: 1e-300 is less than a micrometre."),
-        ("--focus-positions 0 1 1e300", "1e+300 is no position of a rail or stage. Give metres."),
+        ("--focus-positions 0 1 1e300", "1e+300 is not a position of a rail or stage. Give metres."),
         ("--focus-positions 0 1e-300 1", "are less than a nanometre apart. Give metres."),
         ("--focus-distances 400,700,1500", "these look like millimetres. Give metres"),
         ("--focus-distances 0.4;0.7;1", "argument --focus-distances: '0.4;0.7;1' is not a number"),
