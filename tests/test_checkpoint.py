@@ -238,7 +238,7 @@ def test_weights_that_differ_are_named(
         (
             "widened.safetensors",
             lambda weights: weights.pop("proj_out.bias"),
-            r"widened.safetensors: the weights are not those of this model \(missing proj_out.bias",
+            r"widened.safetensors: the weights do not fit this model \(missing proj_out.bias",
         ),
         (
             "adapter/adapter_model.safetensors",
@@ -277,7 +277,7 @@ def test_all_weights_read_no_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "keys", "value", "message"),
     [
-        (DESCRIPTION, ("format",), 2, r"json: format: .*\. It is damaged, or of a newer version"),
+        (DESCRIPTION, ("format",), 2, r"json: format: .*\. It is damaged, or from a newer version"),
         (DESCRIPTION, ("config", "model", "size"), 3, r"config\.model\.size: "),
         (DESCRIPTION, ("weights",), "adapter", "an adapter, but config.model.base_model_id is nu"),
         (DESCRIPTION, ("preset",), "compact", "preset compact, but config.model.preset tiny"),
@@ -332,7 +332,7 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
     torch.save(Bomb(), tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"model.pt: is no folder, .* Pickled weights can run any"):
         load_model(str(tmp_path / "model.pt"))
-    with pytest.raises(InputError, match=r"model.pt is pickled, which could run any code and is"):
+    with pytest.raises(InputError, match=r"model.pt is pickled: it could run any code, so it is"):
         load_model(str(tmp_path))
     folder = saved(tmp_path / "out")
     (folder / DENOISER).unlink()

@@ -141,7 +141,7 @@ def test_arguments_without_effect_are_refused(stack: Path) -> None:
     opened = fd.open_stack(stack)
     with pytest.raises(fd.InputError, match="focus_distances_m: no effect on a OpenedStack"):
         fd.reconstruct(opened, focus_distances_m=DISTANCES)
-    with pytest.raises(fd.InputError, match="fill_unsharp: there is no model"):
+    with pytest.raises(fd.InputError, match="fill_unsharp: needs a model"):
         fd.reconstruct(opened, settings=fd.Settings(fill_unsharp=True))
     with pytest.raises(fd.InputError, match="2 values for 3 frames"):
         fd.reconstruct(stack, focus_distances_m=DISTANCES[:2])
