@@ -180,7 +180,7 @@ def test_a_worker_that_is_killed_is_one_sentence(
             raise BrokenProcessPool
 
     monkeypatch.setattr(runner, "ProcessPoolExecutor", Broken)
-    with pytest.raises(InputError, match=r"one of 2 worker processes was ended from outside"):
+    with pytest.raises(InputError, match=r"one of 2 worker processes was killed"):
         evaluate(plan(root), tmp_path / "out", workers=2)
 
 
@@ -276,7 +276,7 @@ def test_exported_stacks_come_back_as_predictions(
     # Half of the scene is 1 m deep, half 2 m; one of its 768 pixels has no truth.
     assert found["desk", "other_tool"].metrics["abs_rel"] == pytest.approx(0.25, abs=1e-3)
     assert found["window", "other_tool"].status == "failed"
-    assert "no prediction of this sample" in (found["window", "other_tool"].error or "")
+    assert "no prediction for this sample" in (found["window", "other_tool"].error or "")
 
     # What is missing is added, and what has changed is scored anew.
     for name in ("desk", "window"):

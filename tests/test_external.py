@@ -66,7 +66,7 @@ def test_a_stack_without_optics_is_exported_without(tmp_path: Path) -> None:
 def test_an_exported_stack_is_not_written_over(tmp_path: Path) -> None:
     export_stack(STACK, tmp_path, SAMPLE)
 
-    with pytest.raises(InputError, match=r"view\.02: is there already\. Choose another folder"):
+    with pytest.raises(InputError, match=r"view\.02: already exists\. Choose another folder"):
         export_stack(STACK, tmp_path, SAMPLE)
 
 
@@ -75,9 +75,9 @@ def test_no_sample_leads_out_of_the_folder(tmp_path: Path, sample: str) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
 
-    with pytest.raises(InputError, match=rf"sample '{sample}' has no place inside"):
+    with pytest.raises(InputError, match=rf"sample '{sample}' does not name a folder inside"):
         export_stack(STACK, inside, sample)
-    with pytest.raises(InputError, match="has no place inside"):
+    with pytest.raises(InputError, match="does not name a folder inside"):
         Predictions(inside).predict(STACK, sample)
 
 
@@ -139,7 +139,7 @@ def test_nothing_of_the_sample_says_what_is_expected(folder: Path) -> None:
 
     with pytest.raises(
         InputError,
-        match=r"room_1/view\.02: no prediction of this sample; expected depth\.npy, depth_mm\.png "
+        match=r"room_1/view\.02: no prediction for this sample; expected depth\.npy, depth_mm\.png "
         r"or all_in_focus\.png in it, or view\.02\.npy beside it\.",
     ):
         predictions(folder).predict(STACK, SAMPLE)

@@ -309,8 +309,8 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
             return fusion
         if found.generation is None or found.generation.image is None:
             raise InputError(
-                "fill_unsharp: no model generates what no frame shows sharp. Choose a model, or "
-                "leave it off."
+                "fill_unsharp: needs a model to generate what no frame shows sharp. Choose a "
+                "model, or leave it off."
             )
         image = found.generation.image
         if frames.is_grey:
