@@ -107,7 +107,10 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--focus-distances inf,0.7,inf", "focus_distances_m: inf appears more than once."),
         ("--focus-distances inf,inf,inf", "focus_distances_m: inf appears more than once."),
         ("--focus-distances 1e-300,0.7,1", "focus_distances_m: 1e-300 is less than a micrometre."),
-        ("--focus-positions 0 1 1e300", "1e+300 is not a position of a rail or stage. Give metres."),
+        (
+            "--focus-positions 0 1 1e300",
+            "1e+300 is not a position of a rail or stage. Give metres.",
+        ),
         ("--focus-positions 0 1e-300 1", "are less than a nanometre apart. Give metres."),
         ("--focus-distances 400,700,1500", "these look like millimetres. Give metres"),
         ("--focus-distances 0.4;0.7;1", "argument --focus-distances: '0.4;0.7;1' is not a number"),
@@ -146,7 +149,7 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--focus_distances 1 2 3", "unrecognized arguments: --focus_distances"),
         ("--focus-dist 1 2 3", "unrecognized arguments: --focus-dist"),
         ("--overwrite --skip-existing", "--skip-existing: not allowed with argument --overwrite"),
-        ("--files a.png b.png", "give stacks, or the frames of one stack with --files; not both."),
+        ("--files a.png b.png", "give either stacks, or the frames of one stack with --files."),
     ],
 )
 def test_a_wrong_flag_is_refused_in_one_sentence(
@@ -443,7 +446,7 @@ def test_stacks_of_one_name_are_refused(
     for name in ("plant", "Plant"):
         other = shutil.copytree(stack, tmp_path / f"other_{name}" / name)
         error = refusal(capsys, tmp_path, main, "infer", stack, other, "--output", tmp_path / "out")
-        assert f"{stack} and {other}: two stacks whose results would go to one folder" in error
+        assert f"{stack} and {other}: their results would go to the same folder" in error
 
 
 def test_without_an_output_results_go_beside_the_stack(

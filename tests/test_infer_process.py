@@ -62,7 +62,7 @@ def test_a_disk_that_refuses_leaves_nothing(stack: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("model", "ways"),
     [
-        ("physics", "lower --working-size, make the frames smaller, give fewer of them"),
+        ("physics", "lower --working-size, make the frames smaller, give fewer frames"),
         ("noise", "lower --working-size, lower --tile-px, use --dtype bfloat16"),
     ],
 )

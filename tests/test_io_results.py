@@ -264,7 +264,7 @@ class TestCheckOutput:
 
     def test_a_folder_is_no_file(self, tmp_path: Path):
         (tmp_path / "depth.npy").mkdir()
-        with pytest.raises(InputError, match=r"depth\.npy: is a folder, where a file of the resu"):
+        with pytest.raises(InputError, match=r"depth\.npy: is a folder, but a file of the resu"):
             check_output(tmp_path, overwrite=True)
 
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")

@@ -38,8 +38,8 @@ def sample_folder(directory: Path, sample: str) -> Path:
     folder = directory / sample
     if ".." in Path(sample).parts or not folder.is_relative_to(directory):
         raise InputError(
-            f"sample {sample!r} does not name a folder inside {directory}. Give it a relative name in its file "
-            "list."
+            f"sample {sample!r} does not name a folder inside {directory}. Give it a relative name "
+            "in its file list."
         )
     return folder
 
