@@ -162,7 +162,7 @@ def test_a_wrong_flag_is_refused_in_one_sentence(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_that_is_not_there(
+def test_missing_cuda_is_refused(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refusal(
@@ -184,7 +184,7 @@ def test_an_output_below_a_file_is_refused(
     assert f"{tmp_path / 'file'}: is a file; expected a folder for the results." in error
 
 
-def test_the_folder_of_the_frames_is_no_output(
+def test_the_folder_of_the_frames_is_not_an_output(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "link").symlink_to(stack)
@@ -251,7 +251,7 @@ def test_flags_reach_the_pipeline(
     assert not (output / "point_cloud.ply").exists()
 
 
-def test_help_states_the_defaults_that_the_settings_have(
+def test_help_states_the_defaults_of_the_settings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run("infer", "--help") == 0
@@ -280,7 +280,7 @@ def test_unknown_facts_are_reported_with_their_reason(
     assert not (tmp_path / "out" / "depth.npy").exists()
 
 
-def test_a_lens_that_does_not_explain_the_frames_is_told(
+def test_a_lens_that_contradicts_the_frames_is_reported(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     note = json.loads((stack / "stack.json").read_text())
@@ -302,7 +302,7 @@ def test_a_lens_that_does_not_explain_the_frames_is_told(
     assert err == ""
 
 
-def test_what_alignment_found_is_told(
+def test_alignment_is_reported(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = [np.asarray(Image.open(stack / name)) for name in FRAMES]
@@ -440,7 +440,7 @@ def test_one_failed_stack_with_json(
     assert FRAMES[0] in report["error"]
 
 
-def test_stacks_of_one_name_are_refused(
+def test_stacks_with_the_same_name_are_refused(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("plant", "Plant"):
