@@ -2,7 +2,7 @@
 # make figures install, then the figures and the picture of the README that need no other files
 # make docs    install what builds the site of the documentation, then build it: outputs/site
 # make test    install with the development tools, then lint, type check and test
-# make clean   remove what these made, the virtual environment included
+# make clean   remove everything that these made, and the virtual environment
 #
 # Needs make and Python >= 3.10 with venv. PYTHON=python3.12 make demo picks the interpreter.
 
@@ -29,7 +29,7 @@ docs: $(VENV)/installed-docs
 	@echo
 	@echo "The site: outputs/site/index.html"
 
-# pytest comes last, so that its summary ends the output.
+# pytest comes last: its summary ends the output.
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -1,14 +1,14 @@
-"""What is lost where nothing but the order of the frames is known.
+"""Cost of knowing only the order of the frames.
 
     python benchmarks/order_only.py rendered FOLDER
     python benchmarks/order_only.py rgbd FOLDER
     python benchmarks/order_only.py examples examples
 
-The same stacks three times: with lens and focus distances; with neither, as `focaldiffusion infer`
-solves them; and by the sharpness of each frame alone. Error is the mean difference of depth, in
-frames, where the truth lies between the nearest and the farthest focus: a third of the way from
-one frame to the next is 0.33. PSNR is of the all-in-focus image at the size that depth is solved
-at, before fusion.
+Each stack is solved three times: with lens and focus distances; with neither, as `focaldiffusion
+infer` does; and from the sharpness of each frame alone. The error is the mean difference of depth
+in units of frames (0.33 is a third of the way to the next frame), where the truth lies between the
+nearest and the farthest focus. PSNR is that of the all-in-focus image at the size at which depth is
+solved, before fusion.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def figures(sample: StackSample) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("protocol", help="of stacks with metric truth, such as rendered")
+    parser.add_argument("protocol", help="a protocol with metric truth, such as rendered")
     parser.add_argument("data_root", help="folder of its data")
     options = parser.parse_args()
     protocol = find_protocol(options.protocol)

@@ -1,4 +1,4 @@
-"""Render focal stacks of random rooms with exact truth, with Mitsuba 3: test data for everybody.
+"""Render focal stacks of random rooms with exact truth, using Mitsuba 3: test data for everyone.
 
     pip install -e . mitsuba==3.9.1
     python benchmarks/path_traced_rooms.py --output DIR --scenes 12 --seed 0
@@ -8,25 +8,25 @@ Twelve scenes of 512 x 384 take about 20 minutes on two cores. Each is a folder 
 
     stack/frame_00.png ...          8-bit sRGB, sensor noise of 1/255, near focus to far
     stack/stack.json                focus distances, camera
-    truth/all_in_focus.png          through a pinhole in the centre of the lens, without noise
+    truth/all_in_focus.png          noise-free, through a pinhole in the centre of the lens
     truth/depth.npz                 key `depth`: planar Z at pixel centres, metres, float32
 
-**Lens and focus distances are fixed in advance**, for each kind of scene, below in `KINDS`; no
-scene that is drawn changes them, and nothing is taken from its depth:
+**Lens and focus distances are fixed in advance** for each kind of scene, in `KINDS`. They do not
+depend on the scene that is drawn, nor on its depth:
 
     macro   50 mm f/8     8 planes, 0.1 to 0.5 m, equal steps in dioptres
     table   50 mm f/2.8   6 planes, 0.4 to 1.5 m, equal steps in dioptres
     room    50 mm f/1.4   6 planes, 1 to 6 m, equal ratios
     hall    50 mm f/1.4   7 planes, 1.5 to 20 m, equal ratios
 
-The exposure is metered on the finished scene, as a photographer would. All frames have one image
-distance and so one scale: blur diameter [px] = aperture_diameter_m focal_length_px |1/z - 1/s|.
-The rays make occlusion and bokeh, no simulator of ours does. Focal lengths are the image
-distances of a full-frame camera: focal_length_px = width 50 mm / 36 mm.
+The exposure is metered on the finished scene, as a photographer would do. All frames have the same
+image distance and scale: blur diameter [px] = aperture_diameter_m focal_length_px |1/z - 1/s|.
+Occlusion and bokeh come from the rays, not from the package's simulator. Focal lengths are the
+image distances of a full-frame camera: focal_length_px = width 50 mm / 36 mm.
 
-The same seed gives the same files on one machine with one version of Mitsuba and its compiler
-(LLVM), whatever the number of workers. Elsewhere Mitsuba promises the same image in expectation
-only: geometry, textures and truth depth agree to rounding, the noise of the paths may differ.
+On one machine, with one version of Mitsuba and its compiler (LLVM), a seed gives the same files for
+any number of workers. Elsewhere Mitsuba guarantees the image only in expectation: geometry,
+textures and depth agree to rounding, but path noise may differ.
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ from room_layout import AMBIENT, DIFFICULTIES, Room, draw_room
 SENSOR_WIDTH_MM = 36.0
 NOISE_STD_LSB = 1.0
 TRUTH_PASSES = 3
-"""The all-in-focus image has this many times the paths of a frame."""
+"""Paths of the all-in-focus image, as a multiple of those of a frame."""
 PAPER_WHITE = 0.75
-"""Linear value that the 95 % quantile of the scene's brightness is exposed to."""
+"""Linear value of the 95 % quantile of brightness after exposure."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the photographer decides before seeing a scene.
+    """Decisions of the photographer before seeing a scene.
 
     Attributes:
-        focal_length_mm, f_number: of a full-frame lens.
-        focus_distances_m: lens to plane of sharp focus of each frame.
-        pitch_deg: between which angles below the horizon the camera looks.
+        focal_length_mm, f_number: full-frame lens.
+        focus_distances_m: distance from the lens to the plane of sharp focus, per frame.
+        pitch_deg: smallest and largest angle of the camera below the horizon.
         hall: whether there are walls on both sides.
     """
 
@@ -79,7 +79,7 @@ class Kind:
     hall: bool = False
 
     def camera(self, size: tuple[int, int]) -> Camera:
-        """The optics of an image of (height, width)."""
+        """The camera for images of (height, width)."""
         return Camera(
             focal_length_px=size[1] * self.focal_length_mm / SENSOR_WIDTH_MM,
             aperture_diameter_m=self.focal_length_mm / 1000 / self.f_number,
@@ -88,13 +88,13 @@ class Kind:
 
 
 def equal_steps(near_m: float, far_m: float, count: int) -> tuple[float, ...]:
-    """Focus distances equally spaced in dioptres, rounded as on a focus scale."""
+    """Focus distances equally spaced in dioptres, rounded to three digits as on a focus scale."""
     dioptres = np.linspace(1 / near_m, 1 / far_m, count)
     return tuple(float(f"{1 / value:.3g}") for value in dioptres)
 
 
 def equal_ratios(near_m: float, far_m: float, count: int) -> tuple[float, ...]:
-    """Focus distances of which each is as many times the one before, rounded likewise."""
+    """Focus distances in a geometric sequence, rounded to three digits."""
     return tuple(float(f"{value:.3g}") for value in np.geomspace(near_m, far_m, count))
 
 
@@ -119,12 +119,12 @@ PROGRAMME = (
     ("macro", "medium"),
     ("room", "medium"),
 )
-"""Kind and difficulty of the scenes, over again after the last."""
+"""Kind and difficulty of the scenes, repeated after the last."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One scene to render: `index` of the run with `seed`."""
+class RoomJob:
+    """One scene to render: number `index` of the run with `seed`."""
 
     index: int
     seed: int
@@ -133,7 +133,7 @@ class Job:
 
     @property
     def kind(self) -> Kind:
-        """The set-up, which depends on the index alone."""
+        """The set-up, which depends only on the index."""
         return KINDS[PROGRAMME[self.index % len(PROGRAMME)][0]]
 
     @property
@@ -142,7 +142,7 @@ class Job:
         return "_".join((f"{self.index:02d}", *PROGRAMME[self.index % len(PROGRAMME)]))
 
     def room(self) -> Room:
-        """The scene, the same for any number of scenes, of samples, or pixels of one aspect."""
+        """The scene, independent of the number of scenes, paths and pixels (at one aspect)."""
         kind, difficulty = self.kind, PROGRAMME[self.index % len(PROGRAMME)][1]
         height, width = self.size
         half_width = SENSOR_WIDTH_MM / 2 / kind.focal_length_mm
@@ -156,7 +156,7 @@ class Job:
         )
 
     def note(self, version: str) -> dict[str, Any]:
-        """How the stack was made, for its stack.json."""
+        """Provenance of the stack, for its stack.json."""
         kind = PROGRAMME[self.index % len(PROGRAMME)][0]
         return {
             "simulated": f"path traced with Mitsuba {version} by benchmarks/path_traced_rooms.py",
@@ -171,15 +171,15 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """What the rays found: radiance (H, W, 3) on each frame and through a pinhole; depth [m]."""
+    """Result of path tracing: radiance (H, W, 3) per frame and through a pinhole; depth [m]."""
 
     frames: list[NDArray[np.float32]]
     pinhole: NDArray[np.float32]
     depth_m: NDArray[np.float32]
 
 
-def trace(job: Job) -> Light:
-    """Render one scene; the caller has set Mitsuba's variant."""
+def trace(job: RoomJob) -> Light:
+    """Render one scene; the caller must set the variant of Mitsuba first."""
     room, camera = job.room(), job.kind.camera(job.size)
     view = View(
         job.size,
@@ -201,14 +201,14 @@ def trace(job: Job) -> Light:
     )
 
 
-def write_scene(job: Job, light: Light, folder: Path, version: str) -> None:
+def write_scene(job: RoomJob, light: Light, folder: Path, version: str) -> None:
     """Expose the frames and write them with their truth.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder is not writable.
     """
     exposure = PAPER_WHITE / float(np.quantile(light.pinhole.mean(-1), 0.95))
-    rng = np.random.default_rng([job.seed, job.index, 1])  # of the sensor, not of the room
+    rng = np.random.default_rng([job.seed, job.index, 1])  # sensor noise, not the room
     images = torch.stack([photographed(exposure * frame, rng) for frame in light.frames])
     distances_m = torch.tensor(job.kind.focus_distances_m)
     write_simulation(
@@ -222,7 +222,7 @@ def write_scene(job: Job, light: Light, folder: Path, version: str) -> None:
 
 
 def photographed(light: NDArray[np.float32], rng: np.random.Generator) -> torch.Tensor:
-    """Light (H, W, 3) as an 8-bit sRGB file keeps it: clipped, with sensor noise; linear again."""
+    """Light (H, W, 3) after clipping, sensor noise and 8-bit sRGB, as linear (3, H, W)."""
     encoded = linear_to_srgb(torch.from_numpy(light).permute(2, 0, 1).clamp(0, 1))
     noise = torch.from_numpy(rng.standard_normal(encoded.shape, np.float32))
     levels = torch.round(255 * encoded + NOISE_STD_LSB * noise).clamp(0, 255)
@@ -236,9 +236,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 384), metavar=("W", "H"))
     parser.add_argument("--samples-per-pixel", type=int, default=100, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, help="threads; default: one for each core")
+    parser.add_argument("--workers", type=int, help="threads (default: one per core)")
     parser.add_argument("--variant", default="llvm_ad_rgb", help="or scalar_rgb: slower, no LLVM")
-    parser.add_argument("--overwrite", action="store_true", help="replace scenes rendered before")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing scenes")
     options = parser.parse_args()
     try:
         import drjit
@@ -250,7 +250,7 @@ def main() -> None:
         drjit.set_thread_count(options.workers)
     width, height = options.size
     jobs = [
-        Job(index, options.seed, (height, width), options.samples_per_pixel)
+        RoomJob(index, options.seed, (height, width), options.samples_per_pixel)
         for index in range(options.scenes)
     ]
     try:

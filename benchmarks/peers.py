@@ -3,11 +3,11 @@
     python benchmarks/peers.py SCENES... --output DIR [--align on|off] [--tools NAME ...]
 
 A scene is a folder of frames, or a folder with `stack/` and, for a score, `truth/all_in_focus.png`;
-a folder of such folders names them all. Every tool runs as a child process with the settings its
-own documentation gives for focus stacking. DIR receives DIR/<tool>/<scene>.png and results.json.
+a folder of scenes stands for all of them. Every tool runs as a child process with the settings that
+its documentation recommends for focus stacking. DIR receives <tool>/<scene>.png and results.json.
 
-PSNR and SSIM are on sRGB in [0, 1]. Time is user + system over all cores; memory is the largest
-resident set of any process of the tool.
+PSNR and SSIM are computed on sRGB in [0, 1]. Time is user + system over all cores; memory is the
+largest resident set of any process of the tool.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from stackers import Enfuse, FocalDiffusion, FocusWeave, Job, ShineStacker, Tool
+from stackers import Enfuse, FocalDiffusion, FocusWeave, FusionJob, ShineStacker, Tool
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Only the standard library up here: Linux counts the memory of the process that starts a child
-# into the child's peak, so this one stays small until the last tool has run.
+# Only the standard library is imported here: on Linux a child's peak memory includes that of the
+# process that starts it, so this process stays small until the last tool has run.
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 BEST_FRAME = "best single frame"
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One stack: frames in focus order, and the true all-in-focus image where it is known."""
+class StackFiles:
+    """One stack: frames in focus order, and the true all-in-focus image if known."""
 
     name: str
     stack: Path
@@ -49,7 +49,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a tool used: seconds on the clock, in its code and in the system, MiB at its peak."""
+    """Resources of a tool: wall, user and system time, and peak memory."""
 
     wall_s: float
     user_s: float
@@ -58,8 +58,8 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One tool on one scene: an image and what it cost, or the failure."""
+class ToolRun:
+    """One tool on one scene: its image and resources, or its failure."""
 
     tool: str
     scene: str
@@ -76,22 +76,22 @@ class Score:
     ssim: float
 
 
-def find_scenes(paths: Sequence[Path]) -> list[Scene]:
-    """The scenes at the paths: each a scene itself, or a folder of scenes."""
-    scenes: list[Scene] = []
+def find_scenes(paths: Sequence[Path]) -> list[StackFiles]:
+    """The scenes at paths that are each a scene or a folder of scenes."""
+    scenes: list[StackFiles] = []
     for path in paths:
         if not path.is_dir():
-            sys.exit(f"{path}: no such folder; expected a scene or a folder of scenes.")
+            sys.exit(f"{path}: folder not found; expected a scene or a folder of scenes.")
         scene = _scene_at(path)
         inside = [] if scene else [_scene_at(entry) for entry in sorted(path.iterdir())]
         found = [candidate for candidate in (scene, *inside) if candidate is not None]
         if not found:
-            sys.exit(f"{path}: no frames here, nor in a folder inside it or its stack/ folder.")
+            sys.exit(f"{path}: no frames, neither here nor in scenes inside it.")
         scenes += found
     return scenes
 
 
-def _scene_at(path: Path) -> Scene | None:
+def _scene_at(path: Path) -> StackFiles | None:
     stack = path / "stack" if (path / "stack").is_dir() else path
     if not stack.is_dir():
         return None
@@ -100,30 +100,32 @@ def _scene_at(path: Path) -> Scene | None:
     images = (entry for entry in stack.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
     frames = tuple(stack / name for name in listed) if listed else tuple(sorted(images))
     truth = path / "truth" / "all_in_focus.png"
-    return Scene(path.name, stack, frames, truth if truth.exists() else None) if frames else None
+    return (
+        StackFiles(path.name, stack, frames, truth if truth.exists() else None) if frames else None
+    )
 
 
-def measure(tool: Tool, scene: Scene, output: Path, align: bool) -> Result:
+def measure(tool: Tool, scene: StackFiles, output: Path, align: bool) -> ToolRun:
     """Run a tool on a scene in child processes; its image and log go to `output`/<scene>.*."""
     output.mkdir(parents=True, exist_ok=True)
     log = output / f"{scene.name}.log"
     used: list[Usage] = []
     with tempfile.TemporaryDirectory() as folder, log.open("w") as log_stream:
-        job = Job(scene.stack.resolve(), Path(folder, "frames"), Path(folder), align)
+        job = FusionJob(scene.stack.resolve(), Path(folder, "frames"), Path(folder), align)
         job.frames.mkdir()
         for index, frame in enumerate(scene.frames):
             (job.frames / f"{index:03d}{frame.suffix.lower()}").symlink_to(frame.resolve())
         for command in tool.commands(job):
             if shutil.which(command[0]) is None:
                 missing = f"{command[0]} not installed: {tool.how_to_install}"
-                return Result(tool.name, scene.name, failure=missing)
+                return ToolRun(tool.name, scene.name, failure=missing)
             usage, exit_code = run_measured(command, job.scratch, log_stream)
             used.append(usage)
             if exit_code != 0:
-                return Result(tool.name, scene.name, failure=f"exit code {exit_code}, see {log}")
+                return ToolRun(tool.name, scene.name, failure=f"exit code {exit_code}, see {log}")
         fused = tool.image(job)
         if not fused.is_file():
-            return Result(tool.name, scene.name, failure=f"no image written, see {log}")
+            return ToolRun(tool.name, scene.name, failure=f"no image written, see {log}")
         image = output / f"{scene.name}{fused.suffix}"
         shutil.copyfile(fused, image)
     total = Usage(
@@ -132,11 +134,11 @@ def measure(tool: Tool, scene: Scene, output: Path, align: bool) -> Result:
         system_s=sum(usage.system_s for usage in used),
         peak_rss_mib=max(usage.peak_rss_mib for usage in used),
     )
-    return Result(tool.name, scene.name, total, str(image))
+    return ToolRun(tool.name, scene.name, total, str(image))
 
 
 def run_measured(command: Sequence[str], folder: Path, log: IO[str]) -> tuple[Usage, int]:
-    """Run a command in a folder; what it and its descendants used, and its exit code."""
+    """Run a command in a folder; resources of it and its descendants, and its exit code."""
     start = time.perf_counter()
     child = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     _, status, usage = os.wait4(child.pid, 0)
@@ -161,13 +163,13 @@ def score(image: Path, truth: Path) -> Score:
     return Score(psnr(prediction, reference), ssim(prediction, reference))
 
 
-def best_frame(scene: Scene, truth: Path) -> Result:
-    """The frame nearest the truth in PSNR: what doing nothing gives."""
+def best_frame(scene: StackFiles, truth: Path) -> ToolRun:
+    """The frame with the best PSNR: the result of doing nothing."""
     from focaldiffusion.evaluation.image_metrics import psnr
 
     reference = _load(truth)
     best = max(scene.frames, key=lambda frame: psnr(_load(frame), reference))
-    return Result(BEST_FRAME, scene.name, image=str(best))
+    return ToolRun(BEST_FRAME, scene.name, image=str(best))
 
 
 def _load(path: Path) -> Tensor:
@@ -181,13 +183,15 @@ def _load(path: Path) -> Tensor:
 
 
 def score_all(
-    results: Sequence[Result], truths: Mapping[str, Path]
-) -> tuple[list[Result], dict[tuple[str, str], Score]]:
-    """The results, those with an image of another size than the truth as failures, and the scores.
+    results: Sequence[ToolRun], truths: Mapping[str, Path]
+) -> tuple[list[ToolRun], dict[tuple[str, str], Score]]:
+    """Score runs against the truth.
 
-    Scores are keyed by (tool, scene); scenes without a truth have none.
+    Returns:
+        The runs, as failures where an image differs in size from the truth; and the scores by
+        (tool, scene), none for scenes without truth.
     """
-    scored: list[Result] = []
+    scored: list[ToolRun] = []
     scores: dict[tuple[str, str], Score] = {}
     for result in results:
         if result.image and result.scene in truths:
@@ -199,8 +203,8 @@ def score_all(
     return scored, scores
 
 
-def markdown_table(results: Sequence[Result], scores: dict[tuple[str, str], Score]) -> str:
-    """One row a scene and one column a tool: PSNR [dB] / SSIM, user + system time, memory."""
+def markdown_table(results: Sequence[ToolRun], scores: dict[tuple[str, str], Score]) -> str:
+    """A row per scene and a column per tool: PSNR [dB] / SSIM, user + system time, memory."""
     tools = list(dict.fromkeys(result.tool for result in results))
     scenes = list(dict.fromkeys(result.scene for result in results))
     cells = {(result.tool, result.scene): _cell(result, scores) for result in results}
@@ -211,23 +215,20 @@ def markdown_table(results: Sequence[Result], scores: dict[tuple[str, str], Scor
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _cell(result: Result, scores: dict[tuple[str, str], Score]) -> str:
+def _cell(result: ToolRun, scores: dict[tuple[str, str], Score]) -> str:
     if result.failure:
         return result.failure
-    score = scores.get((result.tool, result.scene))
-    quality = [f"{score.psnr_db:.2f} / {score.ssim:.4f}"] if score else []
-    usage = result.usage
-    cost = [_cost(usage)] if usage else []
-    return "; ".join(quality + cost)
-
-
-def _cost(usage: Usage) -> str:
-    return f"{usage.user_s:.1f} + {usage.system_s:.1f} s, {usage.peak_rss_mib:.0f} MiB"
+    parts = []
+    if score := scores.get((result.tool, result.scene)):
+        parts.append(f"{score.psnr_db:.2f} / {score.ssim:.4f}")
+    if usage := result.usage:
+        parts.append(f"{usage.user_s:.1f} + {usage.system_s:.1f} s, {usage.peak_rss_mib:.0f} MiB")
+    return "; ".join(parts)
 
 
 def _mean_cell(tool: str, scenes: Sequence[str], scores: dict[tuple[str, str], Score]) -> str:
     found = [scores[tool, scene] for scene in scenes if (tool, scene) in scores]
-    # A mean over other scenes than the neighbouring column's would invite a false comparison.
+    # A mean over fewer scenes than in the next column would invite a false comparison.
     if not found or len(found) < len({scene for _, scene in scores}):
         return ""
     psnr_db = sum(score.psnr_db for score in found) / len(found)
@@ -242,9 +243,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for images and results")
     parser.add_argument("--align", choices=("on", "off"), default="off", help="register the frames")
     parser.add_argument(
-        "--venvs", type=Path, default=Path("peers"), help="folder with a virtual environment a peer"
+        "--venvs", type=Path, default=Path("peers"), help="folder of the peers' environments"
     )
-    parser.add_argument("--tools", nargs="+", help="the tools to run; all of them by default")
+    parser.add_argument("--tools", nargs="+", help="tools to run (default: all)")
     arguments = parser.parse_args()
 
     venvs = arguments.venvs.resolve()
@@ -257,7 +258,7 @@ def main() -> None:
 
     arguments.output.mkdir(parents=True, exist_ok=True)
     versions: dict[str, str] = {}
-    results: list[Result] = []
+    results: list[ToolRun] = []
     for tool in tools:
         if arguments.tools and tool.name not in arguments.tools:
             continue
@@ -266,7 +267,7 @@ def main() -> None:
         print(f"{tool.name}: {versions[tool.name]}", flush=True)
         for scene in scenes:
             if version is None:
-                results.append(Result(tool.name, scene.name, failure="not installed"))
+                results.append(ToolRun(tool.name, scene.name, failure="not installed"))
                 continue
             result = measure(tool, scene, arguments.output / tool.name, arguments.align == "on")
             print(f"  {scene.name}: {_cell(result, {})}", flush=True)

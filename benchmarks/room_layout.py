@@ -1,8 +1,8 @@
-"""What stands where in the rooms of path_traced_rooms.py.
+"""Layout of the rooms of path_traced_rooms.py.
 
-A room is a floor, a slanted back wall, sometimes side walls, things on the floor, prints on the
-wall, rods across it all, and bulbs. Sizes are chosen in shares of the picture, so that a macro
-scene and a hall are equally hard. Nothing here knows the focus distances.
+A room has a floor, a slanted back wall, sometimes side walls, objects on the floor, prints on the
+wall, rods in between, and bulbs. Sizes are shares of the picture, so that a macro scene and a hall
+are equally hard. The layout does not depend on the focus distances.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from textures import Colour, Rng, Texture
 
 AMBIENT = (0.30, 0.32, 0.36)
 PICTURE_PX = 512
-"""Width of the picture that textures and thin things are sized for [px]."""
+"""Picture width for which textures and thin objects are sized [px]."""
 TEXELS_PER_PX = 2.0
 MOST_TEXELS = 2048
 
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What makes depth from defocus hard.
+    """Obstacles to depth from defocus.
 
     Attributes:
-        bare_share: probability that a surface has no texture at all.
-        polished_share: probability that it reflects: lights and neighbours, at depths of their own.
-        rods: thin things across the picture.
-        bulbs: lights in the picture, which saturate.
+        bare_share: probability that a surface is textureless.
+        polished_share: probability that it reflects its surroundings, at other depths.
+        rods: number of thin rods across the picture.
+        bulbs: number of visible lights, which saturate.
     """
 
     bare_share: float
@@ -58,9 +58,9 @@ class Eye:
     """The lens above the floor z = 0, at x = y = 0, looking along y and downwards.
 
     Attributes:
-        height_m: of the lens.
+        height_m: height of the lens.
         pitch: angle below the horizon [rad].
-        half_width, half_height: of the picture, over the image distance.
+        half_width, half_height: half the size of the picture over the image distance.
     """
 
     height_m: float
@@ -72,7 +72,7 @@ class Eye:
     def above_floor(
         cls, floor_m: float, pitch: float, half_width: float, half_height: float
     ) -> Eye:
-        """So high that the floor at the lower edge of the picture has the depth `floor_m`."""
+        """Choose the height at which the floor at the lower picture edge has depth `floor_m`."""
         fall = math.sin(pitch) + half_height * math.cos(pitch)
         return cls(floor_m * fall, pitch, half_width, half_height)
 
@@ -87,7 +87,7 @@ class Eye:
         return 0.0, math.cos(self.pitch), self.height_m - math.sin(self.pitch)
 
     def point(self, x: float, y: float, depth_m: float) -> Array:
-        """What is seen at (x, y), from -1 to 1 over the picture and y up, at a depth."""
+        """The point at picture coordinates (x, y), -1 to 1 with y up, and a depth."""
         forward = np.array([0.0, math.cos(self.pitch), -math.sin(self.pitch)])
         up = np.array([0.0, math.sin(self.pitch), math.cos(self.pitch)])
         right = np.array([1.0, 0.0, 0.0])
@@ -95,17 +95,17 @@ class Eye:
         return np.array(self.position_m) + depth_m * ray
 
     def floor_y_m(self, depth_m: float) -> float:
-        """Where on the floor that depth is."""
+        """The y coordinate at which the floor has that depth."""
         return (depth_m - self.height_m * math.sin(self.pitch)) / math.cos(self.pitch)
 
     def picture_m(self, depth_m: float) -> float:
-        """Width of what the picture shows at a depth."""
+        """Width that the picture covers at a depth."""
         return 2 * self.half_width * depth_m
 
 
 @dataclass(frozen=True, eq=False)
 class Room:
-    """Everything that there is to see, and from where."""
+    """A viewpoint, and everything visible from it."""
 
     eye: Eye
     parts: list[Part]
@@ -124,12 +124,12 @@ def draw_room(
     """A random room.
 
     Args:
-        rng: of everything.
-        reach_m: between which depths the room lies, more or less: it need not fill them.
-        pitch_deg: between which angles below the horizon the camera looks.
+        rng: generator of all choices.
+        reach_m: nearest and farthest depth; the room need not fill the range.
+        pitch_deg: smallest and largest angle of the camera below the horizon.
         half_field: half the (width, height) of the picture over the image distance.
-        difficulty: of the surfaces and things.
-        hall: with a wall on both sides; else there is one at most.
+        difficulty: difficulty of surfaces and objects.
+        hall: walls on both sides; otherwise at most one.
     """
     near_m = reach_m[0] * rng.uniform(1.02, 1.25)
     far_m = reach_m[1] * (0.97 if hall else rng.uniform(0.7, 0.98))
@@ -155,7 +155,7 @@ def draw_room(
 
 @dataclass(eq=False)
 class _Builder:
-    """Adds parts; `left_m` and `right_m` bound the floor, as distances from the middle."""
+    """Adds parts; `left_m` and `right_m` bound the floor, measured from its middle."""
 
     rng: Rng
     eye: Eye
@@ -168,13 +168,13 @@ class _Builder:
     taken: list[tuple[float, float, float]] = field(default_factory=list)
 
     def depth_m(self) -> float:
-        """Any depth of the room, as likely as its share of the inverse depths."""
+        """A random depth of the room, uniform in inverse depth."""
         return 1 / self.rng.uniform(1 / (0.9 * self.far_m), 1 / self.near_m)
 
     def surface(
         self, width_m: float, height_m: float, depth_m: float, *, bare: bool | None = None
     ) -> tuple[Colour | Texture, Finish, float]:
-        """A paint or a wallpaper whose features show as 3 to 20 px at a depth, and a finish."""
+        """Paint, or wallpaper with features of 3 to 20 px at a depth; a finish and a roughness."""
         finish: Finish = "matte"
         if self.rng.random() < self.difficulty.polished_share:
             finish = "gloss" if self.rng.random() < 0.7 else "metal"
@@ -192,10 +192,10 @@ class _Builder:
         return wallpaper(self.rng, shape, max(2.0, feature_m / texel_m)), finish, roughness
 
     def add_shell(self, hall: bool) -> None:
-        """Floor, back wall with prints, side walls: together they fill the picture."""
+        """Add floor, back wall with prints, and side walls, which together fill the picture."""
         eye, rng = self.eye, self.rng
         yaw = 0.0 if hall else math.radians(rng.uniform(-25, 25))
-        # The farther side of a slanted wall is at far_m, where the picture ends.
+        # The farther side of a slanted wall reaches far_m at the edge of the picture.
         middle_m = self.far_m / (1 + 1.1 * math.tan(abs(yaw)) * eye.half_width)
         y = eye.floor_y_m(middle_m)
         half = 1.1 * eye.half_width * self.far_m
@@ -227,7 +227,7 @@ class _Builder:
                 self.right_m = x
 
     def _add_print(self, wall_y_m: float, yaw: float, depth_m: float) -> None:
-        """Something to focus on, on the wall."""
+        """Add a textured print to the wall."""
         eye, rng = self.eye, self.rng
         width, height = eye.picture_m(depth_m) * rng.uniform(0.12, 0.3, 2)
         x = rng.uniform(-0.7, 0.7) * eye.half_width * depth_m
@@ -239,7 +239,7 @@ class _Builder:
         self.parts.append(Part(sheet.at(x, y, z), *surface))
 
     def add_standing(self) -> None:
-        """A thing on the floor, where there is room for it; else none."""
+        """Add an object on the floor if there is room."""
         eye, rng = self.eye, self.rng
         nearest_m = eye.height_m / (math.sin(eye.pitch) + eye.half_height * math.cos(eye.pitch))
         for _ in range(30):
@@ -255,12 +255,12 @@ class _Builder:
         else:
             return
         self.taken.append((x, y, radius))
-        mesh = _THINGS[rng.integers(len(_THINGS))](rng, size).turned("z", rng.uniform(0, 360))
-        # Round things are unrolled: three times as wide as high.
+        mesh = _OBJECTS[rng.integers(len(_OBJECTS))](rng, size).turned("z", rng.uniform(0, 360))
+        # Textures unroll round objects, which are three times as wide as high.
         self.parts.append(Part(mesh.at(x, y), *self.surface(2 * size, size, depth)))
 
     def add_rod(self) -> None:
-        """A thin rod, straight or bent, from anywhere to anywhere else."""
+        """Add a thin rod, straight or bent, between random points."""
         eye, rng = self.eye, self.rng
         depths = [self.depth_m(), self.depth_m()]
         ends = []
@@ -289,13 +289,13 @@ class _Builder:
 
 
 def _quad(a: tuple[float, ...], b: tuple[float, ...], c: tuple[float, ...]) -> Mesh:
-    """The rectangle whose lower edge is from a to b and whose right edge from b to c."""
+    """The rectangle with lower edge a to b and right edge b to c."""
     d = np.array(a) + np.array(c) - np.array(b)
     return shapes.grid(np.array([[a, b], [d, c]], float))
 
 
 def _box(rng: Rng, size_m: float) -> Mesh:
-    """A box with the same picture on each side."""
+    """A box with the same texture on each side."""
     x, y, z = (size_m * rng.uniform(0.5, 1.1, 3)).tolist()
     side_x = shapes.plate(x, z).turned("x", 90).at(0, -y / 2, z / 2)
     side_y = shapes.plate(y, z).turned("x", 90).at(0, -x / 2, z / 2).turned("z", 90)
@@ -340,4 +340,4 @@ def _hoop(rng: Rng, size_m: float) -> Mesh:
     return upright.at(0, 0, 0.45 * size_m + thick)
 
 
-_THINGS = (_box, _box, _ball, _ball, _can, _can, _vase, _card, _card, _spring, _hoop)
+_OBJECTS = (_box, _box, _ball, _ball, _can, _can, _vase, _card, _card, _spring, _hoop)

@@ -1,6 +1,6 @@
 """Fuse a folder of frames with Shine Stacker; run by peers.py under Shine Stacker's own Python.
 
-The job is the quick start of its documentation, every option at its default:
+The job is the quick start of its documentation with default options:
 `python run_shinestacker.py FRAMES SCRATCH on|off` leaves one image in SCRATCH/result.
 """
 

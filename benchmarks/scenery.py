@@ -1,7 +1,7 @@
-"""Things to photograph for static_stacks.py: layers of leaves, stalks, words, stones and walls.
+"""Subjects for static_stacks.py: layers of leaves, stalks, words, stones and walls.
 
-A layer is painted sharp, in linear light, with anti-aliased or soft silhouettes; photographs give
-its texture at their own resolution. Nothing here knows about lenses.
+A layer is painted sharp, in linear light, with anti-aliased or soft silhouettes. Photographs give
+it texture at their native resolution. Lenses play no part here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Array = NDArray[Any]  # float32 where nothing else is said
+Array = NDArray[Any]  # float32 unless stated otherwise
 
 SUPERSAMPLING = 4
 
@@ -35,12 +35,12 @@ def linear_to_srgb(linear: Array) -> Array:
 
 @dataclass(eq=False)
 class Layer:
-    """A plane of things, upright or tilted about a horizontal axis.
+    """A painted plane, upright or tilted about a horizontal axis.
 
     Attributes:
         colour: (H, W, 3) linear light times alpha; lamps exceed 1.
         alpha: (H, W) coverage, [0, 1].
-        inverse_depth_dpt: (H,) 1/z of each row; a plane's is linear in the row.
+        inverse_depth_dpt: (H,) 1/z of each row, linear in the row.
     """
 
     colour: Array
@@ -63,7 +63,7 @@ class Layer:
         return float(1 / self.inverse_depth_dpt[int(share * len(self.inverse_depth_dpt))])
 
     def paint(self, top: int, left: int, alpha: Array, colour: Array) -> None:
-        """Put a patch over what is there: alpha (h, w), colour (h, w, 3), clipped to the layer."""
+        """Composite a patch over the layer: alpha (h, w), colour (h, w, 3), clipped to it."""
         height, width = self.alpha.shape
         rows = slice(max(top, 0), min(top + alpha.shape[0], height))
         columns = slice(max(left, 0), min(left + alpha.shape[1], width))
@@ -79,11 +79,11 @@ class Layer:
 
 
 class Photographs:
-    """Photographs to take textures from, in linear light.
+    """Photographs as a source of textures, in linear light.
 
     Args:
-        folder: JPEG and PNG files; None for those that scikit-image carries.
-        rng: what is chosen.
+        folder: JPEG and PNG files; None for those that come with scikit-image.
+        rng: generator of the choices.
     """
 
     BUNDLED = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "rocket")
@@ -95,8 +95,8 @@ class Photographs:
             return
         paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
         if not paths:
-            sys.exit(f"{folder}: no JPEG or PNG file; expected a folder of photographs.")
-        # A scene shows a dozen at most, so the others need not be decoded.
+            sys.exit(f"{folder}: no JPEG or PNG files; expected a folder of photographs.")
+        # A scene shows a dozen at most, so decode no others.
         chosen = rng.choice(len(paths), size=min(12, len(paths)), replace=False)
         self.images = [np.asarray(Image.open(paths[index]).convert("RGB")) for index in chosen]
 
@@ -105,14 +105,14 @@ class Photographs:
         try:
             from skimage import data
         except ImportError:
-            sys.exit("No --textures given and scikit-image is absent: pip install scikit-image.")
+            sys.exit("Without --textures, scikit-image is needed: pip install scikit-image.")
         image = getattr(data, name)()
         return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image[..., :3]
 
     def patch(self, height: int, width: int) -> Array:
-        """A random (height, width, 3) piece of a random photograph, mirrored where it is too small.
+        """A random (height, width, 3) piece of a random photograph, mirrored if it is too small.
 
-        Never magnified: its detail is that of a camera's pixels.
+        It is never magnified, so detail reaches down to single pixels.
         """
         image = self.images[self.rng.integers(len(self.images))]
         if self.rng.random() < 0.5:
@@ -122,19 +122,19 @@ class Photographs:
         return srgb_to_linear(image[np.ix_(rows, columns)].astype(np.float32) / 255)
 
     def relief(self, height: int, width: int) -> Array:
-        """(height, width, 1) brightness of a patch about 1, to lend a plain colour its detail."""
+        """Relative brightness of a patch, (height, width, 1), to add detail to a plain colour."""
         grey = self.patch(height, width).mean(axis=2, keepdims=True)
         return np.clip(0.35 + 0.65 * grey / max(float(grey.mean()), 0.02), 0.2, 2.5)
 
 
 def _mirrored(count: int, available: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` consecutive indices from a random start, turning back at the ends."""
+    """`count` consecutive indices from a random start, reflected at the ends."""
     index = (np.arange(count) + rng.integers(max(available - count, 0) + 1)) % (2 * available)
     return np.minimum(index, 2 * available - 1 - index)
 
 
 def polygon_patch(outline: Array, softness_px: float) -> tuple[int, int, Array]:
-    """(top, left, alpha) of a polygon of (x, y) points, its coverage exact to 1/16 pixel."""
+    """(top, left, alpha) of a polygon of (x, y) points, with coverage exact to 1/16 pixel."""
     margin = int(np.ceil(3 * softness_px)) + 1
     left, top = np.floor(outline.min(axis=0)).astype(int) - margin
     right, bottom = np.ceil(outline.max(axis=0)).astype(int) + margin
@@ -150,20 +150,20 @@ def polygon_patch(outline: Array, softness_px: float) -> tuple[int, int, Array]:
 
 @dataclass(eq=False)
 class Painter:
-    """Paints kinds of things onto layers; every choice comes from one random generator."""
+    """Paints subjects onto layers, drawing all choices from one random generator."""
 
     photographs: Photographs
     rng: np.random.Generator
 
     def _blade(self, layer: Layer, spine: Array, half_width: Array, softness_px: float) -> None:
-        """A strip around a spine of (x, y) points, round in section: a leaf, a stalk, a rod."""
+        """A strip of round section around a spine of (x, y) points: a leaf, a stalk, a rod."""
         tangent = np.gradient(spine, axis=0)
         normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
         normal /= np.linalg.norm(normal, axis=1, keepdims=True)
         side = normal * half_width[:, None]
         outline = np.concatenate([spine + side, (spine - side)[::-1]]).astype(np.float32)
         top, left, alpha = polygon_patch(outline, softness_px)
-        # Light from the left: the shade follows the distance from a spine drawn as a line.
+        # Shade by the distance from the spine, drawn as a line.
         line = np.full(alpha.shape, 255, np.uint8)
         points = np.round((spine - [left, top]) * 16).astype(np.int32)
         cv2.polylines(line, [points], False, 0, thickness=1, shift=4)
@@ -175,7 +175,7 @@ class Painter:
         layer.paint(top, left, alpha, colour.astype(np.float32))
 
     def leaves(self, layer: Layer, count: int, length_px: float, softness_px: float = 0.0) -> None:
-        """Serrated leaves on a twig that enters from a side of the picture."""
+        """Serrated leaves on a twig that enters from one side."""
         height, width = layer.alpha.shape
         from_left = self.rng.random() < 0.5
         start = np.array([0.0 if from_left else width, self.rng.uniform(0.1, 0.9) * height])
@@ -198,7 +198,7 @@ class Painter:
             self._blade(layer, foot + np.cumsum(step, axis=0), half_width, softness_px)
 
     def stalks(self, layer: Layer, count: int, widths_px: tuple[float, float]) -> None:
-        """Thin, slightly bent stalks from below, tapering to their tips."""
+        """Thin, slightly bent stalks that rise from below and taper to their tips."""
         height, width = layer.alpha.shape
         for _ in range(count):
             t = np.linspace(0, 1, 50)
@@ -210,7 +210,7 @@ class Painter:
     def stones(
         self, layer: Layer, centres: Sequence[tuple[float, float]], radius_px: float
     ) -> None:
-        """Rounded irregular bodies, lit from above left, at (x, y) centres."""
+        """Round, irregular stones at (x, y) centres, lit from the upper left."""
         for x, y in centres:
             angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
             wobble = sum(
@@ -241,7 +241,7 @@ class Painter:
         layer.paint(*corner, alpha, self.photographs.patch(size[1], size[0]))
 
     def wall(self, layer: Layer, sheet_px: int, darkness: float = 1.0) -> None:
-        """An opaque wall papered with photographs that overlap at slight angles."""
+        """An opaque wall papered with photographs that overlap at small angles."""
         height, width = layer.alpha.shape
         layer.paint(
             0, 0, np.ones((height, width), np.float32), self.photographs.patch(height, width)
@@ -258,12 +258,12 @@ class Painter:
         layer.colour *= darkness
 
     def ground(self, layer: Layer, top_share: float) -> None:
-        """A tilted surface from the bottom edge up to a share of the height, in perspective."""
+        """A tilted surface in perspective, from the bottom edge up to a share of the height."""
         height, width = layer.alpha.shape
         first = int(top_share * height)
         depth = 1 / layer.inverse_depth_dpt[first:]
         texture = self.photographs.patch(height, 2 * width)
-        # Distances on the surface shrink with depth; 1.3 pixels a texel at the near edge.
+        # Perspective shrinks the surface with depth; 1.3 pixels per texel at the near edge.
         zoom = depth / depth.min() / 1.3
         x = (np.arange(width)[None] - width / 2) * zoom[:, None] + width
         y = np.broadcast_to((np.cumsum(zoom[::-1])[::-1])[:, None], x.shape)
@@ -272,7 +272,7 @@ class Painter:
         layer.paint(first, 0, np.ones(colour.shape[:2], np.float32), colour)
 
     def lamps(self, layer: Layer, count: int, radius_px: float, brightness: float) -> None:
-        """Small lamps far brighter than white: they saturate, and blur to bright discs."""
+        """Small lamps far brighter than white, which saturate and blur to bright discs."""
         height, width = layer.alpha.shape
         angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
         circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -1,21 +1,20 @@
-"""Speed of the simulator and of the reading path, beside what they replace, in one run.
+"""Speed of the simulator and of data loading, next to what they replace, in one run.
 
     python benchmarks/simulator.py [--rooms FOLDER] [--rgbd FOLDER]
 
 Four tables:
 
-- *Renderer*: 512x512, five frames, blur of up to 40 px diameter, 32 layers, beside one FFT
-  convolution per layer and frame: the same layers and masks, each frame's kernel sampled and
-  transformed, light, opacity and coverage convolved, composited. Errors, root mean square in
-  sRGB, are against 256 layers; ours also with so few layers that its error is still the smaller.
-  Procedural scenes; with --rooms and --rgbd also those of the evaluation data.
-- *Against a path-traced lens* (--rooms): PSNR of the rendered frames, in sRGB, given the true image
-  and depth.
-- *Workers*: stacks per second that one and two processes make of procedural scenes.
-- *Reading*: a HyperSim frame of 1024x768 from HDF5, resized, beside h5py and OpenCV alone.
+- *Renderer*: 512x512, five frames, blur of up to 40 px diameter, 32 layers, next to one FFT
+  convolution per layer and frame: the same layers and masks, with each frame's kernel sampled and
+  transformed, and light, opacity and coverage convolved and composited. Errors are root mean
+  squares in sRGB against 256 layers. Our renderer also runs with fewer layers, at an error that is
+  still smaller. Scenes are procedural; --rooms and --rgbd add those of the evaluation data.
+- *Against a path-traced lens* (--rooms): PSNR in sRGB of frames rendered from true image and depth.
+- *Workers*: stacks of procedural scenes per second, from one and from two processes.
+- *Reading*: a HyperSim frame of 1024x768 from HDF5, resized, next to h5py and OpenCV alone.
 
-CPU seconds are those of the process on one thread, the best of three runs; where there is a CUDA
-device, stacks per second on it are printed as well.
+CPU seconds are process time on one thread, the best of three runs. On a machine with CUDA, stacks
+per second on the GPU are printed too.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ from focaldiffusion.simulation.render import layer_planes, render
 
 SIDE_PX, FRAMES, LAYERS, BLUR_PX = 512, 5, 32, 40.0
 FEWER_LAYERS = 12
-"""With which ours still errs less than the convolutions do with 32: their sampled discs ring."""
+"""Enough for a smaller error than the convolutions have with 32, whose sampled discs ring."""
 RUNS = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """A scene at 512x512 whose blur reaches 40 px of diameter over its sweep."""
+    """A scene at 512x512 whose blur reaches a diameter of 40 px."""
 
     name: str
     image: Tensor
@@ -67,7 +66,7 @@ class Case:
 
     @classmethod
     def of(cls, name: str, scene: Scene) -> Case:
-        """Resized to a square: a benchmark of speed needs no camera."""
+        """A case from a scene, resized to a square: a benchmark of speed needs no camera."""
         inverse_depth = filled_inverse_depth(scene)
         size = (SIDE_PX, SIDE_PX)
         image = functional.interpolate(scene.all_in_focus[None], size, mode="area")[0]
@@ -79,14 +78,14 @@ class Case:
         return cls(name, image, inverse_depth, focus, BLUR_PX / (near - far))
 
     def arguments(self, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor, float, PSF]:
-        """Of `render`."""
+        """Positional arguments of `render`."""
         tensors = (self.image, self.inverse_depth_dpt, self.focus_dpt)
         image, inverse_depth, focus = (tensor.to(device) for tensor in tensors)
         return image, inverse_depth, focus, self.blur_scale_px_m, PSF()
 
 
 def convolve_layers(case: Case) -> Tensor:
-    """One FFT convolution per layer and frame, without any of the renderer's shortcuts."""
+    """Render with one FFT convolution per layer and frame, without shortcuts."""
     planes = layer_planes(case.inverse_depth_dpt, case.focus_dpt, case.blur_scale_px_m, LAYERS)
     radii = blur_radius_px(planes[:, None], case.focus_dpt, case.blur_scale_px_m).abs()
     grid = MirrorGrid((SIDE_PX, SIDE_PX), float(radii.max()))
@@ -123,7 +122,7 @@ def disc_kernel(radius_px: float, grid_size: tuple[int, int]) -> Tensor:
 
 
 def best_cpu_s(work: Callable[[], object]) -> float:
-    """CPU seconds of the best run."""
+    """CPU seconds of the best of `RUNS` runs."""
     found = math.inf
     for _ in range(RUNS):
         started = time.process_time()
@@ -139,7 +138,7 @@ def rms_srgb(frames: Tensor, truth: Tensor) -> float:
 
 
 def renderer_rows(cases: Iterator[Case]) -> Iterator[list[str]]:
-    """A row a scene, then the mean ratio."""
+    """A row per scene, then the mean ratio."""
     yield [
         "scene",
         "convolutions [CPU s]",
@@ -193,13 +192,13 @@ def source(dataset_type: str, root: str | list[str] = "", **settings: object) ->
 
 
 def procedural(**settings: object) -> Source:
-    """Procedural scenes of their own lens at 512x512."""
+    """Procedural scenes with their own lens at 512x512."""
     size = {"image_size": (SIDE_PX, SIDE_PX), "options": DatasetOptions()}
     return source("procedural", **(size | settings))
 
 
 def cases(rgbd: Path | None, rooms: Path | None) -> Iterator[Case]:
-    """Four procedural scenes, and those of the folders."""
+    """Four procedural scenes, then those of the folders."""
     made = Procedural(procedural())
     for index in range(4):
         yield Case.of(f"procedural {index}", made[index])
@@ -217,7 +216,7 @@ def cases(rgbd: Path | None, rooms: Path | None) -> Iterator[Case]:
 
 
 def lens_rows(rooms: Path) -> Iterator[list[str]]:
-    """PSNR of the frames rendered from the truth, a row a room."""
+    """PSNR of frames rendered from the truth, a row per room."""
     stacks = Stacks(source("stacks", str(rooms), options=DatasetOptions()))
     yield ["room", "PSNR [dB]"]
     found = []
@@ -239,14 +238,14 @@ def lens_rows(rooms: Path) -> Iterator[list[str]]:
 
 
 def worker_rows() -> Iterator[list[str]]:
-    """Wall time of the same 24 stacks with one worker and with two, each of one thread."""
+    """Rate of the same 24 stacks with one worker and with two, one thread each."""
     settings = procedural()
     mixture = Mixture([(settings, Procedural(settings))], seed=0, shuffle=True)
-    yield ["workers", "stacks a second", "times one"]
+    yield ["workers", "stacks per second", "relative to one"]
     rates = []
     for workers in (1, 2):
         stream = batches(mixture, range(2 * workers + 24), 1, num_workers=workers)
-        for _ in range(2 * workers):  # until every worker has started
+        for _ in range(2 * workers):  # wait until every worker has started
             next(stream)
         started = time.perf_counter()
         count = sum(1 for _ in stream)
@@ -255,7 +254,7 @@ def worker_rows() -> Iterator[list[str]]:
 
 
 def reading_rows() -> Iterator[list[str]]:
-    """One HyperSim frame, as the loader reads it and as h5py and OpenCV do."""
+    """One HyperSim frame, read by the loader and by h5py with OpenCV."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     from fixtures import hypersim
 
@@ -292,7 +291,7 @@ def reading_rows() -> Iterator[list[str]]:
 
 
 def cuda_rows(case: Case) -> Iterator[list[str]]:
-    """Stacks a second on the GPU."""
+    """Stacks per second on the GPU."""
     arguments = case.arguments("cuda")
     render(*arguments)
     torch.cuda.synchronize()
@@ -301,12 +300,12 @@ def cuda_rows(case: Case) -> Iterator[list[str]]:
         render(*arguments)
     torch.cuda.synchronize()
     rate = 20 / (time.perf_counter() - started)
-    yield [torch.cuda.get_device_name(), "stacks a second"]
+    yield [torch.cuda.get_device_name(), "stacks per second"]
     yield [case.name, f"{rate:.1f}"]
 
 
 def show(title: str, rows: Iterator[list[str]]) -> None:
-    """Print a table as Markdown, each row when it is known."""
+    """Print a table as Markdown, each row as soon as it is known."""
     print(f"\n{title}\n")
     for number, row in enumerate(rows):
         print("| " + " | ".join(row) + " |", flush=True)

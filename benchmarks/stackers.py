@@ -1,7 +1,7 @@
-"""The focus stackers that peers.py compares: how each is installed, called, and where it writes.
+"""The focus stackers that peers.py compares: how to install and call each, and where it writes.
 
-Each is called as its own documentation calls it for focus stacking. Only the standard library
-here: see peers.py.
+Each is called as its own documentation recommends for focus stacking. Only the standard library is
+imported here; peers.py says why.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a tool is asked to do: fuse `frames`, a folder of links 000.png, 001.png ..."""
+class FusionJob:
+    """A task for a tool: fuse `frames`, a folder of links 000.png, 001.png ..."""
 
     stack: Path
     frames: Path
@@ -37,15 +37,15 @@ class Tool(Protocol):
     how_to_install: str
 
     def version(self) -> str | None:
-        """The installed version, or None when the tool is not installed."""
+        """The installed version; None if the tool is not installed."""
         ...
 
-    def commands(self, job: Job) -> list[list[str]]:
+    def commands(self, job: FusionJob) -> list[list[str]]:
         """The commands that do the job, in order."""
         ...
 
-    def image(self, job: Job) -> Path:
-        """Where the commands leave the fused image."""
+    def image(self, job: FusionJob) -> Path:
+        """Path at which the commands leave the fused image."""
         ...
 
 
@@ -62,19 +62,19 @@ class FocalDiffusion:
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    def commands(self, job: Job) -> list[list[str]]:
-        """See `Tool`; reads the stack itself, for its stack.json belongs to the input."""
+    def commands(self, job: FusionJob) -> list[list[str]]:
+        """See `Tool`; reads the stack itself, because stack.json is part of the input."""
         infer = [sys.executable, "-m", "focaldiffusion.cli.main", "infer", str(job.stack)]
         align = [] if job.align else ["--align", "off"]
         return [[*infer, "--output", str(job.scratch / "result"), *align]]
 
-    def image(self, job: Job) -> Path:
+    def image(self, job: FusionJob) -> Path:
         """See `Tool`."""
         return job.scratch / "result" / "all_in_focus.png"
 
 
 class FocusWeave:
-    """FocusWeave at its defaults; with alignment, the canvas keeps the size of the frames."""
+    """FocusWeave with default options; with alignment, the canvas keeps the size of the frames."""
 
     name = "focusweave"
 
@@ -87,18 +87,18 @@ class FocusWeave:
         """See `Tool`."""
         return _first_line([str(self.program), "--version"])
 
-    def commands(self, job: Job) -> list[list[str]]:
+    def commands(self, job: FusionJob) -> list[list[str]]:
         """See `Tool`."""
         align = "--keep-size" if job.align else "--no-align"
         return [[str(self.program), str(job.frames), align, "--output", str(self.image(job))]]
 
-    def image(self, job: Job) -> Path:
+    def image(self, job: FusionJob) -> Path:
         """See `Tool`."""
         return job.scratch / "fused.png"
 
 
 class Enfuse:
-    """Enfuse as chapter 8.6.3 of its manual fuses focus stacks, aligned by Hugin's tool."""
+    """Enfuse as in chapter 8.6.3 of its manual, aligned by Hugin's tool."""
 
     name = "enfuse"
     how_to_install = "apt-get install enfuse hugin-tools"
@@ -107,24 +107,24 @@ class Enfuse:
         """See `Tool`."""
         return _first_line(["enfuse", "--version"])
 
-    def commands(self, job: Job) -> list[list[str]]:
+    def commands(self, job: FusionJob) -> list[list[str]]:
         """See `Tool`."""
         aligned = [str(job.scratch / f"aligned{i:04d}.tif") for i in range(len(job.frame_paths))]
         weights = ["--exposure-weight=0", "--saturation-weight=0", "--contrast-weight=1"]
         fuse = ["enfuse", *weights, "--hard-mask", f"--output={self.image(job)}"]
         if not job.align:
             return [[*fuse, *job.frame_paths]]
-        # -m lets the field of view vary from frame to frame, which is what breathing does.
+        # -m lets the field of view vary between frames, as it does under focus breathing.
         align = ["align_image_stack", "-m", "--use-given-order", "-a", str(job.scratch / "aligned")]
         return [[*align, *job.frame_paths], [*fuse, *aligned]]
 
-    def image(self, job: Job) -> Path:
+    def image(self, job: FusionJob) -> Path:
         """See `Tool`."""
         return job.scratch / "fused.png"
 
 
 class ShineStacker:
-    """Shine Stacker's pyramid method at its defaults, through its Python interface."""
+    """Shine Stacker's pyramid method with default options, through its Python interface."""
 
     name = "shinestacker"
 
@@ -138,20 +138,20 @@ class ShineStacker:
         probe = "from importlib.metadata import version; print(version('shinestacker'))"
         return _first_line([str(self.python), "-c", probe])
 
-    def commands(self, job: Job) -> list[list[str]]:
+    def commands(self, job: FusionJob) -> list[list[str]]:
         """See `Tool`."""
         script = Path(__file__).with_name("run_shinestacker.py")
         align = "on" if job.align else "off"
         return [[str(self.python), str(script), str(job.frames), str(job.scratch), align]]
 
-    def image(self, job: Job) -> Path:
+    def image(self, job: FusionJob) -> Path:
         """See `Tool`; Shine Stacker chooses the name within the folder."""
         results = sorted((job.scratch / "result").glob("*"))
         return results[0] if results else job.scratch / "result"
 
 
 def _first_line(command: Sequence[str]) -> str | None:
-    """The first line that a command prints, or None when it cannot run."""
+    """First line that a command prints; None if it fails."""
     try:
         finished = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -1,13 +1,13 @@
-"""Make focal stacks of layered scenes with a known all-in-focus image and depth.
+"""Render focal stacks of layered scenes with a known all-in-focus image and depth.
 
     python benchmarks/static_stacks.py --output DIR [--textures FOLDER] [--scenes NAME ...]
 
-Each scene is a few planes (scenery.py). For every frame each plane's colour and coverage are
-blurred by the disc of its defocus, in linear light, and laid over one another from the front: what
-is hidden in the sharp image shows through blurred silhouettes as it does in a photograph. This
-shares no code with the package. Frames are 8-bit sRGB with noise of 1 step; the focus planes
-are spread evenly in inverse depth over a range fixed with the scene, so they meet no layer but by
-chance. DIR/<scene> holds stack/, truth/all_in_focus.png and truth/depth.npz (key `depth`, metres).
+Each scene is a few planes (scenery.py). In every frame, colour and coverage of each plane are
+blurred by a disc, in linear light, and composited from the front, so background shows through
+blurred silhouettes as in a photograph. No code is shared with the package. Frames are 8-bit sRGB
+with noise of one step. Focus planes are equally spaced in inverse depth over a range fixed per
+scene, so they meet a layer only by chance. DIR/<scene> holds stack/, truth/all_in_focus.png and
+truth/depth.npz (key `depth`, metres).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RADIUS_STEP_PX = 0.5
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """A scene before it is painted.
+    """Settings of a scene.
 
     Attributes:
         size: (height, width) of the frames [px].
@@ -36,7 +36,7 @@ class SceneSpec:
         near_m: nearest focus plane.
         far_m: farthest focus plane.
         largest_blur_radius_px: blur at `near_m` when focused at `far_m`.
-        paint: makes the layers, front to back, on a canvas of a given size.
+        paint: paints the layers, front to back, on a canvas of a given size.
     """
 
     size: tuple[int, int]
@@ -53,7 +53,7 @@ class SceneSpec:
 
 
 def twig(painter: Painter, size: tuple[int, int]) -> list[Layer]:
-    """Two twigs of leaves before a papered wall."""
+    """Two leafy twigs in front of a papered wall."""
     near, middle = Layer.empty(size, 0.33), Layer.empty(size, 0.43)
     wall = Layer.empty(size, 0.74)
     painter.leaves(near, count=7, length_px=0.3 * size[0])
@@ -74,7 +74,7 @@ def sign(painter: Painter, size: tuple[int, int]) -> list[Layer]:
 
 
 def reeds(painter: Painter, size: tuple[int, int]) -> list[Layer]:
-    """Thin stalks at three depths before a wall: occlusion everywhere."""
+    """Thin stalks at three depths in front of a wall: occlusion everywhere."""
     layers = [Layer.empty(size, depth_m) for depth_m in (0.62, 0.8, 1.2, 2.3)]
     painter.stalks(layers[0], count=7, widths_px=(14, 34))
     painter.stalks(layers[1], count=16, widths_px=(6, 18))
@@ -103,7 +103,7 @@ def shore(painter: Painter, size: tuple[int, int]) -> list[Layer]:
 
 
 def thicket(painter: Painter, size: tuple[int, int]) -> list[Layer]:
-    """Leaves at four depths, large and small, before a tilted wall."""
+    """Leaves at four depths, large and small, in front of a tilted wall."""
     layers = [Layer.empty(size, depth_m) for depth_m in (0.36, 0.41, 0.52, 0.66)]
     for layer, count, share in zip(layers, (4, 8, 12, 16), (0.3, 0.24, 0.17, 0.11), strict=True):
         painter.leaves(layer, count, share * size[0], softness_px=painter.rng.choice([0.0, 1.2]))
@@ -113,7 +113,7 @@ def thicket(painter: Painter, size: tuple[int, int]) -> list[Layer]:
 
 
 def evening(painter: Painter, size: tuple[int, int]) -> list[Layer]:
-    """A word and stalks before a dark wall with lamps that saturate."""
+    """A word and stalks in front of a dark wall with lamps that saturate."""
     word, stalks = Layer.empty(size, 0.85), Layer.empty(size, 1.15)
     wall = Layer.empty(size, 2.7)
     painter.word(word, "night", height_px=int(0.42 * size[0]), baseline=0.9, x=0.2)
@@ -134,7 +134,7 @@ SCENES = {
 
 
 def disc(radius_px: float) -> Array:
-    """The disc's share of each pixel, summing to 1."""
+    """Area of the disc inside each pixel, normalised to sum 1."""
     half = int(np.ceil(radius_px))
     fine = 16
     centres = (np.arange((2 * half + 1) * fine) + 0.5) / fine - half - 0.5
@@ -144,9 +144,9 @@ def disc(radius_px: float) -> Array:
 
 
 def defocus(layer: Layer, inverse_focus_dpt: float, blur_scale_px_m: float) -> tuple[Array, Array]:
-    """Colour and coverage of a layer as a lens focused at 1/s sees it.
+    """Colour and coverage of a layer seen through a lens focused at 1/s.
 
-    A tilted plane is split over discs of neighbouring radii, each point between the nearest two.
+    A tilted plane is split over discs of discrete radii, each row between the nearest two.
     """
     radius_px = 0.5 * blur_scale_px_m * np.abs(inverse_focus_dpt - layer.inverse_depth_dpt)  # (H,)
     planes = np.dstack([layer.colour, layer.alpha])
@@ -167,13 +167,13 @@ def defocus(layer: Layer, inverse_focus_dpt: float, blur_scale_px_m: float) -> t
             strip[: rows.start - window.start] = 0
             strip[rows.stop - window.start :] = 0
             total[window] += cv2.filter2D(strip, -1, kernel, borderType=cv2.BORDER_REFLECT)
-            # One column is enough to count the light that a row would get from a full plane.
+            # One column suffices to sum the light that a row would receive from a full plane.
             column = np.zeros((window.stop - window.start, 1), np.float32)
             column[rows.start - window.start : rows.stop - window.start, 0] = weight[rows]
             profile = kernel.sum(axis=1, keepdims=True)
             column = cv2.filter2D(column, -1, profile, borderType=cv2.BORDER_REFLECT)
             received[window, :, 0] += column
-    # Radii that differ along the plane would brighten or darken it slightly; a lens does not.
+    # Radii that vary along the plane would brighten or darken it slightly; a lens does not.
     total /= received
     return total[..., :3], total[..., 3]
 
@@ -185,7 +185,7 @@ def _runs(selected: Array) -> list[slice]:
 
 
 def composite(planes: list[tuple[Array, Array]]) -> Array:
-    """Planes of (colour times coverage, coverage) over one another, the first in front."""
+    """Composite planes of (colour times coverage, coverage), the first in front."""
     seen = np.zeros_like(planes[0][0])
     through = np.ones_like(planes[0][1])
     for colour, alpha in planes:
@@ -195,7 +195,7 @@ def composite(planes: list[tuple[Array, Array]]) -> Array:
 
 
 def depth_map(layers: list[Layer]) -> Array:
-    """(H, W) metres of the first layer that covers at least half of a pixel."""
+    """Depth [m] of the first layer that covers at least half of each pixel, (H, W)."""
     depth = np.full(layers[0].alpha.shape, np.nan, np.float32)
     for layer in reversed(layers):
         rows = np.broadcast_to(1 / layer.inverse_depth_dpt[:, None], depth.shape)
@@ -241,14 +241,14 @@ def _write_png(path: Path, srgb: Array) -> None:
 
 
 def main() -> None:
-    """Make the scenes named on the command line."""
+    """Render the scenes named on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the scenes")
     parser.add_argument(
-        "--textures", type=Path, help="folder of photographs; scikit-image's own when not given"
+        "--textures", type=Path, help="folder of photographs (default: those of scikit-image)"
     )
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes")
     arguments = parser.parse_args()
     for name in arguments.scenes:
         make(name, SCENES[name], arguments.textures, arguments.seed, arguments.output)

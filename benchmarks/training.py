@@ -1,16 +1,16 @@
-"""Throughput of the trainer, beside the same arithmetic on one batch that is held in memory.
+"""Throughput of the trainer, next to the same arithmetic on one batch held in memory.
 
     python benchmarks/training.py [--config FILE] [--steps N] [--override KEY=VALUE ...]
 
 The recipe of `--config` (configs/compact.yaml) on procedural scenes without photographs:
 
-- *in memory*: losses, backward pass, clipping, step and running mean on one batch, again and again;
+- *in memory*: losses, backward pass, clipping, step and running mean, repeated on one batch;
 - *kept*: stacks per second of `focaldiffusion train` from examples kept by an earlier run;
-- *cached*: the same from cached stacks and their evidence, without keeping examples;
-- *uncached*: the same where each stack is photographed and its physical estimate made on the way.
+- *cached*: the same from cached stacks with their evidence, without kept examples;
+- *uncached*: the same with stacks simulated, and their physical estimates made, during training.
 
-None validates, and all are timed after their first steps. In memory is measured before and after
-the trainer, and the mean is taken: other work on the machine slows all of them.
+Validation is off, and the first steps are not timed. The in-memory rate is the mean of a
+measurement before the trainer and one after it, because other work on the machine slows all runs.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 from focaldiffusion.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[1]
-REPORTS = 9  # of a run; the rate is over all but the first
-BATCHES = 2  # of different stacks; a run takes them again and again
+REPORTS = 9  # log lines per run; the rate covers all but the first
+BATCHES = 2  # different batches, which a run repeats
 
 
 def in_memory(config: Config, steps: int, device: torch.device) -> float:
-    """Stacks per second of forward, backward and step on one batch."""
+    """Stacks per second of repeated training steps on one batch."""
     training = config.training
     mixture = open_split(config.data, "train", training.seed)
-    pipeline = open_model(config.model, training, device)
+    pipeline = trainable_model(config.model, training, device)
     completer, objective = pipeline.completer, Objective(config.losses)
     (part,) = prepared(
         mixture,
@@ -86,7 +86,7 @@ def in_memory(config: Config, steps: int, device: torch.device) -> float:
     return steps * training.batch_size / (time.perf_counter() - started)
 
 
-def of_trainer(config: Config) -> float:
+def trainer_rate(config: Config) -> float:
     """Stacks per second of the last eight ninths of a run."""
     train(config)
     log = (Path(config.output.save_dir) / "log.jsonl").read_text(encoding="utf-8")
@@ -96,22 +96,22 @@ def of_trainer(config: Config) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "compact.yaml")
-    parser.add_argument("--steps", type=int, default=90, help="of the fast runs (default: 90)")
+    parser.add_argument("--steps", type=int, default=90, help="steps of fast runs (default: 90)")
     parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    os.environ.setdefault("PHOTOGRAPHS", str(ROOT))  # which the recipe asks for
+    os.environ.setdefault("PHOTOGRAPHS", str(ROOT))  # required by the recipe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as home:
 
         def load(
             name: str, source: dict[str, object], steps: int, *, keeps: bool = False
         ) -> Config:
-            """A run of so many steps on one source."""
+            """Configuration of a run over `steps` steps on one source."""
             batch = load_config(options.config, options.override).config.training.batch_size
             source = {"name": "train", **source, "max_samples": batch * BATCHES}
             changes = [
                 f"data.train_sources={json.dumps([source])}",
-                "data.dataset_type=null",  # nor is anything validated
+                "data.dataset_type=null",  # no validation
                 "data.val_sources=null",
                 f"training.num_epochs={max(1, steps // BATCHES)}",
                 f"training.examples_dir={json.dumps(f'{home}/examples' if keeps else None)}",
@@ -123,10 +123,8 @@ def main() -> None:
 
         made: dict[str, object] = {"dataset_type": "procedural", "data_root": []}
         stacks: dict[str, object] = {"dataset_type": "cache", "data_root": f"{home}/stacks"}
-        uncached, cached = (
-            load("uncached", made, 2 * BATCHES),
-            load("cached", stacks, options.steps),
-        )
+        uncached = load("uncached", made, 2 * BATCHES)
+        cached = load("cached", stacks, options.steps)
         count = BATCHES * cached.training.batch_size
         started = time.perf_counter()
         write_cache(
@@ -140,10 +138,10 @@ def main() -> None:
         making = count / (time.perf_counter() - started)
         train(load("first", stacks, BATCHES, keeps=True))
         before = in_memory(cached, options.steps // 2, device)
-        kept = of_trainer(load("kept", stacks, options.steps, keeps=True))
-        rate = of_trainer(cached)
+        kept = trainer_rate(load("kept", stacks, options.steps, keeps=True))
+        rate = trainer_rate(cached)
         after = in_memory(cached, options.steps // 2, device)
-        slow = of_trainer(uncached)
+        slow = trainer_rate(uncached)
     memory = (before + after) / 2
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU"
     training = cached.training

@@ -1,7 +1,7 @@
-"""Random procedural surfaces for path_traced_rooms.py; no photograph enters.
+"""Random procedural surfaces for path_traced_rooms.py, without photographs.
 
-Built from the textures of `examples/`. Features are sized in texels, so that whoever knows how
-large a surface will show can choose detail that a pixel resolves.
+They build on the textures of `examples/`. Features are sized in texels, so that the caller, who
+knows the size of a surface in the picture, can choose detail that a pixel resolves.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Wallpaper = Callable[[Rng, tuple[int, int], float], Texture]
 
 
 def colour(rng: Rng) -> Colour:
-    """A paint: any hue, seldom loud, neither black nor white; sRGB."""
+    """A paint in sRGB: any hue, rarely saturated, neither black nor white."""
     value, saturation = rng.uniform(0.35, 0.9), 0.6 * rng.beta(1.5, 2.5)
     hue = rng.uniform(0, 6) + np.array([0.0, 4.0, 2.0])
     pure = np.clip(np.abs(hue % 6 - 3) - 1, 0, 1)
@@ -71,7 +71,7 @@ def weave(rng: Rng, shape: tuple[int, int], feature_px: float) -> Texture:
 
 
 def tiles(rng: Rng, shape: tuple[int, int], feature_px: float) -> Texture:
-    """Tiles in running bond, each of its own tone, with grout between."""
+    """Tiles in running bond, each with its own tone, and grout between them."""
     side = 3 * feature_px
     y, x = np.mgrid[: shape[0], : shape[1]] / side
     row = np.floor(y).astype(int)
@@ -86,7 +86,7 @@ def tiles(rng: Rng, shape: tuple[int, int], feature_px: float) -> Texture:
 
 
 def terrazzo(rng: Rng, shape: tuple[int, int], feature_px: float) -> Texture:
-    """Chips of several colours and sizes in a plain ground."""
+    """Chips of several colours and sizes on a plain ground."""
     ground, *chips = rng.permutation(palette(rng))
     image = np.broadcast_to(ground, (*shape, 3)).astype(np.float32)
     for k, chip in enumerate(chips):

@@ -18,7 +18,7 @@ _REFUSED = {
     "--fp16": "precision follows the device: bfloat16 on CUDA, float32 elsewhere",
     "--num_viz": "every sample gets its picture",
 }
-"""Flags of the original that have no meaning here, and why."""
+"""Flags of the original that are refused here → the reason."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,12 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint",
         metavar="MODEL",
-        help=f"its folder, a hub id, compact or physics (default: {PHYSICS})",
+        help=f"folder, hub id, compact or physics (default: {PHYSICS})",
     )
     parser.add_argument("--max_samples", type=positive_integer, metavar="N")
     add_device(parser)
     parser.add_argument("--save_viz", action="store_true", help="always on")
-    refused = parser.add_argument_group("of the original, without a meaning here")
+    refused = parser.add_argument_group("flags of the original, refused")
     for flag, reason in _REFUSED.items():
         refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
     options = parser.parse_args(argv)

@@ -10,12 +10,12 @@ from focaldiffusion.cli.flags import Numbers, Parser, add_device
 from focaldiffusion.cli.main import main as focaldiffusion
 
 _REFUSED = {
-    "--guidance-scale": "there is no text to be guided by",
-    "--camera-invariant-mode": "the camera is used as it is, or calibrated",
-    "--batch-size": "stacks are worked on one at a time",
-    "--save-intermediate": "there are no intermediate results to save",
+    "--guidance-scale": "the model has no text prompt",
+    "--camera-invariant-mode": "the camera is used as given, or calibrated",
+    "--batch-size": "stacks are reconstructed one at a time",
+    "--save-intermediate": "there are no intermediate results",
 }
-"""Flags of the original that have no meaning here, and why."""
+"""Flags of the original that are refused here → the reason."""
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _LARGEST_SENSOR_M = 1.0
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"{options.input_list}: cannot be read ({error})")
         stacks = [line.strip() for line in lines if line.strip()]
         if not stacks:
-            parser.error(f"{options.input_list}: empty; expected one stack folder a line")
+            parser.error(f"{options.input_list}: empty; expected one stack folder per line")
 
     translated = {
         "--focal-length-mm": options.focal_length,
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refusal(flags: Sequence[str]) -> str:
-    """Why these flags are refused, those of one reason together."""
+    """The reasons why flags are refused, grouped by reason."""
     by_reason: dict[str, list[str]] = {}
     for flag in flags:
         by_reason.setdefault(_REFUSED[flag], []).append(flag)
@@ -86,11 +86,15 @@ def _parser() -> Parser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", metavar="STACK", help="folder of frames, or multi-page TIFF")
     source.add_argument(
-        "--input-list", type=Path, metavar="FILE", help="text file with one stack a line"
+        "--input-list", type=Path, metavar="FILE", help="text file with one stack per line"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
-        "--focus-distances", action=Numbers, nargs="+", metavar="METRES", help="of each frame [m]"
+        "--focus-distances",
+        action=Numbers,
+        nargs="+",
+        metavar="METRES",
+        help="focus distance of each frame [m]",
     )
     parser.add_argument("--focal-length", type=float, metavar="MM", help="focal length [mm]")
     parser.add_argument("--aperture", type=float, metavar="N", help="f-number")
@@ -107,17 +111,17 @@ def _parser() -> Parser:
         "--config", metavar="FILE", help="refuse a checkpoint that was made with another model"
     )
     parser.add_argument(
-        "--base-model", metavar="NAME", help="weights that an adapter belongs to: folder or hub id"
+        "--base-model", metavar="NAME", help="base model of an adapter: folder or hub id"
     )
     parser.add_argument("--dtype", choices=_DTYPES, help="number format of the network")
     parser.add_argument(
-        "--num-inference-steps", type=int, metavar="N", help="of models that start from noise"
+        "--num-inference-steps", type=int, metavar="N", help="only for models that start from noise"
     )
     parser.add_argument(
-        "--ensemble-size", type=int, metavar="N", help="of models that start from noise"
+        "--ensemble-size", type=int, metavar="N", help="only for models that start from noise"
     )
     parser.add_argument("--save-visualization", action="store_true", help="always on")
-    refused = parser.add_argument_group("of the original, without a meaning here")
+    refused = parser.add_argument_group("flags of the original, refused")
     for flag, reason in _REFUSED.items():
         refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
     return parser

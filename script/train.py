@@ -1,4 +1,4 @@
-"""`python -m script.train`: the original's command, which `focaldiffusion train` is too."""
+"""`python -m script.train`: the original's command, the same as `focaldiffusion train`."""
 
 from __future__ import annotations
 

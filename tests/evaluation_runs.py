@@ -1,4 +1,4 @@
-"""Runs of `focaldiffusion evaluate` as tests write them, and what their models say."""
+"""Runs of `focaldiffusion evaluate` written by tests, and predictions of their models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def record(
     counted: bool = True,
     **more: Any,
 ) -> Record:
-    """What became of a sample; one without metrics failed."""
+    """A record of a sample; without metrics, a failed one."""
     return Record(
         protocol=protocol,
         variant=variant,
@@ -45,7 +45,7 @@ def record(
 
 
 def write_run(directory: Path, records: Iterable[Record]) -> Path:
-    """A folder as the runner leaves it."""
+    """Write a folder like that of a finished run."""
     directory.mkdir(parents=True, exist_ok=True)
     write_records(directory, records)
     facts = {
@@ -62,7 +62,7 @@ def write_run(directory: Path, records: Iterable[Record]) -> Path:
 
 
 def said_of_the_first(model: str, root: Path) -> list[Tensor]:
-    """All that a model says of the first stack of a folder, and the entropy of its evidence."""
+    """All outputs of a model for the first stack of a folder, and the entropy of its evidence."""
     protocol = PROTOCOLS["stacks"]
     dataset = protocol.open(root)
     stack = protocol.sample(dataset, 0).stack
@@ -73,7 +73,7 @@ def said_of_the_first(model: str, root: Path) -> list[Tensor]:
 
 
 def check_that_truth_is_not_seen(model: str, root: Path, name: str) -> None:
-    """Replace the truth of the first stack by noise: what a model says stays, bit for bit."""
+    """Replace the truth of the first stack by noise: outputs of a model must stay, bit for bit."""
     before = said_of_the_first(model, root)
     generator = np.random.default_rng(0)
     truth = root / name / "truth"

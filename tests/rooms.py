@@ -76,5 +76,5 @@ class Rooms:
     def name(self, index: int) -> str:
         return f"room_{index}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         return f"house_{index // 2}"

@@ -20,6 +20,7 @@ from focaldiffusion.align.poses import Link, adjust_poses
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
+from focaldiffusion.progress import Meter
 
 SIZE = (300, 400)
 MARGIN = 60
@@ -261,9 +262,9 @@ def test_foreign_frame_is_refused_or_dropped(handheld: list[NDArray[np.float32]]
     source = Frames([*handheld[:2], foreign, *handheld[2:]])
     with pytest.raises(
         InputError,
-        match=r"^frame_2\.png: shows something else than the other frames\. Its best match is "
-        r"frame_\d\.png, with a correlation of 0\.\d\d where 0\.7 is needed\. Leave it out with "
-        r"--drop-unaligned, or keep all frames as they are with --align off\.$",
+        match=r"^frame_2\.png: shows a different scene from the other frames\. Its best match is "
+        r"frame_\d\.png, with a correlation of 0\.\d\d; expected at least 0\.7\. Leave it out with "
+        r"--drop-unaligned, or turn alignment off with --align off\.$",
     ):
         find_alignment(source)
     found = find_alignment(source, drop_unaligned=True)
@@ -280,13 +281,13 @@ def test_foreign_frame_is_refused_or_dropped(handheld: list[NDArray[np.float32]]
 def test_foreign_first_frame_is_the_one_to_blame(handheld: list[NDArray[np.float32]]) -> None:
     source = Frames([photograph(scene(99), STILL, 0, 0), *handheld])
     assert find_alignment(source, drop_unaligned=True).dropped == (0,)
-    with pytest.raises(InputError, match=r"^frame_0\.png: shows something else"):
+    with pytest.raises(InputError, match=r"^frame_0\.png: shows a different scene"):
         find_alignment(source)
 
 
 def test_two_frames_of_different_scenes_are_refused(handheld: list[NDArray[np.float32]]) -> None:
     source = Frames([handheld[0], photograph(scene(99), STILL, 0, 0)])
-    with pytest.raises(InputError, match=r"Give frames of one scene, or keep them as they are"):
+    with pytest.raises(InputError, match=r"Give frames of one scene, or turn alignment off"):
         find_alignment(source, drop_unaligned=True)
 
 
@@ -321,7 +322,8 @@ def test_frames_with_nothing_to_see_are_left_alone(size: tuple[int, int]) -> Non
 
 def test_progress_is_complete(tripod: list[NDArray[np.float32]]) -> None:
     steps: list[tuple[int, int]] = []
-    find_alignment(Frames(tripod[:3]), progress=lambda done, total: steps.append((done, total)))
+    meter = Meter(lambda done, total: steps.append((done, total)))
+    find_alignment(Frames(tripod[:3]), meter=meter)
     assert steps == [(i + 1, 9) for i in range(9)]
 
 

@@ -77,7 +77,7 @@ class TestAuse:
         assert self.score([[0.1, 0.2], [0.8, 0.9]]) == pytest.approx(worst, rel=1e-6)
 
     def test_ties_are_the_mean_over_their_orders(self):
-        # Constant confidence: .25 whatever the share. Errors .2 and .3 tied: .1 .175 .2 .25.
+        # Constant confidence: .25 for any share. Errors .2 and .3 tied: .1 .175 .2 .25.
         assert self.score([[1, 1], [1, 1]]) == pytest.approx((0.15 + 0.1 + 0.05) / 4, rel=1e-6)
         assert self.score([[3, 2], [2, 1]]) == pytest.approx(0.025 / 4, rel=1e-5)
 
@@ -153,7 +153,7 @@ class TestDeciles:
 
 
 def random_maps() -> tuple[torch.Tensor, ...]:
-    """Depth whose confidence has five levels and some truth in it, float64."""
+    """Depth with a partly correct confidence of five levels, float64."""
     random = torch.Generator().manual_seed(0)
     truth = torch.rand(20, 30, generator=random, dtype=torch.float64) + 0.5
     error = 0.1 * torch.randn(20, 30, generator=random, dtype=torch.float64)

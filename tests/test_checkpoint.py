@@ -264,7 +264,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> No
     SD3Transformer2DModel(**wider, in_channels=channels, out_channels=channels).save_pretrained(
         other / "transformer"
     )
-    with pytest.raises(InputError, match=r"shape of pos_embed.proj.bias \[32\] in place of \[64\]"):
+    with pytest.raises(InputError, match=r"shape of pos_embed.proj.bias \[32\] instead of \[64\]"):
         load_model(str(tmp_path / "out"), base_model=str(other))
 
 
@@ -282,7 +282,7 @@ def test_all_weights_read_no_base(tmp_path: Path) -> None:
         (DESCRIPTION, ("weights",), "adapter", "an adapter, but config.model.base_model_id is nu"),
         (DESCRIPTION, ("preset",), "compact", "preset compact, but config.model.preset tiny"),
         ("model_index.json", ("start",), "noise", "model_index.json says start noise, but focaldi"),
-        ("denoiser/config.json", ("_class_name",), "FluxTransformer2DModel", "is of a FluxTransfo"),
+        ("denoiser/config.json", ("_class_name",), "FluxTransformer2DModel", "class FluxTransfor"),
         ("denoiser/config.json", ("in_channels",), 7, "denoiser: "),
     ],
 )

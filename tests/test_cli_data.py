@@ -33,10 +33,11 @@ def test_inspect_draws_a_row_a_sample(tree: Path, tmp_path: Path) -> None:
         sheets.append(np.asarray(Image.open(output)))
     one, three = sheets
     assert one.shape[1] == three.shape[1] == 1800
-    heading = 62
-    assert three.shape[0] - heading == 3 * (one.shape[0] - heading)
+    title, margin = 50, 28
+    assert three.shape[0] - title - 2 * margin == 3 * (one.shape[0] - title - 2 * margin)
     # The first row is the same sample, drawn the same, whatever comes below it.
-    assert np.array_equal(three[heading : one.shape[0]], one[heading:])
+    bottom = one.shape[0] - margin - 6
+    assert np.array_equal(three[:bottom], one[:bottom])
     # Depth has colours: a warm one and a cold one, which grey frames do not.
     last = one[:, -300:].reshape(-1, 3).astype(int)
     assert (last[:, 0] - last[:, 2]).max() > 120
@@ -74,7 +75,7 @@ def test_scenes_without_end_need_a_number(
     config = tmp_path / "scenes.yaml"
     config.write_text("data:\n  dataset_type: procedural\n")
     error = refusal(capsys, tmp_path, main, "data", "cache", config, "--output", tmp_path / "cache")
-    assert "--samples is missing: procedural makes as many as it is asked for." in error
+    assert "--samples is missing: procedural is endless, so a number is needed." in error
 
 
 def test_a_sheet_is_a_png_and_goes_where_output_says(

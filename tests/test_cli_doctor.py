@@ -46,7 +46,7 @@ def test_versions_devices_and_memory(hub: str, capsys: pytest.CaptureFixture[str
     assert not {"pytest", "peft"} & set(found["packages"]), "these are optional"
     optional = {one["package"]: one for one in found["optional"]}
     assert optional["peft"]["version"] == metadata.version("peft")
-    assert optional["peft"]["install"] == "pip install 'focaldiffusion[train]'"
+    assert optional["peft"]["install"].endswith("[train]'")
     assert {"flash-attn", "xformers", "rawpy"} <= set(optional)
     assert "pytest" not in optional
 
@@ -107,7 +107,7 @@ def test_no_network_is_told(
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     problems = [one["problem"] for one in report(capsys)["hub"]["models"]]
-    assert all("there is no network to it" in problem for problem in problems)
+    assert all("cannot reach the Hugging Face hub" in problem for problem in problems)
 
 
 def test_a_hub_that_never_answers_is_not_waited_for(
@@ -142,7 +142,7 @@ def test_the_tables_are_for_people(tmp_path: Path) -> None:
     (compact,) = (line for line in lines if line[:1] == ["compact"])
     assert compact[1] == "1024"
     assert compact[-1] == "trains"
-    assert f"{GATED}: the hub has to be asked, and HF_HUB_OFFLINE forbids it." in done.stdout
+    assert f"{GATED}: HF_HUB_OFFLINE is set, so the hub cannot be reached." in done.stdout
 
 
 @pytest.mark.parametrize(

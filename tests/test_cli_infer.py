@@ -194,7 +194,7 @@ def test_a_broken_stack_is_refused_in_one_sentence(
             "focus distance 0.4 m lies within the focal length 0.5 m",
         ),
         ("--psf box", "argument --psf: invalid choice: 'box'"),
-        ("--psf-exponent 4", "--psf-exponent 4 says nothing of a disc; use it with"),
+        ("--psf-exponent 4", "--psf-exponent 4 does not apply to a disc; use it with"),
         ("--psf power-exponential --psf-exponent 1", "PSF exponent is 1.0; expected a number"),
         ("--working-size 0", "argument --working-size: '0'; expected a whole number from 1 on"),
         ("--device nonsense", "--device nonsense: torch cannot compute there"),

@@ -82,8 +82,8 @@ def test_a_sample_keeps_its_own_lens(tmp_path: Path, capsys: pytest.CaptureFixtu
     lens = ("--focal-length-px", "500", "--aperture-diameter-m", "0.2")
     argv = of_dataset("procedural", *lens, "--output", tmp_path / "out")
     err = refusal(capsys, tmp_path, main, *argv)
-    assert "has a lens of its own, of focal_length_px " in err
-    assert "and the flags give 500. Leave them out" in err
+    assert "has a lens of its own with focal_length_px " in err
+    assert "but the flags give 500. Drop them" in err
 
 
 def test_a_lens_in_other_units_is_one_sentence(
@@ -186,7 +186,7 @@ def test_depth_comes_as_npy_npz_and_png(
         ("CAMERA --noise-lsb -1", "--noise-lsb is -1.0; expected a number from 0 on"),
         ("CAMERA --seed 1e3", "argument --seed: '1e3'; expected a whole number from 0 to 2^63 - 1"),
         ("CAMERA --seed 99999999999999999999", "expected a whole number from 0 to 2^63 - 1"),
-        ("CAMERA --sample 3", "--sample says nothing of --image; use it with --dataset."),
+        ("CAMERA --sample 3", "--sample does not apply to --image; use it with --dataset."),
         ("CAMERA --bit-depth 12", "argument --bit-depth: invalid choice: 12"),
         ("CAMERA --psf box", "argument --psf: invalid choice: 'box'"),
         ("CAMERA --image missing.png", "missing.png"),

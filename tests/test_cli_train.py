@@ -57,6 +57,20 @@ def test_a_preset_passes_on_the_native_layout(
     assert "0 bad" in out
 
 
+def test_the_compact_recipe_draws_its_textures_without_photographs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PHOTOGRAPHS", "")
+    argv = ("train", "--config", CONFIGS / "compact.yaml", "--dry-run", *SMALL)
+    assert exit_code(main, *argv, "data.focal_stack_size=2", "training.batch_size=1") == 0
+    out, err = capsys.readouterr()
+    assert "procedural: one step taken, loss 0." in out
+    assert err == (
+        "note: procedural: drawn textures; set PHOTOGRAPHS to a folder of photographs to use "
+        "those.\n"
+    )
+
+
 def test_ranges_are_those_of_the_fixture(roots: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ("train", "--config", CONFIGS / "virtual_kitti.yaml", "--dry-run", *SMALL)
     assert exit_code(main, *argv) == 0

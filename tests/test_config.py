@@ -181,7 +181,7 @@ def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch, value: str 
         ("modle: {}", "my.yaml:1: modle is unknown; did you mean model?"),
         (
             "validation: {num_inference_steps: 4}",
-            "my.yaml: validation.num_inference_steps is 4, but model.start estimate goes",
+            "my.yaml: validation.num_inference_steps is 4, but model.start estimate reaches",
         ),
         (
             "training:\n  learning_rate: 1",

@@ -149,7 +149,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_steps_are_of_a_model_that_starts_from_noise(path: Path) -> None:
-    with pytest.raises(InputError, match=rf"{STEPS} is 9, but model\.start estimate goes to"):
+    with pytest.raises(InputError, match=rf"{STEPS} is 9, but model\.start estimate reaches"):
         load(path, STEPS, 9)
     loaded = load_config(path, overrides=["model.start=noise"])
     assert value_at(loaded, STEPS) == 9

@@ -158,7 +158,8 @@ def test_the_folder_is_looked_for_from_the_nearest_place_outwards(
     assert root(data_root="/own") == "/own"
 
 
-def test_made_scenes_need_no_folder() -> None:
+def test_made_scenes_need_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PHOTOGRAPHS", raising=False)
     (source,) = resolve_sources(DataConfig(dataset_type="procedural"), "train")
     assert source.data_root == []
     alone = DataConfig(dataset_type="procedural", data_root="/textures")
@@ -168,6 +169,9 @@ def test_made_scenes_need_no_folder() -> None:
         dataset_type="procedural", data_root="/data", train_sources=[{"name": "made"}]
     )
     assert resolve_sources(mixed, "train")[0].data_root == []
+    monkeypatch.setenv("PHOTOGRAPHS", "/photographs")
+    assert resolve_sources(mixed, "train")[0].data_root == "/photographs"
+    assert resolve_sources(alone, "train")[0].data_root == "/textures"
 
 
 # The presets

@@ -8,7 +8,7 @@ from rooms import SIZE, photographed, room, source
 
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.data.simulation import simulate
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FocalStack
@@ -19,7 +19,7 @@ HEIGHT, WIDTH = SIZE
 @pytest.fixture
 def samples() -> list[StackSample]:
     """Simulated in 4 frames; order only, in 2; positions of a stage, in 3."""
-    four = simulate(room(), source(focal_stack_size=(4, 4)), torch.Generator().manual_seed(0))
+    four = photograph(room(), source(focal_stack_size=(4, 4)), torch.Generator().manual_seed(0))
     positions = torch.tensor([0.0, 1e-3, 2e-3])
     return [four, photographed(1), photographed(2, 3, focus_positions_m=positions)]
 
@@ -91,6 +91,6 @@ def test_to_moves_every_tensor(samples: list[StackSample]):
 
 def test_unlike_sizes_are_named():
     small = room(1, (24, 32))
-    other = simulate(small, source(), torch.Generator().manual_seed(0))
+    other = photograph(small, source(), torch.Generator().manual_seed(0))
     with pytest.raises(InputError, match=r"room 1: 32x24, but room 0 of the same batch is 64x48"):
         collate([photographed(0), other])

@@ -12,9 +12,9 @@ from focaldiffusion.data.cache import Cache, write_cache
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches
 from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sample_file import read_sample, write_sample
-from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera
 from focaldiffusion.psf import PSF
@@ -53,7 +53,7 @@ def test_a_cache_holds_what_was_simulated(tmp_path):
         assert found.source == expected.source
         sample = mixed.draw(i).sample
         assert dataset.name(i) == f"{i:06d} rooms/room_{sample}"
-        assert dataset.scene(i) == f"house_{sample // 2}"
+        assert dataset.scene_name(i) == f"house_{sample // 2}"
 
 
 def test_the_index_says_how_the_stacks_were_made(tmp_path):
@@ -134,7 +134,7 @@ def test_bad_caches_are_named(tmp_path):
 @pytest.mark.parametrize("bit_depth", [8, 16, None])
 def test_light_comes_back_in_the_bits_that_it_has(tmp_path, bit_depth):
     options = {"simulator_kwargs": {"bit_depth": bit_depth}}
-    sample = simulate(room(), source(options=options), torch.Generator().manual_seed(0))
+    sample = photograph(room(), source(options=options), torch.Generator().manual_seed(0))
     write_sample(tmp_path / "s", sample)
     found = read_sample(tmp_path / "s").stack.images
     # Half a code of 16 bits is 1.7e-5 in the steepest place of the curve, at white.
@@ -162,13 +162,13 @@ def test_infinite_focus_and_an_unknown_camera_survive(tmp_path):
 
 
 def test_evidence_comes_back_to_the_quantisation_of_its_posterior(tmp_path):
-    sample = simulate(room(), source(), torch.Generator().manual_seed(0))
+    sample = photograph(room(), source(), torch.Generator().manual_seed(0))
     estimate = estimate_depth(sample.stack, PSF()).mapped(torch.Tensor.clone)
     write_sample(tmp_path / "s", replace(sample, estimate=estimate))
     found = read_sample(tmp_path / "s").estimate
     for name in ("coordinate", "agreement", "confidence"):
         assert torch.equal(getattr(found, name), getattr(estimate, name))
-    for name in ("grade", "found_scale", "blur_scale", "psf", "residual_rms", "beyond_dpt"):
+    for name in ("calibration", "psf", "residual_rms"):
         assert getattr(found, name) == getattr(estimate, name)
     there, here = found.evidence, estimate.evidence
     assert there.axis == here.axis
@@ -182,12 +182,12 @@ def test_evidence_comes_back_to_the_quantisation_of_its_posterior(tmp_path):
 
 
 def test_a_found_scale_comes_back(tmp_path):
-    sample = simulate(room(), source(), torch.Generator().manual_seed(0))
+    sample = photograph(room(), source(), torch.Generator().manual_seed(0))
     unknown = replace(sample, stack=replace(sample.stack, camera=None))
     estimate = estimate_depth(unknown.stack, PSF()).mapped(torch.Tensor.clone)
-    assert estimate.found_scale is not None
+    assert estimate.calibration.is_measured
     write_sample(tmp_path / "s", replace(unknown, estimate=estimate))
-    assert read_sample(tmp_path / "s").estimate.found_scale == estimate.found_scale
+    assert read_sample(tmp_path / "s").estimate.calibration == estimate.calibration
 
 
 def test_what_is_trained_on_is_the_same_with_and_without_a_cache(tmp_path):

@@ -78,10 +78,10 @@ def test_the_aperture_blurs_as_the_mean_of_shifted_views_does(root: Path) -> Non
 def test_a_hundred_stacks_make_a_scene_and_no_scene_is_in_both_splits(root: Path) -> None:
     train, val = (DDFF12(source(root, "ddff12", split)) for split in ("train", "val"))
     assert [train.name(index) for index in (0, 200)] == ["train/000", "train/200"]
-    scenes = {train.scene(index) for index in range(len(train))}
+    scenes = {train.scene_name(index) for index in range(len(train))}
     assert scenes == {"train/scene_0", "train/scene_1", "train/scene_2"}
-    assert {train.scene(index) for index in range(100)} == {"train/scene_0"}
-    assert scenes.isdisjoint({val.scene(index) for index in range(len(val))})
+    assert {train.scene_name(index) for index in range(100)} == {"train/scene_0"}
+    assert scenes.isdisjoint({val.scene_name(index) for index in range(len(val))})
 
 
 def test_many_workers_read_the_file(root: Path) -> None:

@@ -47,7 +47,7 @@ def test_splits_are_folders_and_share_no_scene(root: Path) -> None:
     train, val, test = (
         DIODE(source_of("diode", root, split)) for split in ("train", "val", "test")
     )
-    scenes = [{one.scene(i) for i in range(len(one))} for one in (train, val, test)]
+    scenes = [{one.scene_name(i) for i in range(len(one))} for one in (train, val, test)]
     assert scenes[0] == {"indoors/scene_00000", "outdoor/scene_00001"}
     assert scenes[1] == scenes[2] == {"indoors/scene_00019", "outdoor/scene_00022"}
 

@@ -70,7 +70,7 @@ def one(root: Path, entry: dict[str, Any], **options: Any) -> Any:
     return listed(root, entry, **options)[0]
 
 
-# What is shipped
+# Shipped lists
 
 
 def shipped(root: Path, path: Path) -> FileList:
@@ -107,7 +107,7 @@ def test_no_scene_of_val_or_test_is_in_train_in_any_list_that_is_shipped(tmp_pat
     scenes: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for path in LISTS:
         dataset = shipped(tmp_path, path)
-        found = {dataset.scene(index) for index in range(len(dataset))}
+        found = {dataset.scene_name(index) for index in range(len(dataset))}
         scenes[path.stem.rpartition("_")[2]] |= found
     assert all(scenes.values())
     assert scenes["train"].isdisjoint(scenes["val"] | scenes["test"])
@@ -201,7 +201,7 @@ def test_unknown_depth_stays_unknown_whatever_the_shift(root: Path) -> None:
 
 def test_whole_numbers_need_a_scale(root: Path) -> None:
     Image.fromarray(np.full(fixture.SIZE, 1500, np.uint16)).save(root / "depth.png")
-    with pytest.raises(InputError, match=r"list\.jsonl:1: depth\.png holds whole numbers, and no"):
+    with pytest.raises(InputError, match=r"list\.jsonl:1: depth\.png holds whole numbers of unkn"):
         listed(root, rgbd(depth="depth.png"))
     scene = one(root, rgbd(depth="depth.png"), depth_scale=0.001)
     assert float(scene.depth_m[0, 0]) == pytest.approx(1.5)
@@ -349,7 +349,7 @@ def test_distances_for_another_number_of_frames_are_refused(root: Path) -> None:
 
 def test_ray_distances_of_frames_need_a_camera(root: Path) -> None:
     (root / "room" / "stack" / "stack.json").unlink()
-    with pytest.raises(InputError, match=r"depth_kind is ray, and .* the camera is unknown"):
+    with pytest.raises(InputError, match=r"depth_kind is ray, .* but the camera is unknown"):
         one(root, stack(), depth_kind="ray")
 
 
@@ -419,7 +419,7 @@ def test_names_and_scenes(root: Path) -> None:
     names = [dataset.name(index) for index in range(len(dataset))]
     absolute = str(root / "aif.png")
     assert names == ["room/stack", "room/stack (line 2)", "first", absolute, "aif.png"]
-    scenes = [dataset.scene(index) for index in range(len(dataset))]
+    scenes = [dataset.scene_name(index) for index in range(len(dataset))]
     assert scenes == ["room", "room", "kitchen", absolute, "aif.png"]
     with pytest.raises(InputError, match=r"list\.jsonl:2: another sample is called first too"):
         listed(root, rgbd(name="first"), rgbd(name="first"))

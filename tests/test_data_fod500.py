@@ -53,7 +53,9 @@ def test_the_first_400_samples_train(root: Path) -> None:
     for split in ("val", "test"):
         held_out = FoD500(source(root, "fod500", split))  # type: ignore[arg-type]
         assert names(held_out) == ["000400", "000499"]
-        assert {train.scene(i) for i in range(3)}.isdisjoint({held_out.scene(i) for i in range(2)})
+        assert {train.scene_name(i) for i in range(3)}.isdisjoint(
+            {held_out.scene_name(i) for i in range(2)}
+        )
 
 
 def test_the_camera_is_known_only_with_a_sensor(root: Path) -> None:

@@ -44,7 +44,7 @@ def test_rgbd_has_metres_light_and_the_principal_point_at_halves(tmp_path: Path)
     (tmp_path / "notes.txt").touch()
     dataset = rgbd(tmp_path)
     assert [dataset.name(index) for index in range(2)] == ["room_2", "room_10"]
-    assert dataset.scene(1) == "room_10"
+    assert dataset.scene_name(1) == "room_10"
     scene = pickle.loads(pickle.dumps(dataset))[0]
     assert isinstance(scene, Scene)
     assert scene.size == SIZE
@@ -61,7 +61,7 @@ def test_rgbd_depth_may_be_millimetres_in_a_png(tmp_path: Path) -> None:
     millimetres = np.full(SIZE, 2500, np.uint16)
     millimetres[0, 0] = 0
     Image.fromarray(millimetres).save(tmp_path / "room" / "depth.png")
-    with pytest.raises(InputError, match=r"rgbd_test: depth\.png holds whole numbers, and nothing"):
+    with pytest.raises(InputError, match=r"rgbd_test: depth\.png holds whole numbers of unknown"):
         rgbd(tmp_path)
     scene = rgbd(tmp_path, depth_scale=0.001, depth_shift=0.5)[0]
     assert not scene.valid[0, 0]
@@ -149,7 +149,7 @@ def test_options_that_cannot_apply_to_a_folder(tmp_path: Path, kind: str) -> Non
 def test_a_stack_with_its_truth(tmp_path: Path, together: bool) -> None:
     (stack_fixture.write_together if together else stack_fixture.write)(tmp_path / "room_1")
     dataset = pickle.loads(pickle.dumps(stacks(tmp_path)))
-    assert (dataset.name(0), dataset.scene(0), len(dataset)) == ("room_1", "room_1", 1)
+    assert (dataset.name(0), dataset.scene_name(0), len(dataset)) == ("room_1", "room_1", 1)
     sample = dataset[0]
     assert isinstance(sample, StackSample)
     truth = stack_fixture.scene()
@@ -226,7 +226,7 @@ def test_real_path_traced_stacks(shared_data: Path) -> None:
     assert sample.stack.camera.focal_length_px == pytest.approx(497.778, abs=1e-3)
     assert sample.valid.all()
     assert sample.all_in_focus is not None
-    # Where a frame is in focus it shows what the all-in-focus image shows, but for the noise.
+    # In focus, a frame equals the all-in-focus image except for noise.
     sharp = (1 / sample.depth_m - 1 / sample.stack.focus_distances_m[2]).abs() < 0.01
     difference = (sample.stack.images[2] - sample.all_in_focus)[:, sharp].abs().median()
     assert float(difference) < 0.01
@@ -235,7 +235,8 @@ def test_real_path_traced_stacks(shared_data: Path) -> None:
 def test_a_real_stack_whose_frames_and_truth_lie_together(shared_data: Path) -> None:
     dataset = stacks(shared_data / "stacks", allow_missing=True)
     assert [dataset.name(index) for index in range(len(dataset))] == ["render_stone_gt"]
-    assert len(dataset.skipped) == 10
+    others = [path for path in (shared_data / "stacks").iterdir() if path.is_dir()]
+    assert len(dataset.skipped) == len(others) - 1
     sample = dataset[0]
     assert isinstance(sample, StackSample)
     assert sample.stack.axis == "order"

@@ -49,9 +49,9 @@ def test_scenes_are_divided_never_sequences(root: Path) -> None:
         for sequence in ("scene11_traj1_naked_1", "scene2_traj1_1")
         for frame in range(fixture.FRAMES)
     ]
-    assert {train.scene(i) for i in range(len(train))} == {"scene2", "scene11"}
+    assert {train.scene_name(i) for i in range(len(train))} == {"scene2", "scene11"}
     for one in (val, test):
-        assert {one.scene(i) for i in range(len(one))} == {"scene12", "scene14"}
+        assert {one.scene_name(i) for i in range(len(one))} == {"scene12", "scene14"}
 
 
 def test_missing_files(root: Path, tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ def test_depth_and_camera_give_the_disparity_of_the_data_set(root: Path) -> None
 
 def test_splits_are_categories_and_share_no_scene(root: Path) -> None:
     train, val, test = (HCI(source_of("hci", root, split)) for split in ("train", "val", "test"))
-    assert [train.scene(i) for i in range(len(train))] == ["antinous", "greek", "dots"]
+    assert [train.scene_name(i) for i in range(len(train))] == ["antinous", "greek", "dots"]
     for one in (val, test):
-        assert [one.scene(i) for i in range(len(one))] == ["boxes", "dino"]
+        assert [one.scene_name(i) for i in range(len(one))] == ["boxes", "dino"]
 
 
 def test_missing_files(root: Path, tmp_path: Path) -> None:

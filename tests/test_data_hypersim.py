@@ -56,7 +56,7 @@ def source(root: object, split: str = "train", **changes: object) -> Source:
 
 
 def sample_of(data: HyperSim, scene: str) -> Scene:
-    return data[next(index for index in range(len(data)) if data.scene(index) == scene)]
+    return data[next(index for index in range(len(data)) if data.scene_name(index) == scene)]
 
 
 def unprojected(depth_m: NDArray, focal_length_px: float, centre: tuple[float, float]) -> NDArray:
@@ -216,7 +216,7 @@ def test_split_and_exclusions_are_those_of_the_table(root: Path) -> None:
         assert found == listed
     assert [data.excluded for data in splits.values()] == [1, 1, 0]
     assert all(data.skipped == [] for data in splits.values())
-    scenes = [{data.scene(index) for index in range(len(data))} for data in splits.values()]
+    scenes = [{data.scene_name(index) for index in range(len(data))} for data in splits.values()]
     assert sum(map(len, scenes)) == len(set.union(*scenes))
 
 

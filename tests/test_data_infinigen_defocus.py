@@ -35,7 +35,7 @@ def names(dataset: InfinigenDefocus) -> list[str]:
 def test_views_of_a_scene_stay_together(root: Path) -> None:
     dataset = open_dataset(source(root, KIND, "test"))
     assert [dataset.name(i) for i in range(len(dataset))] == list(fixture.VIEWS)
-    assert [dataset.scene(i) for i in range(3)] == ["1036e2cc", "11a3789d", "11a3789d"]
+    assert [dataset.scene_name(i) for i in range(3)] == ["1036e2cc", "11a3789d", "11a3789d"]
 
 
 @pytest.mark.parametrize("stop", [None, *STOPS])

@@ -12,10 +12,10 @@ from rooms import Rooms, source
 from focaldiffusion.config.data import DataConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.loading import (
-    _as_it_is,
     _moved,
     _photographed,
     _Reader,
+    _without_draws,
     batches,
     open_split,
     prepared,
@@ -127,28 +127,29 @@ def test_a_damaged_sample_is_one_sentence_from_a_worker_too(workers):
 
 @pytest.mark.parametrize("stacks", [False, True])
 def test_what_is_made_after_the_workers_is_the_same(stacks):
-    """What a GPU would get: samples from the workers, made into stacks by this process."""
+    """The path of a GPU: samples from the workers, made into stacks by this process."""
     mixed = mixture(stacks=stacks)
-    samples = _Reader(mixed, False, False, _as_it_is, None)[[0, 1]]
+    samples = _Reader(mixed, False, False, _without_draws)[[0, 1]]
     moved = [_moved(sample, torch.device("cpu")) for sample in samples]
     (expected,) = batches(mixed, [0, 1], 2)
     assert_equal(_photographed(moved, mixed, [0, 1], False), expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_is_known_already_is_not_read(workers):
+def test_a_cached_input_is_not_read_again(workers):
     mixed = mixture(4, shuffle=False, damaged=frozenset({2}))
 
-    def known(draws):
+    def find_input(draws):
         return torch.tensor([2.0]) if draws[0].sample == 2 else None
 
-    def prepare(batch, draws):
+    def make_input(batch, draws):
         return len(draws), batch if isinstance(batch, torch.Tensor) else batch.sources
 
-    found = list(prepared(mixed, range(4), 1, prepare, num_workers=workers, known=known))
+    loaded = prepared(mixed, range(4), 1, make_input, num_workers=workers, find_input=find_input)
+    found = list(loaded)
     assert found == [(1, ("room 0",)), (1, ("room 1",)), (1, torch.tensor([2.0])), (1, ("room 3",))]
-    # Where this process makes the rest, it comes as it is.
-    assert _Reader(mixed, False, False, prepare, known)[[2]] == torch.tensor([2.0])
+    # Unchanged where this process makes the rest.
+    assert _Reader(mixed, False, False, make_input, find_input)[[2]] == torch.tensor([2.0])
 
 
 def test_estimates_are_made_where_they_are_asked_for():

@@ -65,10 +65,10 @@ def test_the_split_is_that_of_splits_mat_counted_from_one(root: Path) -> None:
         NYUv2(source_of("nyuv2", root, split)) for split in ("train", "val", "test")
     )
     assert [train.name(i) for i in range(len(train))] == ["0001", "0003"]
-    assert [train.scene(i) for i in range(len(train))] == ["kitchen_0004", "kitchen_0004"]
+    assert [train.scene_name(i) for i in range(len(train))] == ["kitchen_0004", "kitchen_0004"]
     for one in (val, test):
         assert [one.name(i) for i in range(len(one))] == ["0004", "0002"]
-        assert [one.scene(i) for i in range(len(one))] == ["bedroom_0100", "office_0002"]
+        assert [one.scene_name(i) for i in range(len(one))] == ["bedroom_0100", "office_0002"]
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_synchronised_frames_are_those_of_the_list(tmp_path: Path) -> None:
         "kitchen_0028b/rgb_00000.jpg",
         "kitchen_0028b/rgb_00045.jpg",
     ]
-    assert dataset.scene(1) == "kitchen_0028b"
+    assert dataset.scene_name(1) == "kitchen_0028b"
     scene = dataset[1]
     row, column = fixture.HOLE
     assert (~scene.valid).nonzero().tolist() == [[row - TOP, column - LEFT]]

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import math
 import pickle
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +11,9 @@ import torch
 from torch.nn import functional
 
 from focaldiffusion.config.data import DatasetOptions, Source
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.procedural import Procedural
-from focaldiffusion.data.procedural.lighting import Lighting
 from focaldiffusion.data.procedural.photographs import Photographs
-from focaldiffusion.data.procedural.raycast import cast, picture
-from focaldiffusion.data.procedural.rays import Grid
 from focaldiffusion.data.procedural.scenes import (
     BLUR_PX_AT_512,
     CONTENT,
@@ -25,29 +21,12 @@ from focaldiffusion.data.procedural.scenes import (
     WORKING_RANGE_M,
     make_scene,
 )
-from focaldiffusion.data.procedural.shapes import (
-    Body,
-    Box,
-    Card,
-    Cylinder,
-    Ellipsoid,
-    Form,
-    Plane,
-    Relief,
-)
-from focaldiffusion.data.procedural.textures import Material, Texture, plain
 from focaldiffusion.data.registry import open_dataset
-from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.scene import Scene
 
 SIZE = (48, 64)
-GRID = Grid((96, 128), 1 / 120, torch.device("cpu"))
-WHITE = Material(plain((1.0, 1.0, 1.0), torch.device("cpu")))
-# Turned about two axes; the rows are orthonormal.
-TURNED = ((0.8, 0.0, 0.6), (0.36, 0.8, -0.48), (-0.48, 0.6, 0.64))
-STRAIGHT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 def source_of(split: str = "train", **changes) -> Source:
@@ -64,156 +43,9 @@ def options(**values) -> DatasetOptions:
     return DatasetOptions.model_validate(values)
 
 
-def body(form: Form, centre=(0.1, -0.05, 2.0), axes=TURNED, half=(0.5, 0.4, 0.3)) -> Body:
-    return Body(form, centre, axes, half, WHITE, texel_m=0.01)
-
-
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     return [make_scene((5, index), (96, 128)) for index in range(40)]
-
-
-# Depth: against loops in double precision
-
-
-def entry_by_search(one: Body, rays: np.ndarray) -> np.ndarray:
-    """The depth (P,) at which rays (P, 3) first are within a body, infinite where never."""
-    axes, centre, half = (np.array(value) for value in (one.axes, one.centre_m, one.half_m))
-
-    def outside(depth: np.ndarray) -> np.ndarray:
-        x, y, z = np.moveaxis((depth[..., None] * rays[:, None] - centre) @ axes.T / half, -1, 0)
-        if isinstance(one.form, Box):
-            return np.maximum(np.maximum(abs(x), abs(y)), abs(z)) > 1
-        if isinstance(one.form, Cylinder):
-            return (x * x + z * z > 1) | (abs(y) > 1)
-        return x * x + y * y + z * z > 1
-
-    steps = np.linspace(1.0, 3.0, 1001)
-    is_in = ~outside(np.broadcast_to(steps, (len(rays), len(steps))))
-    high = steps[is_in.argmax(1)]
-    low = high - (steps[1] - steps[0])
-    for _ in range(40):
-        middle = (low + high) / 2
-        is_before = outside(middle[:, None])[:, 0]
-        low, high = np.where(is_before, middle, low), np.where(is_before, high, middle)
-    return np.where(is_in.any(1), high, np.inf)
-
-
-@pytest.mark.parametrize("form", [Box(), Ellipsoid(), Cylinder()])
-def test_the_depth_of_solids_is_that_of_the_ray_through_the_pixel_centre(form):
-    one = body(form)
-    depth_m, _ = cast([one], GRID)
-    rows, columns = np.mgrid[0:96:4, 0:128:4].reshape(2, -1)
-    x, y = (columns + 0.5 - 64) / 120, (rows + 0.5 - 48) / 120
-    expected = entry_by_search(one, np.stack([x, y, np.ones_like(x)], 1))
-    found = depth_m.double().numpy()[rows, columns]
-    hit = np.isfinite(expected)
-    assert 80 < hit.sum() < 400
-    # The search may step over an edge that is thinner than its steps.
-    assert (np.isfinite(found) & ~hit).sum() <= 2
-    np.testing.assert_allclose(found[hit], expected[hit], rtol=2e-6)
-
-
-def test_small_far_spheres_keep_their_roundness():
-    ball = body(Ellipsoid(), (0.0, 0.0, 60.0), STRAIGHT, (0.6, 0.6, 0.6))
-    depth_m, _ = cast([ball], Grid((9, 9), 0.0015, torch.device("cpu")))
-    x = (np.arange(9) - 4.0) * 0.0015
-    length_squared = 1 + x**2 + x[:, None] ** 2
-    expected = (60 - np.sqrt(3600 - length_squared * (3600 - 0.36))) / length_squared
-    # A ten-thousandth of the radius.
-    np.testing.assert_allclose(depth_m.double().numpy(), expected, rtol=1e-6)
-
-
-def test_depth_is_planar_not_along_the_ray():
-    straight = body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0))
-    depth_m, _ = cast([straight], GRID)
-    assert torch.equal(depth_m, torch.full_like(depth_m, 2.0))
-
-
-@pytest.mark.parametrize("form", [Plane(), Card()])
-def test_slanted_planes_have_linear_inverse_depth(form):
-    half = (math.inf, math.inf, 0.0) if isinstance(form, Plane) else (9.0, 9.0, 0.0)
-    slanted = body(form, half=half)
-    depth_m, _ = cast([slanted], GRID)
-    normal, centre = np.array(slanted.axes[2]), np.array(slanted.centre_m)
-    x, y = (slope.double().numpy() for slope in GRID.slopes)
-    inverse = (normal[0] * x + normal[1] * y + normal[2]) / (normal @ centre)
-    seen = torch.isfinite(depth_m).numpy()
-    assert seen.mean() > 0.9
-    np.testing.assert_allclose(1 / depth_m.double().numpy()[seen], inverse[seen], rtol=1e-5)
-
-
-def test_relief_is_the_plane_scaled_by_its_heights():
-    height = torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) * 0.1
-    relief = body(
-        Relief((0.2, 0.3, 0.5), height, (128 / 240, 96 / 240)),
-        (0.0, 0.0, 0.0),
-        STRAIGHT,
-        (math.inf,) * 3,
-    )
-    depth_m, _ = cast([relief], GRID)
-    heights = functional.interpolate(
-        height[None, None].double(), size=(96, 128), mode="bicubic", align_corners=False
-    )[0, 0]
-    x, y = GRID.slopes
-    expected = 1 / ((0.2 * x + 0.3 * y + 0.5) * (1 + heights))
-    torch.testing.assert_close(depth_m.double(), expected, rtol=1e-5, atol=0)
-
-
-def test_a_cut_card_shows_what_is_behind_its_holes():
-    ring = torch.tensor([[1.0, 1, 1, 1], [1, -1, -1, 1], [1, -1, -1, 1], [1, 1, 1, 1]])
-    card = body(Card(ring), (0.0, 0.0, 1.0), STRAIGHT, (0.4, 0.4, 0.0))
-    wall = body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0))
-    depth_m, owner = cast([card, wall], GRID)
-    assert depth_m[48, 64] == 2.0  # through the hole
-    assert depth_m[48, 64 + 40] == 1.0  # the rim
-    assert depth_m[48, 64 + 55] == 2.0  # beside the card
-    assert (owner == (depth_m == 2.0)).all()
-
-
-def test_edges_are_smooth_in_the_picture_and_sharp_in_depth():
-    black = Material(plain((0.0, 0.0, 0.0), torch.device("cpu")))
-    bodies = [
-        Body(Card(), (0.0, 0.0, 1.0), TURNED, (0.3, 0.3, 0.0), WHITE, 0.01, False),
-        Body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0), black, 0.01, False),
-    ]
-    light, depth_m = picture(bodies, GRID, lit_evenly())
-    _, owner = cast(bodies, GRID)
-    assert torch.equal(depth_m == 2.0, owner == 1)
-    inner = light[0][owner == 0].max()
-    mixed = (light[0] > 0.1 * inner) & (light[0] < 0.9 * inner)
-    assert 50 < mixed.sum() < 400  # a line about the card
-    shares = (light[0][mixed] / inner * 5).double()
-    assert (shares - shares.round()).abs().max() < 0.05  # of five rays
-
-
-def test_a_body_throws_its_shadow_away_from_the_lamp():
-    ball = body(Ellipsoid(), (0.0, 0.0, 1.5), STRAIGHT, (0.1, 0.1, 0.1))
-    wall = Body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0), WHITE, 0.01, False)
-    lighting = replace(lit_evenly(), towards=(-0.6, 0.0, -0.8), colour=(1.0, 1.0, 1.0))
-    light, _ = picture([ball, wall], GRID, lighting)
-    lit = light[0, 48, 20]
-    # Half a metre behind the ball, the shadow is 0.375 m to the right: 22.5 px.
-    assert light[0, 48, 64 + 22] < lit - 0.7
-    assert light[0, 48, 64 - 22] == lit
-    assert light[0, 48, 64] > 0.8  # the ball itself, seen and lit from its left
-    assert light[0, 48, 64 - 7] > light[0, 48, 64 + 7] + 0.2
-
-
-def lit_evenly() -> Lighting:
-    return Lighting(
-        towards=(0.0, 0.0, -1.0),
-        colour=(0.0, 0.0, 0.0),
-        ambient=(1.0, 1.0, 1.0),
-        up=(0.0, -1.0, 0.0),
-        softness=0.1,
-        lamp_m=(0.0, 0.0, 0.0),
-        lamp_colour=(0.0, 0.0, 0.0),
-        lamp_reach_m=1.0,
-        corner_m=0.0,
-        stencil=None,
-        stencil_m=1.0,
-    )
 
 
 # Whole scenes
@@ -354,7 +186,7 @@ def test_scenes_are_the_same_in_any_order_and_process():
 
 def test_splits_share_no_scene():
     train, val, test = (Procedural(source_of(split)) for split in ("train", "val", "test"))
-    names = {dataset.scene(index) for dataset in (train, val, test) for index in range(50)}
+    names = {dataset.scene_name(index) for dataset in (train, val, test) for index in range(50)}
     assert len(names) == 150
     depths = [dataset[0].depth_m for dataset in (train, val, test)]
     assert not any(torch.equal(a, b) for a, b in pairwise([*depths, depths[0]]))
@@ -365,8 +197,8 @@ def test_scenes_are_made_at_the_size_of_the_source():
     assert Procedural(source_of(image_size=None))[0].size == (384, 512)
 
 
-def test_what_has_no_room_to_be_is_left_out():
-    # Of more than 10 000 scenes the one whose sheets would have no width.
+def test_bodies_without_extent_are_left_out():
+    # The one of more than 10 000 scenes whose sheets would have no width.
     scene = Procedural(source_of(image_size=(48, 64)))[908953]
     assert bool(scene.all_in_focus.isfinite().all())
     assert float(scene.all_in_focus.max()) > 0.1
@@ -383,7 +215,7 @@ def test_focal_range_is_that_of_every_scene():
 def test_stacks_are_focused_over_the_working_range_of_each_scene():
     source = source_of()
     scene = Procedural(source)[4]
-    sample = simulate(scene, source, torch.Generator().manual_seed(0))
+    sample = photograph(scene, source, torch.Generator().manual_seed(0))
     near_m, far_m = scene.focal_range_m
     distances = sample.stack.focus_distances_m
     assert float(distances.min()) == pytest.approx(near_m, rel=1e-4)
@@ -442,28 +274,8 @@ def test_a_studio_uses_photographs_for_a_share_of_its_materials(scenes):
 
     for seed in range(20):
         make_scene(seed, SIZE, draw_photograph=draw)
-    # 3 to 7 materials a scene, of which 65 % have a texture and half of those a photograph.
+    # 3 to 7 materials a scene, 65 % of them with a texture, half of these a photograph.
     assert 0.2 < len(drawn) / 100 < 0.5
-
-
-# Textures
-
-
-def test_textures_are_averaged_over_what_a_pixel_sees():
-    checks = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float()
-    texture = Texture(checks.expand(3, -1, -1).contiguous())
-    at = torch.full((5,), 20.5)
-    near = texture.sample(at, at, torch.ones(5))
-    far = texture.sample(at, at, torch.tensor([4.0, 8.0, 2.0, 16.0, 30.0]))
-    assert torch.equal(near[0], checks[20, 20].expand(5))
-    torch.testing.assert_close(far, torch.full((3, 5), 0.5))
-
-
-def test_textures_are_mirrored_without_end():
-    ramp = torch.linspace(0, 1, 32).expand(3, 32, 32).contiguous()
-    u = torch.tensor([4.5, -4.5, 64 + 4.5, 64 - 4.5])
-    colours = Texture(ramp).sample(u, torch.full((4,), 7.5), torch.ones(4))
-    torch.testing.assert_close(colours[0], ramp[0, 0, 4].expand(4))
 
 
 # Messages

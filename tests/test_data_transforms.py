@@ -11,7 +11,7 @@ from rooms import photographed, room, source
 from focaldiffusion.config.data import Transforms
 from focaldiffusion.data.batch import collate
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.data.simulation import simulate
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera, linear_to_srgb
@@ -56,7 +56,7 @@ def test_whatever_is_drawn_content_mask_depth_and_camera_agree_and_nan_stays_out
     assert moved.size == moved.camera.image_size == (new_height, new_width)
     step = scene.camera.focal_length_px / moved.camera.focal_length_px
 
-    # Where each new pixel comes from, as its camera has it; the mirror image runs backwards.
+    # Origin of each new pixel by its camera; the mirror image runs backwards.
     (cx, cy), (x0, y0) = scene.camera.principal_point_px, moved.camera.principal_point_px
     runs_back = bool(moved.all_in_focus[0, 0, 0] > moved.all_in_focus[0, 0, -1])
     x = cx + (torch.arange(new_width) + 0.5 - x0) * step * (-1 if runs_back else 1)
@@ -75,8 +75,8 @@ def test_whatever_is_drawn_content_mask_depth_and_camera_agree_and_nan_stays_out
     assert (number // width + 0.5 - y[rows]).abs().max() <= 0.5 + 1e-3
     assert torch.equal(moved.valid, moved.depth_m.isfinite())
 
-    # What a loss would see: no NaN, and the same depth where it is valid.
-    stack = simulate(moved, source(options=RANDOM_LENS), generator)
+    # The input of a loss: no NaN, and the same depth where it is valid.
+    stack = photograph(moved, source(options=RANDOM_LENS), generator)
     batch = collate([stack])
     assert batch.images.isfinite().all()
     assert batch.all_in_focus.isfinite().all()
@@ -199,7 +199,7 @@ def test_a_stack_without_camera_or_image_stays_so():
 
 
 def with_evidence(size: tuple[int, int] = (32, 48)) -> StackSample:
-    stack = simulate(room(size=size), source(), seeded())
+    stack = photograph(room(size=size), source(), seeded())
     estimate = estimate_depth(stack.stack, PSF()).mapped(torch.Tensor.clone)
     return replace(stack, estimate=estimate)
 

@@ -118,7 +118,7 @@ def test_every_variation_of_both_cameras_once(root: Path) -> None:
             for variation in VARIATIONS
             for camera in CAMERAS
         ]
-        assert [data.scene(index) for index in range(len(data))] == [n[:7] for n in names]
+        assert [data.scene_name(index) for index in range(len(data))] == [n[:7] for n in names]
         assert data.skipped == []
 
 

@@ -72,7 +72,7 @@ def test_images_of_one_scene_count_as_one(tmp_path: Path) -> None:
     assert found.metrics["abs_rel"].verdict == "too few scenes to tell"
 
 
-def test_which_models_meet(tmp_path: Path) -> None:
+def test_pairs_of_models(tmp_path: Path) -> None:
     def several(folder: Path, *models: str) -> Path:
         return write_run(
             folder, [record(name, model, {"ssim": 0.9}) for name in NAMES for model in models]
@@ -89,7 +89,9 @@ def test_which_models_meet(tmp_path: Path) -> None:
     assert [(one.model_a, one.model_b) for one in compare(a, a, "x", "y")] == [("x", "y")]
 
 
-def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_its_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     a = run(tmp_path / "a", "m")
     b = write_run(
         tmp_path / "b",
@@ -107,8 +109,8 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
     assert lines["AbsRel"].split()[2:5] == ["0.400", "0.050", "−0.350"]
     assert lines["AbsRel"].split()[-1] == "better"
     assert lines["PSNR"].split()[-1] == "worse"
-    assert "7 samples of 7 scenes that both have." in out
-    assert "1 more have figures in A only, B lacks them or failed: room_7." in out
+    assert "7 samples of 7 scenes in both." in out
+    assert "1 more have figures in A only; B lacks them or failed: room_7." in out
     (found,) = json.loads(file.read_text(encoding="utf-8"))["comparisons"]
     assert found["metrics"]["abs_rel"]["verdict"] == "better"
     assert found["metrics"]["abs_rel"]["change"]["mean"] == pytest.approx(-0.35)
@@ -134,17 +136,17 @@ def test_runs_that_do_not_compare(tmp_path: Path, capsys: pytest.CaptureFixture[
 
     assert "no-run: holds no evaluation" in said(a, tmp_path / "no-run")
     other = run(tmp_path / "other", "m", protocol="rendered")
-    assert "a is of protocol rgbd" in said(a, other)
-    assert "of rendered; their figures do not compare" in said(a, other)
+    assert "a follows protocol rgbd" in said(a, other)
+    assert "follows rendered; their figures do not compare" in said(a, other)
     elsewhere = run(tmp_path / "elsewhere", "m", names=["hall", "stairs"])
-    assert "have figures for no sample in common" in said(a, elsewhere)
+    assert "have no scored sample in common" in said(a, elsewhere)
     failed = write_run(tmp_path / "failed", [record(name, "m", None) for name in NAMES])
-    assert "have figures for no sample in common" in said(a, failed)
+    assert "have no scored sample in common" in said(a, failed)
     uncounted = run(tmp_path / "uncounted", "m", counted=False)
     assert "has no sample that counts" in said(a, uncounted)
     assert "a: has no model 'n'; expected one of m." in said(a, a, "--model-a", "n")
     two = write_run(tmp_path / "two", [record("hall", model, {"ssim": 1.0}) for model in "xy"])
-    assert "which to compare is not clear. Say it with --model-a and --model-b." in said(a, two)
+    assert "ambiguous. Choose with --model-a and --model-b." in said(a, two)
     nowhere = tmp_path / "missing" / "found.json"
     assert exit_code(main, "compare", a, a, "--json", nowhere) == 2
     assert "found.json: cannot be written" in capsys.readouterr().err
@@ -159,5 +161,5 @@ def test_as_a_process_into_a_pipe(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "A [red]m, B [red]m" in done.stdout  # a name is no markup
+    assert "A [red]m, B [red]m" in done.stdout  # a name is not markup
     assert "better" in done.stdout

@@ -24,7 +24,7 @@ from focaldiffusion.evaluation.baselines import open_model
 from focaldiffusion.evaluation.learned import Learned
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.evaluation.records import read_records
-from focaldiffusion.evaluation.runner import Plan, evaluate
+from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
 from script.evaluate import main as script_evaluate
 from tests.conftest import TOLERANCE
 from tests.evaluation_runs import check_that_truth_is_not_seen
@@ -75,7 +75,7 @@ def maps(prediction: Prediction) -> dict[str, torch.Tensor]:
 
 
 def test_an_untrained_model_says_what_physics_says(root: Path, untrained: Path) -> None:
-    plan = Plan("stacks", str(root), ("physics", str(untrained)))
+    plan = EvaluationPlan("stacks", str(root), ("physics", str(untrained)))
     records = evaluate(plan, root.parent / "out")
     assert [one.status for one in records] == ["done"] * 4
     assert {one.model for one in records} == {"physics", str(untrained)}
@@ -122,14 +122,17 @@ def test_a_model_says_what_its_pipeline_says(trained: Path) -> None:
     expected = pipeline(stack)
     found = maps(model.predict(stack, "desk"))
     exact = TOLERANCE[torch.float32]
-    torch.testing.assert_close(found["depth_m"], expected.depth_m, equal_nan=True, **exact)
-    torch.testing.assert_close(found["confidence"], expected.confidence, **exact)
+    for name in ("depth_m", "confidence"):
+        expectation = torch.from_numpy(getattr(expected, name))
+        torch.testing.assert_close(found[name], expectation, equal_nan=True, **exact)
 
 
 def test_runs_apart_and_workers_change_nothing(root: Path, trained: Path) -> None:
-    alone = evaluate(Plan("stacks", str(root), (str(trained),)), root.parent / "alone")
+    alone = evaluate(EvaluationPlan("stacks", str(root), (str(trained),)), root.parent / "alone")
     beside = evaluate(
-        Plan("stacks", str(root), ("physics", str(trained))), root.parent / "beside", workers=2
+        EvaluationPlan("stacks", str(root), ("physics", str(trained))),
+        root.parent / "beside",
+        workers=2,
     )
     assert [one.metrics for one in beside if one.model == str(trained)] == [
         one.metrics for one in alone
@@ -149,7 +152,7 @@ def test_the_command_reports_models_by_their_weights(
     assert exit_code(main, *argv, "--model", trained, *flags) == 0
     digest = find_checkpoint(str(trained)).digest
     printed = capsys.readouterr().out
-    assert f"weightsofsha256{digest}" in "".join(printed.split())  # lines are wrapped
+    assert f"weightswithSHA-256{digest}" in "".join(printed.split())  # lines are wrapped
     assert "untextured" in printed
     models = {one.model for one in read_records(out)}
     assert models == {str(trained), "physics", "argmax", "shape-from-focus", "laplacian-pyramid"}
@@ -178,7 +181,7 @@ def test_the_original_command_takes_a_checkpoint(root: Path, trained: Path, tmp_
 
 def test_other_weights_do_not_continue_a_run(root: Path, trained: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(trained, tmp_path / "model")
-    plan = Plan("stacks", str(root), (str(folder),), max_samples=1)
+    plan = EvaluationPlan("stacks", str(root), (str(folder),), max_samples=1)
     evaluate(plan, tmp_path / "out")
     evaluate(plan, tmp_path / "out")
     saved(folder, seed=2)
@@ -191,7 +194,7 @@ def test_damaged_weights_end_a_run(root: Path, trained: Path, tmp_path: Path) ->
     weights = next((folder / "denoiser").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(InputError, match=str(folder)):
-        evaluate(Plan("stacks", str(root), (str(folder),)), tmp_path / "out")
+        evaluate(EvaluationPlan("stacks", str(root), (str(folder),)), tmp_path / "out")
 
 
 def test_what_is_no_model_is_one_sentence(

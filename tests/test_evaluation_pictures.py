@@ -12,7 +12,7 @@ from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.stack import FocalStack
 
 HEIGHT, WIDTH = 30, 40
-PANEL = 380 * 285  # px of a panel, three in a row of 1200
+PANEL = 369 * 277  # px of a panel, three in a row of 1200
 TOO_FAR = (103, 0, 31)  # ends of Matplotlib's RdBu_r
 TOO_NEAR = (5, 48, 97)
 RIGHT = (247, 246, 246)

@@ -14,7 +14,9 @@ from rich.console import Console
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.charts import legend, robustness_chart
+from focaldiffusion.evaluation.page import page as render_page
 from focaldiffusion.evaluation.report import print_summary, write_report
+from focaldiffusion.evaluation.robustness import CURVES
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.summary import Summary, summarise
 from focaldiffusion.evaluation.tables import LABELS, decimals, heading, number, tables
@@ -26,7 +28,7 @@ EVIL = "<script>alert('x')</script>"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four samples of three scenes, three that count; two models, variants, failures, a picture."""
+    """Four samples of three scenes, three counted; two models, variants, failures, a picture."""
     folder = tmp_path_factory.mktemp("run")
     write_png(folder / "picture.png", np.full((20, 30, 3), 0.5, np.float32), bit_depth=8)
     good = [[0.1 * row, 0.2 - 0.01 * row, 0.1, 0.5, 0.9] for row in range(10)]
@@ -70,7 +72,7 @@ def printed(summary: Summary, width: int = 160) -> str:
     return file.getvalue().replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_means_are_of_what_counts(found: Summary) -> None:
+def test_means_cover_counted_samples(found: Summary) -> None:
     physics, argmax = found.plain["physics"], found.plain["argmax"]
     assert physics.means["abs_rel"].mean == pytest.approx(0.3)
     assert (physics.samples, physics.failed) == (3, 0)
@@ -80,7 +82,7 @@ def test_means_are_of_what_counts(found: Summary) -> None:
     assert argmax.means["abs_rel"].mean == pytest.approx(0.1)
     assert (argmax.samples, argmax.failed) == (3, 1)
     assert (argmax.seconds, argmax.peak_memory_mib) == (2.0, None)
-    worse = found.results["focus_scale=1.05", "physics"]
+    worse = found.scores["focus_scale=1.05", "physics"]
     assert (worse.means["abs_rel"].mean, worse.failed) == (pytest.approx(0.55), 1)
     assert physics.calibration is not None
     assert physics.calibration[0][:2] == pytest.approx([0.0, 0.3])
@@ -146,7 +148,7 @@ def test_the_best_is_marked_in_its_direction(tmp_path: Path) -> None:
         for name, cell in zip(table.metrics, row.cells, strict=True)
         if cell is not None and cell.is_best
     }
-    # What the truth chose wins nothing, nor do equals.
+    # Oracles and ties win nothing.
     assert best == {("m", "abs_rel"), ("n", "psnr")}
 
 
@@ -178,17 +180,17 @@ def test_the_terminal_counts_failures(found: Summary) -> None:
     text = printed(found)
     assert "0.200–0.500" in text
     assert (
-        "1 of 3 samples failed for argmax, and are not in its means: two: the frames are too dark "
-        "to tell." in text
+        "1 of 3 samples failed for argmax and are not in its means. First: two: the frames are too "
+        "dark to tell." in text
     )
     assert "1 of 3 samples failed for physics, focus_scale=1.05" in text
-    assert "Means over 3 samples of 2 scenes; 1 more are reported but not in the mean." in text
+    assert "Means over 3 samples of 2 scenes; 1 more reported but not in the mean." in text
     assert "Few scenes" in text
     assert "0.200–0.500" not in printed(found, width=40)  # no room
 
 
 class Reader(HTMLParser):
-    """Checks that elements close in order, and gathers what they point to and say."""
+    """Checks that elements close in order, and gathers their targets, ids and text."""
 
     VOID = ("meta", "img", "br", "path", "use", "rect")
 
@@ -197,11 +199,13 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.pointers: list[str] = []
         self.elements: list[str] = []
+        self.ids: list[str] = []
         self.said = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
         self.pointers += [
             value or ""
             for name, value in attrs
@@ -227,9 +231,15 @@ def test_the_page_loads_nothing_and_is_well_formed(page: str) -> None:
     reader = Reader(page)
     assert reader.open == []
     assert {pointer[:5] for pointer in reader.pointers if pointer[:1] != "#"} == {"data:"}
+    anchors = {pointer[1:] for pointer in reader.pointers if pointer[:1] == "#"}
+    assert {"results", "failures", "robustness", "samples"} <= anchors <= set(reader.ids)
     for loader in ("@import", "url(http", "<link", "<iframe", "fetch(", "<!DOCTYPE svg"):
         assert loader not in page
-    assert reader.elements.count("svg") >= 4  # calibration, robustness and their keys
+    assert reader.elements.count("svg") >= 4  # calibration, robustness and their legends
+
+
+def test_the_page_of_a_run_is_always_the_same(found: Summary, page: str) -> None:
+    assert render_page(found) == page
 
 
 def test_names_are_text(page: str) -> None:
@@ -238,7 +248,7 @@ def test_names_are_text(page: str) -> None:
     assert page.count("<script>") == 1
 
 
-def test_the_page_tells_everything(page: str) -> None:
+def test_the_page_shows_everything(page: str) -> None:
     said = Reader(page).said
     for text in (
         "focaldiffusion evaluate --output-dir 'my run'",
@@ -246,7 +256,7 @@ def test_the_page_tells_everything(page: str) -> None:
         "A Processor",
         "1 of 3 samples failed for argmax",
         "the frames are too dark to tell.",
-        "AbsRel over told focus distance / true one",
+        f"AbsRel over {CURVES['focus_scale'].meaning}",
         "order=reversed",
         "best: one, AbsRel 0.100",
         f"worst: {EVIL}, AbsRel 0.500",
@@ -255,32 +265,32 @@ def test_the_page_tells_everything(page: str) -> None:
         "Mean of |p - z| / z; a missing prediction counts 1.",
     ):
         assert text in said
-    # One sample of A rose by 0.1 and that of B by 0.4; the failed one is in neither.
+    # One sample of A rose by 0.1, the sample of B by 0.4; the failed one is in neither.
     assert "0.550<small>+0.250</small>" in page
 
 
-def test_a_lost_picture_is_told(tmp_path: Path) -> None:
+def test_a_lost_picture_is_reported(tmp_path: Path) -> None:
     write_run(tmp_path, [record("hall", "m", {"abs_rel": 0.1}, picture="pictures/hall.png")])
     write_report(tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "hall.png" in Reader(page).said
 
 
-def test_curves_go_through_the_protocol_as_it_is(found: Summary) -> None:
+def test_curves_go_through_the_unperturbed_protocol(found: Summary) -> None:
     chart = robustness_chart(found, "focus_scale", "abs_rel")
     assert chart is not None
     assert "currentColor" in chart
     assert "focus scale" in chart
-    assert robustness_chart(found, "focus_scale", "psnr") is None  # of no variant
-    assert robustness_chart(found, "order", "abs_rel") is None  # in words
+    assert robustness_chart(found, "focus_scale", "psnr") is None  # no variant has it
+    assert robustness_chart(found, "order", "abs_rel") is None  # words, not numbers
     assert robustness_chart(found, "noise_lsb", "abs_rel") is None  # not in the run
 
 
-def test_keys_name_any_model(tmp_path: Path) -> None:
+def test_legends_name_any_model(tmp_path: Path) -> None:
     names = ["_mine", "$x_1$", "<b>"]
     write_run(tmp_path, [record("hall", name, {"abs_rel": 0.1}) for name in names])
-    key = legend(summarise(tmp_path), names)
-    assert Reader(key).said.split()[-3:] == names  # after a style
+    drawn = legend(summarise(tmp_path), names)
+    assert Reader(drawn).said.split()[-3:] == names  # after a style
 
 
 def test_every_metric_has_a_name() -> None:
@@ -306,7 +316,7 @@ def test_runs_without_figures(tmp_path: Path) -> None:
     uncounted = write_run(
         tmp_path / "uncounted", [record("hall", "m", {"abs_rel": 0.1}, counted=False)]
     )
-    assert "Means over 0 samples of 0 scenes; 1 more are" in printed(write_report(uncounted))
+    assert "Means over 0 samples of 0 scenes; 1 more reported" in printed(write_report(uncounted))
 
 
 def test_folders_that_hold_no_run(tmp_path: Path) -> None:

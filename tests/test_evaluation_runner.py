@@ -19,7 +19,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation import runner
 from focaldiffusion.evaluation.baselines import MODELS
 from focaldiffusion.evaluation.records import SAMPLES, read_records
-from focaldiffusion.evaluation.runner import Plan, evaluate
+from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
 from script.evaluate import main as script_evaluate
 from tests.evaluation_runs import check_that_truth_is_not_seen
 
@@ -35,8 +35,8 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def plan(root: Path, *models: str, **settings: object) -> Plan:
-    return replace(Plan("stacks", str(root), models or ("argmax",)), **settings)
+def plan(root: Path, *models: str, **settings: object) -> EvaluationPlan:
+    return replace(EvaluationPlan("stacks", str(root), models or ("argmax",)), **settings)
 
 
 def test_every_model_sees_every_sample(root: Path, tmp_path: Path) -> None:

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from focaldiffusion.evaluation.statistics import FEW_SCENES, difference, estimate
+from focaldiffusion.evaluation.statistics import FEW_SCENES, difference, sample_mean
 
 TEN = [f"scene {number}" for number in range(10)]
 
 
 def test_two_scenes_on_paper() -> None:
     # Draws of two scenes: both A (mean 0), both B (1), one of each (1/4: A has three samples).
-    found = estimate([0.0, 0.0, 0.0, 1.0], ["A", "A", "A", "B"])
+    found = sample_mean([0.0, 0.0, 0.0, 1.0], ["A", "A", "A", "B"])
     assert found.mean == 0.25
     assert found.interval == (0.0, 1.0)
     assert (found.samples, found.scenes, found.few_scenes) == (4, 2, True)
 
 
 def test_equal_values_leave_no_doubt() -> None:
-    assert estimate([0.5] * 10, TEN).interval == (0.5, 0.5)
+    assert sample_mean([0.5] * 10, TEN).interval == (0.5, 0.5)
 
 
-def test_a_single_scene_tells_of_no_other() -> None:
-    found = estimate([0.1, 0.2], ["A", "A"])
+def test_a_single_scene_has_no_interval() -> None:
+    found = sample_mean([0.1, 0.2], ["A", "A"])
     assert found.mean == pytest.approx(0.15)
     assert found.interval is None
     assert found.few_scenes
@@ -33,22 +33,22 @@ def test_a_single_scene_tells_of_no_other() -> None:
 
 def test_six_scenes_are_enough_and_five_are_few() -> None:
     assert FEW_SCENES == 6
-    assert estimate([1.0] * 5, TEN[:5]).few_scenes
-    assert not estimate([1.0] * 6, TEN[:6]).few_scenes
+    assert sample_mean([1.0] * 5, TEN[:5]).few_scenes
+    assert not sample_mean([1.0] * 6, TEN[:6]).few_scenes
 
 
 def test_more_images_of_the_same_scenes_make_no_mean_surer() -> None:
     values = np.random.default_rng(0).normal(size=10).tolist()
-    once, often = estimate(values, TEN), estimate(values * 20, TEN * 20)
+    once, often = sample_mean(values, TEN), sample_mean(values * 20, TEN * 20)
     assert once.interval == pytest.approx(often.interval)
 
 
 @given(st.permutations(range(12)))
-def test_the_order_of_samples_is_of_no_account(order: list[int]) -> None:
+def test_the_order_of_samples_changes_nothing(order: list[int]) -> None:
     values = [(7 * place) % 12 / 12 for place in range(12)]
     scenes = [f"scene {place // 2}" for place in range(12)]
-    shuffled = estimate([values[place] for place in order], [scenes[place] for place in order])
-    assert shuffled.interval == pytest.approx(estimate(values, scenes).interval)
+    shuffled = sample_mean([values[place] for place in order], [scenes[place] for place in order])
+    assert shuffled.interval == pytest.approx(sample_mean(values, scenes).interval)
 
 
 def test_agrees_with_an_independent_bootstrap() -> None:
@@ -57,7 +57,7 @@ def test_agrees_with_an_independent_bootstrap() -> None:
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=10_000, method="percentile", random_state=2
     ).confidence_interval
-    ours = estimate(values.tolist(), [str(place) for place in range(30)]).interval
+    ours = sample_mean(values.tolist(), [str(place) for place in range(30)]).interval
     # Quantiles of 10 000 draws stray by about 2 % of the interval's width.
     assert ours == pytest.approx(tuple(theirs), abs=0.05 * (theirs.high - theirs.low))
 
@@ -69,7 +69,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     for _ in range(300):
         of_scene = np.repeat(generator.normal(size=30), 3)
         values = 5 + of_scene + 0.3 * generator.normal(size=90)
-        low, high = estimate(values.tolist(), scenes).interval or (0, 0)
+        low, high = sample_mean(values.tolist(), scenes).interval or (0, 0)
         held += low <= 5 <= high
     # 95 % of 300 is 285; percentile intervals of 30 scenes fall short by a percent or so, and
     # three binomial standard deviations are 11.
@@ -94,7 +94,7 @@ def test_pairs_show_what_hard_scenes_hide(better: str, gain: float, verdict: str
     assert found.change.mean == pytest.approx(0.55 * gain)
     assert found.b_better == (1.0 if verdict == "better" else 0.0)
     assert found.verdict == verdict
-    low_a, high_a = estimate(a.tolist(), TEN).interval or (0, 0)
+    low_a, high_a = sample_mean(a.tolist(), TEN).interval or (0, 0)
     assert low_a < found.b < high_a
 
 

@@ -54,7 +54,7 @@ def test_ssim_agrees_with_torchmetrics_however_many_strips(height):
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     random = torch.Generator().manual_seed(2)
-    # float32 as images are; the strips differ, so a row counted twice or never shows.
+    # float32, like images; the strips differ, so a row counted twice or never shows.
     truth = torch.rand(3, height, 37, generator=random) * torch.linspace(0, 1, height)[:, None]
     prediction = (truth + 0.1 * torch.randn(truth.shape, generator=random)).clamp(0, 1)
     _, similarity = structural_similarity_index_measure(
@@ -151,7 +151,7 @@ class TestDetail:
         image = self.sharp.numpy()
         image = image * np.array([1, 0.5, 0.2], np.float32)[:, None, None]
         grey = np.tensordot([0.299, 0.587, 0.114], image, 1)
-        # Of its blurred self the image has this share of detail, block by block.
+        # The blurred image keeps this share of the detail, block by block.
         frame = gaussian_filter(image, (0, 0.4, 0.4)).astype(np.float32)
         softened = np.tensordot([0.299, 0.587, 0.114], frame, 1)
 

@@ -182,7 +182,7 @@ class TestLens:
         ]
         record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
         assert record.lens.pixel_pitch_m is None
-        assert "cropped: EXIF says 1600 x 800 pixels" in record.reasons["pixel_pitch_m"]
+        assert "cropped: EXIF gives 1600 x 800 pixels" in record.reasons["pixel_pitch_m"]
 
     def test_two_pitches_that_disagree_are_not_used(self, tmp_path: Path) -> None:
         photo = [

@@ -33,7 +33,7 @@ class TestSidecar:
             ("[1]", "stack.json: holds a list; expected an object in braces."),
             (
                 '{"camera": {"focal_length_px": 9, "focal_length_px": 8}}',
-                "stack.json: cannot be read (key 'focal_length_px' is there twice; keep one).",
+                "stack.json: cannot be read (key 'focal_length_px' appears twice; keep one).",
             ),
             (
                 '{"focus_distance_m": [1]}',
@@ -43,7 +43,11 @@ class TestSidecar:
                 '{"camera": {"focal_lenght_m": 0.05}}',
                 "stack.json: camera key 'focal_lenght_m' is unknown; did you mean focal_length_m?",
             ),
-            ('{"camera": 50}', "stack.json: camera is 50.0; expected an object."),
+            (
+                '{"camera": {"focal_length_px": 1' + 400 * "0" + "}}",
+                "stack.json: camera holds a number that is too large.",
+            ),
+            ('{"camera": 50}', "stack.json: camera is 50; expected an object."),
             (
                 '{"camera": {"focal_length_px": "9"}}',
                 'stack.json: camera focal_length_px is "9"; expected a number.',
@@ -258,7 +262,7 @@ class TestRecordedFocus:
     def test_canon_without_its_focal_length(self, tmp_path: Path) -> None:
         stack = self.distances(tmp_path, [0.5, 1.0], make="Canon")
         assert stack.focus_distances_m is None
-        assert "the focal length, which leads from there" in str(stack.origins["focus_distances_m"])
+        assert "needs the focal length, which is unknown" in str(stack.origins["focus_distances_m"])
 
     def test_impossible_record_is_left_out_not_fatal(self, tmp_path: Path) -> None:
         """Macro lenses shorten their focal length, so the recorded one does not fit."""

@@ -234,7 +234,7 @@ class TestBrokenFiles:
 
     def test_unknown_format_is_said_in_words(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(b"<html>")
-        with pytest.raises(InputError, match="its content is of no known image format"):
+        with pytest.raises(InputError, match="its image format is unknown"):
             read_image(tmp_path / "a.png")
 
     def test_absent(self, tmp_path: Path) -> None:

@@ -9,91 +9,94 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from focaldiffusion.io.canvas import Canvas
-from focaldiffusion.io.depth_colours import ColourScale, colour_table, length_labels
-from focaldiffusion.io.pictures import depth_picture, overview
+from focaldiffusion.io.colour_scales import ColourScale, DepthRange, length_labels
+from focaldiffusion.io.panels import Panel, Strip, depth_picture, page
+from focaldiffusion.io.pictures import SheetRow, contact_sheet, overview
 from focaldiffusion.optics import srgb_to_linear
-from focaldiffusion.result import Reconstruction
 from focaldiffusion.stack import FocalStack
 
 NAN = float("nan")
 GREY = [150, 150, 150]
 
 
+WARMEST, COLDEST = [122, 4, 2], [48, 18, 59]  # ends of Matplotlib's turbo
+
+
 def scale_of(values: list[float], field: str = "depth_m") -> ColourScale:
-    scale = ColourScale.of(torch.tensor([values]), field)
-    assert scale is not None
-    return scale
+    return ColourScale.of_depth(range_of(values, field))
+
+
+def range_of(values: list[float], field: str = "depth_m") -> DepthRange:
+    found = DepthRange.of(np.array([values]), field)
+    assert found is not None
+    return found
+
+
+class TestDepthRange:
+    def test_outliers_are_left_out(self):
+        depths_m = np.tile(np.linspace(1, 2, 1000), 10)
+        depths_m[:2] = 0.001, 500.0
+        found = DepthRange.of(depths_m.reshape(100, 100), "depth_m")
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx((1.01, 1.99), abs=1e-3)
+        assert found.text == "depth 1.0 m to 2.0 m"
+
+    def test_relative_depth_always_spans_the_sweep(self):
+        found = range_of([0.4, 0.6], "depth_relative")
+        assert (found.low, found.high, found.text) == (0, 1, None)
+
+    def test_nothing_known_has_no_range(self):
+        assert DepthRange.of(np.full((3, 3), NAN), "depth_m") is None
+
+    def test_a_plane_has_a_range_around_it(self):
+        for field, value in (("depth_m", 2.0), ("height_m", 0.0), ("height_m", -1e-4)):
+            found = range_of([value, value], field)
+            assert found.low < value < found.high
 
 
 class TestColourScale:
     def test_near_is_warm_and_far_is_cold(self):
         for depths_m in ([1.0, 1.5, 2.0], [0.3, 1.0, 8.0]):
-            near, _, far = scale_of(depths_m).colours(np.array([depths_m]))[0]
-            assert near.tolist() == colour_table()[255].tolist()
-            assert far.tolist() == colour_table()[0].tolist()
-            assert near[0] > near[2]
-            assert far[2] > far[0]
+            near, _, far = scale_of(depths_m).coloured(np.array([depths_m]))[0].tolist()
+            assert (near, far) == (WARMEST, COLDEST)
+
+    def test_height_and_relative_depth_grow_towards_the_warm_end(self):
+        for field in ("height_m", "depth_relative"):
+            low, high = scale_of([0.0, 1.0], field).coloured(np.array([[0.0, 1.0]]))[0].tolist()
+            assert (low, high) == (COLDEST, WARMEST)
 
     def test_large_ranges_are_linear_in_inverse_depth(self):
-        scale = ColourScale("depth_m", 0.5, 5.0, "inverse")
+        scale = ColourScale("Depth", 0.5, 5.0, "turbo_r", is_inverse=True)
         # 2, 1.1 and 0.2 dioptres: the middle one is half way.
-        assert scale.position(np.array([0.5, 1 / 1.1, 5.0])) == pytest.approx([1, 0.5, 0])
-        assert scale_of([0.5, 5.0]).mapping == "inverse"
-        assert scale_of([2.0, 5.0]).mapping == "negative"
-
-    def test_outliers_do_not_take_the_colours(self):
-        depths_m = torch.linspace(1, 2, 1000).repeat(10)
-        depths_m[0], depths_m[1] = 0.001, 500.0
-        scale = ColourScale.of(depths_m.view(100, 100), "depth_m")
-        assert scale is not None
-        assert (scale.low, scale.high) == pytest.approx((1.01, 1.99), abs=1e-3)
+        assert np.asarray(scale.norm([0.5, 1 / 1.1, 5.0])) == pytest.approx([0, 0.5, 1])
+        assert scale_of([0.5, 5.0]).is_inverse
+        assert not scale_of([2.0, 5.0]).is_inverse
 
     def test_infinite_depth_is_cold_and_unknown_is_grey(self):
-        colours = scale_of([0.3, 8.0]).colours(np.array([[math.inf, NAN]]))
-        assert colours[0, 0].tolist() == colour_table()[0].tolist()
-        assert colours[0, 1].tolist() == GREY
-
-    def test_relative_depth_always_spans_the_sweep(self):
-        scale = scale_of([0.4, 0.6], "depth_relative")
-        assert (scale.low, scale.high, scale.range_text) == (0, 1, None)
-
-    def test_nothing_known_has_no_scale(self):
-        assert ColourScale.of(torch.full((3, 3), NAN), "depth_m") is None
-
-    def test_a_plane_has_a_scale_around_it(self):
-        for field, value in (("depth_m", 2.0), ("height_m", 0.0), ("height_m", -1e-4)):
-            scale = scale_of([value, value], field)
-            assert scale.low < value < scale.high
-            assert scale.position(np.array([value]))[0] == pytest.approx(0.5, abs=0.01)
+        colours = scale_of([0.3, 8.0]).coloured(np.array([[math.inf, NAN]]))
+        assert colours[0].tolist() == [COLDEST, GREY]
 
     @pytest.mark.parametrize(
-        ("ends", "field", "labels"),
+        ("ends", "field", "ticks"),
         [
-            ((0.3, 8.0), "depth_m", ["5", "2", "1", "0.6", "0.5", "0.4", "0.3"]),
-            ((1.0, 2.0), "depth_m", ["2", "1.8", "1.6", "1.4", "1.2", "1"]),
-            ((0.04, 0.05), "depth_m", ["50", "48", "46", "44", "42", "40"]),
-            ((-0.0002, 0.0002), "height_m", ["−0.2", "−0.1", "0", "0.1", "0.2"]),
-            ((0.0, 1.0), "depth_relative", ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
+            ((0.3, 8.0), "depth_m", [0.3, 0.4, 0.5, 0.6, 1, 2, 5]),
+            ((1.0, 2.0), "depth_m", [1, 1.2, 1.4, 1.6, 1.8, 2]),
+            ((0.04, 0.05), "depth_m", [40, 42, 44, 46, 48, 50]),
+            ((-0.0002, 0.0002), "height_m", [-0.2, -0.1, 0, 0.1, 0.2]),
+            ((0.0, 1.0), "depth_relative", [0, 0.2, 0.4, 0.6, 0.8, 1]),
         ],
     )
-    def test_ticks_are_round(self, ends, field, labels):
-        scale = scale_of(list(ends), field)
-        scale = ColourScale(field, *ends, scale.mapping)
-        assert list(scale.ticks().values()) == labels
+    def test_ticks_are_round(self, ends, field, ticks):
+        scale = ColourScale.of_depth(DepthRange(field, *ends))
+        assert scale.ticks() == pytest.approx(ticks)
 
     @given(st.floats(1e-3, 50), st.floats(1.001, 1000))
-    def test_ticks_say_where_they_are(self, low, ratio):
+    def test_ticks_lie_on_the_bar_and_apart(self, low, ratio):
         scale = scale_of([low, low * ratio])
-        ticks = scale.ticks()
-        per_metre = {"[m]": 1, "[mm]": 1e3, "[µm]": 1e6}[scale.title.split()[-1]]
-        assert len(ticks) >= 2
-        for position, text in ticks.items():
-            assert scale.position(np.array([float(text) / per_metre]))[0] == pytest.approx(
-                position, abs=2e-3
-            )
-        gaps = np.diff(sorted(ticks))
-        assert gaps.min() > 0.08
+        places = np.asarray(scale.norm(scale.ticks()))
+        assert len(places) >= 2
+        assert -1e-5 < places[0] < places[-1] < 1 + 1e-5
+        assert np.diff(places).min() > 0.08
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_length_labels(lengths_m, labels):
 
 @pytest.mark.parametrize("size", [(1, 1), (30, 40), (3000, 20), (20, 3000), (700, 600)])
 def test_depth_picture_shows_the_map_at_a_readable_size(size):
-    depth_m = torch.full(size, 1.0)
+    depth_m = np.full(size, 1.0)
     depth_m[:, size[1] // 2 :] = 2.0
     picture = depth_picture(depth_m, "depth_m")
 
@@ -124,16 +127,16 @@ def test_depth_picture_shows_the_map_at_a_readable_size(size):
 
 
 def test_depth_picture_keeps_pixels_where_they_are():
-    depth_m = torch.full((600, 700), 1.0)
+    depth_m = np.full((600, 700), 1.0)
     depth_m[:, 350:] = 2.0
     depth_m[400:500, 100:200] = NAN
     left, top = 28, 28  # the margin
     picture = depth_picture(depth_m, "depth_m")[top:, left:]
 
-    assert picture[100, 100].tolist() == colour_table()[255].tolist()
-    assert picture[100, 500].tolist() == colour_table()[0].tolist()
+    assert picture[100, 100].tolist() == WARMEST
+    assert picture[100, 500].tolist() == COLDEST
     assert picture[450, 150].tolist() == GREY
-    assert picture[100, 340].tolist() == colour_table()[255].tolist()
+    assert picture[100, 340].tolist() == WARMEST
 
 
 def extent(picture: np.ndarray, colour: list[int]) -> tuple[float, float, float, float]:
@@ -151,20 +154,22 @@ def test_overview_shows_frames_image_depth_and_confidence():
     stack = FocalStack(
         srgb_to_linear(images), focus_distances_m=torch.tensor([1.0, 2.0, torch.inf])
     )
-    depth_m = torch.full((600, 800), 1.0)
+    depth_m = np.full((600, 800), 1.0)
     depth_m[:, 400:] = 2.0
     depth_m[:200] = NAN
-    result = Reconstruction(
+    picture = overview(
+        stack,
         np.full((600, 800, 3), np.float32([0.8, 0, 0.8])),
-        torch.full((600, 800), 0.2),
-        np.zeros((600, 800), np.uint8),
-        depth_m=depth_m,
+        depth_m,
+        "depth_m",
+        np.full((600, 800), 0.2),
+        name="three",
+        grade="calibrated",
     )
-    picture = overview(result, stack, "three", "calibrated")
 
     thumbnails = [extent(picture, colour) for colour in frame_colours]
     image = extent(picture, [204, 0, 204])
-    near, far = (extent(picture, colour_table()[i].tolist()) for i in (255, 0))
+    near, far = (extent(picture, colour) for colour in (WARMEST, COLDEST))
     unknown, confidence = extent(picture, GREY), extent(picture, [51, 51, 51])
     assert thumbnails[0][0] < thumbnails[1][0] < thumbnails[2][0]
     for _, _, width, height in (*thumbnails, image, confidence):
@@ -182,13 +187,14 @@ def test_overview_shows_frames_image_depth_and_confidence():
 @pytest.mark.parametrize("count", [2, 40])
 def test_overview_of_any_shape_stays_readable(size, count):
     stack = FocalStack(torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(0)))
-    result = Reconstruction(
+    picture = overview(
+        stack,
         np.full((*size, 3), 0.5, np.float32),
-        torch.zeros(size),
-        np.zeros(size, np.uint8),
-        depth_relative=torch.full(size, NAN),
+        np.full(size, NAN),
+        "depth_relative",
+        np.zeros(size),
+        name="a $ or _ in the name",
     )
-    picture = overview(result, stack, "a $ or _ in the name")
 
     assert picture.shape[1] == 1800
     assert 350 < picture.shape[0] < 2500
@@ -197,14 +203,45 @@ def test_overview_of_any_shape_stays_readable(size, count):
     assert (picture[:, -15:] == 255).all()
 
 
+def grey_panel(level: int = 100) -> Panel:
+    return Panel("", np.full((30, 40, 3), level, np.uint8))
+
+
+def test_panels_of_a_page_stand_in_their_places():
+    strips = [
+        Strip("first", [grey_panel(10), grey_panel(20)], tallest_px=200),
+        Strip("second", [None, grey_panel(30)], tallest_px=200),
+    ]
+    picture = page(strips, width_px=600)
+    upper_left, upper_right, lower = (extent(picture, [level] * 3) for level in (10, 20, 30))
+    assert upper_left[0] < upper_right[0] == pytest.approx(lower[0], abs=1)
+    assert upper_left[1] == pytest.approx(upper_right[1], abs=1)
+    assert upper_right[1] + upper_right[3] < lower[1]
+    assert upper_left[2:] == pytest.approx(lower[2:], abs=2)
+    np.testing.assert_array_equal(picture, page(strips, width_px=600))
+
+
+def test_a_contact_sheet_shows_samples_of_any_kind():
+    images = torch.full((7, 3, 30, 40), 0.5)
+    depth_m = np.full((30, 40), 2.0)
+    depth_m[:10] = NAN
+    rows = [
+        SheetRow("frames in order", FocalStack(images), None, depth_m),
+        SheetRow("two of $ and $", FocalStack(images[:2]), images[0], np.full((30, 40), NAN)),
+    ]
+    picture = contact_sheet("sheet", rows)
+    assert picture.shape[1] == 1800
+    unknown = (picture == np.array(GREY, np.uint8)).all(-1).sum()
+    panel = 237 * 178  # px
+    assert unknown / panel == pytest.approx(1 + 1 / 3, rel=0.05)
+
+
 def test_names_of_any_script_are_written_without_a_warning():
-    def page(name: str) -> np.ndarray:
-        canvas = Canvas(200, 40)
-        canvas.write(4, 4, name, 20)
-        return canvas.drawn()
+    def titled(name: str) -> np.ndarray:
+        return page([Strip("", [grey_panel()], tallest_px=40)], title=name, width_px=300)[:80]
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # A script that hardly any machine has a font for: a square for each letter.
-        np.testing.assert_array_equal(page("été \U000143d0"), page("été □"))
-        assert (page("桌子") < 128).any()
+        np.testing.assert_array_equal(titled("été \U000143d0"), titled("été □"))
+        assert (titled("桌子") < 128).any()

@@ -4,7 +4,7 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ from PIL import Image
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import read_depth_mm, read_npy
 from focaldiffusion.io.images import ImageMetadata, read_image, read_metadata
-from focaldiffusion.io.results import check_output, has_results, write_results
+from focaldiffusion.io.results import check_output, has_results
 from focaldiffusion.optics import Camera
-from focaldiffusion.result import Reconstruction
-from focaldiffusion.stack import FocalStack
+from focaldiffusion.result import Result
+from focaldiffusion.solve.calibrate import Calibration
+from focaldiffusion.stack import FocalStack, Grade
 
 SIZE = (48, 64)
 ALWAYS = {
@@ -47,23 +48,31 @@ class Frames:
 
 def make_stack(**fields) -> FocalStack:
     frames = torch.linspace(0.1, 0.9, 3)[:, None, None, None].expand(3, 3, *SIZE)
-    return FocalStack(frames, **{"frames": Frames(), **fields})
+    focus_m = torch.tensor([0.5, 1.0, 1.5])
+    return FocalStack(frames, **{"frames": Frames(), "focus_distances_m": focus_m, **fields})
 
 
-def make_result(**fields) -> Reconstruction:
-    generator = torch.Generator().manual_seed(0)
-    depth_m = 0.5 + torch.rand(SIZE, generator=generator)
-    depth_m[:4, :4] = torch.nan
+def make_result(stack: FocalStack | None = None, **fields) -> Result:
+    rng = np.random.default_rng(0)
+    depth_m = 0.5 + rng.random(SIZE, np.float32)
+    depth_m[:4, :4] = np.nan
+    focus = {}
+    if "height_m" in fields:
+        focus = {"focus_distances_m": None, "focus_positions_m": torch.tensor([0.0, 0.1, 0.2])}
+    if "depth_relative" in fields:
+        focus = {"focus_distances_m": None}
     defaults = {
-        "all_in_focus": torch.rand(*SIZE, 3, generator=generator).numpy(),
-        "confidence": torch.rand(SIZE, generator=generator),
+        "all_in_focus": rng.random((*SIZE, 3), np.float32),
+        "confidence": rng.random(SIZE, np.float32),
+        "stack": stack or make_stack(**focus),
+        "calibration": Calibration(Grade.CALIBRATED, 0.7),
         "source_index": np.arange(SIZE[0] * SIZE[1]).reshape(SIZE).astype(np.uint8) % 3,
         "camera": Camera(70.0, 0.01, SIZE),
         "provenance": {"version": "0.1.0"},
     }
     if not {"height_m", "depth_relative"} & fields.keys():
         defaults["depth_m"] = depth_m
-    return Reconstruction(**{**defaults, **fields})
+    return Result(**{**defaults, **fields})
 
 
 def names(folder: Path) -> set[str]:
@@ -83,13 +92,13 @@ def metadata(folder: Path) -> dict:
 
 def test_a_metric_result_has_every_file(tmp_path: Path):
     result, folder = make_result(), tmp_path / "new" / "out"
-    left_out = write_results(result, make_stack(), folder, grade="calibrated")
+    left_out = result.save(folder)
 
     assert left_out == {}
     assert names(folder) == ALWAYS | {"depth.npy", "depth_mm.png", "point_cloud.ply"}
     assert names(tmp_path / "new") == {"out"}
     depth_m = read_npy(folder / "depth.npy")
-    torch.testing.assert_close(depth_m, result.depth_m, rtol=0, atol=0, equal_nan=True)
+    np.testing.assert_array_equal(depth_m, result.depth_m)
     torch.testing.assert_close(
         read_depth_mm(folder / "depth_mm.png"), depth_m, rtol=0, atol=5.1e-4, equal_nan=True
     )
@@ -109,19 +118,19 @@ def test_a_metric_result_has_every_file(tmp_path: Path):
 
 @pytest.mark.parametrize("field", ["height_m", "depth_relative"])
 def test_what_is_not_metric_depth_goes_by_its_own_name(tmp_path: Path, field: str):
-    values = torch.linspace(0, 1, 48 * 64).view(SIZE)
-    left_out = write_results(make_result(**{field: values}), make_stack(), tmp_path)
+    values = np.linspace(0, 1, 48 * 64, dtype=np.float32).reshape(SIZE)
+    left_out = make_result(**{field: values}).save(tmp_path)
 
     assert left_out == {}
     assert names(tmp_path) == ALWAYS | {field.removesuffix("_m") + ".npy"}
-    assert torch.equal(read_npy(tmp_path / (field.removesuffix("_m") + ".npy")), values)
+    np.testing.assert_array_equal(read_npy(tmp_path / (field.removesuffix("_m") + ".npy")), values)
 
 
 @pytest.mark.parametrize(("is_grey", "mode"), [(True, "I;16"), (False, "RGB")])
 def test_sixteen_bit_input_gives_sixteen_bit_output(tmp_path: Path, is_grey, mode):
     image = np.repeat(np.random.default_rng(0).random((*SIZE, 1), np.float32), 3, axis=2)
     stack = make_stack(frames=Frames(bit_depth=16, is_grey=is_grey))
-    write_results(make_result(all_in_focus=image), stack, tmp_path)
+    make_result(stack=stack, all_in_focus=image).save(tmp_path)
 
     path = tmp_path / "all_in_focus.png"
     np.testing.assert_allclose(read_image(path), image, atol=0.501 / 65535)
@@ -132,7 +141,7 @@ def test_icc_and_exif_of_the_reference_frame_are_kept(tmp_path: Path):
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     kept = ImageMetadata(b"\0" * 16 + b"RGB " + b"profile" * 20, exif.tobytes()[6:])
-    write_results(make_result(), make_stack(), tmp_path, image_metadata=kept)
+    make_result(image_metadata=kept).save(tmp_path)
 
     assert read_metadata(tmp_path / "all_in_focus.png").icc_profile == kept.icc_profile
     with Image.open(tmp_path / "all_in_focus.png") as image:
@@ -142,7 +151,7 @@ def test_icc_and_exif_of_the_reference_frame_are_kept(tmp_path: Path):
 def test_more_than_256_frames_need_a_sixteen_bit_index(tmp_path: Path):
     index = np.full(SIZE, 299, np.uint16)
     stack = FocalStack(torch.full((300, 3, 6, 8), 0.5))
-    write_results(make_result(source_index=index), stack, tmp_path)
+    make_result(stack=stack, source_index=index).save(tmp_path)
 
     with Image.open(tmp_path / "source_index.png") as image:
         assert image.mode == "I;16"
@@ -150,8 +159,8 @@ def test_more_than_256_frames_need_a_sixteen_bit_index(tmp_path: Path):
 
 
 def test_what_cannot_be_written_is_said_and_recorded(tmp_path: Path):
-    far = make_result(depth_m=torch.full(SIZE, 80.0), camera=None)
-    left_out = write_results(far, make_stack(), tmp_path)
+    far = make_result(depth_m=np.full(SIZE, 80.0, np.float32), camera=None)
+    left_out = far.save(tmp_path)
 
     assert names(tmp_path) == ALWAYS | {"depth.npy"}
     assert left_out == {
@@ -161,16 +170,16 @@ def test_what_cannot_be_written_is_said_and_recorded(tmp_path: Path):
     }
     assert metadata(tmp_path)["results"]["left_out"] == left_out
 
-    unknown = make_result(depth_m=torch.full(SIZE, torch.nan))
-    left_out = write_results(unknown, make_stack(), tmp_path, overwrite=True)
+    unknown = make_result(depth_m=np.full(SIZE, np.nan, np.float32))
+    left_out = unknown.save(tmp_path, overwrite=True)
     assert left_out == {"point_cloud.ply": "no pixel has a known depth"}
 
 
 def test_a_focal_length_alone_is_enough_for_points(tmp_path: Path):
-    depth_m = torch.full(SIZE, 2.0)
+    depth_m = np.full(SIZE, 2.0, np.float32)
     result = make_result(depth_m=depth_m, camera=Camera(50.0, None, SIZE))
-    write_results(result, make_stack(), tmp_path / "with")
-    write_results(result, make_stack(), tmp_path / "without", point_cloud=False)
+    result.save(tmp_path / "with")
+    result.save(tmp_path / "without", point_cloud=False)
 
     corner = trimesh.load(tmp_path / "with/point_cloud.ply").vertices[0]
     assert corner == pytest.approx([-31.5 / 50 * 2, -23.5 / 50 * 2, 2.0])
@@ -178,8 +187,10 @@ def test_a_focal_length_alone_is_enough_for_points(tmp_path: Path):
 
 
 def test_points_use_the_principal_point_of_the_camera(tmp_path: Path):
-    result = make_result(depth_m=torch.full(SIZE, 2.0), camera=Camera(70.0, 0.01, SIZE, (0.5, 0.5)))
-    write_results(result, make_stack(), tmp_path)
+    result = make_result(
+        depth_m=np.full(SIZE, 2.0, np.float32), camera=Camera(70.0, 0.01, SIZE, (0.5, 0.5))
+    )
+    result.save(tmp_path)
     assert trimesh.load(tmp_path / "point_cloud.ply").vertices[0].tolist() == [0, 0, 2]
 
 
@@ -190,7 +201,7 @@ def test_metadata_is_strict_json(tmp_path: Path):
         "path": Path("a") / "b",
         "name": "Fokus äöü",
     }
-    write_results(make_result(provenance=provenance), make_stack(), tmp_path)
+    make_result(provenance=provenance).save(tmp_path)
 
     found = metadata(tmp_path)
     del found["results"]
@@ -204,11 +215,11 @@ def test_metadata_is_strict_json(tmp_path: Path):
 
 class TestExistingFolders:
     def test_results_are_not_overwritten_unasked(self, tmp_path: Path):
-        write_results(make_result(), make_stack(), tmp_path)
+        make_result().save(tmp_path)
         before = contents(tmp_path)
 
         with pytest.raises(InputError) as error:
-            write_results(make_result(), make_stack(), tmp_path)
+            make_result().save(tmp_path)
         assert str(error.value) == (
             f"{tmp_path}: already holds all_in_focus.png, depth.npy, depth_mm.png and 6 more "
             "results. Choose another output, or overwrite them with --overwrite (overwrite=True)."
@@ -217,9 +228,9 @@ class TestExistingFolders:
 
     def test_overwriting_replaces_our_files_and_no_others(self, tmp_path: Path):
         (tmp_path / "notes.txt").write_text("mine")
-        write_results(make_result(), make_stack(), tmp_path)
-        relative = make_result(depth_relative=torch.zeros(SIZE))
-        write_results(relative, make_stack(), tmp_path, overwrite=True)
+        make_result().save(tmp_path)
+        relative = make_result(depth_relative=np.zeros(SIZE, np.float32))
+        relative.save(tmp_path, overwrite=True)
 
         # No metres of the earlier result stay beside the new one.
         assert names(tmp_path) == ALWAYS | {"depth_relative.npy", "notes.txt"}
@@ -233,7 +244,7 @@ class TestExistingFolders:
 
     def test_metadata_marks_completeness(self, tmp_path: Path):
         assert not has_results(tmp_path / "absent")
-        write_results(make_result(), make_stack(), tmp_path)
+        make_result().save(tmp_path)
         assert has_results(tmp_path)
         (tmp_path / "metadata.json").unlink()
         assert not has_results(tmp_path)
@@ -292,8 +303,8 @@ class TestInterruption:
     def folder(self, request, tmp_path: Path) -> Path:
         folder = tmp_path / "parent" / "out"
         if request.param == "existing":
-            height = make_result(height_m=torch.zeros(SIZE))
-            write_results(height, make_stack(), folder)
+            height = make_result(height_m=np.zeros(SIZE, np.float32))
+            height.save(folder)
             (folder / "notes.txt").write_text("mine")
         return folder
 
@@ -307,7 +318,7 @@ class TestInterruption:
         before = self.state(folder)
         result = make_result(provenance={"what": object()})
         with pytest.raises(TypeError, match="not JSON serializable"):
-            write_results(result, make_stack(), folder, overwrite=True)
+            result.save(folder, overwrite=True)
         assert self.state(folder) == before
 
     @pytest.mark.parametrize("size", [100, 20_000])
@@ -315,7 +326,7 @@ class TestInterruption:
         before = self.state(folder)
         result, stack = make_result(), make_stack()
         with pytest.raises(InputError) as error, largest_file(size):
-            write_results(result, stack, folder, overwrite=True)
+            replace(result, stack=stack).save(folder, overwrite=True)
         assert str(error.value) == (
             f"{folder}: cannot write results (File too large). "
             "Choose a folder that you may write to."
@@ -326,5 +337,5 @@ class TestInterruption:
         before = self.state(folder)
         stack = make_stack(frames=InterruptedFrames())
         with pytest.raises(KeyboardInterrupt):
-            write_results(make_result(), stack, folder, overwrite=True)
+            make_result(stack=stack).save(folder, overwrite=True)
         assert self.state(folder) == before

@@ -240,7 +240,7 @@ class TestMultiPageTiff:
         with tifffile.TiffWriter(tmp_path / "d.tif") as tif:
             for shape in ((3, 30, 40), (30, 40)):
                 tif.write(np.zeros(shape, np.uint8), photometric="minisblack", contiguous=False)
-        assert "a stack of 3 pages and 1 pages besides" in refusal(tmp_path / "d.tif")
+        assert "a stack of 3 pages and 1 other pages" in refusal(tmp_path / "d.tif")
 
     @pytest.mark.parametrize("colour", [False, True])
     def test_pages_that_were_written_one_by_one(self, colour: bool, tmp_path: Path) -> None:

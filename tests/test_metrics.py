@@ -96,7 +96,7 @@ def test_untextured_third_by_hand():
         return metrics.abs_rel_untextured(prediction, truth, valid, entropy)
 
     assert of(entropy, valid) == pytest.approx((0.1 + 0.5 + 0.9) / 3, rel=1e-6)
-    # Of the seven that are left a third is 2.3, so three count: 0.7, 0.3 and its equal.
+    # A third of the remaining seven is 2.3, so three count: 0.7, 0.3 and its equal.
     fewer = valid & (entropy < 0.75)
     assert of(entropy, fewer) == pytest.approx((0.9 + 0.4 + 0.8) / 3, rel=1e-6)
     # All as flat as the last one of the third count.
@@ -209,7 +209,7 @@ class TestBoundaryF1:
         scores = []
         for threshold in thresholds:
             shares = []
-            for turns in range(4):  # farther at the right of the image turned so often
+            for turns in range(4):  # farther at the right of the turned image
                 found, true = (
                     np.rot90(depth, turns)[:, 1:] > threshold * np.rot90(depth, turns)[:, :-1]
                     for depth in (prediction, truth)

@@ -12,7 +12,6 @@ from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.depth import DepthCodec
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.models.codecs import pad
 from focaldiffusion.models.conditioning import (
@@ -20,11 +19,11 @@ from focaldiffusion.models.conditioning import (
     HISTOGRAM_BINS,
     SURROUNDINGS,
     Proposal,
-    SurfaceCode,
     condition_channels,
     latent_condition,
     proposal_of,
 )
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import complete
 from focaldiffusion.solve.consistency import confidence
@@ -96,104 +95,6 @@ def posterior_maps(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, dict[
     )
 
 
-# The code of a surface
-
-
-def test_metric_code_is_the_depth_codec_of_the_stack():
-    stack = stack_of("inverse_depth_dpt")
-    _, code = propose(stack)
-    codec = DepthCodec.from_stack(stack, BLUR_SCALE_PX_M)
-    dioptres = torch.tensor([0.4, 0.7, 1.1, 2.2])
-    torch.testing.assert_close(code.encode(dioptres), codec.encode(1 / dioptres))
-    torch.testing.assert_close(code.decode(code.encode(dioptres)), dioptres)
-    # Linear in log z: the geometric mean of two depths lies in the middle of their codes.
-    first, middle, last = code.encode(torch.tensor([0.5, math.sqrt(0.5 * 2.0), 2.0])).tolist()
-    assert middle == pytest.approx((first + last) / 2)
-
-
-@pytest.mark.parametrize("kind", ["log", "inverse"])
-def test_beyond_the_bounds_is_exactly_at_them(kind):
-    # What lies there is kept where the network agrees: a code of 0.99999 would bring it nearer.
-    for far_m in torch.linspace(3, 9, 200).tolist():
-        code = SurfaceCode.of_depth(DepthCodec(kind, 0.51, far_m))
-        assert code.encode(torch.tensor([5.0, 1e-3, 0.0])).tolist() == [-1, 1, 1]
-
-
-@pytest.mark.parametrize("kind", ["log", "inverse"])
-def test_infinity_has_the_code_of_the_far_bound(kind):
-    code = SurfaceCode.of_depth(DepthCodec(kind, 0.4, 50.0))
-    # Completion may overshoot 0 dpt by a rounding, and there is nothing beyond infinity.
-    assert code.encode(torch.tensor([0.0, -1e-7, 0.02])).tolist() == pytest.approx([1, 1, 1])
-    assert float(code.decode(torch.tensor(1.0))) == pytest.approx(0.02)
-
-
-def test_inverse_code_reaches_infinity_and_back():
-    code = SurfaceCode.of_depth(DepthCodec("inverse", 0.5, math.inf))
-    dioptres = torch.tensor([0.0, 0.5, 2.0])
-    assert code.encode(dioptres).tolist() == [1.0, 0.5, -1.0]
-    assert code.decode(code.encode(dioptres)).tolist() == [0.0, 0.5, 2.0]
-
-
-def test_without_a_lens_depth_is_coded_between_the_hypotheses():
-    stack = FocalStack(
-        torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
-        focus_distances_m=torch.tensor([0.5, 1.0, math.inf]),
-    )
-    evidence = sweep_sharpness(stack)
-    code = SurfaceCode.from_stack(stack, evidence, None)
-    # Hypotheses lie at 0, 0.25, 0.5, ... 2 dpt: the farthest short of infinity bounds the code.
-    assert (code.near, code.far) == (2.0, 0.25)
-    assert code.encode(torch.tensor([0.0, 0.25, 2.0])).tolist() == [1.0, 1.0, -1.0]
-
-
-@pytest.mark.parametrize("kind", ["log", "inverse"])
-def test_a_code_around_a_surface_is_of_its_spread(kind):
-    far_m = 100.0 if kind == "log" else math.inf
-    whole = SurfaceCode.of_depth(DepthCodec(kind, 0.1, far_m))
-    surface = torch.linspace(0.9, 1.1, 4000).reshape(50, 80)
-    ones = torch.ones_like(surface)
-    code = whole.around(surface, ones)
-    codes = whole.encode(surface)
-    # A fiftieth of the weight says that it may be anywhere, with a variance of a third.
-    mean = codes.mean() / 1.02
-    square = (codes.square().mean() + 0.02 / 3) / 1.02
-    std = (square - mean.square()).sqrt()
-    for side, bound in ((-1.0, mean - 2.5 * std), (1.0, mean + 2.5 * std)):
-        expected = whole.decode(bound.clamp(-1, 1))
-        torch.testing.assert_close(code.decode(torch.tensor(side)), expected, rtol=1e-4, atol=0)
-    # What is not trusted has no say, and nothing trusted leaves the range as it was.
-    outlier = surface.index_fill(0, torch.tensor([0]), 0.05)
-    trust = ones.index_fill(0, torch.tensor([0]), 0.0)
-    assert whole.around(outlier, trust).near == pytest.approx(code.near, rel=2e-2)
-    nothing = whole.around(surface, torch.zeros_like(surface))
-    assert (nothing.near, nothing.far) == pytest.approx((whole.near, whole.far), rel=1e-5)
-
-
-def test_a_code_around_a_surface_means_the_same_for_any_bracket():
-    surface = torch.exp(torch.linspace(-0.2, 0.2, 4000)).reshape(50, 80)
-    ones = torch.ones_like(surface)
-    narrow, wide = (
-        SurfaceCode.of_depth(DepthCodec("log", 1 / reach, reach)).around(surface, ones)
-        for reach in (4.0, 6.0)
-    )
-    assert (narrow.encode(surface) - wide.encode(surface)).abs().max() < 0.25
-
-
-def test_highest_stage_position_is_near():
-    _, code = propose(stack_of("position_m"))
-    # From the first position, 2 dpt, down to 0.5 dpt: 150 µm.
-    positions_m = torch.tensor([0.0, -0.75, -1.5]) * STEP_M
-    torch.testing.assert_close(code.encode(positions_m), torch.tensor([-1.0, 0.0, 1.0]))
-    torch.testing.assert_close(code.decode(code.encode(positions_m)), positions_m)
-
-
-def test_first_frame_of_an_unknown_order_is_near():
-    _, code = propose(stack_of("order"))
-    order = torch.tensor([-0.1, 0.0, 0.25, 1.0, 1.1])
-    assert code.encode(order).tolist() == [-1, -1, -0.5, 1, 1]
-    assert code.decode(torch.tensor([-2.0, -0.5, 2.0])).tolist() == [0, 0.25, 1]
-
-
 # The posterior
 
 
@@ -201,9 +102,9 @@ def test_first_frame_of_an_unknown_order_is_near():
     steps=st.lists(st.floats(0.02, 1.0), min_size=5, max_size=60),
     kind=st.sampled_from(["log", "inverse"]),
 )
-def test_where_defocus_says_nothing_no_spacing_of_hypotheses_shows(steps, kind):
+def test_without_defocus_no_spacing_of_hypotheses_shows(steps, kind):
     spacing = torch.tensor([0.2, *steps], dtype=torch.float64).cumsum(0)
-    code = SurfaceCode.of_depth(DepthCodec(kind, 1 / float(spacing[-1]), 5.0))
+    code = SurfaceCode(kind, float(spacing[-1]), 0.2)
     histogram, features = posterior_maps(evidence_of(spacing, torch.ones(len(spacing))), code)
     # Cells narrower than a 512th of the range are widened to it.
     flat = torch.full((HISTOGRAM_BINS,), 1 / HISTOGRAM_BINS, dtype=histogram.dtype)
@@ -214,7 +115,7 @@ def test_where_defocus_says_nothing_no_spacing_of_hypotheses_shows(steps, kind):
 
 @pytest.mark.parametrize("count", [40, 80, 173])
 def test_histogram_is_that_of_the_density_for_any_number_of_hypotheses(count):
-    code = SurfaceCode(near=1.0, far=0.0)
+    code = SurfaceCode("linear", near=1.0, far=0.0)
     hypotheses = torch.linspace(0, 1, count)
     mean, std = 0.2, 0.15
     density = torch.exp(-(((code.encode(hypotheses) - mean) / std) ** 2) / 2)
@@ -230,10 +131,9 @@ def test_histogram_is_that_of_the_density_for_any_number_of_hypotheses(count):
 
 
 def test_a_cell_across_two_bins_is_shared_by_area():
-    # Codes -1, -0.3, 0.4, 1 whose cells end at -0.65, 0.05 and 0.7. The second reaches from bin
-    # 2 (-0.75 to -0.625), of which it covers 0.025, over five whole bins of 0.125 to bin 8 (0 to
-    # 0.125), of which it covers 0.05.
-    code = SurfaceCode(near=-1.0, far=1.0)
+    # Codes -1, -0.3, 0.4, 1 whose cells end at -0.65, 0.05 and 0.7. The second covers 0.025 of
+    # bin 2 (-0.75 to -0.625), five whole bins of 0.125, and 0.05 of bin 8 (0 to 0.125).
+    code = SurfaceCode("linear", near=-1.0, far=1.0)
     hypotheses = torch.tensor([-1.0, -0.3, 0.4, 1.0])
     histogram, features = posterior_maps(
         evidence_of(hypotheses, torch.tensor([0.0, 1.0, 0.0, 0.0]), "order"), code
@@ -245,9 +145,9 @@ def test_a_cell_across_two_bins_is_shared_by_area():
 
 
 def test_a_posterior_at_infinity_is_heard():
-    # Of 0, 0.01, 0.3, ... 2 dpt, the first two lie at or beyond the far bound of the code.
+    # The first two hypotheses lie at or beyond the far bound of the code.
     hypotheses = torch.tensor([0.0, 0.01, 0.3, 0.6, 1.0, 1.4, 2.0])
-    code = SurfaceCode.of_depth(DepthCodec("log", 0.5, 100.0))
+    code = SurfaceCode("log", 2.0, 0.01)
     posterior = torch.tensor([1.0, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6])
     histogram, features = posterior_maps(evidence_of(hypotheses, posterior), code)
     assert float(histogram[-1]) > 0.999
@@ -255,7 +155,7 @@ def test_a_posterior_at_infinity_is_heard():
 
 
 def test_of_two_surfaces_the_histogram_keeps_both():
-    code = SurfaceCode(near=0.0, far=1.0)
+    code = SurfaceCode("linear", near=0.0, far=1.0)
     hypotheses = torch.linspace(0, 1, 65)
     posterior = torch.zeros(65)
     posterior[[10, 50]] = 1.0
@@ -317,7 +217,7 @@ def test_image_is_encoded_and_spans_both_signs():
         evidence, all_in_focus=torch.tensor([-0.1, 0.214041, 1.2])[:, None, None].expand(3, 2, 3)
     )
     ones = torch.ones(2, 3)
-    code = SurfaceCode.of_depth(DepthCodec("log", 0.5, 2.0))
+    code = SurfaceCode("log", 2.0, 0.5)
     found = proposal_of(evidence, ones, ones, ones, code).all_in_focus[0, :, 0, 0]
     torch.testing.assert_close(found, torch.tensor([-1.0, 0.0, 1.0]))  # half of sRGB is 21 % light
 
@@ -359,7 +259,7 @@ def test_condition_has_the_channels_that_were_announced(factor, pooling):
 
 
 def test_a_depth_edge_inside_a_cell_stays_two_depths():
-    code = SurfaceCode.of_depth(DepthCodec("log", 0.5, 2.0))
+    code = SurfaceCode("log", 2.0, 0.5)
     truth = code.encode(1 / edge_scene())[None, None]
     found = replace(proposal("inverse_depth_dpt"), depth_code=truth)
     maps = 1 + len(FEATURES)

@@ -199,7 +199,7 @@ def test_output_and_gradients_stay_bit_for_bit(
 
 
 def test_the_chosen_backend_computes_attention(wide: SD3Transformer2DModel) -> None:
-    """Of torch's own kernels, since the packages are not here: the name reaches the dispatcher."""
+    """The name reaches the dispatcher; with torch's own kernels, since the packages are missing."""
     expected = velocity(wide, inputs())
     wide.set_attn_processor(_DispatchedAttention("_native_math"))  # type: ignore[arg-type]
     torch.testing.assert_close(velocity(wide, inputs()), expected, **TOLERANCE[torch.float32])
@@ -223,7 +223,7 @@ def test_a_missing_attention_package_is_named(
 
 
 def test_a_convolutional_network_has_no_backends() -> None:
-    with pytest.raises(InputError, match="this model is convolutional, and the little attention"):
+    with pytest.raises(InputError, match="this model is convolutional and has no attention"):
         use_attention(build(PRESETS["compact"], "noise"), "native")  # type: ignore[arg-type]
 
 

@@ -134,7 +134,7 @@ def test_one_step_from_the_estimate_is_the_formula_of_training():
 
 def test_zero_velocity_returns_the_start_bit_for_bit():
     _, start = pair()
-    # The network may run in bf16; what it leaves as it is must not be rounded to it.
+    # The network may run in bf16; what it leaves unchanged must not be rounded to bf16.
     found = sample(lambda x, s: torch.zeros_like(x).bfloat16(), start, even_sigmas(3), scheduler())
     assert torch.equal(found, start)
 
@@ -154,7 +154,7 @@ def test_steps_from_noise_approach_the_flow_of_a_gaussian():
         float((sample(predict, start, even_sigmas(n), scheduler(1.0)) - s * start).abs().max())
         for n in (1, 10, 100)
     ]
-    # One step gives the mean of the clean latents, which is no sample of them.
+    # One step gives the mean of the clean latents, which is not a sample of them.
     assert errors[0] == pytest.approx(s * float(start.abs().max()), rel=1e-5)
     # Euler is of first order.
     assert errors[1] < errors[0] / 4

@@ -84,13 +84,13 @@ LOCAL = "A local folder works too."
 
 @pytest.mark.parametrize("ask", [resolve_base, check_access])
 @pytest.mark.parametrize(
-    ("token", "model_id", "says"),
+    ("token", "model_id", "sentence"),
     [
         (None, GATED, f"not logged in.*{LOGIN}.*licence at .*/{GATED}"),
         ("expired", GATED, f"not logged in.*no longer valid.*{LOGIN}"),
         ("refused", GATED, f"logged in.*licence is not accepted.*Accept .* at .*/{GATED}"),
-        (None, "stabilityai/no-such", f"no such model, or keeps it private.*{LOGIN}"),
-        ("accepted", "stabilityai/no-such", f"no such model, or keeps it private.*{LOGIN}"),
+        (None, "stabilityai/no-such", f"no such model, or it is private.*{LOGIN}"),
+        ("accepted", "stabilityai/no-such", f"no such model, or it is private.*{LOGIN}"),
         ("down", GATED, "answered with error 502"),
     ],
 )
@@ -100,21 +100,21 @@ def test_a_refusal_of_the_hub_is_explained(
     ask: Callable[[str], object],
     token: str | None,
     model_id: str,
-    says: str,
+    sentence: str,
 ) -> None:
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(InputError, match=f"^{model_id}: .*{says}.*{LOCAL}$") as error:
+    with pytest.raises(InputError, match=f"^{model_id}: .*{sentence}.*{LOCAL}$") as error:
         ask(model_id)
     message_of(error)
 
 
 @pytest.mark.parametrize("ask", [resolve_base, check_access])
-def test_without_network_it_says_so(
+def test_a_lost_network_is_named(
     hub: str, monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], object]
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(InputError, match=f"^{GATED}: .*no network.*{LOCAL}$") as error:
+    with pytest.raises(InputError, match=f"^{GATED}: .*cannot reach the .*{LOCAL}$") as error:
         ask(GATED)
     message_of(error)
 
@@ -127,8 +127,8 @@ def test_offline_mode_is_named(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stderr.splitlines()[-1] == (
-        f"focaldiffusion.errors.InputError: {GATED}: the hub has to be asked, and "
-        f"HF_HUB_OFFLINE forbids it. Unset it. {LOCAL}"
+        f"focaldiffusion.errors.InputError: {GATED}: HF_HUB_OFFLINE is set, so the hub "
+        f"cannot be reached. Unset it. {LOCAL}"
     )
 
 
@@ -143,7 +143,7 @@ def test_what_is_neither_folder_nor_id_is_refused(path: str) -> None:
 
 
 def test_missing_parts_are_named(base: Path) -> None:
-    with pytest.raises(InputError, match="has no text_encoder, tokenizer; expected the folders"):
+    with pytest.raises(InputError, match="has no text_encoder, tokenizer; expected Stable Diff"):
         resolve_base(str(base), parts=("transformer", "text_encoder", "tokenizer"))
 
 

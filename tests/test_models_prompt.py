@@ -78,7 +78,7 @@ def folder(encoders: StableDiffusion3Pipeline, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def clip_says(encoders: StableDiffusion3Pipeline, suffix: str) -> tuple[Tensor, Tensor]:
+def clip_embeddings(encoders: StableDiffusion3Pipeline, suffix: str) -> tuple[Tensor, Tensor]:
     """The last hidden state but one, (1, 77, C), and the pooled vector, (1, C)."""
     begin, end = 0, 1
     tokens = torch.tensor([[begin] + 76 * [end]])
@@ -91,7 +91,7 @@ def test_it_is_what_the_three_encoders_say(
     encoders: StableDiffusion3Pipeline, folder: Path
 ) -> None:
     (first, first_pooled), (second, second_pooled) = (
-        clip_says(encoders, suffix) for suffix in ("", "_2")
+        clip_embeddings(encoders, suffix) for suffix in ("", "_2")
     )
     pad, end = 0, 1
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the trusted surface around says: against sums written out, and on scenes of two colours."""
+"""Means of the trusted surface: against sums written out, and on scenes of two colours."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_trusted_surface_of_one_depth_is_that_depth_everywhere() -> None:
     torch.testing.assert_close(found[-1], torch.full((48, 60), 0.3), rtol=0, atol=2e-3)
 
 
-def test_a_wall_goes_on_over_what_nobody_trusts() -> None:
+def test_a_wall_continues_over_untrusted_pixels() -> None:
     y, x = (torch.linspace(-1, 1, side) for side in (60, 80))
     wall = 0.3 * x + 0.2 * y[:, None]
     trust = torch.ones(60, 80)
@@ -96,7 +96,7 @@ def test_means_over_lookalikes_are_the_sums_written_out() -> None:
         for column in range(5):
             look = keys[3:, row, column] / keys[0, row, column]
             unlike = (((look - colours[:, y, x]) / 2) ** 2).sum() / (2 * colour**2)
-            # Of a long side of 1: cells of a 20th, keys of a 5th.
+            # In shares of the long side: cells of a 20th, keys of a 5th.
             down, across = (row + 0.5) / 5 - (y + 0.5) / 20, (column + 0.5) / 5 - (x + 0.5) / 20
             away = (down**2 + across**2) / (2 * reach**2)
             weight = math.exp(-min(float(unlike + away), 20)) + 1e-6

@@ -81,7 +81,7 @@ def test_a_flag_does_what_the_page_says(
         COMMANDS[command](["--help"])
     assert ended.value.code == 0
     help_text = " ".join(capsys.readouterr().out.split())
-    in_group = help_text.partition("of the original, without a meaning")[2]
+    in_group = help_text.partition("flags of the original, refused")[2]
     assert (f"{flag} " in in_group) == refused
     if refused:
         try:

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import shapes
 import wallpapers
 from parts import Part
-from path_traced_rooms import KINDS, PROGRAMME, Job, Kind, Light, write_scene
+from path_traced_rooms import KINDS, PROGRAMME, Kind, Light, RoomJob, write_scene
 from path_tracing import View, depth_at_pixel_centres, mitsuba_scene, render
 from room_layout import Eye, Room
 
 SIZE = (24, 32)
-JOBS = [Job(index, 0, SIZE, 1) for index in range(len(PROGRAMME))]
+JOBS = [RoomJob(index, 0, SIZE, 1) for index in range(len(PROGRAMME))]
 
 
 def rays_to_depth(room: Room, count: int = 13) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_far_planes_have_equal_ratios(name: str) -> None:
 
 def test_lens_and_planes_do_not_depend_on_what_is_drawn() -> None:
     for index, (kind, _) in enumerate(PROGRAMME):
-        assert {Job(index, seed, SIZE, 1).kind for seed in range(5)} == {KINDS[kind]}
+        assert {RoomJob(index, seed, SIZE, 1).kind for seed in range(5)} == {KINDS[kind]}
 
 
 def test_camera_follows_the_size_of_the_picture() -> None:
@@ -85,19 +85,19 @@ def test_eye_sees_the_floor_at_the_lower_edge_at_the_depth_asked_for() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS[3:7:2], ids=lambda job: job.name)
-def test_room_is_that_of_its_seed_at_any_number_of_pixels_and_paths(job: Job) -> None:
-    room, again = job.room(), Job(job.index, job.seed, (48, 64), 9).room()
+def test_room_is_that_of_its_seed_at_any_number_of_pixels_and_paths(job: RoomJob) -> None:
+    room, again = job.room(), RoomJob(job.index, job.seed, (48, 64), 9).room()
     assert (room.eye, room.lights) == (again.eye, again.lights)
     assert all(same_surface(*pair) for pair in zip(room.parts, again.parts, strict=True))
-    other = Job(job.index, job.seed + 7, SIZE, 1).room()
+    other = RoomJob(job.index, job.seed + 7, SIZE, 1).room()
     assert not same_surface(room.parts[0], other.parts[0])
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
-def test_wall_and_floor_fill_the_picture_within_the_reach(job: Job) -> None:
+def test_wall_and_floor_fill_the_picture_within_the_reach(job: RoomJob) -> None:
     depth = rays_to_depth(job.room())
     near_m, far_m = job.kind.focus_distances_m[0], job.kind.focus_distances_m[-1]
-    assert depth.max() <= 1.01 * far_m  # also false where a ray escapes
+    assert depth.max() <= 1.01 * far_m  # also fails if a ray escapes
     assert depth.min() >= near_m
 
 
@@ -117,7 +117,7 @@ def test_wallpaper_has_its_size_and_shows_something(
 
 
 def test_files_are_read_back_as_the_dataset_of_stacks(tmp_path: Path) -> None:
-    job = Job(2, 5, (60, 80), 4)
+    job = RoomJob(2, 5, (60, 80), 4)
     ramp = np.linspace(0.1, 1.0, 80, dtype=np.float32) * np.ones((60, 1), np.float32)
     pinhole = np.repeat(ramp[..., None], 3, 2)
     depth_m = (0.1 + ramp).astype(np.float32)
@@ -140,14 +140,14 @@ def test_files_are_read_back_as_the_dataset_of_stacks(tmp_path: Path) -> None:
 def test_frames_have_the_sensors_noise_and_the_truth_has_none(tmp_path: Path) -> None:
     from PIL import Image
 
-    job = Job(0, 0, (80, 80), 4)
+    job = RoomJob(0, 0, (80, 80), 4)
     flat = np.full((80, 80, 3), 0.2, np.float32)
     flat[:8] = 1.0
     write_scene(job, Light([flat] * 6, flat, flat[..., 0]), tmp_path / "flat", "0.0")
     truth = np.asarray(Image.open(tmp_path / "flat" / "truth" / "all_in_focus.png"), float)
     frame = np.asarray(Image.open(tmp_path / "flat" / "stack" / "frame_03.png"), float)
     assert truth[8:].std() == 0
-    # Rounding adds a twelfth to the variance; 21600 samples tell it to half a per cent.
+    # Rounding adds 1/12 to the variance; 21600 samples measure it to half a per cent.
     assert (frame - truth)[8:].std() == pytest.approx(np.sqrt(1 + 1 / 12), rel=0.03)
     assert abs((frame - truth)[8:].mean()) < 0.5  # the truth is rounded once
 
@@ -187,7 +187,7 @@ def test_edge_is_blurred_by_the_disc_of_the_thin_lens(mitsuba, tmp_path: Path) -
     diameter = 0.05 * 400.0 * abs(1 / 1.0 - 1 / 2.0)
     assert light.sum() == pytest.approx(1, abs=1e-6)
     assert mean == pytest.approx(32, abs=0.1)
-    # Pixels add 1/12, steps between them as much again; 1024 paths a column leave 1 %.
+    # Pixels add 1/12, steps between them as much again; 1024 paths per column leave 1 %.
     assert variance == pytest.approx(diameter**2 / 16 + 1 / 12, rel=0.04)
 
 

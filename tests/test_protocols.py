@@ -28,7 +28,8 @@ from PIL import Image
 from focaldiffusion.data.sets.ddff12 import focus_distances_m
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
-from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, chosen_frames
+from focaldiffusion.evaluation.photography import OraclePlanes
+from focaldiffusion.evaluation.protocol import Protocol, chosen_frames
 from focaldiffusion.evaluation.protocols import PROTOCOLS, find_protocol
 from focaldiffusion.evaluation.published import PUBLISHED
 from focaldiffusion.evaluation.scoring import METRICS, score
@@ -91,7 +92,7 @@ FOCUS_M = {
     "nyuv2": (1.0, 1.5, 2.5, 4.0, 6.0),
     "fod500": (0.1, 0.15, 0.3, 0.7, 1.5),
 }
-"""Of the protocols whose planes do not depend on the sample."""
+"""Focus distances of the protocols whose planes do not depend on the sample."""
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].needs_files])
@@ -106,7 +107,7 @@ def test_every_protocol_runs_from_native_files_to_figures(name: str, tmp_path: P
         assert sample.stack.focus_distances_m.tolist() == pytest.approx(FOCUS_M[name])
     else:
         assert protocol.oracle
-        assert len(sample.stack) == protocol.focus_distances_m.count
+        assert len(sample.stack) == protocol.photography.planes.count
         truth_m = sample.depth_m[sample.valid]
         assert truth_m.min() <= sample.stack.focus_distances_m.min()
         assert truth_m.max() >= sample.stack.focus_distances_m.max() * 0.9999
@@ -135,6 +136,10 @@ def test_procedural_scenes_need_no_files_and_are_focused_over_their_working_rang
 def test_other_protocols_need_a_folder() -> None:
     with pytest.raises(InputError, match=r"--data-root is missing: the folder of the data set sta"):
         PROTOCOLS["rendered"].open(None)
+
+
+def rephotographed(protocol: Protocol, **changes: object) -> Protocol:
+    return replace(protocol, photography=replace(protocol.photography, **changes))
 
 
 def opened(name: str, root: Path, **changes: object) -> tuple[Protocol, object]:
@@ -172,14 +177,14 @@ def test_noise_repeats_for_a_sample_and_differs_between_samples(tmp_path: Path) 
     first, again, other = (protocol.sample(dataset, index) for index in (0, 0, 1))
     assert torch.equal(first.stack.images, again.stack.images)
     assert not torch.equal(first.stack.images, other.stack.images)
-    clean, _ = (replace(protocol, noise_std_lsb=std).sample(dataset, 0) for std in (0.0, 1.0))
+    clean = rephotographed(protocol, noise_std_lsb=0.0).sample(dataset, 0)
     noise = 255 * (linear_to_srgb(first.stack.images) - linear_to_srgb(clean.stack.images))
     assert noise.std().item() == pytest.approx(1, abs=0.15)
 
 
 def test_variants_are_made_by_replacing_fields(tmp_path: Path) -> None:
     protocol, dataset = opened("rgbd", tmp_path)
-    varied = replace(protocol, focus_distances_m=(1.0, 2.0)).sample(dataset, 0)
+    varied = rephotographed(protocol, planes=(1.0, 2.0)).sample(dataset, 0)
     assert varied.stack.focus_distances_m.tolist() == [1.0, 2.0]
     torch.testing.assert_close(
         varied.depth_m, protocol.sample(dataset, 0).depth_m, equal_nan=True, rtol=0, atol=0
@@ -196,7 +201,7 @@ def test_truth_out_of_range_does_not_count(tmp_path: Path) -> None:
     protocol, dataset = opened("ibims1", tmp_path / "data", depth_range_m=(1.0, 3.0))
     with pytest.raises(InputError, match="hardly varies"):  # the far half is 5 m away
         protocol.sample(dataset, 0)
-    valid = replace(protocol, focus_distances_m=(1.0, 2.0)).sample(dataset, 0).valid
+    valid = rephotographed(protocol, planes=(1.0, 2.0)).sample(dataset, 0).valid
     assert not valid[:, ibims1.SIZE[1] // 2 :].any()
 
 
@@ -224,7 +229,7 @@ def scene_of(depth_m: torch.Tensor) -> Scene:
     [
         (OraclePlanes(3, (0.0, 1.0)), [1.0, 1.6, 4.0]),  # 1, 0.625 and 0.25 dpt
         (OraclePlanes(3, (0.0, 1.0), "depth_m"), [1.0, 2.5, 4.0]),
-        # Of 1, 2/3, 1/2, 1/4 dpt the quantile 5/6 is halfway between the first two.
+        # The quantile 5/6 of 1, 2/3, 1/2, 1/4 dpt is halfway between the first two.
         (OraclePlanes(2, (1 / 6, 1.0)), [1.2, 4.0]),
         (OraclePlanes(2, (0.0, 0.5), "depth_m"), [1.0, 1.75]),
     ],
@@ -247,7 +252,7 @@ def test_a_frame_that_is_not_there_is_refused(tmp_path: Path) -> None:
         chosen_frames(stack, (0, 4))
 
 
-def test_an_unknown_protocol_is_told_the_nearest() -> None:
+def test_an_unknown_protocol_names_the_nearest() -> None:
     assert find_protocol("zedd") is PROTOCOLS["zedd"]
     with pytest.raises(InputError, match=r"protocol 'ibims' is unknown; did you mean ibims1\?"):
         find_protocol("ibims")
@@ -264,8 +269,8 @@ def test_published_rows_have_known_figures_and_the_protocols_mark() -> None:
         for row in rows:
             assert set(row.figures) <= set(METRICS), row
             assert PROTOCOLS[name].oracle or not row.oracle, row
-            # A measurement at home of frames from files; all else differs from ours somehow.
-            assert row.differs or PROTOCOLS[name].focus_distances_m is None, row
+            # Only measurements on recorded frames can equal ours.
+            assert row.differs or PROTOCOLS[name].photography is None, row
 
 
 def test_the_page_says_what_is_fixed() -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.evaluation.baselines import open_model
+from focaldiffusion.evaluation.photography import OraclePlanes, Photography
 from focaldiffusion.evaluation.prediction import reference_frame
-from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol
+from focaldiffusion.evaluation.protocol import Protocol
 from focaldiffusion.evaluation.robustness import CURVES, SUITES, VARIANTS
 from focaldiffusion.optics import Camera, linear_to_srgb
 from focaldiffusion.psf import PSF
@@ -31,9 +32,7 @@ SCENE = Scene(
     Camera(1000.0, 0.008, SIZE),
     "slant",
 )
-SIMULATED = Protocol(
-    "slants", "rgbd", "test", "about", focus_distances_m=PLANES_M, noise_std_lsb=1.0
-)
+SIMULATED = Protocol("slants", "rgbd", "test", "about", Photography(PLANES_M, noise_std_lsb=1.0))
 RECORDED = Protocol("recorded", "stacks", "test", "about")
 SHUFFLED = (3, 0, 4, 2, 1)
 """The listed order of the frames of STACK, which is not that of the sweep."""
@@ -59,7 +58,7 @@ class Single:
     def name(self, index: int) -> str:
         return "slant"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         return "slant"
 
 
@@ -96,7 +95,7 @@ def focus_m(stack: FocalStack) -> Tensor:
 
 _ROW, _COLUMN = torch.meshgrid(*(torch.arange(side) / 200 + 0.2 for side in SIZE), indexing="ij")
 RAMPS = replace(STACK, images=torch.stack([_COLUMN, _ROW, torch.zeros(SIZE)]).expand(5, 3, *SIZE))
-"""Frames in which red tells the column [px / 200] and green the row."""
+"""Frames in which red encodes the column [px / 200] and green the row."""
 RAMP_ERROR_PX = 0.05
 """The cubic of torch's resampling, a = -0.75, bends a ramp by up to 0.04 px between the pixels."""
 
@@ -110,7 +109,7 @@ def motions(name: str) -> list[tuple[float, float, float]]:
             stack.images[index, :2, 16:-16, 16:-16] * 200 for stack in (changed(name, RAMPS), RAMPS)
         )
         magnification = 1 / float(now[0, 0].diff().mean())
-        # What lay at (x, y) lies further right, so a smaller column is seen here.
+        # Content moves right, so a pixel shows a smaller column.
         moved_x, moved_y = (was - now).mean(dim=(1, 2)).tolist()
         found.append((magnification, moved_x, moved_y))
     return found
@@ -152,19 +151,19 @@ def test_variants_that_do_not_suit_a_recorded_stack_give_none() -> None:
         return {name for name, one in VARIANTS.items() if one.sample(RECORDED, data, 0) is None}
 
     more_frames = {f"frames={count}" for count in range(6, 11)}
-    told = names("focus_scale", "focus_offset_dpt", "focus_jitter_dpt", "aperture_scale")
+    reported = names("focus_scale", "focus_offset_dpt", "focus_jitter_dpt", "aperture_scale")
     unknown = replace(STACK, focus_distances_m=None, camera=None)
     pair = replace(STACK, images=STACK.images[:2], focus_distances_m=focus_m(STACK)[:2])
 
     assert missing(STACK) == names("psf_exponent") | more_frames
-    assert missing(unknown) == names("psf_exponent") | more_frames | told | {
+    assert missing(unknown) == names("psf_exponent") | more_frames | reported | {
         "order=two_swapped",
         "order=reversed",
     }
     assert missing(pair) == names("psf_exponent", "missing_frame", "frames") - {"frames=2"}
 
 
-def test_focus_and_lens_are_told_wrongly_and_the_frames_stay() -> None:
+def test_focus_and_lens_are_reported_wrongly_and_the_frames_stay() -> None:
     true_dpt = 1 / focus_m(STACK)
     scaled, nearer, farther, wide = (
         changed(name)
@@ -187,20 +186,20 @@ def test_focus_and_lens_are_told_wrongly_and_the_frames_stay() -> None:
         assert stack.images is STACK.images
 
 
-def test_what_is_told_of_simulated_frames_is_changed_too() -> None:
-    own, told = SIMULATED.sample(Single(SCENE), 0).stack, simulated("focus_scale=1.05")
+def test_what_is_reported_of_simulated_frames_is_changed_too() -> None:
+    own, reported = SIMULATED.sample(Single(SCENE), 0).stack, simulated("focus_scale=1.05")
 
-    assert torch.equal(told.images, own.images)
-    torch.testing.assert_close(focus_m(told), 1.05 * torch.tensor(PLANES_M))
+    assert torch.equal(reported.images, own.images)
+    torch.testing.assert_close(focus_m(reported), 1.05 * torch.tensor(PLANES_M))
 
 
-def test_infinity_is_told_as_infinity_at_most() -> None:
+def test_infinity_is_reported_as_infinity_at_most() -> None:
     distant = replace(STACK, focus_distances_m=torch.tensor([0.5, 1.0, 2.0, 30.0, math.inf]))
 
-    told_m = focus_m(changed("focus_offset_dpt=-0.05", distant))
+    reported_m = focus_m(changed("focus_offset_dpt=-0.05", distant))
 
-    assert told_m[3:].tolist() == [math.inf, math.inf]
-    torch.testing.assert_close(1 / told_m[:3], torch.tensor([1.95, 0.95, 0.45]))
+    assert reported_m[3:].tolist() == [math.inf, math.inf]
+    torch.testing.assert_close(1 / reported_m[:3], torch.tensor([1.95, 0.95, 0.45]))
 
 
 def test_jitter_is_drawn_for_each_frame_and_grows_with_its_value() -> None:
@@ -262,7 +261,7 @@ def test_simulated_frames_are_photographed_anew_along_the_same_sweep() -> None:
 
 
 def test_oracle_planes_keep_their_ends() -> None:
-    oracle = replace(SIMULATED, focus_distances_m=OraclePlanes(5, (0.05, 0.95)))
+    oracle = replace(SIMULATED, photography=Photography(OraclePlanes(5, (0.05, 0.95))))
     own, more = (focus_m(simulated(f"frames={count}", oracle)) for count in (5, 8))
 
     assert len(more) == 8
@@ -314,13 +313,13 @@ def test_the_middle_frame_of_the_sweep_never_moves() -> None:
 
 
 @pytest.mark.parametrize("distance_px", [0.5, 10])
-def test_frames_are_shifted_by_so_many_pixels(distance_px: float) -> None:
+def test_frames_are_shifted_by_this_distance(distance_px: float) -> None:
     found = np.array(motions(f"shift_px={distance_px}"))
 
     shifts = np.delete(found[:, 1:], 2, axis=0)  # without the middle frame
     np.testing.assert_allclose(found[:, 0], 1, atol=1e-4)
     np.testing.assert_allclose(np.hypot(*shifts.T), distance_px, atol=RAMP_ERROR_PX)
-    # Each in a direction of its own.
+    # Each in its own direction.
     assert np.linalg.norm(np.diff(shifts, axis=0), axis=1).min() > 0.1 * distance_px
 
 
@@ -331,8 +330,9 @@ def test_frames_are_magnified_along_the_sweep_about_the_optical_axis() -> None:
     np.testing.assert_allclose(found[:, 1:], 0, atol=RAMP_ERROR_PX)
 
 
-def test_another_lens_blur_is_photographed_and_not_told() -> None:
-    gaussian = replace(SIMULATED, psf=PSF("gaussian")).sample(Single(SCENE), 0).stack
+def test_another_lens_blur_is_photographed_and_not_reported() -> None:
+    photography = replace(SIMULATED.photography, psf=PSF("gaussian"))
+    gaussian = replace(SIMULATED, photography=photography).sample(Single(SCENE), 0).stack
 
     stack = simulated("psf_exponent=2")
 

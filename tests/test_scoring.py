@@ -17,7 +17,7 @@ from focaldiffusion.stack import FocalStack
 SIZE = (48, 64)
 COLUMNS = torch.arange(SIZE[1]).expand(SIZE)
 ENTROPY = COLUMNS / SIZE[1]
-"""Of the evidence: less and less is known to the right."""
+"""Entropy of the evidence, which grows to the right."""
 PERFECT = {"coverage": 1.0, "kept": 1.0, "ssim": 1.0, "psnr": 100.0, "boundary_f1": 1.0}
 
 

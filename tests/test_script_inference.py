@@ -66,9 +66,12 @@ def test_an_input_list_has_one_stack_a_line(
         ("--model-path physics --base-model sd", "--base-model: without meaning for --model phy"),
         ("--model-path physics --num-inference-steps 9", "--steps: without meaning for --model"),
         ("--dtype float64", "argument --dtype: invalid choice: 'float64'"),
-        ("--guidance-scale 7", "--guidance-scale: there is no text to be guided by; leave it"),
+        ("--guidance-scale 7", "--guidance-scale: the model has no text prompt; leave it"),
         ("--camera-invariant-mode relative", "--camera-invariant-mode: the camera is used"),
-        ("--batch-size 1", "--batch-size: stacks are worked on one at a time; leave it out. See"),
+        (
+            "--batch-size 1",
+            "--batch-size: stacks are reconstructed one at a time; leave it out. See",
+        ),
         ("--save-intermediate", "--save-intermediate: there are no intermediate results"),
         ("--sensor-size 36", "--sensor-size 36 looks like millimetres; give metres"),
         ("--aperture 0", "--f-number is 0.0; expected a positive number."),
@@ -90,8 +93,8 @@ def test_refused_flags_share_one_line(
     flags = "--guidance-scale 7 --batch-size 1"
     argv = ("--input", stack, "--output", tmp_path / "out", *flags.split())
     assert refusal(capsys, tmp_path, main, *argv) == (
-        "error: --guidance-scale: there is no text to be guided by; --batch-size: stacks are "
-        "worked on one at a time; leave them out. See python -m script.inference --help.\n"
+        "error: --guidance-scale: the model has no text prompt; --batch-size: stacks are "
+        "reconstructed one at a time; leave them out. See python -m script.inference --help.\n"
     )
 
 

@@ -51,10 +51,7 @@ def test_every_overlay_is_in_this_test() -> None:
     assert {path.stem for path in (CONFIGS / "hardware").iterdir()} == set(PROCESSES)
 
 
-def test_the_compact_recipe_trains_a_preset_from_its_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PHOTOGRAPHS", str(tmp_path))
+def test_the_compact_recipe_trains_a_preset_from_its_start() -> None:
     config = load_config(CONFIGS / "compact.yaml").config
     assert config.model.preset == "compact"
     assert config.model.base_model_id is None

@@ -25,7 +25,7 @@ from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
 from focaldiffusion.models.four_bit import quantize
 from focaldiffusion.training import model as model_module
 from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.trainer import train
 
 
@@ -54,11 +54,13 @@ def base(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def moving(base: str, tuning: str) -> set[str]:
     training = TrainingConfig(tuning=tuning, lora_rank=2)  # type: ignore[arg-type]
     return set(
-        trained_parameters(open_model(ModelConfig(base_model_id=base), training, "cpu").denoiser)
+        trained_parameters(
+            trainable_model(ModelConfig(base_model_id=base), training, "cpu").denoiser
+        )
     )
 
 
-def test_every_way_of_tuning_moves_what_it_says(base: str) -> None:
+def test_every_tuning_moves_its_own_weights(base: str) -> None:
     widened = {f"{layer}.{kind}" for layer in ALWAYS_TRAINED for kind in ("weight", "bias")}
     assert moving(base, "frozen") == widened
     lora = moving(base, "lora")
@@ -78,7 +80,7 @@ def test_weights_that_do_not_move_may_be_bfloat16(base: str) -> None:
     training = TrainingConfig(
         tuning="lora", lora_rank=2, base_weights="bfloat16", mixed_precision="bf16"
     )
-    network = open_model(ModelConfig(base_model_id=base), training, "cpu").denoiser
+    network = trainable_model(ModelConfig(base_model_id=base), training, "cpu").denoiser
     dtypes = {one.requires_grad: one.dtype for one in network.parameters()}
     assert dtypes == {True: torch.float32, False: torch.bfloat16}
     with pytest.raises(ValueError, match="base_weights bfloat16 with mixed_precision no"):
@@ -89,7 +91,7 @@ def test_weights_that_do_not_move_may_have_four_bits(base: str) -> None:
     pytest.importorskip("bitsandbytes")
     kept: dict[str, Any] = {"tuning": "lora", "lora_rank": 2, "mixed_precision": "bf16"}
     networks = [
-        open_model(
+        trainable_model(
             ModelConfig(base_model_id=base, start="noise"),
             TrainingConfig(**kept, base_weights=weights),
             "cpu",
@@ -144,7 +146,7 @@ def test_four_bits_need_their_package(base: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "bitsandbytes.nn", None)
     training = TrainingConfig(base_weights="nf4", mixed_precision="bf16")
     with pytest.raises(InputError, match="nf4: needs the package bitsandbytes"):
-        open_model(ModelConfig(base_model_id=base), training, "cpu")
+        trainable_model(ModelConfig(base_model_id=base), training, "cpu")
 
 
 @pytest.fixture
@@ -229,7 +231,7 @@ def test_models_that_cannot_be_trained_are_named(
     model: dict[str, str], tuning: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
-        open_model(ModelConfig(**model), TrainingConfig(tuning=tuning), "cpu")  # type: ignore[arg-type]
+        trainable_model(ModelConfig(**model), TrainingConfig(tuning=tuning), "cpu")  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
 
 

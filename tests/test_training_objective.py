@@ -16,12 +16,11 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.config.training import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.data.simulation import simulate
-from focaldiffusion.depth import DepthCodec
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.models.conditioning import SurfaceCode
 from focaldiffusion.models.flow import draw_sigma
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
@@ -40,7 +39,7 @@ ALL = {
     "depth_gradient": 0.5,
     "consistency_weight": 0.3,
 }
-CODE = SurfaceCode.of_depth(DepthCodec("log", 1.0, math.exp(2)))
+CODE = SurfaceCode("log", 1.0, math.exp(-2))
 """A code that is log z - 1, so that differences of codes are log ratios of depths."""
 
 
@@ -107,7 +106,7 @@ def test_silog_forgives_most_of_a_common_factor() -> None:
 
 def test_gradient_matching_compares_valid_neighbours() -> None:
     total, count = term(only(depth_gradient=1), truth(TRUE, VALID), BLACK, GUESS)
-    # Of the four pairs two have no part in the pixel that is not valid: above, and at the right.
+    # Two of the four pairs do not touch the invalid pixel: above, and at the right.
     assert total == pytest.approx(abs(0.4 - 0.2) + abs(0.0 - 0.4))
     assert count == 2
 
@@ -184,7 +183,7 @@ def sample(index: int, changed: float | None = None) -> StackSample:
         changed: depth in the hole, which nothing may see.
     """
     scene = room(index, (40, 64))
-    made = simulate(scene, source(), torch.Generator().manual_seed(index))
+    made = photograph(scene, source(), torch.Generator().manual_seed(index))
     made = replace(made, estimate=estimate_depth(made.stack, PSF()).mapped(Tensor.clone))
     if changed is None:
         return made
@@ -296,8 +295,8 @@ def test_a_perfect_velocity_has_no_flow_loss_and_decodes_to_the_truth() -> None:
         def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
             return part.start - part.clean
 
-    # Of the patch codec: the random autoencoder of the tiny model does not give back an image.
-    pipeline = FocalDiffusionPipeline.from_preset("compact-transformer", "noise")
+    # With the patch codec: the random autoencoder of the tiny model does not give back an image.
+    pipeline = FocalDiffusionPipeline.from_preset("compact", "noise")
     completer = Perfect(**vars(pipeline.completer))
     objective = Objective(LossesConfig(**{**ALL, "consistency_weight": 0}))
     part = prepare(completer, examples_of(batch(sample(0)), "log", with_stacks=True), generators(1))
@@ -349,7 +348,7 @@ def test_patches_are_squares_of_the_whole_turned_alike() -> None:
                 for maps, part in zip(whole, wanted, strict=True)
             )
         ]
-        assert matches, f"patch {index} is no square of its stack"
+        assert matches, f"patch {index} is not a square of its stack"
         found.add(matches[0])
     assert len(found) > 20
     assert {turn for _, _, turn in found} == set(range(8))

@@ -14,7 +14,6 @@ from focaldiffusion.data.cache import Cache
 from focaldiffusion.data.loading import open_split
 from focaldiffusion.evaluation.metrics import depth_metrics
 from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.recovery import silent
 from focaldiffusion.training.trainer import train
 
 TINY = PRESETS["tiny"]
@@ -47,7 +46,7 @@ def test_one_scene_is_learnt_and_its_depth_beats_physics(
         scheduler={"warmup_steps": 10},
         logging={"log_every_n_steps": 1},
     )
-    outcome = train(config)
+    ending = train(config)
     # From the estimate every loss is measured at sigma = 1.
     found = losses(tmp_path / "run")
     assert found[-1] < found[0] / 10
@@ -56,12 +55,12 @@ def test_one_scene_is_learnt_and_its_depth_beats_physics(
     assert isinstance(dataset, Cache)
     sample = dataset[0]
     assert sample.estimate is not None
-    model, estimate = load_model(str(outcome.checkpoint)), sample.estimate
-    refined = model.refine(sample.stack, estimate, silent)
+    model, estimate = load_model(str(ending.checkpoint)), sample.estimate
+    refined = model.refine(sample.stack, estimate)
     # No network moves what physics is sure of: with the truth itself for its output, this is left.
     code = model.propose(sample.stack, estimate)[1]
-    told, true = code.encode(estimate.coordinate), code.encode(1 / sample.depth_m)
-    perfect = code.decode(told + (1 - estimate.confidence) * (true - told))
+    given, true = code.encode(estimate.coordinate), code.encode(1 / sample.depth_m)
+    perfect = code.decode(given + (1 - estimate.confidence) * (true - given))
     learned, physics, least = (
         depth_metrics(1 / coordinate, sample.depth_m, sample.valid)["abs_rel"]
         for coordinate in (refined.coordinate, estimate.coordinate, perfect)

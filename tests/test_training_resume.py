@@ -70,9 +70,9 @@ def test_the_middle_of_an_epoch(stacks: Path, whole: Path, tmp_path: Path) -> No
     config = config_of(stacks, tmp_path / "run", **settings(stacks))
     shutil.copytree(checkpoint(whole, 6), checkpoint(tmp_path / "run", 6))
     (tmp_path / "run/log.jsonl").write_text((whole / "log.jsonl").read_text())
-    outcome = train(config, "auto")
-    assert (outcome.step, outcome.steps) == (8, 8)
-    assert outcome.checkpoint == checkpoint(tmp_path / "run", 8)
+    ending = train(config, "auto")
+    assert (ending.step, ending.steps) == (8, 8)
+    assert ending.checkpoint == checkpoint(tmp_path / "run", 8)
     assert_same(whole, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(whole), "no step is logged twice"
 
@@ -115,15 +115,15 @@ def test_sigterm_saves_and_the_run_goes_on(
     with monkeypatch.context() as patch:
         terminate = stopping_at(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
         patch.setattr(RunningLoss, "problem_of", terminate)
-        outcome = train(config)
-    assert (outcome.step, outcome.steps) == (step, 8)
-    assert outcome.checkpoint == checkpoint(tmp_path / "run", step)
+        ending = train(config)
+    assert (ending.step, ending.steps) == (step, 8)
+    assert ending.checkpoint == checkpoint(tmp_path / "run", step)
     assert f"stopped at step {step} of 8; go on with --resume auto" in capsys.readouterr().out
     train(config, "auto")
     assert_same(whole, tmp_path / "run")
     # A validation that was due at that step is made up for.
-    told = capsys.readouterr().out
-    assert told.count("validation after step") == (1 if step == 8 else 2)
+    printed = capsys.readouterr().out
+    assert printed.count("validation after step") == (1 if step == 8 else 2)
     best = (tmp_path / "run" / "checkpoints" / "best").resolve().name
     assert best == (whole / "checkpoints" / "best").resolve().name
 
@@ -138,7 +138,7 @@ def test_a_validation_that_lacks_memory_costs_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(Validation, "__call__", out_of_memory)
-        with pytest.raises(InputError, match=r"out of memory\. What needs less"):
+        with pytest.raises(InputError, match=r"out of memory\. Settings that need less"):
             train(config)
     assert names(tmp_path / "run" / "checkpoints")[-1] == "step-000004"
     train(config, "auto")
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     config = config_of(stacks, run, **settings(stacks))
     for step, file in ((6, cut), (4, flipped)):
         name = file.relative_to(checkpoint(run, step)).as_posix()
-        message = rf"step-00000{step}: is damaged: {name} is not what was written\. Give another"
+        message = rf"step-00000{step}: is damaged: {name} has changed\. Give another"
         with pytest.raises(InputError, match=message):
             train(config, str(checkpoint(run, step)))
     train(config, "auto")
@@ -252,8 +252,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "files.json").unlink(), "is no checkpoint to go on from"),
-        (lambda folder: (folder / "files.json").write_text("{"), "is no checkpoint to go on from"),
+        (lambda folder: (folder / "files.json").unlink(), "is not a checkpoint to resume"),
+        (
+            lambda folder: (folder / "files.json").write_text("{"),
+            "is not a checkpoint to resume",
+        ),
         (
             lambda folder: (folder / "focaldiffusion.json").unlink(),
             "is damaged: focaldiffusion.json is",
@@ -272,9 +275,9 @@ def test_what_is_no_whole_checkpoint_is_refused(
 def test_a_run_is_not_written_over(stacks: Path, whole: Path) -> None:
     config = config_of(stacks, whole, **settings(stacks))
     before = names(whole / "checkpoints")
-    with pytest.raises(InputError, match=r"holds a run already\. Go on with it by --resume auto"):
+    with pytest.raises(InputError, match=r"already holds a run\. Go on with it by --resume auto"):
         train(config)
-    with pytest.raises(InputError, match=r"is of step 4, but .* has step-000008 already"):
+    with pytest.raises(InputError, match=r"is of step 4, but .* already has step-000008"):
         train(config, str(checkpoint(whole, 4)))
     assert names(whole / "checkpoints") == before
 
@@ -301,7 +304,7 @@ def test_what_would_make_it_another_run_is_refused(
     assert (whole / "config.yaml").read_bytes() == before
 
 
-# What is kept
+# Checkpoints that are kept
 
 
 def test_the_newest_and_the_best_are_kept(stacks: Path, tmp_path: Path) -> None:

@@ -88,14 +88,14 @@ def test_an_exploding_loss_is_noticed_once_there_is_a_mean() -> None:
         MemoryError(),
     ],
 )
-def test_out_of_memory_says_what_helps(error: Exception) -> None:
+def test_out_of_memory_names_remedies(error: Exception) -> None:
     training = TrainingConfig(batch_size=4, gradient_accumulation_steps=2)
     with pytest.raises(InputError) as caught, memory_explained(training):
         raise error
     assert str(caught.value) == (
-        "out of memory. What needs less: training.batch_size=2 with gradient_accumulation_steps=4, "
-        "training.gradient_checkpointing=true, training.base_weights=bfloat16 with "
-        "mixed_precision=bf16, a smaller data.image_size."
+        "out of memory. Settings that need less: training.batch_size=2 with "
+        "gradient_accumulation_steps=4, training.gradient_checkpointing=true, "
+        "training.base_weights=bfloat16 with mixed_precision=bf16, a smaller data.image_size."
     )
     least = TrainingConfig(gradient_checkpointing=True, tuning="full")
     with (

@@ -1,4 +1,4 @@
-"""Adaptation to stacks of which nothing but their frames is known."""
+"""Adaptation to stacks without ground truth."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.dry_run import check_disjoint, check_split
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.registry import open_dataset
-from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.simulated import write_simulation
 from focaldiffusion.training.trainer import train
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographed")
     for index in range(2):
         scene = room(index, (48, 64))
-        made = simulate(scene, source(), torch.Generator().manual_seed(index))
+        made = photograph(scene, source(), torch.Generator().manual_seed(index))
         depth_m = scene.depth_m.where(scene.valid, torch.nan)
         write_simulation(
             folder / f"room {index}",
@@ -68,9 +68,9 @@ def test_only_frames_and_their_optics_are_read(folder: Path) -> None:
 
 def test_the_rerender_loss_alone_adapts_a_model(folder: Path, tmp_path: Path) -> None:
     # On the patch codec: images of the tiny model's random autoencoder say nothing.
-    name = "compact-transformer"
+    name = "compact"
     model = FocalDiffusionPipeline.from_preset(name)
-    torch.nn.init.constant_(model.denoiser.proj_out.bias, 0.2)
+    torch.nn.init.constant_(model.denoiser.conv_out.bias, 0.2)
     config = Config(model=ModelConfig(preset=name))
     save_checkpoint(model, tmp_path / "off", config, {}, adapter_only=False)
     changes = blocks(folder)

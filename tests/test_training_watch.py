@@ -1,4 +1,4 @@
-"""What a run reports, and where."""
+"""Reports of a run, and their places."""
 
 from __future__ import annotations
 
@@ -21,12 +21,19 @@ def config(folder: Path, **logging: Any) -> Config:
     return Config(output=OutputConfig(save_dir=str(folder)), logging=LoggingConfig(**logging))
 
 
-def test_numbers_and_pictures_go_to_the_log_and_tensorboard(tmp_path: Path) -> None:
+def test_numbers_and_pictures_go_to_the_log_and_tensorboard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     watch = Watch(config(tmp_path), active=True, step=0)
     watch.numbers(1, {"train/loss": 0.5})
-    watch.picture(1, "val/0", np.zeros((4, 6, 3), np.uint8))
+    watch.validation(2, {"val/abs_rel": 0.25}, [np.zeros((4, 6, 3), np.uint8)])
     watch.close()
-    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 1, "train/loss": 0.5}
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 1, "train/loss": 0.5},
+        {"step": 2, "val/abs_rel": 0.25},
+    ]
+    assert capsys.readouterr().out == "validation after step 2: abs_rel 0.25\n"
     assert len(names(tmp_path / "tensorboard")) == 1
 
 

@@ -39,7 +39,7 @@ def depths(
 
 
 @pytest.mark.parametrize("gap", [None, math.nan])
-def test_what_is_written_is_what_the_server_takes(gap: float | None, tmp_path: Path) -> None:
+def test_the_server_takes_what_is_written(gap: float | None, tmp_path: Path) -> None:
     path = tmp_path / "ours" / "physics.zip"
     write_submission(path, depths(gap=gap), fill_m=None if gap is None else 100.0)
     check_submission(path)
@@ -65,13 +65,13 @@ def test_gaps_are_not_filled_unasked(gap: float, tmp_path: Path) -> None:
 def test_an_earlier_zip_survives_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "out.zip"
     path.write_bytes(b"earlier")
-    with pytest.raises(InputError, match=r"nothing for test_0003\. Give test_0001 to test_0050\."):
+    with pytest.raises(InputError, match=r"test_0003 is missing\. Give test_0001 to test_0050\."):
         write_submission(path, depths(count=2))
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_no_zip(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_zip(tmp_path: Path) -> None:
     kept = tmp_path / "out" / "thesis.txt"
     kept.parent.mkdir()
     kept.write_text("years of work")
@@ -94,7 +94,7 @@ def test_depths_of_another_size_order_or_fill_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones(SIZE, np.int32), r"zedd_output_0001\.npy is of int32; the server takes floats"),
+        (np.ones(SIZE, np.int32), r"zedd_output_0001\.npy is int32; the server takes floats"),
         (np.ones((1, *SIZE), np.float32), r"is \(1, 1216, 1824\); the server takes \(1216, 1824\)"),
         (np.full(SIZE, np.nan, np.float16), "holds NaN or infinity"),
         (np.array([None]), r"cannot be read as a zip of \.npy files"),
@@ -113,7 +113,10 @@ def test_an_array_that_the_server_refuses(array: np.ndarray, message: str, tmp_p
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((*NAMES, "notes.txt"), r"holds notes\.txt; the server takes zedd_output_0001\.npy to"),
+        (
+            (*NAMES, "notes.txt"),
+            r"holds notes\.txt; the server takes only zedd_output_0001\.npy to",
+        ),
         ([f"results/{name}" for name in NAMES], r"holds results/zedd_output_0001\.npy"),
         (NAMES[:7] + NAMES[9:], r"zedd_output_0008\.npy is missing, one of 2\."),
     ],
@@ -127,7 +130,7 @@ def test_other_files_than_the_fifty(names: list[str], message: str, tmp_path: Pa
         check_submission(path)
 
 
-def test_what_is_no_zip(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_zip(tmp_path: Path) -> None:
     path = tmp_path / "out.zip"
     with pytest.raises(InputError, match=r"cannot be read as a zip.*No such file"):
         check_submission(path)
@@ -137,7 +140,7 @@ def test_what_is_no_zip(tmp_path: Path) -> None:
 
 
 class NearestFocus:
-    """Says that all is where the first frame is focused; remembers what it saw."""
+    """Puts everything at the first focus distance, and records its input."""
 
     name = "nearest focus"
 
@@ -192,7 +195,7 @@ def test_the_command_checks_a_zip(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "--data-root" in message
 
 
-def test_the_command_refuses_what_is_no_zedd(
+def test_the_command_refuses_other_folders_than_zedd(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "root"

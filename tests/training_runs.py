@@ -1,4 +1,4 @@
-"""What tests of training share: a cache of small stacks, and runs of the tiny model on them."""
+"""Shared by tests of training: a cache of small stacks, and runs of the tiny model on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ data:
 
 
 def write_stacks(folder: Path, train: int = 8, val: int = 2) -> Path:
-    """Caches `train` and `val` of so many stacks, with evidence, in a folder; returns it."""
+    """Write caches of `train` and `val` stacks, with evidence, to a folder; returns it."""
     (folder / "stacks.yaml").write_text(STACKS)
     data = load_config(folder / "stacks.yaml").config.data
     splits: dict[Split, int] = {"train": train, "val": val}

@@ -1,17 +1,12 @@
-"""Depth along the optical axis, distance along the ray, and the code that a network works in."""
+"""Depth along the optical axis, distance along the ray, and the depths that a stack can show."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera, far_bound_dpt
-from focaldiffusion.stack import FocalStack
 
 _NEAR_MARGIN = 1.25
 _NEAR_BLUR_PX = 16.0
@@ -60,7 +55,7 @@ def _ray_length(like: Tensor, camera: Camera) -> Tensor:
 
 
 def inverse_depth_bounds_dpt(focus_dpt: Tensor, blur_scale_px_m: float) -> tuple[float, float]:
-    """The inverse depths (far, near) between which a stack's scene is looked for.
+    """Bounds (far, near) in inverse depth of the scene that a stack can show.
 
     Far: beyond it the blur differs by less than a quarter pixel from infinity's; or the farthest
     focus, should that lie beyond. Near: the nearest focus and a margin of a quarter of its
@@ -86,68 +81,3 @@ def inverse_depth_bounds_dpt(focus_dpt: Tensor, blur_scale_px_m: float) -> tuple
         )
     positive = focus_dpt[focus_dpt > 0]
     return min(far, float(positive.min())), near
-
-
-@dataclass(frozen=True)
-class DepthCodec:
-    """Metric depth to a code in [-1, 1], near to far, and back.
-
-    log: linear in log z. inverse: linear in 1/z. The bounds come from the stack or from
-    constants, never from ground truth, so that inference knows them.
-
-    Attributes:
-        kind: which of the two.
-        near_m: depth of code -1 [m], > 0.
-        far_m: depth of code 1 [m], > `near_m`; may be infinite for `inverse`.
-    """
-
-    kind: Literal["log", "inverse"]
-    near_m: float
-    far_m: float
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("log", "inverse"):
-            raise InputError(f"depth code {self.kind!r} is unknown; expected log or inverse.")
-        if not 0 < self.near_m < self.far_m:
-            raise InputError(
-                f"depth code: near {self.near_m} m, far {self.far_m} m; expected 0 < near < far."
-            )
-        if self.kind == "log" and math.isinf(self.far_m):
-            raise InputError("depth code: log needs a finite far depth; give one, or use inverse.")
-
-    @classmethod
-    def from_stack(
-        cls, stack: FocalStack, blur_scale_px_m: float, kind: Literal["log", "inverse"] = "log"
-    ) -> DepthCodec:
-        """The codec between the bounds of a stack, see `inverse_depth_bounds_dpt`.
-
-        Raises:
-            InputError: the stack has no focus distances.
-        """
-        if stack.axis != "inverse_depth_dpt":
-            raise InputError(
-                "a metric depth code needs focus distances, and this stack has none. Give them "
-                "as an argument or in stack.json."
-            )
-        far_dpt, near_dpt = inverse_depth_bounds_dpt(stack.focus_coordinates, blur_scale_px_m)
-        return cls(kind, 1 / near_dpt, 1 / far_dpt)
-
-    def encode(self, depth_m: Tensor) -> Tensor:
-        """Code of a depth [m]; depths beyond the bounds take the code of the bound."""
-        near, far = self._scaled_bounds
-        return (2 * (self._scale(depth_m) - near) / (far - near) - 1).clamp(-1, 1)
-
-    def decode(self, code: Tensor) -> Tensor:
-        """Depth [m] of a code; codes beyond [-1, 1] take the depth of the bound."""
-        near, far = self._scaled_bounds
-        scaled = near + (code.clamp(-1, 1) + 1) / 2 * (far - near)
-        return torch.exp(scaled) if self.kind == "log" else 1 / scaled
-
-    def _scale(self, depth_m: Tensor) -> Tensor:
-        return torch.log(depth_m) if self.kind == "log" else 1 / depth_m
-
-    @property
-    def _scaled_bounds(self) -> tuple[float, float]:
-        if self.kind == "log":
-            return math.log(self.near_m), math.log(self.far_m)
-        return 1 / self.near_m, 1 / self.far_m

@@ -182,7 +182,7 @@ def replaced(worse: Iterable[str], better: Iterable[str]) -> set[str]:
     mine = set(better)
     gone = {name for rivals in _RIVALS if mine & set(rivals) for name in rivals}
     if "focal_length_m" in mine:
-        gone.add("focal_length_px")
+        gone.add("focal_length_px")  # made from another focal length
     left = (set(worse) - gone) | mine
     if all(corner & left for corner in _TRIANGLE):
         gone |= next((corner for corner in _TRIANGLE if not corner & mine), set())

@@ -20,8 +20,8 @@ from focaldiffusion.errors import InputError
 class Camera:
     """A thin-lens camera, in pixels of an image of `image_size`.
 
-    Resizing or cropping an image and its camera go together: `resized` and `cropped` return
-    the camera of the new image.
+    An image is never resized or cropped without its camera: `resized` and `cropped` return the
+    camera of the new image.
 
     Attributes:
         focal_length_px: image distance divided by the pixel pitch [px], > 0, at most 1e7.
@@ -68,8 +68,8 @@ class Camera:
         """The camera of the image resized to (height, width), aspect kept to within a pixel."""
         (height, width), (new_height, new_width) = self.image_size, image_size
         scale_y, scale_x = new_height / height, new_width / width
-        # A rounded size, old or new, differs in aspect by up to a pixel; anything more would need
-        # an anisotropic blur, which nothing here models.
+        # Rounding changes the aspect by up to a pixel. More would need an anisotropic blur, which
+        # nothing here models.
         if abs(scale_y / scale_x - 1) > 1.5 / min(height, width, new_height, new_width):
             raise ValueError(f"resizing {self.image_size} to {image_size} changes the aspect ratio")
         x, y = self.principal_point_px

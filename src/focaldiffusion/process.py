@@ -1,4 +1,4 @@
-"""What the running process has taken of its machine."""
+"""Resource use of the running process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def peak_memory_mib() -> int | None:
-    """The most memory that the process has held so far; None where the system does not count it."""
+    """Peak memory of the process; None where the system does not count it."""
     if sys.platform == "win32":  # has no counter of it in the standard library
         return None
     import resource

@@ -1,8 +1,8 @@
 """Point-spread functions of a defocused lens, and blurring with them.
 
-Every family is radially symmetric and scales with the blur radius R, and every one has the
-variance of a uniform disc of radius R, R²/4 along each axis. So a family changes the shape of
-the blur, never its size, and R means the same number of pixels for all of them.
+Every family is radially symmetric, scales with the blur radius R and has the variance of a
+uniform disc of radius R, R²/4 along each axis. So a family changes the shape of the blur, never
+its size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FAMILIES: tuple[Family, ...] = ("disc", "gaussian", "power_exponential")
 EXPONENT_RANGE = (2.0, 32.0)
 
 _TABLE_STEPS_PER_UNIT = 64
-_TABLE_END = 32  # |f| R from which the soft edges of the other families count as zero
+_TABLE_END = 32  # |f| R beyond which the transforms of the other families count as zero
 _DISC_TABLE_END = 2176  # |f| R at which the disc's transfer function has fallen to 1e-6
 _QUADRATURE_NODES = 512
 
@@ -36,12 +36,12 @@ class PSF:
     - `disc`: uniform inside R, an ideal lens with a round aperture.
     - `gaussian`: standard deviation R/2.
     - `power_exponential`: exp(-2 (r/c)^p), the form of FOSSA's simulator. p = 2 is the Gaussian
-      and p → ∞ the disc, both with c = R. In between c = R would blur less (a standard
-      deviation down to 0.89 of theirs), so c is the multiple of R that keeps the variance.
+      and p → ∞ the disc, both with c = R. In between, c = R would blur less (a standard
+      deviation down to 0.89 of theirs), so c is the multiple of R with equal variance.
 
     Attributes:
         family: one of `FAMILIES`.
-        exponent: p in [2, 32]; read by `power_exponential` alone.
+        exponent: p in [2, 32]; for `power_exponential` only.
 
     Raises:
         InputError: an unknown family, or an exponent out of range.
@@ -72,11 +72,11 @@ class PSF:
         return _scale_of_exponent(self.exponent) * 4 ** (1 / self.exponent)
 
     def otf(self, frequency_radius: Tensor) -> Tensor:
-        """The optical transfer function: the real factor by which blur scales a frequency.
+        """Optical transfer function: the real factor by which blur scales a frequency.
 
         The Hankel transform of the unit-sum PSF: 2 J1(x)/x with x = 2π|f|R for the disc,
-        exp(-x²/8) for the Gaussian, and a table of it (error below 1e-6 up to |f|R = 32, zero
-        beyond) for the power-exponential. Differentiable.
+        exp(-x²/8) for the Gaussian, and tabulated (error below 1e-6 up to |f|R = 32, zero beyond)
+        for the power-exponential. Differentiable.
 
         Args:
             frequency_radius: |f| R, frequency [cycles/px] times blur radius [px], any shape.
@@ -92,7 +92,7 @@ class PSF:
 
 
 def _scale_of_exponent(exponent: float) -> float:
-    """c/R at which exp(-2 (r/c)^p) has the variance of the disc of radius R."""
+    """c/R for which exp(-2 (r/c)^p) has the variance of the disc of radius R."""
     mean_square = 2 ** (-2 / exponent) * math.exp(
         math.lgamma(4 / exponent) - math.lgamma(2 / exponent)
     )
@@ -101,10 +101,10 @@ def _scale_of_exponent(exponent: float) -> float:
 
 @lru_cache(maxsize=64)
 def _hankel_table(exponent: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(4, T): cubics in the rest of |f|R * steps that interpolate the transfer function.
+    """(4, T): cubics in the fraction of |f|R * steps that interpolate the transfer function.
 
-    Hermite cubics of the values and slopes of the transform of exp(-2 (r/c)^p); of the disc, where
-    p is infinite.
+    Hermite cubics of values and slopes of the transform of exp(-2 (r/c)^p), or of the disc if p is
+    infinite.
     """
     end = _DISC_TABLE_END if math.isinf(exponent) else _TABLE_END
     frequency = torch.linspace(0, end, end * _TABLE_STEPS_PER_UNIT + 1, dtype=torch.float64)
@@ -127,7 +127,7 @@ def _hankel_table(exponent: float, dtype: torch.dtype, device: torch.device) -> 
 
 
 def _jinc(x: Tensor) -> tuple[Tensor, Tensor]:
-    """2 J1(x)/x, the transform of the disc, and its derivative by |f|R = x/2π."""
+    """2 J1(x)/x, the transform of the disc, and its derivative with respect to |f|R = x/2π."""
     safe = torch.where(x == 0, 1.0, x)
     j0, j1 = torch.special.bessel_j0(safe), torch.special.bessel_j1(safe)
     value = torch.where(x == 0, 1.0, 2 * j1 / safe)
@@ -146,11 +146,11 @@ def _interpolate(cubics: Tensor, frequency_radius: Tensor) -> Tensor:
 
 
 def blur(image: Tensor, radius_px: float | Tensor, psf: PSF) -> Tensor:
-    """Blur an image by a PSF of one radius, mirroring it at the border.
+    """Blur an image by a PSF of one radius, mirrored at the border.
 
     Multiplies the spectrum by `PSF.otf`, see `MirrorGrid.transfer`. A constant stays constant up
-    to the border, radius 0 returns the image itself, and any radius is allowed: once it reaches
-    the image's side, the mirrored image repeats exactly.
+    to the border, radius 0 returns the image itself, and any radius is allowed: the mirrored
+    image is periodic.
 
     Args:
         image: (..., H, W), linear light.
@@ -173,13 +173,13 @@ def blur(image: Tensor, radius_px: float | Tensor, psf: PSF) -> Tensor:
 class MirrorGrid:
     """The periodic grid on which an image, mirrored at its borders, is filtered.
 
-    The image lies at the origin; the border that the filter can see follows to the right and,
-    periodically, to the left. A reach of half the image's side or more takes two image sides:
-    there the mirrored image is periodic by itself, and no reach is too large.
+    The image lies at the origin; the border within reach of the filter follows to the right and,
+    periodically, to the left. A reach of half the image's side or more takes two image sides,
+    over which the mirrored image is periodic, so any reach is possible.
     """
 
     def __init__(self, size: tuple[int, int], reach_px: float) -> None:
-        """For an image of (height, width) and a filter that reaches so far [px]."""
+        """A grid for an image of (height, width) and a filter of this reach [px]."""
         self.size = size
         margin = filter_margin(reach_px)
         height, width = (
@@ -203,18 +203,18 @@ class MirrorGrid:
         return torch.fft.irfft2(spectrum, s=self.grid_size)[..., :height, :width]
 
     def transfer(self, psf: PSF, radius_px: Tensor) -> Tensor:
-        """The factors (..., P, Q/2+1) of the half spectrum that blur, see `transfer`."""
+        """Factors (..., P, Q/2+1) that blur the half spectrum, see `transfer`."""
         return transfer(psf, radius_px, self.grid_size)
 
 
 def transfer(psf: PSF, radius_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """The factors of a periodic grid's half spectrum that blur by a PSF of radius R.
+    """Factors that blur a periodic grid's half spectrum by a PSF of radius R.
 
     A spectrum that ends abruptly at the Nyquist frequency rings: a disc of radius 1 px would
-    overshoot an edge by 2 %. So each axis reads sin(πβf) / (πβ) for f, with β² = 1/(1 + R²).
-    Small radii thus get the lattice's own diffusion, which never rings, large ones f itself,
-    so that the disc's edge stays in place, and all the same variance. Edges overshoot by
-    0.7 % at most, and path-traced frames come out within 0.1 dB of what plain f gives.
+    overshoot an edge by 2 %. So each axis uses sin(πβf) / (πβ) instead of f, with
+    β² = 1/(1 + R²). Small radii thus get the lattice's own diffusion, which never rings, and
+    large ones f itself, which keeps the disc's edge in place; the variance is the same. Edges
+    overshoot by 0.7 % at most, and path-traced frames are within 0.1 dB of plain f.
 
     Args:
         psf: the PSF.
@@ -237,12 +237,12 @@ def transfer(psf: PSF, radius_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
 
 
 def filter_margin(reach_px: float) -> int:
-    """Pixels around an image that a filter of this reach [px] sees."""
+    """Margin around an image [px] within a filter's reach [px]."""
     return math.ceil(reach_px) + 2  # 2: the band limit spreads the PSF's edge a little
 
 
 def fast_fft_size(minimum: int) -> int:
-    """The smallest even size >= `minimum` with prime factors 2, 3, 5 and 7 only."""
+    """Smallest even size >= `minimum` with prime factors 2, 3, 5 and 7 only."""
     size = minimum + minimum % 2
     while True:
         rest = size

@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 
 from focaldiffusion.align import Alignment
 from focaldiffusion.errors import check_shape
-from focaldiffusion.io.images import ImageMetadata
+from focaldiffusion.io.images import ImageMetadata, pillow_image, write_png
+from focaldiffusion.io.panels import depth_picture
 from focaldiffusion.io.pictures import overview
-from focaldiffusion.io.results import DepthFormat, write_results
+from focaldiffusion.io.results import (
+    DepthFormat,
+    check_formats,
+    results_folder,
+    save_png,
+    write_depth,
+    write_metadata,
+    write_points,
+)
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.solve.calibrate import Calibration
@@ -128,23 +137,43 @@ class Result:
         Raises:
             InputError: the folder holds results, or cannot be written.
         """
-        return write_results(
-            self,
-            Path(directory),
-            overwrite=overwrite,
-            point_cloud=point_cloud,
-            depth_formats=depth_formats,
+        check_formats(depth_formats)
+        frames = self.stack.frames
+        is_grey = frames is not None and frames.is_grey
+        with results_folder(Path(directory), overwrite=overwrite) as folder:
+            write_png(
+                folder / "all_in_focus.png",
+                self.all_in_focus[..., 0] if is_grey else self.all_in_focus,
+                bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
+                metadata=self.image_metadata,
+            )
+            confidence = np.rint(self.confidence.clip(0, 1) * 255).astype(np.uint8)
+            save_png(folder / "confidence.png", confidence)
+            save_png(folder / "source_index.png", self.source_index)
+            save_png(folder / "depth_colored.png", depth_picture(self.depth, self.depth_field))
+            save_png(folder / "overview.png", self.overview())
+            left_out = write_depth(folder, self.depth_field, self.depth, depth_formats)
+            if point_cloud and self.depth_m is not None:
+                left_out |= write_points(folder, self.depth_m, self.all_in_focus, self.camera)
+            write_metadata(folder, self.provenance, left_out)
+        return left_out
+
+    def overview(self) -> NDArray[np.uint8]:
+        """Frames, image, depth and confidence side by side, (height, width, 3) sRGB."""
+        return overview(
+            self.stack,
+            self.all_in_focus,
+            self.depth,
+            self.depth_field,
+            self.confidence,
+            name=self.name,
+            grade=str(self.calibration),
         )
 
     def show(self) -> None:
-        """Show frames, image, depth and confidence side by side in the system's picture viewer."""
-        self._picture().show()
+        """Show the overview in the system's picture viewer."""
+        pillow_image(self.overview()).show()
 
-    def _repr_png_(self) -> bytes:
-        """The same picture for notebooks."""
-        return self._picture()._repr_png_()  # type: ignore[no-any-return]
-
-    def _picture(self) -> Any:
-        from PIL import Image
-
-        return Image.fromarray(overview(self))
+    def _repr_png_(self) -> bytes | None:
+        """The overview for notebooks."""
+        return pillow_image(self.overview())._repr_png_()

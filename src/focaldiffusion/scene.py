@@ -13,17 +13,17 @@ from focaldiffusion.window import Window
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image that is sharp everywhere, its depth, and the camera that sees it.
+    """An all-in-focus image, its depth, and the camera that sees it.
 
     Attributes:
         all_in_focus: (3, H, W) linear RGB, float, [0, 1].
         depth_m: (H, W) metres along the optical axis; > 0 where valid, infinity allowed.
         valid: (H, W) bool, True where the depth is trustworthy.
         camera: optics at the size of the image, aperture included.
-        source: where the scene comes from, for messages: a path, or a dataset and a sample.
-        focus_distances_m: at which it is to be photographed [m], where its data set says so.
-        focal_range_m: (near, far), the range that a photographer would sweep [m], chosen without
-            looking at the truth; replaces that of the configuration.
+        source: origin of the scene, for messages: a path, or a data set and a sample.
+        focus_distances_m: where to focus the frames [m]; None leaves it to the simulation.
+        focal_range_m: (near, far) of the sweep [m], chosen without looking at the truth; replaces
+            the configured one.
 
     Raises:
         InputError: no valid depth, a valid depth that is not positive, or a camera without an
@@ -68,16 +68,15 @@ class Scene:
         return self.camera.blur_scale_px_m
 
     def resized(self, long_side: int) -> Scene:
-        """The scene with a long side of so many pixels; itself where it is no larger.
+        """The scene with a long side of `long_side` pixels; unchanged if it is not larger.
 
-        Light is averaged. Depth and validity take the nearest pixel: an average across a
-        silhouette would be a surface that is not there.
+        Light is averaged; depth and validity take the nearest pixel, see `Window`.
         """
         height, width = self.size
         step = max(height, width) / long_side
         if step <= 1:
             return self
-        # Rounded down, so that the last pixel lies inside; but not for the rounding of a division.
+        # Rounded down, so that the last pixel lies inside, with a margin for the division.
         window = Window(0, 0, step, (int(height / step + 1e-6), int(width / step + 1e-6)))
         return replace(
             self,
@@ -89,12 +88,12 @@ class Scene:
 
 
 def check_depth(depth_m: Tensor, valid: Tensor, source: str) -> None:
-    """Refuse a truth that says nothing, or that is not a depth where it counts as one.
+    """Refuse a truth without valid pixels, or with valid pixels that are not a depth.
 
     Args:
         depth_m: (H, W) metres.
         valid: (H, W) bool.
-        source: where it comes from, for the message.
+        source: its origin, for the message.
 
     Raises:
         InputError: no valid depth, or a valid depth that is not positive.

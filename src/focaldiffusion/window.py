@@ -1,4 +1,4 @@
-"""Window: a part of an image at another size; light, depth and optics go through it together."""
+"""Window: a part of an image at another size, for light, depth and optics together."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.nn import functional
 from focaldiffusion.optics import Camera
 
 _SLACK = 1e-6
-"""Of rounding, relative: so that a window of exactly the image's size does not lose a pixel."""
+"""Relative tolerance of rounding: a window of exactly the image's size must not lose a pixel."""
 
 
 @dataclass(frozen=True)
 class Window:
     """A rectangle of an image, resampled to square pixels of another size.
 
-    One step for both axes and a side that need not be whole pixels: no rounding makes a pixel,
-    or the blur, anisotropic.
+    Both axes share one step, and the sides need not be whole pixels, so rounding never makes
+    pixels, or the blur, anisotropic.
 
     Attributes:
         left: first column of the rectangle [px].
         top: first row of the rectangle [px].
         step: side of a new pixel [px of the image]; below 1 enlarges.
-        size: (height, width) of the result; `step` times that lies inside the image.
+        size: (height, width) of the result; `step` times as much lies inside the image.
     """
 
     left: int
@@ -36,12 +36,12 @@ class Window:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """(height, width) of the pixels of the image that it touches."""
+        """(height, width) of the image pixels that it touches."""
         height, width = (math.ceil(self.step * side * (1 - _SLACK)) for side in self.size)
         return height, width
 
     def light(self, image: Tensor) -> Tensor:
-        """The window of one image or several, (..., C, H, W): averaged where it shrinks."""
+        """The window of one image or several, (..., C, H, W), averaged when it shrinks."""
         rows, columns = self.extent
         part = image[..., self.top : self.top + rows, self.left : self.left + columns]
         if self.step == 1:
@@ -70,9 +70,9 @@ class Window:
         return functional.grid_sample(part, grid, padding_mode="border", align_corners=False)
 
     def nearest(self, plane: Tensor) -> Tensor:
-        """The window of a depth or a validity (..., H, W): that of the nearest pixel.
+        """The window of a depth or validity map (..., H, W), by the nearest pixel.
 
-        An average across a silhouette would be a surface that is not there.
+        Averaging across a silhouette would invent a surface.
         """
         if self.step == 1:
             return self.light(plane)

@@ -1,4 +1,4 @@
-"""Registers handheld frames, undoes focus breathing and evens out exposure."""
+"""Registration of handheld frames, correction of focus breathing and of exposure."""
 
 from focaldiffusion.align.alignment import Alignment, Crop, FrameAlignment
 from focaldiffusion.align.registration import AlignMode, find_alignment

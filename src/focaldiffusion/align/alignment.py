@@ -1,4 +1,4 @@
-"""Alignment: where each frame of a stack lies, and the frames resampled to one view."""
+"""Alignment: the position of each frame of a stack, and the frames resampled to one view."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _LEAST_KEPT = 0.25  # of the area
 
 @dataclass(frozen=True, eq=False)
 class FrameAlignment:
-    """Where one frame shows what the reference shows.
+    """Position and exposure of one frame relative to the reference.
 
     Attributes:
         name: of the frame.
         matrix: (2, 3) from pixels of the reference to pixels of the frame, native size, pixel
             centres at halves.
         gain: linear light of the frame divided by that of the reference.
-        method: how the motion was found.
-        correlation: with the frame that it was compared to, at matched blur; None when nothing
-            was compared.
+        method: source of the motion.
+        correlation: with the frame it was compared to, at matched blur; None without a
+            comparison.
         residual_before: RMS difference from the reference over the mean brightness, both
-            low-passed; None when nothing was compared.
-        residual: the same once aligned.
+            low-passed; None without a comparison.
+        residual: the same after alignment.
         scale: magnification relative to the reference.
         rotation_deg: in the image plane, positive from x to y.
         shift_px: (x, y), of the image centre.
-        corner_displacement_px: how far the corner that moves most moves.
+        corner_displacement_px: largest motion of a corner.
     """
 
     name: str
@@ -64,7 +64,7 @@ class FrameAlignment:
         residual_before: float | None = None,
         residual: float | None = None,
     ) -> FrameAlignment:
-        """Describe a motion in frames of (height, width)."""
+        """The alignment of a motion in frames of (height, width)."""
         height, width = size
         points = np.array(
             [[width / 2, height / 2], [0, 0], [width, 0], [0, height], [width, height]]
@@ -92,13 +92,13 @@ class FrameAlignment:
         return not np.array_equal(self.matrix, np.eye(2, 3))
 
     def summary(self) -> dict[str, Any]:
-        """All of it, JSON-serialisable."""
+        """All attributes, JSON-serialisable."""
         return {**self.__dict__, "matrix": self.matrix.tolist(), "shift_px": list(self.shift_px)}
 
 
 @dataclass(frozen=True)
 class Crop:
-    """The window of the reference frame that every frame shows [px]."""
+    """Window of the reference frame that all frames share [px]."""
 
     left: int
     top: int
@@ -113,19 +113,19 @@ class Crop:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How the frames of a stack lie, and which of them are kept.
+    """Positions of the frames of a stack, and which of them are kept.
 
-    Whoever applies it also turns what goes with the frames: the camera, taken at the focus of
-    the reference, becomes `camera.cropped(crop.left, crop.top, crop.size)`, and focus settings
-    keep the entries of `kept`.
+    The caller of `apply` also adapts what belongs to the frames: the camera at the focus of the
+    reference becomes `camera.cropped(crop.left, crop.top, crop.size)`, and focus settings keep
+    the entries of `kept`.
 
     Attributes:
-        reference: index of the frame whose view all others take.
-        frames: one for each kept frame, in the stack's order.
+        reference: index of the frame that defines the view.
+        frames: one per kept frame, in the stack's order.
         kept: their indices in the stack.
-        dropped: indices of the frames that match no other.
-        crop: the window that all kept frames show.
-        size: (height, width) of the frames before.
+        dropped: indices of frames that match no other.
+        crop: the window that all kept frames share.
+        size: (height, width) of the frames before cropping.
     """
 
     reference: int
@@ -137,25 +137,25 @@ class Alignment:
 
     @property
     def is_identity(self) -> bool:
-        """Whether every frame stays as it is, to the last bit."""
+        """Whether no frame changes, to the last bit."""
         return not self.dropped and not any(f.is_moved or f.gain != 1 for f in self.frames)
 
     def apply(self, frames: FrameSource, *, draft: bool = False) -> FrameSource:
-        """The frames seen as the reference sees them; the source itself when nothing changes.
+        """The frames in the view of the reference; the source itself if nothing changes.
 
         Frames are read and resampled one at a time.
 
         Args:
             frames: the frames that were aligned.
-            draft: resample linearly, in a tenth of the time, for whoever then halves the size or
-                more.
+            draft: resample linearly, in a tenth of the time; enough if the size is then at
+                least halved.
         """
         if self.is_identity:
             return frames
         return AlignedFrames(frames, self, cv2.INTER_LINEAR if draft else cv2.INTER_LANCZOS4)
 
     def summary(self) -> dict[str, Any]:
-        """All of it, JSON-serialisable."""
+        """All attributes, JSON-serialisable."""
         return {
             "reference": self.reference,
             "kept": list(self.kept),
@@ -166,7 +166,7 @@ class Alignment:
 
 
 class AlignedFrames:
-    """A FrameSource of aligned frames: each is moved, cropped and set to one exposure when read."""
+    """A FrameSource of aligned frames, each moved, cropped and matched in exposure when read."""
 
     def __init__(self, source: FrameSource, alignment: Alignment, interpolation: int) -> None:
         self.source = source
@@ -178,7 +178,7 @@ class AlignedFrames:
         self.is_grey = source.is_grey
 
     def read(self, index: int) -> NDArray[np.float32]:
-        """Frame `index` of the kept ones, as FrameSource says."""
+        """Frame `index` of the kept ones, see `FrameSource.read`."""
         frame, crop = self.alignment.frames[index], self.alignment.crop
         image = self.source.read(self.alignment.kept[index])
         if frame.is_moved:
@@ -193,11 +193,12 @@ class AlignedFrames:
 
 
 def divide_light(srgb: Plane, gain: float) -> Plane:
-    """Divide linear light by a gain, in sRGB encoding, without leaving it.
+    """Divide linear light by a gain, in its sRGB encoding.
 
-    On the encoding's power branch e = 1.055 L^(1/2.4) - 0.055 this is a linear function of e,
-    and so it is on the linear one. Where the result lies on the other branch (next to e = 0.04)
-    it is off by less than 1/1000 at gains within a quarter of 1; in return it needs no powers.
+    This is linear in e on both branches of the encoding, the power branch
+    e = 1.055 L^(1/2.4) - 0.055 and the linear one, and needs no powers per pixel. If the result
+    lies on the other branch (next to e = 0.04), the error is below 1/1000 at gains within a
+    quarter of 1.
     """
     power = np.float32(gain ** (-1 / 2.4))
     bright = srgb * power
@@ -207,7 +208,7 @@ def divide_light(srgb: Plane, gain: float) -> Plane:
 
 
 def common_crop(matrices: Sequence[Matrix], names: Sequence[str], size: tuple[int, int]) -> Crop:
-    """The window of the reference whose pixels every frame shows, for small rotations.
+    """Largest window of the reference that every frame covers, for small rotations.
 
     Args:
         matrices: (2, 3) from the reference to each frame, pixel centres at halves.
@@ -215,11 +216,11 @@ def common_crop(matrices: Sequence[Matrix], names: Sequence[str], size: tuple[in
         size: (height, width) of the frames.
 
     Raises:
-        InputError: hardly anything is common to all.
+        InputError: the frames share less than a quarter of their area.
     """
     height, width = size
     left, top, right, bottom = 0.5, 0.5, width - 0.5, height - 0.5
-    # Pixel centres of the frame's corners, in the reference: no sample is taken beyond them.
+    # Outermost pixel centres of each frame, in the reference: samples must lie between them.
     corners = np.array([[x, y] for y in (top, bottom) for x in (left, right)])
     kept = []
     for matrix in matrices:
@@ -232,7 +233,7 @@ def common_crop(matrices: Sequence[Matrix], names: Sequence[str], size: tuple[in
         )
         left, top = max(left, inner[0]), max(top, inner[1])
         right, bottom = min(right, inner[2]), min(bottom, inner[3])
-    # A matrix inverted and multiplied back is off by 1e-12 px, which must not cost a pixel.
+    # The tolerance keeps rounding of inverted matrices from costing a pixel.
     first_x, first_y = math.ceil(left - 0.5 - 1e-6), math.ceil(top - 0.5 - 1e-6)
     crop = Crop(
         first_x,
@@ -244,7 +245,7 @@ def common_crop(matrices: Sequence[Matrix], names: Sequence[str], size: tuple[in
         farthest = names[int(np.argmin(kept))]
         raise InputError(
             f"the frames have less than {_LEAST_KEPT:.0%} of their area in common, once aligned; "
-            f"{farthest} is farthest off. Leave out frames that show something else, or keep all "
-            "as they are with --align off."
+            f"{farthest} is farthest off. Leave out frames that show something else, or turn "
+            "alignment off with --align off."
         )
     return crop

@@ -1,4 +1,4 @@
-"""The exposure of one frame relative to another, whatever their focus."""
+"""The exposure of one frame relative to another, independent of their focus."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _FLAT = 0.02  # relative bend below which a place counts fully
 
 @dataclass(frozen=True, eq=False)
 class Exposure:
-    """The light of a frame, small (long side 256).
+    """Light of a frame at low resolution (long side 256).
 
     Attributes:
         luminance: (H, W) linear.
-        saturated: (H, W) share of each pixel that is clipped.
+        saturated: (H, W) clipped share of each pixel.
     """
 
     luminance: Plane
@@ -36,20 +36,20 @@ class Gain:
 
 
 def fit_gain(first: Exposure, second: Exposure, motion: Matrix) -> Gain | None:
-    """The gain of a second frame over a first: a weighted median over the area that both show.
+    """The gain of a second frame over a first: a weighted median over their common area.
 
-    Both are low-passed, and a place counts by its light and by how flat its surroundings are,
-    1 / (s^2 |laplacian| / light)^2: to first order, blur moves light in proportion to the
-    Laplacian. Surroundings of clipped pixels are left out, as the light lost there depends on
-    focus.
+    Both are low-passed, and a place is weighted by its light and by the flatness of its
+    surroundings, 1 / (s^2 |laplacian| / light)^2: to first order, blur moves light in proportion
+    to the Laplacian. Surroundings of clipped pixels are left out, because the light lost there
+    depends on focus.
 
     Args:
-        first: the frame that has gain 1.
-        second: the frame in question.
+        first: the frame with gain 1.
+        second: the frame to measure.
         motion: (3, 3) from first to second, centred coordinates.
 
     Returns:
-        None where hardly anything is left to compare.
+        None if less than 2 % of the area can be compared.
     """
     size = first.luminance.shape
     pixels = to_pixels(motion, size)

@@ -1,13 +1,13 @@
 """The motion between two photographs of one scene that are focused at different distances.
 
 Area-based, like OpenCV's ECC (Evangelidis and Psarakis, TPAMI 2008), but with a similarity, which
-ECC lacks, and with three measures that keep a change of focus from passing for a motion:
+ECC lacks, and with three measures against mistaking a change of focus for a motion:
 
 - Linear light is compared. There blur spreads an edge evenly to both sides; in the display
   encoding it spreads further to the dark side, which shifts the edge.
-- Each tile of the image fits a contrast, an offset and a change of blur of its own (to first
-  order blur adds a multiple of the Laplacian), so near and far may blur differently.
-- A tile counts by how well that fits: where one frame is sharp and the other is not, little.
+- Each tile of the image fits its own contrast, offset and change of blur (to first order, blur
+  adds a multiple of the Laplacian), so near and far may blur differently.
+- A tile is weighted by the quality of its fit, which is poor if only one frame is sharp there.
 
 Motions are 3x3 matrices in *centred* coordinates: the image centre is 0 and its corners lie at
 distance 1, so they hold at every resolution. `to_pixels` gives the matrix in pixels.
@@ -35,31 +35,31 @@ BASIS: dict[MotionModel, Matrix] = {
     ),
     "affine": np.eye(6),
 }
-"""How the parameters of each model enter the six entries of an affine matrix."""
+"""Matrices from the parameters of each model to the six entries of an affine matrix."""
 
 LEAST_CORRELATION = 0.7
-"""Frames of different scenes reach 0.6; neighbours of the hardest stacks that we know, 0.85."""
-_LARGEST_MOTION = 0.5  # of half the diagonal: beyond, more than a third of the frame is lost
-_LEAST_CONTRAST = 0.01  # of the mean brightness: structure below it cannot be seen misaligned
+"""Frames of different scenes reach 0.6; neighbours in the hardest known stacks, 0.85."""
+_LARGEST_MOTION = 0.5  # half diagonals: beyond, more than a third of the frame is lost
+_LEAST_CONTRAST = 0.01  # over the mean brightness: misalignment of weaker structure is invisible
 _TILE_PX = 32
 _LOW_PASS_PX = 2.0
 _HIGH_PASS_PX = 8.0
 _COARSEST_PX = 64
 _MIDDLE_PX = 384
-_NOISE_FLOOR = 1e-6  # squared, relative to the brightness: the rounding of 8 bits after low-pass
+_NOISE_FLOOR = 1e-6  # squared, relative to the brightness: 8-bit rounding after the low-pass
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """Where the pixels of a first frame are found in a second one.
+    """The motion from a first frame to a second one.
 
     Attributes:
         matrix: (3, 3), first to second, centred coordinates.
-        covariance: (P, P) of the parameters of its model; from the spread between tiles.
+        covariance: (P, P) of the model's parameters, from the spread between tiles.
         correlation: of the second frame with the best fit of the first, in [0, 1].
-        residual: mean square of what that fit leaves, relative to the brightness.
-        still_residual: the same when no motion is allowed.
-        method: how it was found; identity where there is no structure to see.
+        residual: mean square error of that fit, relative to the brightness.
+        still_residual: the same without motion.
+        method: source of the motion; identity if a frame has no structure.
     """
 
     matrix: Matrix
@@ -79,19 +79,19 @@ class Motion:
 
     @property
     def improvement(self) -> float:
-        """The share of the difference between the frames that the motion explains."""
+        """Share of the difference between the frames that the motion explains."""
         return 1 - self.residual / self.still_residual if self.still_residual > 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:
-    """The structure of a frame, from coarse to fine: band-passed light, relative to its mean."""
+    """Structure of a frame, from coarse to fine: band-passed light, relative to its mean."""
 
     levels: tuple[Plane, ...]
 
     @classmethod
     def of(cls, luminance: Plane) -> Pyramid:
-        """Build it from (H, W) linear luminance at the resolution of registration."""
+        """The pyramid of (H, W) linear luminance at the resolution of registration."""
         height, width = luminance.shape
         image: Plane = luminance / np.float32(max(float(luminance.mean()), 1e-6))
         levels = []
@@ -106,7 +106,7 @@ class Pyramid:
 
     @property
     def middle(self) -> int:
-        """Index of the level that tells one scene from another: blur and noise hardly reach it."""
+        """Index of the level that identifies the scene: blur and noise hardly reach it."""
         return max(
             (i for i, level in enumerate(self.levels) if max(level.shape) <= _MIDDLE_PX), default=0
         )
@@ -118,10 +118,10 @@ class Pyramid:
 
 
 def find_motion(first: Pyramid, second: Pyramid) -> Motion:
-    """The similarity between two frames; by features where comparing areas fails.
+    """The similarity between two frames, from features if comparing areas fails.
 
     Returns:
-        The better one of both attempts, to be judged by its `is_reliable`.
+        The better of both attempts; check its `is_reliable`.
     """
     motion = refine_motion(first, second)
     if motion.is_reliable:
@@ -145,11 +145,11 @@ def refine_motion(
     """Minimise the difference between two frames over the motion, from coarse to fine.
 
     Args:
-        first: the frame that the motion starts from.
-        second: the frame that it leads to.
-        model: what motions are allowed.
-        start: a motion right to a few pixels of the middle level; coarser levels are skipped.
-        only_middle: stop at the middle level, which is enough to tell whether frames match.
+        first: the frame where the motion starts.
+        second: the frame where it ends.
+        model: the motions allowed.
+        start: a motion accurate to a few pixels of the middle level; skips coarser levels.
+        only_middle: stop at the middle level, enough to decide whether frames match.
     """
     basis = BASIS[model]
     still = Motion(np.eye(3), np.eye(basis.shape[1]), 0.0, 0.0, 0.0, "identity")
@@ -182,7 +182,7 @@ def refine_motion(
 
 
 def corner_displacement(matrix: Matrix) -> float:
-    """How far a motion moves the corners of a square frame at most, in half diagonals."""
+    """Largest motion of the corners of a square frame, in half diagonals."""
     corners = np.array([[x, y, 1] for x in (-1, 1) for y in (-1, 1)]) * [0.5**0.5, 0.5**0.5, 1]
     return float(np.linalg.norm(corners @ matrix[:2].T - corners[:, :2], axis=1).max())
 
@@ -208,14 +208,14 @@ def warp(
     interpolation: int = cv2.INTER_LINEAR,
     border: int = cv2.BORDER_REFLECT_101,
 ) -> Plane:
-    """Resample an image where a motion finds the pixels of an image of (height, width).
+    """Resample an image through a motion.
 
     Args:
         image: (H, W) or (H, W, C).
         pixels: (2, 3) from the result to `image`, pixel centres at halves.
         size: (height, width) of the result.
-        interpolation: one of OpenCV's.
-        border: what OpenCV puts outside `image`.
+        interpolation: OpenCV's constant.
+        border: OpenCV's constant for pixels outside `image`.
     """
     # OpenCV has pixel centres at integers.
     linear = pixels[:, :2]
@@ -231,7 +231,7 @@ def warp(
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """One level's motion and how well it explains the second frame."""
+    """Motion at one level, and its fit to the second frame."""
 
     matrix: Matrix
     step: Matrix
@@ -241,7 +241,7 @@ class _Fit:
 
 
 class _TilePair:
-    """One level of two frames, cut into tiles that each fit contrast, offset and blur.
+    """One level of two frames, cut into tiles that each fit a contrast, an offset and a blur.
 
     Gauss-Newton on  second(W x) = a first(x) + b + c laplacian(first)(x),  a, b and c eliminated
     in each tile (Schur complement), the motion W composed with the step.
@@ -267,12 +267,12 @@ class _TilePair:
         self.nuisances = [
             self._in_tiles(image) for image in (first, np.ones_like(first), laplacian)
         ]
-        # Reused, as fresh memory costs more than what is computed in it.
+        # Reused: allocating it costs more than the computation.
         tiles = self.x.shape
         self.columns = np.empty((*tiles[:2], 6 + 3 + 1, *tiles[2:]), np.float32)
 
     def minimise(self, matrix: Matrix, iterations: int) -> _Fit | None:
-        """Improve a motion until it moves by less than 0.01 px; None where frames part."""
+        """Improve a motion until its steps are below 0.01 px; None if the frames lose overlap."""
         fit = None
         for _ in range(iterations):
             fit = self.evaluate(matrix)
@@ -284,7 +284,7 @@ class _TilePair:
         return fit if fit is None else replace(fit, matrix=matrix)
 
     def evaluate(self, matrix: Matrix) -> _Fit | None:
-        """How well a motion fits, and the step that improves it; None where frames part."""
+        """Fit of a motion and the step that improves it; None if the frames lose overlap."""
         moments, counts = self._moments(matrix)
         overlapping = counts > self.tile**2 / 2
         if not overlapping.any():
@@ -295,7 +295,7 @@ class _TilePair:
         weights = 1 / (residuals / counts + _NOISE_FLOOR)
         hessian = np.einsum("n,nij->ij", weights, hessians)
         gradients = weights[:, None] * gradients
-        # The ridge keeps a frame whose structure all runs in one direction solvable.
+        # The ridge keeps frames solvable whose structure runs in one direction only.
         ridge = 1e-9 * np.trace(hessian) + 1e-12
         inverse = np.linalg.inv(hessian + ridge * np.eye(len(hessian)))
         step = np.eye(3)
@@ -310,16 +310,16 @@ class _TilePair:
         )
 
     def _moments(self, matrix: Matrix) -> tuple[Matrix, Matrix]:
-        """Products of all columns of the least-squares problem, summed in each tile; pixel counts.
+        """Products of all columns of the least-squares problem, summed per tile, and pixel counts.
 
-        Columns: derivatives by the six entries of an affine matrix, which are then reduced to the
-        P parameters; the three nuisances; the second frame.
+        Columns: derivatives by the six entries of an affine matrix, then reduced to the P
+        parameters; the three nuisances; the second frame.
         """
         pixels = to_pixels(matrix, self.size)
         moved = warp(self.second, pixels, self.size)
         inside = warp(np.ones_like(moved), pixels, self.size, border=cv2.BORDER_CONSTANT)
         shown = self._in_tiles((inside > 0.999).astype(np.float32))
-        # The mean of both gradients: that of either alone turns its noise into a change of scale.
+        # The mean of both gradients: noise of a single one would bias the scale.
         for k, parts in enumerate(zip(self.gradient, _gradient(moved), strict=True)):
             by_x, by_y, by_shift = (self.columns[:, :, 3 * k + i] for i in range(3))
             np.multiply(self._in_tiles(parts[0] + parts[1]), shown, out=by_shift)
@@ -341,12 +341,12 @@ class _TilePair:
 
 
 def _eliminate(moments: Matrix, count: int) -> tuple[Matrix, Matrix, Matrix]:
-    """Hessian (n, P, P), gradient (n, P) and residual (n,) once each tile fitted its nuisances."""
+    """Hessian (n, P, P), gradient (n, P) and residual (n,) with the nuisances of tiles fitted."""
     kept = [*range(count), moments.shape[1] - 1]
     nuisance = slice(count, count + 3)
     block = moments[:, nuisance, nuisance]
     scale = np.sqrt(np.einsum("nii->ni", block)) + 1e-9
-    # The ridge decides for no change of blur where a tile is too smooth to tell.
+    # The ridge assumes equal blur where a tile is too smooth to measure it.
     block = block / (scale[:, :, None] * scale[:, None, :]) + 1e-4 * np.eye(3)
     mixed = moments[:, nuisance][:, :, kept] / scale[:, :, None]
     reduced = moments[:, kept][:, :, kept] - mixed.transpose(0, 2, 1) @ np.linalg.solve(
@@ -364,7 +364,7 @@ def _gradient(image: Plane) -> tuple[Plane, Plane]:
 
 
 def _match_features(first: Plane, second: Plane) -> Matrix | None:
-    """The similarity that most SIFT matches agree on, centred coordinates; None without one."""
+    """The similarity supported by most SIFT matches, centred coordinates, or None."""
     sift = cv2.SIFT_create(nfeatures=2000)  # type: ignore[attr-defined]
     points, descriptors = [], []
     for image in (first, second):

@@ -1,4 +1,4 @@
-"""Where all frames lie, from the motions measured between pairs of them."""
+"""Poses of all frames, from the motions measured between pairs of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from focaldiffusion.align.motion import (
     refine_motion,
 )
 
-_FLOOR = 1e-4  # half diagonals: no measured motion is trusted to less than about 0.05 px
+_FLOOR = 1e-4  # half diagonals: least error of a measured motion, about 0.05 px
 _FAR_ERROR = 3.0
 """Error of a motion between frames that are not neighbours, over its standard deviation: a large
-change of blur misleads all tiles alike. From path-traced stacks; neighbours have 1 to 2."""
+change of blur misleads all tiles alike. Measured on path-traced stacks; neighbours have 1 to 2."""
 _PASSES = 4
 
 
@@ -45,9 +45,9 @@ class Chains:
     """Frames linked to one another.
 
     Attributes:
-        groups: indices of the frames that are linked, each group in the order of the sweep.
-        links: one for each frame but the first of its group.
-        failures: the closest that each later group's first frame came to an earlier frame.
+        groups: indices of linked frames, each group in the order of the sweep.
+        links: one per frame, except the first of each group.
+        failures: best match of each later group's first frame with an earlier frame.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -58,10 +58,10 @@ class Chains:
 def link_frames(
     pyramids: Sequence[Pyramid], order: Sequence[int], advance: Callable[[], None]
 ) -> Chains:
-    """Link each frame to its predecessor, or, failing that, to the earlier frame most like it.
+    """Link each frame to its predecessor or, if that fails, to the most similar earlier frame.
 
     Args:
-        pyramids: the structure of all frames.
+        pyramids: structure of all frames.
         order: from one end of the sweep to the other.
         advance: called after each frame.
     """
@@ -115,15 +115,15 @@ def adjust_poses(
 ) -> dict[int, Matrix]:
     """The poses that agree best with all measured motions: weighted least squares.
 
-    A chain of neighbours drifts, and a direct comparison with a far frame suffers from their
-    different blur. Together, each by the inverse of its covariance, they are better than
-    either; a motion that contradicts the others loses weight (Huber).
+    A chain of neighbours drifts, and a direct comparison with a far frame suffers from the
+    difference in blur. Both together, weighted by their inverse covariances, beat either alone;
+    a motion that contradicts the others loses weight (Huber).
 
     Args:
         poses: a first guess, from a chain: (3, 3) from the reference to each frame.
         links: at least those of the chain.
         reference: the frame whose pose stays the identity.
-        model: what motions the links have.
+        model: the motions of the links.
     """
     basis = BASIS[model]
     count = basis.shape[1]

@@ -1,4 +1,4 @@
-"""Aligning a stack: which frames belong together, how they lie, whether they moved at all."""
+"""Alignment of a stack: which frames match, their poses, and whether they moved at all."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _EXPOSURE_PX = 256
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _LEAST_MOTION_PX = 0.25  # at the resolution of registration
 _LEAST_IMPROVEMENT = 0.12
-"""Share of the difference between two frames that a motion must explain to be one. A change of
-focus on motionless path-traced, rendered and light-field stacks fakes up to 0.09; the smallest
-motion by hand that we know explains 0.16."""
+"""Share of the difference between two frames that a real motion explains. On motionless
+path-traced, rendered and light-field stacks, a change of focus fakes up to 0.09; the smallest
+known motion by hand explains 0.16."""
 _LEAST_GAIN = 0.02
-"""In still stacks, a change of focus fakes a gain of up to 1.2 %."""
-_SATURATED = 0.95  # of the light that encodes as 1
+"""A change of focus fakes a gain of up to 1.2 % in still stacks."""
+_SATURATED = 0.95  # relative to the light that encodes as 1
 _AFFINE_IMPROVEMENT = 0.04
-"""Share of the residual of similarities: tripods and rails reach 0.02, hands 0.05 to 0.5."""
+"""Share of the residual of similarities. Tripods and rails reach 0.02, hands 0.05 to 0.5."""
 _MODEL_LINKS = 8
 
 
@@ -58,26 +58,26 @@ def find_alignment(
     drop_unaligned: bool = False,
     meter: Meter | None = None,
 ) -> Alignment:
-    """Find how the frames of a stack lie, and their exposure.
+    """Find the poses and exposures of the frames of a stack.
 
-    Neighbours in focus, whose blur is similar, are compared first; then all with the reference,
-    which removes the drift of the chain. Motions are similarities, or affine where that explains
-    clearly more (a rolling shutter, a tilted table).
+    Neighbours in focus, whose blur is similar, are compared first, then all frames with the
+    reference, which removes the drift of the chain. Motions are similarities, or affine if that
+    explains clearly more (a rolling shutter, a tilted table).
 
     Args:
         frames: N >= 2 frames; each is read once.
-        focus_order: indices of all frames from one end of the sweep to the other; as they come
-            by default.
-        reference: the frame whose view all take. By default the one with the narrowest field of
-            view, so that all others reach its borders; the middle of the sweep where all are
-            alike.
-        mode: auto leaves a stack untouched, to the last bit, that neither moved nor changed
-            exposure; off looks at nothing.
+        focus_order: indices of all frames from one end of the sweep to the other; the given
+            order by default.
+        reference: the frame that defines the view. By default the one with the narrowest field
+            of view, so that all others reach its borders, or the middle of the sweep if all
+            fields of view are equal.
+        mode: "auto" leaves a stack without motion or change of exposure untouched, to the last
+            bit; "off" compares nothing.
         drop_unaligned: leave out frames that match no other, instead of raising.
         meter: counts the steps.
 
     Raises:
-        InputError: a frame matches no other, or too little is common to all.
+        InputError: a frame matches no other, or the frames share too little area.
     """
     count = len(frames.names)
     order = tuple(range(count)) if focus_order is None else tuple(focus_order)
@@ -114,7 +114,7 @@ def find_alignment(
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """What alignment remembers of a frame."""
+    """Features of a frame for alignment."""
 
     pyramid: Pyramid
     exposure: Exposure
@@ -122,8 +122,8 @@ class _View:
 
     @classmethod
     def of(cls, srgb: Plane) -> _View:
-        # Light must be averaged as light. Its square root is near enough to sRGB's encoding for
-        # the average over one small pixel, and a square is far cheaper than sRGB's power.
+        # Light must be averaged as light. Within one small pixel, its square root is close enough
+        # to the sRGB encoding, and a square is far cheaper than sRGB's power.
         light = _linear(_shrink(srgb * srgb, _LONG_SIDE_PX))
         luminance = light @ _LUMINANCE
         saturated = (light.max(axis=2) > _SATURATED).astype(np.float32)
@@ -132,7 +132,7 @@ class _View:
 
 
 def _shrink(image: Plane, long_side_px: int) -> Plane:
-    """Average over areas, down to a long side; smaller images stay."""
+    """Average over areas, down to a long side; smaller images are unchanged."""
     height, width = image.shape[:2]
     scale = long_side_px / max(height, width)
     if scale >= 1:
@@ -146,47 +146,47 @@ def _linear(squared_srgb: Plane) -> Plane:
 
 
 def _keep(chains: Chains, names: Sequence[str], drop_unaligned: bool) -> tuple[int, ...]:
-    """The largest group of frames that match, in the order of the sweep.
+    """The largest group of matching frames, in the order of the sweep.
 
     Raises:
-        InputError: another frame is left, or no two frames match.
+        InputError: frames are left over, or no two frames match.
     """
     kept = max(chains.groups, key=len)
     lost = [index for group in chains.groups if group is not kept for index in group]
     if not lost or (drop_unaligned and len(kept) > 1):
         return kept
-    # Whoever begins the sweep has nothing to fail against: then those that follow have.
+    # The first frame is matched against nothing, so look for the failure in the next one.
     culprit = lost[0] if lost[0] in chains.failures else kept[0]
     failure = chains.failures[culprit]
     culprit, other = (culprit, failure.first) if culprit in lost else (failure.first, culprit)
     remedy = (
-        "Leave it out with --drop-unaligned, or keep all frames as they are with --align off."
+        "Leave it out with --drop-unaligned, or turn alignment off with --align off."
         if len(kept) > 1
-        else "Give frames of one scene, or keep them as they are with --align off."
+        else "Give frames of one scene, or turn alignment off with --align off."
     )
     others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
     raise InputError(
-        f"{names[culprit]}{others}: shows something else than the other frames. Its best match is "
-        f"{names[other]}, with a correlation of {failure.motion.correlation:.2f} where "
-        f"{LEAST_CORRELATION} is needed. {remedy}"
+        f"{names[culprit]}{others}: shows a different scene from the other frames. Its best match "
+        f"is {names[other]}, with a correlation of {failure.motion.correlation:.2f}; "
+        f"expected at least {LEAST_CORRELATION}. {remedy}"
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Layout:
-    """Where the kept frames lie: (3, 3) from the reference to each, centred coordinates."""
+    """Poses of the kept frames: (3, 3) from the reference to each, centred coordinates."""
 
     reference: int
     poses: dict[int, Matrix]
     links: tuple[Link, ...]
 
     def has_motion(self, size: tuple[int, int]) -> bool:
-        """Whether anything moved, between frames of (height, width)."""
+        """Whether any two linked frames of (height, width) moved."""
         return any(_is_motion(link.motion, size) for link in self.links)
 
 
 def _is_motion(motion: Motion, size: tuple[int, int]) -> bool:
-    """Whether two frames moved; a change of focus alone can look like a pixel or two."""
+    """Whether two frames moved; a change of focus alone can fake a pixel or two."""
     displacement_px = corner_displacement(motion.matrix) * half_diagonal_px(size)
     return displacement_px > _LEAST_MOTION_PX and motion.improvement > _LEAST_IMPROVEMENT
 
@@ -222,7 +222,7 @@ def _locate(
 
 
 def _choose_model(views: Sequence[_View], links: list[Link]) -> tuple[list[Link], MotionModel]:
-    """Affine motions where they explain clearly more than similarities, in most of a few links."""
+    """Affine motions if they explain clearly more than similarities, in most of a few links."""
     if not any(_is_motion(link.motion, views[0].size) for link in links):
         return links, "similarity"
 
@@ -246,7 +246,7 @@ def _choose_model(views: Sequence[_View], links: list[Link]) -> tuple[list[Link]
 def _choose_reference(
     poses: dict[int, Matrix], kept: tuple[int, ...], size: tuple[int, int]
 ) -> int:
-    """The frame with the narrowest field of view; the middle of the sweep where none is."""
+    """The frame with the narrowest field of view; the middle of the sweep if all are equal."""
     scale = {index: np.sqrt(np.linalg.det(pose[:2, :2])) for index, pose in poses.items()}
     spread = max(scale.values()) / min(scale.values()) - 1
     if spread * half_diagonal_px(size) < 1:
@@ -255,9 +255,9 @@ def _choose_reference(
 
 
 def _fit_gains(views: Sequence[_View], layout: _Layout, mode: AlignMode) -> dict[int, float]:
-    """The gain of each frame over the reference; all 1 in auto mode where none is sure to differ.
+    """The gain of each frame over the reference; all 1 in auto mode if none is significant.
 
-    Where too little can be compared, as most is clipped, the gain is 1.
+    Frames with too little to compare, because most of it is clipped, have gain 1.
     """
     reference = views[layout.reference].exposure
     gains = {
@@ -275,7 +275,7 @@ def _fit_gains(views: Sequence[_View], layout: _Layout, mode: AlignMode) -> dict
 def _describe(
     index: int, gain: float, frames: FrameSource, views: Sequence[_View], layout: _Layout
 ) -> FrameAlignment:
-    """The alignment of one frame, in pixels of the native frames."""
+    """The alignment of one frame, in native pixels."""
     first, second, pose = views[layout.reference], views[index], layout.poses[index]
     best = max(
         (link.motion for link in layout.links if index in (link.first, link.second)),
@@ -295,7 +295,7 @@ def _describe(
 
 
 def _residual(first: _View, second: _View, pose: Matrix) -> float:
-    """RMS difference at the middle level, relative to the mean brightness, where both show."""
+    """RMS difference at the middle level, relative to the mean brightness, where both overlap."""
     middle, other = (view.pyramid.levels[view.pyramid.middle] for view in (first, second))
     pixels = to_pixels(pose, middle.shape)
     moved = warp(other, pixels, middle.shape)
@@ -304,7 +304,7 @@ def _residual(first: _View, second: _View, pose: Matrix) -> float:
 
 
 def _untouched(frames: FrameSource, reference: int) -> Alignment:
-    """The alignment that changes nothing."""
+    """The identity alignment."""
     found = tuple(FrameAlignment.of(name, np.eye(2, 3), frames.size) for name in frames.names)
     return Alignment(
         reference, found, tuple(range(len(found))), (), Crop(0, 0, *frames.size), frames.size

@@ -1,7 +1,7 @@
-"""What training changed of a widened transformer: a LoRA adapter and the widened layers.
+"""The trained part of a widened transformer: a LoRA adapter and the widened layers.
 
-The adapter is a folder in the format of PEFT. The layers of `ALWAYS_TRAINED` lie beside it: PEFT
-would save them as its own modules, and then no other program could load the adapter.
+The adapter is a folder in the format of PEFT. The layers of `ALWAYS_TRAINED` lie beside it: saved
+by PEFT as its own modules, they would keep other programs from loading the adapter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ADAPTER, _WIDENED = "adapter", "widened.safetensors"
 ADAPTER_FILES = (_ADAPTER, _WIDENED)
-"""What `save_adapter` writes."""
+"""Names in a folder of `save_adapter`."""
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."  # PEFT wraps a model twice before it names its layers
@@ -32,7 +32,7 @@ def save_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
     ((name, adapter),) = transformer.peft_config.items()
-    # With lora_alpha, which no state dict has: without it, adapters would reload at another scale.
+    # It holds lora_alpha, which state dicts lack: adapters would reload at another scale.
     adapter.save_pretrained(folder / _ADAPTER)
     state = get_peft_model_state_dict(transformer, adapter_name=name)
     named = {f"{_PREFIX}{key}": weight.contiguous() for key, weight in state.items()}
@@ -41,7 +41,7 @@ def save_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
 
 
 def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
-    """Attach an adapter that `save_adapter` wrote to a transformer that is widened alike.
+    """Attach an adapter of `save_adapter` to a transformer that was widened in the same way.
 
     Raises:
         InputError: PEFT or a file is missing, or the weights are of another transformer.
@@ -53,7 +53,7 @@ def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
             f"{folder / _ADAPTER}: needs the package peft. Install it with "
             "`pip install 'focaldiffusion[train]'`."
         ) from error
-    # Where the file is missing, PEFT would ask the hub for it.
+    # PEFT would look for a missing file on the hub.
     if not (folder / _ADAPTER / _CONFIG).is_file():
         raise InputError(f"{folder / _ADAPTER}: has no {_CONFIG}. Get the checkpoint again.")
     widened = _read(folder / _WIDENED)
@@ -89,10 +89,10 @@ def _check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
     """Check the names and the shapes of weights.
 
     Raises:
-        InputError: with the first three that differ, of each kind.
+        InputError: they differ; the message names the first three of each kind.
     """
     shapes = [
-        f"{name} {list(found[name].shape)} in place of {list(expected[name].shape)}"
+        f"{name} {list(found[name].shape)} instead of {list(expected[name].shape)}"
         for name in sorted(expected.keys() & found.keys())
         if found[name].shape != expected[name].shape
     ]
@@ -101,9 +101,9 @@ def _check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
         "unexpected": sorted(found.keys() - expected.keys()),
         "shape of": shapes,
     }
-    told = [f"{kind} {', '.join(names[:3])}" for kind, names in differences.items() if names]
-    if told:
+    found_wrong = [f"{kind} {', '.join(names[:3])}" for kind, names in differences.items() if names]
+    if found_wrong:
         raise InputError(
-            f"{path}: the weights are not those of this model ({'; '.join(told)}). Get the "
-            "checkpoint again, or give the base model that it was made from."
+            f"{path}: the weights are not those of this model ({'; '.join(found_wrong)}). Get the "
+            "checkpoint again, or give the base model that it was trained on."
         )

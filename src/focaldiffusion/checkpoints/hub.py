@@ -1,4 +1,4 @@
-"""Weights to start from: of a local folder or of the Hugging Face hub."""
+"""Weights to start from, in a local folder or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Model = TypeVar("Model", bound=ModelMixin)
 
 WEIGHTS = ("transformer", "vae", "scheduler")
-"""The parts of a Stable Diffusion 3.5 folder that are adapted."""
+"""The adapted parts of a Stable Diffusion 3.5 folder."""
 
 TEXT_ENCODERS = (
     "scheduler",
@@ -32,8 +32,7 @@ TEXT_ENCODERS = (
 )
 """The parts that `EmptyPrompt.from_text_encoders` needs, once."""
 
-
-_ALIGNMENT_BYTES = 64  # of torch's own allocations on a CPU
+_ALIGNMENT_BYTES = 64  # of torch's allocations on a CPU
 
 
 def resolve_base(
@@ -43,18 +42,18 @@ def resolve_base(
     *,
     local_only: bool = False,
 ) -> Path:
-    """The local folder of a base model, downloaded from the hub or found in its cache if need be.
+    """The local folder of a base model: given, in the cache of the hub, or downloaded.
 
     Args:
         model_id: `model.base_model_id`: a local folder, or an id of the hub such as
             stabilityai/stable-diffusion-3.5-medium.
         parts: the sub-folders that are needed.
         variant: `model.variant`, such as fp16; None takes the plain files.
-        local_only: download nothing.
+        local_only: do not download.
 
     Raises:
-        InputError: there is no such folder or model, a part is missing, nobody is logged in, the
-            licence is not accepted, or the hub cannot be reached.
+        InputError: the folder, the model or a part is missing, the user is not logged in or has
+            not accepted the licence, or the hub cannot be reached.
     """
     folder = Path(model_id)
     if not folder.is_dir():
@@ -67,8 +66,8 @@ def resolve_base(
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
         raise InputError(
-            f"{folder}: has no {', '.join(missing)}; expected the folders of Stable Diffusion 3.5 "
-            "in the layout of diffusers, as `hf download` fetches them."
+            f"{folder}: has no {', '.join(missing)}; expected Stable Diffusion 3.5 in the layout "
+            "of diffusers, as `hf download` fetches it."
         )
     return folder
 
@@ -77,7 +76,7 @@ def check_access(model_id: str) -> None:
     """Ask the hub whether this login may download a model.
 
     Raises:
-        InputError: as `resolve_base`, were it to download.
+        InputError: it may not, or the hub cannot be reached.
     """
     from huggingface_hub import HfApi
 
@@ -92,10 +91,10 @@ def load_part(
     variant: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """Load one part of a folder that `resolve_base` gave, from safetensors alone.
+    """Load one part of a folder of `resolve_base`, from safetensors alone.
 
     Raises:
-        InputError: there are no such files, or their weights are not all of the model's.
+        InputError: the files are missing, or their weights do not fit the model.
     """
     try:
         loaded: Any = kind.from_pretrained(
@@ -109,7 +108,7 @@ def load_part(
         )
     except (OSError, ValueError) as error:
         wanted = f"weights of the variant {variant}" if variant else "weights"
-        # Further sentences tell how to load it all the same.
+        # Further sentences suggest options that this program lacks.
         reason = str(error).partition(". ")[0].rstrip(" .")
         raise InputError(
             f"{folder / part}: expected config.json and {wanted} in safetensors that fit it, but: "
@@ -126,15 +125,15 @@ def load_part(
             f"{folder / part}: the weights do not fit config.json ({'; '.join(differences)}). "
             "Download the folder again, or give another."
         )
-    align(model)
+    realign_weights(model)
     return model
 
 
-def align(part: nn.Module) -> None:
-    """Move weights that lie anywhere in a mapped file to where torch would allocate them.
+def realign_weights(part: nn.Module) -> None:
+    """Copy weights that a mapped file has misaligned to memory that torch allocates.
 
-    Matrix products on a CPU round differently by alignment: without this, a model that was saved
-    and loaded would differ from itself in the last bits.
+    Rounding of matrix products on a CPU depends on alignment: without this, saving and loading a
+    model would change the last bits of its results.
     """
     for parameter in part.parameters():
         if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT_BYTES:
@@ -142,7 +141,7 @@ def align(part: nn.Module) -> None:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether this can be owner/name."""
+    """Whether a text has the form owner/name of the hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -172,8 +171,8 @@ def _downloaded(model_id: str, parts: Sequence[str], variant: str | None, local_
 
 @contextmanager
 def explained(model_id: str) -> Iterator[None]:
-    """Turn what the hub's client raises into one sentence: what is wrong, and what to do."""
-    # HTTPError is that of the client's own HTTP library: lost connections, and all it derives.
+    """Turn errors of the hub's client into one sentence with the cause and the remedy."""
+    # HTTPError is the base of the client's HTTP library, lost connections included.
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HTTPError,
@@ -203,12 +202,12 @@ def _refusal(model_id: str, answer: HfHubHTTPError) -> str:
     gated = isinstance(answer, GatedRepoError)
     if isinstance(answer, RepositoryNotFoundError) and not gated:
         return (
-            f"{model_id}: the hub has no such model, or keeps it private. Check the id; {login} "
+            f"{model_id}: the hub has no such model, or it is private. Check the id; {login} "
             "if it is yours."
         )
     if status == 401:
         return (
-            f"{model_id}: not logged in to the hub, or with a token that is no longer valid. "
+            f"{model_id}: not logged in to the hub, or the token is no longer valid. "
             f"{login}, and accept the licence at {page}."
         )
     if gated or status == 403:
@@ -223,5 +222,5 @@ def _unreachable(model_id: str) -> str:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return f"{model_id}: the hub has to be asked, and HF_HUB_OFFLINE forbids it. Unset it."
-    return f"{model_id}: the hub has to be asked, and there is no network to it. Connect to it."
+        return f"{model_id}: HF_HUB_OFFLINE is set, so the hub cannot be reached. Unset it."
+    return f"{model_id}: cannot reach the Hugging Face hub. Check the network."

@@ -21,22 +21,18 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor, nn
 
-from focaldiffusion.checkpoints.hub import align
+from focaldiffusion.checkpoints.hub import realign_weights
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
 from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators
-from focaldiffusion.models.conditioning import (
-    Proposal,
-    SurfaceCode,
-    condition_channels,
-    proposal_of,
-)
+from focaldiffusion.models.conditioning import Proposal, condition_channels, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.flow import Start
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.models.sampling import Sampling
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.progress import Meter, Report, Stages
 from focaldiffusion.psf import PSF
@@ -85,7 +81,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             scheduler: of the flow.
             vae: the autoencoder; None for the patch codec.
             start: of the flow: "estimate" or "noise".
-            depth_code: of `DepthCodec`: "log" or "inverse".
+            depth_code: of `SurfaceCode`: "log" or "inverse".
             patch_factor: pixels of a side of a latent cell of the patch codec; None with a vae.
             pooling: of `latent_condition`: "extremes" or "unshuffled".
 
@@ -109,7 +105,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             name: of `PRESETS`.
             start: of the flow.
             seed: of the weights; torch's global generator stays as it was.
-            depth_code: of `DepthCodec`.
+            depth_code: of `SurfaceCode`.
 
         Raises:
             InputError: there is no such preset.
@@ -149,7 +145,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         )
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
-                align(part)
+                realign_weights(part)
         return pipeline
 
     @classmethod

@@ -1,4 +1,4 @@
-"""`focaldiffusion compare`: whether one evaluation is better than another."""
+"""`focaldiffusion compare`: decides which of two evaluations is better."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ import json
 from pathlib import Path
 
 from focaldiffusion.cli.flags import Commands, given_path
+from focaldiffusion.errors import InputError
 
 
 def add_parser(commands: Commands) -> None:
-    """Add the command to those of `focaldiffusion`."""
+    """Add the command `compare`."""
     parser = commands.add_parser(
         "compare",
-        help="whether one evaluation is better than another",
+        help="decide which of two evaluations is better",
         description="Compare two evaluations of one data set sample by sample: the difference of "
-        "each metric, its 95 % interval by a paired bootstrap over scenes, and a verdict.",
+        "each metric, its 95 % interval (paired bootstrap over scenes), and a verdict.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("a", type=Path, metavar="A", help="--output-dir of an evaluation")
     parser.add_argument(
-        "b", type=Path, metavar="B", help="that of another, or the same to compare its models"
+        "b",
+        type=Path,
+        metavar="B",
+        help="--output-dir of another, or the same one to compare its models",
     )
     for run_name in ("a", "b"):
         parser.add_argument(
             f"--model-{run_name}",
             metavar="NAME",
-            help=f"which model of {run_name.upper()} (default: its only one, or each that both "
-            "have)",
+            help=f"model of {run_name.upper()} (default: its only one, or each that both have)",
         )
     parser.add_argument(
-        "--json", type=given_path, metavar="FILE", help="write everything there too"
+        "--json", type=given_path, metavar="FILE", help="also write everything to a JSON file"
     )
 
 
@@ -38,10 +41,8 @@ def run(options: argparse.Namespace) -> int:
     """Compare the runs and return the exit code.
 
     Raises:
-        InputError: folders without a run, runs that do not compare, or a file that cannot be
-            written.
+        InputError: a folder without a run, runs that do not compare, or a failed write.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.evaluation.compare import compare, print_comparison
     from focaldiffusion.evaluation.tables import wide_console
 

@@ -1,4 +1,4 @@
-"""Flags that change a configuration, and the configuration that comes of them."""
+"""Flags that override a configuration, and the resulting configuration."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _KEY_OF_FLAG = {
 
 
 def add_config(parser: argparse.ArgumentParser, *, saves: bool = True) -> None:
-    """Add the flags that `read_config` reads besides the file itself.
+    """Add the flags that `read_config` reads.
 
     Args:
-        parser: of a command that reads a configuration.
-        saves: whether it writes to the configuration's `output`.
+        parser: parser of a command that reads a configuration.
+        saves: whether the command writes to the configuration's `output`.
     """
-    group = parser.add_argument_group("in place of what the file says")
+    group = parser.add_argument_group("overrides of the file")
     group.add_argument(
         "--override",
         action="extend",
@@ -46,7 +46,7 @@ def add_config(parser: argparse.ArgumentParser, *, saves: bool = True) -> None:
 
 
 def read_config(options: argparse.Namespace) -> Config:
-    """The configuration of `options.config` and the flags; its notices go to standard error.
+    """The configuration of `options.config` and the flags; notices go to standard error.
 
     Raises:
         InputError: a mistake in it.
@@ -57,7 +57,7 @@ def read_config(options: argparse.Namespace) -> Config:
         key: getattr(options, flag[2:].replace("-", "_"), None)
         for flag, key in _KEY_OF_FLAG.items()
     }
-    # JSON is YAML, and quotes what a path may hold.
+    # JSON is YAML, with the quotes that a path may need.
     given = [f"{key}={json.dumps(path)}" for key, path in paths.items() if path is not None]
     if options.allow_missing:
         given.append("data.allow_missing=true")

@@ -10,6 +10,7 @@ from focaldiffusion.cli.config_flags import add_config, read_config
 from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -21,14 +22,14 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "data",
         help="look at the samples of a configuration, or write them once",
-        description="What training would see of the data of a configuration.",
+        description="Show or store the data of a configuration as training sees them.",
     )
     kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     inspect = kinds.add_parser(
         "inspect",
         help="a contact sheet of samples",
         description="Draw frames, all-in-focus image and depth of the first samples of a split, "
-        "as training would get them.",
+        "as training sees them.",
     )
     inspect.set_defaults(run=_inspect)
     _add_shared(inspect)
@@ -41,8 +42,8 @@ def add_parser(commands: Commands) -> None:
     cache = kinds.add_parser(
         "cache",
         help="simulate stacks once, to train from them",
-        description="Write the stacks of a split to a folder, which is then a data set of its "
-        "own: dataset_type cache. An interrupted run continues.",
+        description="Write the stacks of a split to a folder, which is then a data set with "
+        "dataset_type cache. An interrupted run continues.",
     )
     cache.set_defaults(run=_cache)
     _add_shared(cache)
@@ -55,7 +56,7 @@ def add_parser(commands: Commands) -> None:
     cache.add_argument(
         "--evidence",
         action="store_true",
-        help="also make the physical estimate of each stack, so that training need not",
+        help="also store the physical estimate of each stack, to save time in training",
     )
     cache.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the cache")
 
@@ -82,15 +83,14 @@ def _inspect(options: argparse.Namespace) -> int:
     """Draw the contact sheet and return the exit code.
 
     Raises:
-        InputError: a mistake in the configuration, data that are missing or bad.
+        InputError: a mistake in the configuration, or missing or bad data.
     """
     import numpy as np
     import torch
 
     from focaldiffusion.data.loading import batches
-    from focaldiffusion.errors import InputError
-    from focaldiffusion.io.contact_sheet import Row, contact_sheet
     from focaldiffusion.io.images import write_png
+    from focaldiffusion.io.pictures import SheetRow, contact_sheet
     from focaldiffusion.io.staging import file_errors_named
 
     if options.output.suffix.lower() != ".png":
@@ -101,8 +101,8 @@ def _inspect(options: argparse.Namespace) -> int:
     with progress_bars("reading", quiet=options.quiet) as progress:
         for position, batch in enumerate(batches(mixture, range(count), 1, device=device), start=1):
             sample = batch.to("cpu").sample(0)
-            depth_m = sample.depth_m.where(sample.valid, torch.nan)
-            rows.append(Row(sample.source, sample.stack, sample.all_in_focus, depth_m))
+            depth_m = sample.depth_m.where(sample.valid, torch.nan).numpy()
+            rows.append(SheetRow(sample.source, sample.stack, sample.all_in_focus, depth_m))
             progress("samples", position, count)
     sheet = contact_sheet(f"{options.config}: {options.split}", rows)
     with file_errors_named(options.output):
@@ -117,11 +117,10 @@ def _cache(options: argparse.Namespace) -> int:
     """Write the cache and return the exit code.
 
     Raises:
-        InputError: a mistake in the configuration, data that are missing or bad, or another cache.
+        InputError: a mistake in the configuration, missing or bad data, or another cache.
     """
     from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.data.cache import write_cache
-    from focaldiffusion.errors import InputError
 
     config, mixture, device = _open(options)
     endless = [
@@ -130,7 +129,7 @@ def _cache(options: argparse.Namespace) -> int:
         if one.dataset_type in FILELESS and one.max_samples is None
     ]
     if options.samples is None and endless:
-        raise InputError(f"--samples is missing: {endless[0]} makes as many as it is asked for.")
+        raise InputError(f"--samples is missing: {endless[0]} is endless, so a number is needed.")
     count = options.samples or len(mixture)
     with progress_bars("simulating", quiet=options.quiet) as progress:
         write_cache(

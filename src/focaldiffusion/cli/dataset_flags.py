@@ -21,11 +21,13 @@ def add_dataset(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--data-root", metavar="DIR", help="folder of the data set")
     group.add_argument(
-        "--split", choices=_SPLITS, default="test", help="of the data set (default: test)"
+        "--split", choices=_SPLITS, default="test", help="part of the data set (default: test)"
     )
-    group.add_argument("--filelist", metavar="FILE", help="of the data set called filelist")
     group.add_argument(
-        "--layout", metavar="NAME", help="of the data set's files, where it has several"
+        "--filelist", metavar="FILE", help="file list of the data set called filelist"
+    )
+    group.add_argument(
+        "--layout", metavar="NAME", help="arrangement of the data set's files, if it has several"
     )
 
 

@@ -1,20 +1,21 @@
-"""`focaldiffusion doctor`: what is installed, what runs here, and which models can be had."""
+"""`focaldiffusion doctor`: installed packages, devices, memory, and access to the base models."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import re
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from focaldiffusion import __version__
 from focaldiffusion.cli.flags import Commands, positive_integer
+from focaldiffusion.devices import AUTO, Device, list_devices, resolve_device
 from focaldiffusion.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -27,14 +28,6 @@ _PRESETS = ("compact", "sd35-medium", "sd35-large")
 _SIDE_PX = 1024  # the working size of `infer`
 _GIB = 2**30
 _HUB_PATIENCE_S = 15.0  # the hub's client itself waits forever
-_USES = {
-    "exr": "OpenEXR images",
-    "raw": "camera raw, HEIC, exiftool",
-    "train": "training, adapters",
-    "flash": "attention: flash",
-    "xformers": "attention: xformers",
-}
-"""What optional packages are for, by extra or by attention backend."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -42,8 +35,8 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         help="versions, devices, memory that models need, access to the hub",
-        description="Tell what is installed, which devices there are, how much memory each preset "
-        "needs there in bfloat16, and whether the base models can be downloaded. Changes nothing.",
+        description="List the installed packages, the devices and the memory that each preset "
+        "needs there in bfloat16, and check access to the base models. Changes nothing.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -51,35 +44,36 @@ def add_parser(commands: Commands) -> None:
         "--preset",
         action="append",
         metavar="NAME",
-        help=f"whose memory to compute, repeatable (default: {', '.join(_PRESETS)})",
+        help=f"preset to compute memory for, repeatable (default: {', '.join(_PRESETS)})",
     )
     parser.add_argument(
         "--side-px",
         action="append",
         type=positive_integer,
         metavar="PX",
-        help=f"of the square working image, repeatable (default: {_SIDE_PX})",
+        help=f"side of the square working image, repeatable (default: {_SIDE_PX})",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Look around, print what is there and return 0.
+    """Print the report and return 0.
 
     Raises:
-        InputError: there is no such preset, or a side that it does not take.
+        InputError: an unknown preset, or a side that it does not take.
     """
     from rich.console import Console
 
     names, sides_px = options.preset or _PRESETS, options.side_px or [_SIDE_PX]
     _check_sizes(names, sides_px)
     watched = Console(stderr=True)
-    # Seconds for each of the large ones.
+    # Large presets take seconds each.
     with watched.status("computing memory") if watched.is_terminal else nullcontext():
         report = _report(names, sides_px)
     if options.json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
-        _print(Console(), report)
+        # Without markup: the brackets of `focaldiffusion[train]` must not be taken for a style.
+        _print(Console(markup=False, emoji=False), report)
     return 0
 
 
@@ -100,126 +94,62 @@ def _check_sizes(names: Iterable[str], sides_px: Iterable[int]) -> None:
 
 
 def _report(names: Iterable[str], sides_px: Sequence[int]) -> dict[str, Any]:
-    from focaldiffusion import __version__
     from focaldiffusion.models.memory import memory_table
 
-    devices = _devices()
-    required, optional = _packages()
+    devices = list_devices()
     return {
         "focaldiffusion": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": required,
-        "optional": optional,
-        "devices": devices,
+        "packages": _required(),
+        "optional": _optional(),
+        "devices": [asdict(device) for device in devices],
+        AUTO: resolve_device(AUTO),
         "memory": [_need(row, devices) for row in memory_table(names, sides_px)],
         "hub": _hub(),
     }
 
 
-def _packages() -> tuple[dict[str, str | None], list[dict[str, Any]]]:
-    """Versions of the packages that are required, and of those that are optional."""
+def _required() -> dict[str, str | None]:
+    """Versions of the required packages by name; None for a missing one."""
     from importlib import metadata
 
-    from focaldiffusion.models.denoiser import ATTENTION_PACKAGES
-
-    def version(name: str) -> str | None:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return None
-
-    required, optional = {}, []
+    found: dict[str, str | None] = {}
     for requirement in metadata.requires("focaldiffusion") or ():
-        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-        extra = re.search(r'extra == "([\w-]+)"', requirement)
-        if extra is None:
-            required[name] = version(name)
-        elif extra[1] in _USES:
-            install = f"pip install 'focaldiffusion[{extra[1]}]'"
-            optional.append((name, extra[1], install))
-    optional += [
-        (name, backend, f"pip install {name}") for backend, name in ATTENTION_PACKAGES.items()
+        if "extra ==" not in requirement:
+            name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                found[name] = None
+    return found
+
+
+def _optional() -> list[dict[str, str | None]]:
+    """Version, purpose and installation of the optional packages and of exiftool."""
+    from focaldiffusion.packages import OPTIONAL
+
+    found: list[dict[str, str | None]] = [
+        {"package": one.name, "version": one.version, "for": one.purpose, "install": one.install}
+        for one in OPTIONAL.values()
     ]
-    found = [
-        {"package": name, "version": version(name), "for": _USES[use], "install": install}
-        for name, use, install in optional
-    ]
-    exiftool = shutil.which("exiftool")
-    found.append(
-        {
-            "package": "exiftool (program)",
-            "version": exiftool,
-            "for": "lens data of camera raw",
-            "install": "see exiftool.org",
-        }
-    )
-    return required, found
-
-
-def _devices() -> list[dict[str, Any]]:
-    """Where torch can compute, with the memory there in all and that is free, in bytes."""
-    import torch
-
-    total, free = _main_memory()
-    devices: list[dict[str, Any]] = [
-        {
-            "device": "cpu",
-            "name": f"{platform.machine()}, {os.cpu_count()} logical cores",
-            "total_bytes": total,
-            "free_bytes": free,
-        }
-    ]
-    for index in range(torch.cuda.device_count()):
-        free_bytes, total_bytes = torch.cuda.mem_get_info(index)
-        devices.append(
-            {
-                "device": f"cuda:{index}",
-                "name": torch.cuda.get_device_name(index),
-                "total_bytes": total_bytes,
-                "free_bytes": free_bytes,
-            }
-        )
-    if torch.backends.mps.is_available():
-        recommended = torch.mps.recommended_max_memory()
-        devices.append(
-            {
-                "device": "mps",
-                "name": "Apple GPU, in main memory",
-                "total_bytes": recommended,
-                "free_bytes": recommended - torch.mps.driver_allocated_memory(),
-            }
-        )
-    return devices
-
-
-def _main_memory() -> tuple[int | None, int | None]:
-    """Main memory in bytes, in all and free; None where the system does not tell."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
-        except (AttributeError, ValueError, OSError):  # Windows has no such function
-            return None, None
-    kib = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE))
-    return int(kib["MemTotal"]) * 1024, int(kib["MemAvailable"]) * 1024
-
-
-def _need(row: MemoryRow, devices: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What a preset needs, and on which devices it fits into the free memory."""
-    from dataclasses import asdict
-
-    return {
-        **asdict(row),
-        "fits": {
-            one["device"]: _fit(row, one["free_bytes"] or one["total_bytes"]) for one in devices
-        },
+    exiftool = {
+        "package": "exiftool (program)",
+        "version": shutil.which("exiftool"),
+        "for": "lens data of camera raw",
+        "install": "see exiftool.org",
     }
+    return [*found, exiftool]
+
+
+def _need(row: MemoryRow, devices: Iterable[Device]) -> dict[str, Any]:
+    """The memory that a preset needs, and how far the free memory of each device goes."""
+    fits = {one.device: _fit(row, one.free_bytes or one.total_bytes) for one in devices}
+    return {**asdict(row), "fits": fits}
 
 
 def _fit(row: MemoryRow, memory_bytes: int | None) -> str | None:
-    """The most that fits into so much memory; None where that is not known."""
+    """The most that fits into this much memory; None if that is unknown."""
     if memory_bytes is None:
         return None
     for need, text in (
@@ -251,7 +181,7 @@ def _hub() -> dict[str, Any]:
 
 
 def _problems(ids: Sequence[str]) -> list[str | None]:
-    """Why each model cannot be downloaded, None where it can; all are asked at once."""
+    """The reason why each model cannot be downloaded, or None; all are asked at once."""
     from focaldiffusion.checkpoints.hub import check_access
 
     answers: list[str | None] = [
@@ -287,14 +217,22 @@ def _print(console: Console, report: dict[str, Any]) -> None:
 
     optional = _table("optional", "version", "for")
     for one in report["optional"]:
-        optional.add_row(one["package"], one["version"] or f"missing: {one['install']}", one["for"])
+        optional.add_row(one["package"], one["version"] or "missing", one["for"])
     console.print(optional)
+    # Outside the table, which would break a command into lines.
+    missing: dict[str, list[str]] = {}
+    for one in report["optional"]:
+        if one["version"] is None:
+            missing.setdefault(one["install"], []).append(one["package"])
+    for install, packages in missing.items():
+        console.print(f"to install {', '.join(packages)}: {install}", soft_wrap=True)
 
-    devices = _table("device", "what", "GiB", "free")
+    devices = _table("device", "name", "GiB", "free")
     for one in report["devices"]:
         sizes = (_gib(one["total_bytes"]), _gib(one["free_bytes"]))
         devices.add_row(one["device"], one["name"], *sizes)
     console.print(devices)
+    console.print(f"--device {AUTO} takes {report[AUTO]}")
 
     names = [one["device"] for one in report["devices"]]
     memory = _table(

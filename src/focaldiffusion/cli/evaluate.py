@@ -22,8 +22,8 @@ def add_parser(commands: Commands) -> None:
         "evaluate",
         help="score models against known depth and images",
         description="Run models on every sample of a protocol, score them, and write "
-        "metrics.json, metrics.csv, report.html and a picture a sample. An interrupted run of the "
-        "same command continues; what failed is tried again and counted.",
+        "metrics.json, metrics.csv, report.html and a picture per sample. The same command "
+        "continues an interrupted run, and tries failed samples again.",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -56,22 +56,25 @@ def add_parser(commands: Commands) -> None:
         default=[],
         type=Path,
         metavar="DIR",
-        help="predictions of another tool, one folder a sample, repeatable",
+        help="predictions of another tool, one folder per sample, repeatable",
     )
     parser.add_argument(
         "--export-stacks",
         type=given_path,
         metavar="DIR",
-        help="write the stacks, never the truth, for another tool to predict, and stop",
+        help="write the stacks (not the truth) for another tool, and stop",
     )
     parser.add_argument(
         "--robustness",
         choices=("none", "quick", "full"),
         default="none",
-        help="also with focus distances, lens, frames, noise ... off by known amounts",
+        help="also score with known errors in focus distances, lens, frames, noise ...",
     )
     parser.add_argument(
-        "--max-samples", type=positive_integer, metavar="N", help="so many, evenly spread"
+        "--max-samples",
+        type=positive_integer,
+        metavar="N",
+        help="evaluate at most N samples, evenly spaced",
     )
     parser.add_argument(
         "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
@@ -81,11 +84,10 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate, report and return the exit code: 1 where a prediction failed.
+    """Evaluate, report and return the exit code: 1 if a prediction failed.
 
     Raises:
-        InputError: an unknown name, data that are missing, damaged weights, or a folder with
-            another run.
+        InputError: an unknown name, missing data, damaged weights, or a folder with another run.
     """
     from focaldiffusion.evaluation.report import print_summary, write_report
     from focaldiffusion.evaluation.robustness import SUITES
@@ -131,7 +133,7 @@ def _export(options: argparse.Namespace) -> int:
     """Write the stacks of the protocol and return the exit code.
 
     Raises:
-        InputError: an unknown protocol, data that are missing, or a folder that is taken.
+        InputError: an unknown protocol, missing data, or a folder that exists.
     """
     from focaldiffusion.evaluation.external import export_stack
     from focaldiffusion.evaluation.protocols import find_protocol
@@ -145,6 +147,6 @@ def _export(options: argparse.Namespace) -> int:
             export_stack(stack, options.export_stacks, dataset.name(index))
             progress("stacks", done, len(chosen))
     if not options.quiet:
-        print(f"{len(chosen)} stacks in {options.export_stacks}; score what is made of them with")
+        print(f"{len(chosen)} stacks in {options.export_stacks}; score predictions for them with")
         print("--predictions DIR, where DIR/SAMPLE holds depth.npy or all_in_focus.png")
     return 0

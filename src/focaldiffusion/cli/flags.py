@@ -1,4 +1,4 @@
-"""Flags that commands share, and the parser that reads them."""
+"""Flags that commands share, and their parser."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from focaldiffusion.psf import PSF, Family
 
 Commands = argparse._SubParsersAction
-"""What `add_subparsers` returns; argparse gives it no public name."""
+"""Type that `add_subparsers` returns; argparse has no public name for it."""
 
 _LENS_FLAGS = {
-    "--focal-length-mm": ("focal_length_m", 1e3, "the real one, not the 35 mm-equivalent [mm]"),
+    "--focal-length-mm": ("focal_length_m", 1e3, "focal length, not 35 mm-equivalent [mm]"),
     "--f-number": ("f_number", 1, "focal length / aperture diameter"),
     "--pixel-pitch-um": ("pixel_pitch_m", 1e6, "sensor per pixel of the frames [micrometres]"),
     "--sensor-width-mm": ("sensor_width_m", 1e3, "long side of the sensor, or give the pitch [mm]"),
@@ -30,7 +30,7 @@ _LENS_FLAGS = {
         "diameter of the entrance pupil, or give the f-number [m]",
     ),
 }
-"""Each flag's field of `LensFacts`, its units in one of the field's, and its help."""
+"""For each flag: its field of `LensFacts`, how many of its units make one there, and its help."""
 _FAMILIES: dict[str, Family] = {
     "disc": "disc",
     "gaussian": "gaussian",
@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
-        # argparse takes -0.001,0 for an unknown flag; no flag of ours starts with a digit.
+        # Without this, argparse takes -0.001,0 for an unknown flag; no flag starts with a digit.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
@@ -104,7 +104,7 @@ def add_psf(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--psf-exponent",
         type=float,
         metavar="P",
-        help="of power-exponential, from 2 (a Gaussian) to 32 (nearly a disc) (default: 8)",
+        help="exponent of power-exponential, 2 (a Gaussian) to 32 (nearly a disc) (default: 8)",
     )
     return group
 
@@ -131,10 +131,10 @@ def lens(options: argparse.Namespace) -> LensFacts:
 
 
 def psf(options: argparse.Namespace) -> PSF:
-    """The blur that the flags describe; what they leave open has the default of `PSF`.
+    """The blur that the flags describe, with the defaults of `PSF`.
 
     Raises:
-        InputError: an exponent out of range, or of a family that has none.
+        InputError: an exponent out of range, or for a family without one.
     """
     from focaldiffusion.psf import PSF
 
@@ -142,7 +142,7 @@ def psf(options: argparse.Namespace) -> PSF:
         return PSF(_FAMILIES[options.psf]) if options.psf else PSF()
     if options.psf != "power-exponential":
         raise InputError(
-            f"--psf-exponent {options.psf_exponent:g} says nothing of a "
+            f"--psf-exponent {options.psf_exponent:g} does not apply to a "
             f"{options.psf or PSF().family}; use it with --psf power-exponential."
         )
     return PSF("power_exponential", options.psf_exponent)
@@ -159,14 +159,14 @@ def add_device(parser: Any, text: str = "where torch computes") -> None:
 
 
 def given_path(text: str) -> Path:
-    """An argparse type for paths; an empty one is a variable that was not set."""
+    """An argparse type for paths; refuses the empty text of a variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; expected a path")
     return Path(text)
 
 
 def seed(text: str) -> int:
-    """An argparse type for what torch takes as the seed of a generator."""
+    """An argparse type for the seed of a torch generator."""
     try:
         number = int(text)
     except ValueError:
@@ -177,7 +177,7 @@ def seed(text: str) -> int:
 
 
 def positive_integer(text: str) -> int:
-    """An argparse type for whole numbers from 1 on."""
+    """An argparse type for positive integers."""
     try:
         number = int(text)
     except ValueError:

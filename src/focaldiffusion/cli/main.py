@@ -1,7 +1,7 @@
 """The command `focaldiffusion`: its subcommands, exit codes and signals.
 
-Exit codes: 0 done; 1 some stacks of a batch failed; 2 input that the user can mend, told in one
-sentence; 130 Ctrl-C; 143 terminated.
+Exit codes: 0 done; 1 some stacks of a batch failed; 2 input that the user can mend, reported in
+one sentence; 130 Ctrl-C; 143 terminated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal cannot show must not fail what is done.
+        # A name that the terminal cannot show must not fail the work.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _unwinding_when_terminated():

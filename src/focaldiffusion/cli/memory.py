@@ -1,4 +1,4 @@
-"""Telling that memory ran out, which every library says in its own way, and what needs less."""
+"""Recognising that memory ran out, and advice on using less."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def lighter_work(model: ChosenModel | None) -> str:
-    """How to reconstruct a stack in less memory: a sentence, what helps most first.
+    """Advice on reconstructing a stack in less memory, the most effective first.
 
-    The evidence grows with the working size, and the network sees no more than that; only then
-    does it help to let the network see less at once.
+    The working size comes first: the evidence grows with it, and the network sees no more than
+    that. Tiles only help the network.
 
     Args:
-        model: that the work is done with; None for the physical estimate.
+        model: the model in use; None for the physical estimate.
     """
     if model is None:
         return (
@@ -39,7 +39,7 @@ def lighter_work(model: ChosenModel | None) -> str:
 
 
 def lighter_model(model: ChosenModel) -> str:
-    """How to load a model into less memory: a sentence, what helps most first."""
+    """Advice on loading a model into less memory, the most effective first."""
     ways = ["--model compact", "--model physics"]
     if model.device != "cpu":
         ways.insert(0, "--device cpu")

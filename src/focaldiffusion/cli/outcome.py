@@ -110,21 +110,19 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
         `depth`; `mean_confidence`; the `model` that completed it and its `device`; `alignment`;
         `rerender_residual_rms_srgb`; `seconds` in all.
     """
-    import torch
-
-    from focaldiffusion.io.depth_colours import ColourScale
+    from focaldiffusion.io.colour_scales import DepthRange
 
     provenance, name = result.provenance, result.depth_field
-    scale = ColourScale.of(torch.from_numpy(result.depth), name)
+    depth = DepthRange.of(result.depth, name)
     words = "nothing is known"
-    if scale is not None:
-        words = scale.range_text or "relative, from 0 (first frame) to 1 (last frame)"
+    if depth is not None:
+        words = depth.text or "relative, from 0 (first frame) to 1 (last frame)"
     alignment = provenance["alignment"]
     return {
         "frames": len(result.stack),
         "size": list(result.all_in_focus.shape[:2]),
         "depth_field": name,
-        "depth_range": None if scale is None else [scale.low, scale.high],
+        "depth_range": None if depth is None else [depth.low, depth.high],
         "depth": words.removeprefix("depth "),
         "mean_confidence": provenance["mean_confidence"],
         "model": provenance["model"],

@@ -1,4 +1,4 @@
-"""The scene that `focaldiffusion simulate` photographs: of two files, or of a data set."""
+"""The scene that `focaldiffusion simulate` photographs: two files, or a sample of a data set."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def chosen_scene(options: argparse.Namespace, lens: LensFacts) -> Scene:
         stray = [name for name in of_dataset if getattr(options, name) is not None]
         if stray:
             flag = stray[0].replace("_", "-")
-            raise InputError(f"--{flag} says nothing of --{pair[0]}; use it with --dataset.")
+            raise InputError(f"--{flag} does not apply to --{pair[0]}; use it with --dataset.")
         if len(pair) < 2:
-            raise InputError(f"--{pair[0]} alone is no scene; give --image and --depth.")
+            raise InputError(f"--{pair[0]} alone is not a scene; give --image and --depth.")
         return _read_pair(options, lens)
     return _read_sample(options, lens)
 
 
 def _read_sample(options: argparse.Namespace, lens: LensFacts) -> Scene:
-    """A sample of a data set, found by its number or name.
+    """A sample of a data set, given by number or name.
 
     Raises:
-        InputError: there is no such sample, or it has no image that is sharp everywhere.
+        InputError: there is no such sample, or it has no all-in-focus image.
     """
     from focaldiffusion.data.registry import open_dataset
     from focaldiffusion.scene import Scene
@@ -56,18 +56,18 @@ def _read_sample(options: argparse.Namespace, lens: LensFacts) -> Scene:
     sample = dataset[index]
     if not isinstance(sample, Scene):
         raise InputError(
-            f"{sample.source}: a stack that was photographed, without an image that is sharp "
-            "everywhere and its depth; there is nothing to simulate from."
+            f"{sample.source}: a photographed stack without an all-in-focus image and its depth; "
+            "there is nothing to simulate from."
         )
     _check_lens(lens, sample)
     return sample
 
 
 def _check_lens(lens: LensFacts, scene: Scene) -> None:
-    """Refuse flags that give a lens where a scene has another; a part of one completes its own.
+    """Refuse flags that contradict the lens of a scene; flags for a part of a lens complete it.
 
     Raises:
-        InputError: they do.
+        InputError: they contradict it.
     """
     given = lens.camera(scene.size)
     if given is None or given.aperture_diameter_m is None:
@@ -76,16 +76,16 @@ def _check_lens(lens: LensFacts, scene: Scene) -> None:
         wanted, own = getattr(given, name), getattr(scene.camera, name)
         if not math.isclose(wanted, own, rel_tol=1e-3):
             raise InputError(
-                f"{scene.source}: has a lens of its own, of {name} {own:.4g}, and the flags give "
-                f"{wanted:.4g}. Leave them out; or give its image and depth as files."
+                f"{scene.source}: has a lens of its own with {name} {own:.4g}, but the flags give "
+                f"{wanted:.4g}. Drop them, or give the image and depth as files."
             )
 
 
 def _index(dataset: Dataset, sample: str, place: str) -> int:
-    """The index of a sample, by its number from 0 or its name.
+    """The index of a sample, given by number (from 0) or name.
 
     Raises:
-        InputError: there is no such sample.
+        InputError: an unknown sample.
     """
     if sample.isdecimal():
         if int(sample) < len(dataset):
@@ -95,16 +95,16 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
         if dataset.name(index) == sample:
             return index
     raise InputError(
-        f"--sample {sample}: {place} has no sample of that name; its first is called "
+        f"--sample {sample}: {place} has no sample of that name; the first one is "
         f"{dataset.name(0)}."
     )
 
 
 def _read_pair(options: argparse.Namespace, lens: LensFacts) -> Scene:
-    """The image, its depth and the camera of the flags.
+    """A scene from the image, the depth and the camera of the flags.
 
     Raises:
-        InputError: a file that cannot be read, sizes that differ, or a camera that is not known.
+        InputError: an unreadable file, sizes that differ, or an unknown camera.
     """
     import torch
 
@@ -150,7 +150,7 @@ def _camera(lens: LensFacts, image_size: tuple[int, int], nearest_m: float) -> C
     """The camera of the flags, the same for all frames, as after alignment.
 
     Raises:
-        InputError: it is not known, or cannot focus as near as `nearest_m`.
+        InputError: it is unknown, or cannot focus as near as `nearest_m`.
     """
     # Focused at infinity: the image distance is then the focal length that the flags give.
     camera = lens.camera(image_size)

@@ -43,18 +43,20 @@ def add_parser(commands: Commands) -> None:
         "--depth",
         type=Path,
         metavar="FILE",
-        help="depth along the optical axis, as .npy, .npz, .pfm, .exr, .hdf5, .tif or 16-bit PNG; "
-        "unknown is NaN, or 0 in PNG, and takes the depth of the nearest known pixel",
+        help="depth along the optical axis: .npy, .npz, .pfm, .exr, .hdf5, .tif or 16-bit PNG; "
+        "unknown pixels (NaN, or 0 in PNG) take the depth of the nearest known one",
     )
     pair.add_argument(
         "--depth-scale",
         type=float,
         metavar="METRES",
-        help="metres in one unit of the depth file (default: 1, and 0.001 for PNG)",
+        help="metres per unit of the depth file (default: 1, and 0.001 for PNG)",
     )
     sample = parser.add_argument_group("scene of a data set")
     add_dataset(sample)
-    sample.add_argument("--sample", metavar="NAME", help="its number or name (default: 0)")
+    sample.add_argument(
+        "--sample", metavar="NAME", help="number or name of the sample (default: 0)"
+    )
     add_focus_distances(parser, required=True)
     parser.add_argument(
         "--output",
@@ -77,19 +79,23 @@ def add_parser(commands: Commands) -> None:
         type=float,
         default=0.0,
         metavar="STD",
-        help="noise in steps of an 8-bit file, whatever the bit depth (default: 0)",
+        help="noise in steps of an 8-bit file, for any bit depth (default: 0)",
     )
     sensor.add_argument(
-        "--bit-depth", type=int, choices=(8, 16), default=8, help="of the frames (default: 8)"
+        "--bit-depth",
+        type=int,
+        choices=(8, 16),
+        default=8,
+        help="bit depth of the frames (default: 8)",
     )
-    sensor.add_argument("--seed", type=seed, default=0, help="of the noise (default: 0)")
+    sensor.add_argument("--seed", type=seed, default=0, help="seed of the noise (default: 0)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Simulate the stack and return the exit code.
 
     Raises:
-        InputError: a mistake in the flags or the files, or an output that is taken.
+        InputError: a mistake in the flags or the files, or an output that exists.
     """
     import torch
 
@@ -145,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _note(source: str, options: argparse.Namespace, shape: PSF) -> dict[str, object]:
-    """How the stack was made, for its `stack.json`."""
+    """Origin of the stack, for its `stack.json`."""
     from focaldiffusion import __version__
 
     return {

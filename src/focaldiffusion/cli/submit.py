@@ -1,4 +1,4 @@
-"""`focaldiffusion submit`: depth of ZEDD's test stacks in the format of its server."""
+"""`focaldiffusion submit`: depth of the test stacks of ZEDD, in the format of its server."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from focaldiffusion.cli.flags import Commands, add_device, given_path
 from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def add_parser(commands: Commands) -> None:
-    """Add the command to those of `focaldiffusion`."""
+    """Add the command `submit`."""
     parser = commands.add_parser(
         "submit",
         help="write or check a zip for the test server of ZEDD",
-        description="Predict the depth of the 50 test stacks of ZEDD, whose truth is on its "
-        "server, and write the zip that it takes; or check a zip that is there.",
+        description="Predict depth for the 50 test stacks of ZEDD, whose truth only its server "
+        "has, and write the zip to upload; or check an existing zip.",
     )
     parser.set_defaults(run=run)
     kind = parser.add_mutually_exclusive_group(required=True)
@@ -34,7 +35,7 @@ def add_parser(commands: Commands) -> None:
         "--fill-m",
         type=float,
         metavar="METRES",
-        help="what to write where the model knows no depth; without it gaps are an error",
+        help="depth to write where the model has none; without it, gaps are an error",
     )
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -44,9 +45,8 @@ def run(options: argparse.Namespace) -> int:
     """Write or check the zip and return the exit code.
 
     Raises:
-        InputError: what the server would refuse, or files that are missing.
+        InputError: the server would reject the zip, or files are missing.
     """
-    from focaldiffusion.errors import InputError
     from focaldiffusion.evaluation.baselines import open_model
     from focaldiffusion.evaluation.zedd_submission import (
         NAMES,
@@ -72,5 +72,5 @@ def run(options: argparse.Namespace) -> int:
             write_submission(options.output, counted(), fill_m=options.fill_m)
     if not options.quiet:
         path = options.check or options.output
-        print(f"{path}: {len(NAMES)} depth maps, as the server takes them")
+        print(f"{path}: {len(NAMES)} depth maps, ready for the server")
     return 0

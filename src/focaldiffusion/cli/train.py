@@ -1,4 +1,4 @@
-"""`focaldiffusion train`: train a model, go on training it, or check that it could be trained."""
+"""`focaldiffusion train`: train a model, resume a run, or check both data and model first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from focaldiffusion.cli.config_flags import add_config, read_config
 from focaldiffusion.cli.flags import Commands, add_device
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError
+from focaldiffusion.packages import check_installed
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -21,7 +22,7 @@ REFUSED = {
     "--debug": "for more messages set logging.level=DEBUG, for fewer samples "
     "data.max_train_samples, by --override",
 }
-"""Flags of the original that have no meaning here, and why."""
+"""Flags of the original that are refused here → the reason."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -40,17 +41,17 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="read and simulate one batch of every source and split, take one step on each of "
-        "train, and write nothing",
+        help="read and simulate one batch of every source and split, take one step on each "
+        "source of train, and write nothing",
     )
     parser.add_argument(
         "--resume",
         metavar="auto|DIR",
-        help="go on from the newest whole checkpoint of output.save_dir, or from this one; auto "
-        "starts anew where there is none",
+        help="resume from this checkpoint, or from the newest complete one of output.save_dir; "
+        "auto starts anew if there is none",
     )
     add_device(parser, "where a dry run computes; training itself takes cpu or auto (accelerate)")
-    refused = parser.add_argument_group("of the original, without a meaning in this version")
+    refused = parser.add_argument_group("flags of the original, refused")
     for flag, reason in REFUSED.items():
         refused.add_argument(flag, nargs="?", const=True, metavar="...", help=f"refused: {reason}")
 
@@ -59,24 +60,27 @@ def run(options: argparse.Namespace) -> int:
     """Train, or try it, and return the exit code.
 
     Raises:
-        InputError: a mistake in the configuration, data or weights that are missing or bad.
+        InputError: a mistake in the configuration; missing packages, data or weights; bad data.
     """
     for flag, reason in REFUSED.items():
         if getattr(options, flag[2:]) is not None:
             raise InputError(f"{flag}: {reason}.")
-    if options.dry_run:
-        return _dry_run(read_config(options), resolve_device(options.device))
-    if options.device not in (AUTO, "cpu"):
+    if not options.dry_run and options.device not in (AUTO, "cpu"):
         raise InputError(
             f"--device {options.device}: training runs where accelerate starts it. Leave the flag "
             "out, and choose GPUs by CUDA_VISIBLE_DEVICES."
         )
     config = read_config(options)
+    # Before torch is loaded, data are read or weights downloaded.
+    check_installed(config.needed_packages)
+    if options.dry_run:
+        return _dry_run(config, resolve_device(options.device))
     from focaldiffusion.training.trainer import train
 
-    outcome = train(config, options.resume, cpu=options.device == "cpu")
-    done = "done" if outcome.step == outcome.steps else f"{outcome.step} of {outcome.steps} steps"
-    print(f"{done}; --model {outcome.checkpoint} runs it")
+    _note_drawn_textures(config)
+    ending = train(config, options.resume, cpu=options.device == "cpu")
+    done = "done" if ending.step == ending.steps else f"{ending.step} of {ending.steps} steps"
+    print(f"{done}; --model {ending.checkpoint} runs it")
     return 0
 
 
@@ -84,15 +88,16 @@ def _dry_run(config: Config, device: str) -> int:
     """Check the data and try the model; returns the exit code.
 
     Raises:
-        InputError: data that are missing or bad, a model that cannot be built.
+        InputError: missing or bad data, or a model that cannot be built.
     """
     from focaldiffusion.config.data import SPLITS
     from focaldiffusion.config.sources import has_split
     from focaldiffusion.data.dry_run import check_disjoint, check_split
     from focaldiffusion.data.loading import open_split
     from focaldiffusion.training.dry_run import try_model
-    from focaldiffusion.training.plan import Plan
+    from focaldiffusion.training.schedule import Schedule
 
+    _note_drawn_textures(config)
     checks: list[SourceCheck] = []
     for split in SPLITS:
         if split != "train" and not has_split(config.data, split):
@@ -113,12 +118,29 @@ def _dry_run(config: Config, device: str) -> int:
     if bad:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
     check_disjoint(checks)
-    # As training will: a weight that gives a source nothing, too few stacks for a step.
-    Plan.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
-    print("the data are in order; no scene of val or test is in train.\nmodel")
+    # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
+    Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
+    print(f"the data are in order; no scene of val or test is in train.\nmodel, on {device}")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")
     return 0
+
+
+def _note_drawn_textures(config: Config) -> None:
+    """Name the sources of train whose textures are drawn for lack of photographs."""
+    from focaldiffusion.config.sources import FILELESS, PHOTOGRAPHS, resolve_sources
+
+    drawn = [
+        source.name
+        for source in resolve_sources(config.data, "train")
+        if source.dataset_type in FILELESS and not source.data_root
+    ]
+    if drawn:
+        print(
+            f"note: {', '.join(drawn)}: drawn textures; set {PHOTOGRAPHS} to a folder of "
+            "photographs to use those.",
+            file=sys.stderr,
+        )
 
 
 def _print(check: SourceCheck) -> None:

@@ -1,4 +1,4 @@
-"""The `data` block: which samples are read from where, and how stacks are simulated from them."""
+"""The `data` block: sources of samples, and the simulation of stacks from them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ImageSize = tuple[PositiveInt, PositiveInt]
 
 
 class CameraDefaults(Section):
-    """The lens of samples that name none; what a sample or its data set knows comes first."""
+    """The lens of samples that name none; the facts of a sample or its data set come first."""
 
     f_number: PositiveFloat | None = None
     """Focal length divided by the aperture diameter."""
@@ -78,7 +78,7 @@ class CameraDefaults(Section):
     focal_length_px: PositiveFloat | None = None
     """Image distance / pixel pitch [px of the image on disk]."""
     aperture_diameter_m: PositiveFloat | None = None
-    """Diameter of the entrance pupil [m], in place of the f-number."""
+    """Diameter of the entrance pupil [m], another way to give the f-number."""
 
     @field_validator("*")
     @classmethod
@@ -101,43 +101,43 @@ class CameraDefaults(Section):
 
 
 class SimulatorKwargs(Section):
-    """How frames are photographed from an image and its depth; ranges are drawn from per stack."""
+    """Simulation of frames from an image and its depth; ranges are drawn from per stack."""
 
     psf: Literal["disc", "gaussian", "power_exponential"] = "disc"
     """Shape of the blur."""
     psf_exponent_range: Annotated[tuple[Exponent, Exponent], Ascending] = (2.0, 32.0)
-    """Of `power_exponential`, drawn log-uniformly: 2 is a Gaussian, 32 nearly a disc."""
+    """Exponent of `power_exponential`, drawn log-uniformly: 2 is a Gaussian, 32 nearly a disc."""
     aperture_stops: NonNegative = 0.0
-    """The aperture is opened or closed by up to so many stops."""
+    """Largest change of the aperture [stops], open or closed."""
     focus_spacing: Literal["dioptre", "log", "random"] = "dioptre"
     """Focus distances over `focal_range`: even in 1/s, even in log s, or a random warp of both."""
     focus_range_jitter: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Each end of `focal_range` moves by up to this share of the range, in dioptres."""
     focus_jitter_dpt: NonNegative = 0.0
-    """The lens focuses beside the reported distance by up to so many dioptres."""
+    """Largest difference between actual and reported focus [dpt]."""
     noise_std_lsb_range: Range = (0.0, 0.0)
     """Sensor noise in sRGB, in steps of an 8-bit file."""
     exposure_jitter: Share = 0.0
     """Each frame's light is scaled by up to 1 ± this."""
     breathing: Annotated[float, Field(ge=0, lt=0.1)] = 0.0
-    """What alignment left of focus breathing: scale per dioptre, drawn up to ± this."""
+    """Focus breathing that alignment leaves: scale per dioptre, drawn up to ± this."""
     shift_px: NonNegative = 0.0
-    """What alignment left of hand shake: each frame moves by up to so many pixels."""
+    """Hand shake that alignment leaves: largest shift of a frame [px]."""
     bit_depth: Literal[8, 16] | None = 8
-    """Of the simulated files; null does not quantise."""
+    """Bit depth of the simulated files; null does not quantise."""
     jpeg_quality_range: Annotated[tuple[JpegQuality, JpegQuality], Ascending] | None = None
-    """Of JPEG files, 1 to 100, in place of `bit_depth`; null compresses nothing."""
+    """JPEG quality, 1 to 100, instead of `bit_depth`; null does not compress."""
 
 
 class Transforms(Section):
-    """How an image and all that belongs to it is varied before it is photographed."""
+    """Augmentation of an image, with its depth and camera, before it is photographed."""
 
     random_crop: bool = False
-    """Crop a random window of the wanted aspect; the centre one otherwise."""
+    """Crop a random window of the wanted aspect ratio instead of the central one."""
     scale_range: Annotated[tuple[WindowSide, WindowSide], Ascending] = (1.0, 1.0)
-    """The window's side, as a share of the largest that fits."""
+    """Side of the window relative to the largest that fits."""
     flip: bool = False
-    """Mirror left to right, every second time."""
+    """Mirror half of the samples left to right."""
     brightness: Share = 0.0
     """Light is scaled by up to 1 ± this."""
     contrast: Share = 0.0
@@ -147,80 +147,80 @@ class Transforms(Section):
 
 
 class DatasetOptions(Section):
-    """What is known of the samples of a source beyond what their files say."""
+    """Facts about the samples of a source that their files do not contain."""
 
     camera_defaults: CameraDefaults = CameraDefaults()
-    """The lens of samples that name none."""
+    """Lens of samples without lens data."""
     simulator_kwargs: SimulatorKwargs = SimulatorKwargs()
-    """How frames are photographed."""
+    """Simulation of frames."""
     transforms: Transforms = Transforms()
-    """How images are varied before."""
+    """Augmentation of images."""
     depth_scale: DepthScale | None = None
     """Metres per unit of the depth files."""
     depth_shift: float = 0.0
     """Metres added to the scaled depth."""
     depth_kind: Literal["planar", "ray"] | None = None
-    """Along the optical axis, or along each pixel's ray."""
+    """Depth along the optical axis, or along each pixel's ray."""
     depth_bounds: DepthRange | None = None
-    """Nearest and farthest depth [m] to believe; what lies outside is invalid."""
+    """Nearest and farthest valid depth [m]."""
     generate_focal_stack: bool | None = None
     """Simulate the stack from image and depth, or read a pre-rendered one."""
     layout: str | None = None
-    """Which of its published arrangements the files of a data set have, see docs/data.md."""
+    """Published arrangement of the data set's files, see docs/data.md."""
 
 
 class DatasetKwargs(DatasetOptions):
     """`DatasetOptions`, with overrides per split."""
 
     train: DatasetOptions = DatasetOptions()
-    """What differs in training, such as the randomness of the simulator."""
+    """Overrides for training, such as the randomness of the simulator."""
     val: DatasetOptions = DatasetOptions()
-    """What differs in validation."""
+    """Overrides for validation."""
     test: DatasetOptions = DatasetOptions()
-    """What differs in the test."""
+    """Overrides for the test."""
 
 
 class SourceConfig(Section):
-    """One source of a mixture; what it leaves out it takes from the `data` block."""
+    """One source of a mixture; it inherits from the `data` block."""
 
     name: str
-    """What messages and reports call it."""
+    """Name in messages and reports."""
     dataset_type: str | None = None
     """Name of a data set, see docs/data.md."""
     data_root: DataRoot | None = None
-    """As in `data`, which it takes the place of."""
+    """Overrides the value in `data`."""
     filelist: PathText | None = None
     """File list of this split, a path from the current folder."""
     focal_range: DepthRange | None = None
-    """As in `data`, which it takes the place of."""
+    """Overrides the value in `data`."""
     focal_stack_size: FrameCount | None = None
-    """As in `data`, which it takes the place of."""
+    """Overrides the value in `data`."""
     image_size: PositiveInt | ImageSize | None = None
-    """As in `data`, which it takes the place of."""
+    """Overrides the value in `data`."""
     max_samples: PositiveInt | None = None
-    """So many samples at most are used."""
+    """Largest number of samples to use."""
     weight: PositiveFloat = 1.0
-    """Share of the samples drawn from this source, relative to the other weights."""
+    """Share of the drawn samples, relative to the other weights."""
     dataset_kwargs: DatasetKwargs = DatasetKwargs()
-    """What is said here goes before what the `data` block says."""
+    """Overrides for this source."""
 
 
 Sources = Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
 
 
 class DataConfig(Section):
-    """Sources of samples, for one data set (`dataset_type`) or a mixture (`*_sources`)."""
+    """Sources of samples: one data set (`dataset_type`) or a mixture (`*_sources`)."""
 
     dataset_type: str | None = None
     """Name of a data set, see docs/data.md."""
     data_root: DataRoot | None = None
-    """Folder, list of folders tried in turn, or a folder per kind of file."""
+    """A folder, a list of folders tried in turn, or a folder per kind of file."""
     train_filelist: PathText | None = None
     """File list of the training samples, a path from the current folder."""
     val_filelist: PathText | None = None
     """File list for validation."""
     test_filelist: PathText | None = None
-    """File list of the test."""
+    """File list for the test."""
     train_sources: Sources | None = None
     """The mixture to train on."""
     val_sources: Sources | None = None
@@ -228,23 +228,23 @@ class DataConfig(Section):
     test_sources: Sources | None = None
     """The sources to test on."""
     image_size: PositiveInt | ImageSize | None = None
-    """Size of the samples [px]: [height, width], or both at once; null keeps that on disk."""
+    """Size of the samples [px]: [height, width], or one for both; null keeps the original."""
     focal_stack_size: FrameCount = 5
-    """Frames of a simulated stack, or [fewest, most]."""
+    """Number of frames of a simulated stack, or [fewest, most]."""
     focal_range: DepthRange | None = None
     """Nearest and farthest focus of simulated stacks [m]."""
     num_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read and simulate beside the main one."""
+    """Worker processes that read and simulate; 0 does it in the main process."""
     max_train_samples: PositiveInt | None = None
-    """So many samples at most are used of each source that has no max_samples."""
+    """Largest number of training samples per source without its own `max_samples`."""
     max_val_samples: PositiveInt | None = None
-    """The same for validation."""
+    """`max_train_samples` for validation."""
     max_test_samples: PositiveInt | None = None
-    """The same for the test."""
+    """`max_train_samples` for the test."""
     allow_missing: bool = False
-    """Leave out listed samples whose files are missing, counted, instead of refusing to start."""
+    """Skip and count listed samples whose files are missing, instead of refusing to start."""
     dataset_kwargs: DatasetKwargs = DatasetKwargs()
-    """What is known of the samples beyond what their files say."""
+    """Facts about the samples that their files do not contain."""
 
     @model_validator(mode="after")
     def _one_origin_each(self) -> DataConfig:

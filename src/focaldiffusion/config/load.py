@@ -1,4 +1,4 @@
-"""A configuration from its files and overrides, and back to one file."""
+"""Configurations from files and overrides, and back to one file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from focaldiffusion.errors import InputError
 
 @dataclass(frozen=True)
 class Loaded:
-    """A configuration, and what its reader should be told about how it was written.
+    """A configuration, and notices for its author.
 
     Attributes:
         config: checked, every path expanded.
-        notices: a sentence for each key under a name that only the published original has.
+        notices: a sentence for each key under its name in the published original.
     """
 
     config: Config
@@ -34,18 +34,18 @@ class Loaded:
 def load_config(
     path: Path, overrides: Sequence[str] = (), only: Collection[str] | None = None
 ) -> Loaded:
-    """Read a configuration file, what it builds on, and what the command line says otherwise.
+    """Read a configuration file, its `defaults`, and the overrides.
 
     Args:
         path: a YAML file.
-        overrides: `key.path=value` each, laid over the file in turn.
-        only: the blocks that are wanted; others are not checked, and have their defaults.
+        overrides: `key.path=value` each, applied in turn.
+        only: blocks to read; the others are not checked and have their defaults.
 
     Raises:
         InputError: the first problem, with its file and line (or override) and its key.
     """
     layers = [*read_layers(path), *map(read_override, overrides)]
-    # Before they are merged: an old name in one layer replaces the new one of a lower layer.
+    # Before merging: an old name in one layer replaces the new one of a lower layer.
     notices = tuple(notice for layer in layers for notice in translate(layer))
     block: Block = reduce(merged, layers, Block())
     unwanted = set() if only is None else Config.model_fields.keys() - set(only)
@@ -57,15 +57,15 @@ def load_config(
 
 
 def save_resolved(config: Config, path: Path) -> None:
-    """Write a configuration to one file that says everything and gives an equal one when read."""
+    """Write a configuration to one complete file, which reads back equal."""
     path.write_text(yaml_text(resolved(config)), encoding="utf-8")
 
 
 def resolved(config: Config) -> Block:
-    """A configuration as one block that says everything and gives an equal one when read.
+    """A configuration as one complete block, which reads back equal.
 
-    Per-split options and sources are as they were given: what they leave out they inherit, and a
-    default written there would stand above it.
+    Per-split options and sources are kept as given, since they inherit: a default written there
+    would override the inherited value.
     """
     block = config.model_dump(mode="json")
     given = config.model_dump(mode="json", exclude_unset=True)

@@ -1,4 +1,4 @@
-"""What is laid over what: the more specific value wins, block by block."""
+"""Merging of configuration blocks: the more specific value wins."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from focaldiffusion.lens import replaced
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """One block laid over another: blocks within merge likewise, other values are replaced.
+    """The merged block: inner blocks merge as well, other values are replaced.
 
-    A value of a camera also removes the same value in another form from below: an aperture
-    diameter the f-number, a pixel pitch the sensor's width.
+    Setting a camera value in one form removes the other form from `base`: an aperture diameter
+    the f-number, a pixel pitch the sensor's width.
     """
     obsolete = replaced(
         [key for key, value in base.items() if value is not None],

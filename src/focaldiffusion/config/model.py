@@ -1,4 +1,4 @@
-"""The `model` block: which network is trained, and what it estimates from what."""
+"""The `model` block: the network, its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class ModelConfig(Section):
     base_model_id: PathText | None = None
     """Weights to adapt: an id of the Hugging Face hub or a local folder; null starts from none."""
     preset: str | None = None
-    """Size of a network that starts from no weights, such as `compact`; null with base weights."""
+    """Size of a network with random weights, such as `compact`; null with base weights."""
     variant: str | None = None
-    """Which files of these weights are read, such as `fp16`; null reads the plain ones."""
+    """Variant of the weight files, such as `fp16`; null reads the plain ones."""
     start: Literal["estimate", "noise"] = "estimate"
-    """Where the flow starts: the physical estimate (one exact step) or noise (generative)."""
+    """Start of the flow: the physical estimate (one exact step) or noise (generative)."""
     depth_code: Literal["log", "inverse"] = "log"
-    """Depth is coded for the network in even steps of log z or of 1/z."""
+    """Depth code of the network: even steps of log z or of 1/z."""

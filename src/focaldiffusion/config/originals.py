@@ -1,6 +1,6 @@
-"""Keys of the published original: those that have another name here, and those without a meaning.
+"""Keys of the published original that are renamed or refused here.
 
-What is in neither table is a key of ours; `docs/configuration.md` lists all of them.
+Other keys keep their names; `docs/configuration.md` lists all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RENAMED = {
     "data_root.disparity": "data_root.depth",
     "training.trainable_modules.transformer": "training.tuning",
 }
-"""Last names of a key's path there → here. Both count from the same block."""
+"""End of a key's path there → here, from the same block."""
 
 _NO_LIMIT = "the renderer blurs by what the lens does, without limits or steps; leave it out"
 _NO_SUCH_NETWORK = "the network has no such part: it is conditioned on the evidence; leave it out"
@@ -41,23 +41,23 @@ REFUSED = {
     "simulator_kwargs.kernel_limit": _NO_LIMIT,
     "simulator_kwargs.eps": "the renderer computes in dioptres and divides by no distance; "
     "leave it out",
-    "losses.perceptual_weight": "there is no perceptual loss; losses.rgb_ssim weighs structure",
+    "losses.perceptual_weight": "not implemented; losses.rgb_ssim weighs structure",
     "validation.guidance_scale": "the prompt is always empty, so that guidance would double the "
     "work and change nothing; leave it out",
 }
-"""Last names of a key's path → why it is not accepted."""
+"""End of a key's path → the reason why it is refused."""
 
 _LENGTHS = {name.count(".") + 1 for name in (*RENAMED, *REFUSED)}
 
 
 def translate(block: Block) -> list[str]:
-    """Give the keys of one layer of a configuration the names they have here, in place.
+    """Rename the original's keys in one layer of a configuration, in place.
 
     Returns:
-        A notice for each key that was written under its old name.
+        A notice for each renamed key.
 
     Raises:
-        InputError: a key without a meaning, or the same thing said twice with different values.
+        InputError: a refused key, or two names of one key with different values.
     """
     notices: list[str] = []
     _translate(block, (), [], notices)
@@ -84,12 +84,12 @@ def _translate(node: Any, path: KeyPath, parents: list[Block], notices: list[str
             _move(node.pop(key), key, blocks[-1 - old.count(".")], old)
         elif node[key]:
             _translate(node[key], here, blocks, notices)
-            if node[key] == {}:  # all that was in it has moved elsewhere
+            if node[key] == {}:  # everything in it has moved
                 del node[key]
 
 
 def _move(value: Any, key: Key, block: Block, old: str) -> None:
-    """Write the value of an old name below the block that both names count from."""
+    """Write the value of an old name below the block that both paths start from."""
     *outer, last = RENAMED[old].split(".")
     for name in outer:
         if not isinstance(block.get(name), dict):

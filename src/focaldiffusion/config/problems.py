@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, as one sentence that says where it was written."""
+"""Mistakes in a configuration as one sentence with file and line."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _EXPECTED = {
     "too_short": "a list of at least {min_length}",
     "tuple_type": "a list",
 }
-"""pydantic's kinds of error → what it wanted, with the limits that the error carries."""
+"""pydantic's kinds of error → the expected value, with the limits in the error."""
 
 
 def sentence(error: ValidationError, block: Block, file: str) -> str:
-    """The first problem of a configuration, and how many more there are.
+    """The first problem of a configuration and the number of others.
 
     Args:
-        error: what `Config` says of the block.
-        block: the configuration as it was written, all layers merged.
-        file: what to name where no key can be named.
+        error: raised by `Config`.
+        block: the configuration as written, all layers merged.
+        file: to name if no key can be named.
     """
     problems: dict[KeyPath, list[tuple[KeyPath, ErrorDetails]]] = {}
     for details in error.errors():
@@ -62,9 +62,9 @@ def sentence(error: ValidationError, block: Block, file: str) -> str:
 
 
 def _paths(details: ErrorDetails, block: Block) -> tuple[KeyPath, KeyPath]:
-    """The paths of the value that is wrong and of what is wrong in it, which differ for unions.
+    """The paths of the wrong value and of the mistake in it, which differ for unions.
 
-    pydantic's own location also names the members of a union; what is written has no such key.
+    pydantic's own location also names the members of a union, which are not keys.
     """
     node: Any = block
     path: list[str | int] = []
@@ -82,7 +82,7 @@ def _paths(details: ErrorDetails, block: Block) -> tuple[KeyPath, KeyPath]:
 
 
 def _where(path: KeyPath, block: Block, file: str) -> str:
-    """Where the last key of a path that is written was written."""
+    """The place of the last written key of a path."""
     where = f"{file}: "
     node: Any = block
     for part in path:
@@ -97,10 +97,10 @@ def _where(path: KeyPath, block: Block, file: str) -> str:
 
 
 def _complaint(path: KeyPath, found: list[ErrorDetails]) -> str:
-    """What is wrong with the value, in words that follow its path."""
+    """Error text that follows the path of the value."""
     kinds = {details["type"]: details for details in found}
     if "value_error" in kinds:
-        # What is wrong between blocks names its keys itself.
+        # Messages about several blocks name their keys.
         return f"{': ' if path else ''}{kinds['value_error']['ctx']['error']}"
     if "missing" in kinds:
         return " is missing"
@@ -116,13 +116,13 @@ def _complaint(path: KeyPath, found: list[ErrorDetails]) -> str:
 
 
 def _unknown(path: KeyPath) -> str:
-    """What to say after an unknown key: the known one that it most likely means, and all."""
+    """Error text for an unknown key: the likeliest known key, then all."""
     name = str(path[-1])
     section: type[Section] | None = Config
     for part in path[:-1]:
         if isinstance(part, str) and section is not None:
             section = section_in(section.model_fields[part].annotation)
-    # The one mapping that is no section is a data_root.
+    # data_root is the only mapping that is not a section.
     names = get_args(RootKind) if section is None else tuple(section.model_fields)
     elsewhere = [key for key in _known_keys() if key.endswith(f".{name}")]
     containing = (other for other in names if name in other)
@@ -130,7 +130,7 @@ def _unknown(path: KeyPath) -> str:
 
 
 def _known_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """The paths of all keys below a section, blocks before what they hold; no list indices."""
+    """Paths of all keys below a section, blocks before their keys, without list indices."""
     for name, field in section.model_fields.items():
         yield f"{prefix}{name}"
         inner = section_in(field.annotation)

@@ -1,4 +1,4 @@
-"""Everything that a training run is made from: the whole configuration."""
+"""The whole configuration of a training run."""
 
 from __future__ import annotations
 
@@ -19,59 +19,76 @@ from focaldiffusion.config.training import (
 
 
 class LoggingConfig(Section):
-    """What is reported while a run goes on."""
+    """Reports during a run."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least important messages that are shown."""
+    """Lowest level of messages to show."""
     use_wandb: bool = False
     """Report to Weights & Biases instead of TensorBoard."""
     log_every_n_steps: PositiveInt = 10
-    """Losses are reported after so many optimiser steps."""
+    """Report losses every N optimiser steps."""
     project_name: str = "focaldiffusion"
-    """Project at Weights & Biases."""
+    """Project on Weights & Biases."""
     run_name: str | None = None
-    """Name of the run there; null lets it choose one."""
+    """Name of the run on Weights & Biases; null lets it choose one."""
     tags: tuple[str, ...] = ()
-    """Labels of the run there."""
+    """Labels of the run on Weights & Biases."""
 
 
 class OutputConfig(Section):
-    """What a run leaves behind."""
+    """Files that a run writes."""
 
     save_dir: PathText = "outputs/training"
-    """Folder of checkpoints, logs and the resolved configuration."""
+    """Folder for checkpoints, logs and the resolved configuration."""
     save_top_k: PositiveInt = 3
-    """So many of the newest checkpoints are kept, and the best one besides."""
+    """Number of recent checkpoints to keep, in addition to the best."""
 
 
 class Config(Section):
     """The blocks of a configuration file."""
 
     model: ModelConfig = ModelConfig()
-    """Which network is trained."""
+    """The network."""
     data: DataConfig = DataConfig()
-    """Which samples are read from where."""
+    """Sources of samples."""
     training: TrainingConfig = TrainingConfig()
-    """How long, on how much at once, and which weights move."""
+    """Length of the run, batch size, and the weights that train."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """How a gradient becomes a step."""
+    """The optimiser."""
     scheduler: SchedulerConfig = SchedulerConfig()
-    """How the learning rate changes."""
+    """Learning rate over the run."""
     losses: LossesConfig = LossesConfig()
-    """What counts as an error, and how much."""
+    """Weights of the loss terms."""
     validation: ValidationConfig = ValidationConfig()
-    """How the model is sampled for validation."""
+    """Sampling for validation."""
     logging: LoggingConfig = LoggingConfig()
-    """What is reported while a run goes on."""
+    """Reports during a run."""
     output: OutputConfig = OutputConfig()
-    """What a run leaves behind."""
+    """Files that a run writes."""
+
+    @property
+    def needed_packages(self) -> dict[str, str]:
+        """Names of the optional packages that training needs, with the setting that needs each."""
+        model, training = self.model, self.training
+        needs = (
+            {"wandb": "logging.use_wandb"} if self.logging.use_wandb else {"tensorboard": "logs"}
+        )
+        if training.tuning == "lora":
+            needs["peft"] = "training.tuning lora"
+        if model.base_model_id is not None and training.start_from is None:
+            needs["transformers"] = "text encoders of model.base_model_id"
+        if training.base_weights == "nf4":
+            needs["bitsandbytes"] = "training.base_weights nf4"
+        elif self.optimizer.type.endswith("_8bit"):
+            needs["bitsandbytes"] = f"optimizer.type {self.optimizer.type}"
+        return needs
 
     @model_validator(mode="after")
     def _steps_suit_the_start(self) -> Config:
         steps = self.validation.num_inference_steps
         if self.model.start == "estimate" and steps > 1:
             raise ValueError(
-                f"validation.num_inference_steps is {steps}, but model.start estimate goes to the "
+                f"validation.num_inference_steps is {steps}, but model.start estimate reaches the "
                 "result in 1 step. Leave it out"
             )
         return self
@@ -81,7 +98,7 @@ class Config(Section):
         given = [key for key in ("patch_px", "examples_dir") if getattr(self.training, key)]
         if given and self.losses.consistency_weight > 0:
             raise ValueError(
-                f"training.{given[0]} with losses.consistency_weight: what is photographed again "
-                "are whole frames, which it does without. Leave one of the two out"
+                f"training.{given[0]} with losses.consistency_weight: only whole frames can be "
+                "re-rendered, and it keeps none. Leave one of the two out"
             )
         return self

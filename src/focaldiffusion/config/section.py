@@ -1,4 +1,4 @@
-"""What every block of a configuration has in common, and the types that several blocks share."""
+"""The base class of configuration blocks, and the types that blocks share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import (
 
 
 class Section(BaseModel):
-    """A block of the configuration: typed, immutable, and without unknown keys."""
+    """A block of the configuration: typed, immutable, without unknown keys."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -37,7 +37,7 @@ class Section(BaseModel):
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """The section that a field of this type holds, alone or in a list; None for plain values."""
+    """The section in a field of this type, alone or in a list; None for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     return next(filter(None, map(section_in, get_args(annotation))), None)

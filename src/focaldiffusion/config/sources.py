@@ -1,4 +1,4 @@
-"""The sources of a split, each with all that it inherits."""
+"""The sources of a split, with inherited values."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from focaldiffusion.errors import InputError
 FILELESS = {"procedural"}
 """Data sets that are made, not read."""
 
+PHOTOGRAPHS = "PHOTOGRAPHS"
+"""Environment variable with the folder of textures of such data sets; without it, they draw all."""
+
 
 def resolve_sources(data: DataConfig, split: Split) -> list[Source]:
-    """The sources of a split, with what each leaves out taken from the `data` block.
+    """The sources of a split, completed from the `data` block.
 
-    Of `dataset_kwargs`, the most specific value wins: the block's, the block's for this split,
-    the source's, the source's for this split.
+    In `dataset_kwargs` the most specific value wins, in rising order: the block's, the block's
+    for this split, the source's, the source's for this split.
 
     Raises:
         InputError: no source for this split, or one without a data set or a folder.
@@ -46,7 +49,7 @@ def resolve_sources(data: DataConfig, split: Split) -> list[Source]:
 
 
 def has_split(data: DataConfig, split: Split) -> bool:
-    """Whether the configuration says anything of a split."""
+    """Whether the configuration has data for a split."""
     if getattr(data, f"{split}_sources") is not None:
         return True
     if data.dataset_type == "filelist":
@@ -80,7 +83,7 @@ def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
 
 
 def _options(general: DatasetKwargs, special: DatasetKwargs, split: Split) -> DatasetOptions:
-    """What two blocks of options say of a split; defaults override nothing."""
+    """Options of a split from two blocks; defaults override nothing."""
     layers: list[dict[str, Any]] = []
     for kwargs in (general, special):
         layers.append(kwargs.model_dump(exclude_unset=True, exclude={"train", "val", "test"}))
@@ -89,11 +92,11 @@ def _options(general: DatasetKwargs, special: DatasetKwargs, split: Split) -> Da
 
 
 def _root(source: SourceConfig, data: DataConfig, kind: str) -> DataRoot:
-    """Where the files of a source lie, as it says, the `data` block or the environment."""
+    """Folder of a source: its own, that of the `data` block or of the environment."""
     root = source.data_root
     if kind in FILELESS:
-        # The folder of the other sources would be taken for a folder of textures.
-        return [] if root is None else root
+        # Not `data.data_root`: a folder of other sources would be taken for a folder of textures.
+        return os.environ.get(PHOTOGRAPHS) or [] if root is None else root
     root = data.data_root if root is None else root
     if root is not None:
         return root

@@ -1,4 +1,4 @@
-"""How the model is trained and validated: `training`, `optimizer`, `scheduler`, `losses`, ..."""
+"""Training and validation: `training`, `optimizer`, `scheduler`, `losses`, `validation`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from focaldiffusion.config.section import NonNegative, PathText, Section, Share
 
 
 class TrainingConfig(Section):
-    """The run: how long, on how much at once, and which weights move."""
+    """Length of the run, batch size, and the weights that train."""
 
     num_epochs: PositiveInt = 1
     """Passes over the training samples."""
@@ -19,42 +19,41 @@ class TrainingConfig(Section):
     gradient_accumulation_steps: PositiveInt = 1
     """Forward passes per optimiser step."""
     patch_px: PositiveInt | None = None
-    """Side of the squares that are cut from each stack and turned, at random; null takes all of it.
-    What the network is told of its surroundings is that of the whole stack."""
+    """Side of the random crops (also flipped and transposed); null trains on whole stacks. Context
+    features are always computed on the whole stack."""
     patches_per_stack: PositiveInt = 1
-    """Such squares of each stack in one forward pass."""
+    """Crops of each stack in one forward pass."""
     examples_dir: PathText | None = None
-    """Folder where what the network is shown of each stack is kept once it is made, so that later
-    epochs, and later runs on the same stacks, read it in their place, with the variations that were
-    drawn then; null makes it anew each time."""
+    """Cache folder for network inputs. Later epochs and runs on the same stacks reuse them
+    with their augmentations; null recomputes every time."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """Number format of the forward pass: float32 (`no`) or bfloat16."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Of all that is drawn: order, augmentation, simulation, noise."""
+    """Seed of every random draw: order, augmentation, simulation, noise."""
     val_every_n_epochs: PositiveInt = 1
-    """Validate after so many epochs."""
+    """Validate every N epochs."""
     save_every_n_epochs: PositiveInt = 1
-    """Save a checkpoint after so many epochs."""
+    """Save a checkpoint every N epochs."""
     save_every_n_steps: PositiveInt | None = None
-    """Also save after so many optimiser steps, where epochs are long; null does not."""
+    """Also save every N optimiser steps, for long epochs; null does not."""
     use_ema: bool = False
     """Validate and export the running mean of the weights."""
     ema_decay: Share = 0.999
-    """What the running mean keeps of itself at each step."""
+    """Share of the running mean that each step keeps."""
     max_grad_norm: PositiveFloat | None = None
     """Longer gradients are scaled down to this norm; null leaves them."""
     tuning: Literal["lora", "attention_only", "full", "frozen"] = "lora"
-    """Weights of the transformer that move; its new input and output layers always do."""
+    """Weights of the transformer that train; its new input and output layers always do."""
     lora_rank: PositiveInt = 16
     """Rank of the adapters of `tuning: lora`."""
     lora_alpha: PositiveFloat = 16.0
     """Adapters are scaled by lora_alpha / lora_rank."""
     start_from: PathText | None = None
-    """Checkpoint to start from in place of the untrained model; not to resume a run."""
+    """Checkpoint to start from instead of the untrained model; not for resuming a run."""
     base_weights: Literal["float32", "bfloat16", "nf4"] = "float32"
-    """Number format of weights that do not move; `nf4`, of 4 bits, needs bitsandbytes."""
+    """Number format of frozen weights; `nf4` (4 bits) needs bitsandbytes."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, a third more time."""
+    """Recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False
     """Compile the network with torch.compile: a minute at the start, then faster."""
 
@@ -73,7 +72,7 @@ class TrainingConfig(Section):
         if self.base_weights != "float32" and self.mixed_precision == "no":
             raise ValueError(
                 f"base_weights {self.base_weights} with mixed_precision no: weights that move stay "
-                "float32, and would not go together. Set mixed_precision: bf16"
+                "float32, which does not fit. Set mixed_precision: bf16"
             )
         if self.base_weights == "nf4" and self.tuning != "lora":
             raise ValueError(
@@ -84,40 +83,40 @@ class TrainingConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """How a gradient becomes a step."""
+    """The optimiser."""
 
     type: Literal["adamw", "adam", "sgd", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """The algorithm; those of 8 bits need bitsandbytes."""
+    """Algorithm; the 8-bit ones need bitsandbytes."""
     learning_rate: PositiveFloat = 1e-5
     """Peak learning rate, after the warm-up."""
     weight_decay: NonNegative = 0.0
     """Decay of the weights per step, relative to the learning rate."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """Decay of the running means of gradient and squared gradient; `sgd` has the first alone."""
+    """Decay of the running means of gradient and squared gradient; `sgd` uses the first only."""
 
 
 class SchedulerConfig(Section):
-    """How the learning rate changes over the run."""
+    """Learning rate over the run."""
 
     type: Literal["constant", "cosine", "linear"] = "constant"
-    """After the warm-up: stays, or falls to zero along a cosine or a line."""
+    """Shape after the warm-up: constant, or down to zero along a cosine or a line."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimiser steps over which the learning rate rises from zero."""
 
 
 class LossesConfig(Section):
-    """Weights of the loss terms; those of image and depth multiply the weight of their group."""
+    """Weights of the loss terms; image and depth terms are multiplied by their group's weight."""
 
     diffusion_weight: NonNegative = 1.0
     """Flow matching: squared error of the velocity in latent space."""
     rgb_weight: NonNegative = 0.0
-    """The terms of the decoded image, together."""
+    """Group weight of the terms of the decoded image."""
     rgb_l1: NonNegative = 1.0
     """Absolute error of the image."""
     rgb_ssim: NonNegative = 0.0
     """1 − SSIM of the image."""
     depth_weight: NonNegative = 0.0
-    """The terms of the decoded depth, together."""
+    """Group weight of the terms of the decoded depth."""
     depth_l1: NonNegative = 1.0
     """Absolute error of the depth code."""
     depth_silog: NonNegative = 0.0
@@ -125,15 +124,15 @@ class LossesConfig(Section):
     depth_gradient: NonNegative = 0.0
     """Gradient matching of log depth over four scales."""
     consistency_weight: NonNegative = 0.0
-    """Difference between the frames and the result photographed again; needs no ground truth."""
+    """Difference between the frames and the re-rendered result; needs no ground truth."""
 
 
 class ValidationConfig(Section):
-    """How the model is sampled for validation."""
+    """Sampling for validation."""
 
     num_inference_steps: PositiveInt = 1
     """Steps along the flow; `model.start: estimate` needs one."""
     max_samples: PositiveInt = 16
-    """So many samples, spread evenly over those of val, and always the same."""
+    """Number of samples, evenly spread over val and always the same."""
     num_pictures: Annotated[int, Field(ge=0)] = 4
-    """So many of them are drawn."""
+    """Number of samples to draw as pictures."""

@@ -91,7 +91,7 @@ def dotted(path: KeyPath) -> str:
 
 def _yaml() -> YAML:
     yaml = YAML(typ="safe", pure=True)
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.composer.warn_double_anchors = False
     return yaml
 
@@ -155,7 +155,7 @@ def _parsed(text: str, where: Callable[[int], str]) -> Any:
         line = node.start_mark.line + 1
         if next(values) > _MOST_VALUES:
             raise InputError(f"{where(line)}more than {_MOST_VALUES} values, aliases repeated")
-        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
         if isinstance(node, SequenceNode) and tag == "!!seq":
             return [value(item) for item in node.value]
         if isinstance(node, MappingNode) and tag == "!!map":

@@ -1,4 +1,4 @@
-"""StackBatch: samples of one size, collated; what a sample lacks is marked, not made up."""
+"""StackBatch: samples of one size, collated; missing values are marked, never invented."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class StackBatch:
     """B samples with up to N frames of one size.
 
     Attributes:
-        images: (B, N, 3, H, W) linear RGB; frames that a stack does not have are black.
+        images: (B, N, 3, H, W) linear RGB; padding frames are black.
         slice_valid: (B, N) bool, True where a stack has the frame.
-        focus_distances_m: (B, N), infinity allowed; NaN where there is no frame, and for a stack
-            that knows no distances: `stack(i).axis` tells what it knows.
+        focus_distances_m: (B, N), infinity allowed; NaN for padding frames and for stacks without
+            distances (see `stack(i).axis`).
         focus_positions_m: (B, N), the same for the positions of a stage.
-        all_in_focus: (B, 3, H, W) linear RGB, black where a sample has none.
+        all_in_focus: (B, 3, H, W) linear RGB, black for samples without one.
         has_all_in_focus: (B,) bool.
-        depth_m: (B, H, W); 1 where invalid, so that no mask multiplies NaN; may be infinite where
-            valid.
+        depth_m: (B, H, W); 1 where invalid, so that masks never multiply NaN; may be infinite
+            where valid.
         valid: (B, H, W) bool.
-        cameras: of each stack; None where unknown.
-        sources: where each sample comes from, for messages.
-        estimates: the physical one of each stack; None where it was not made.
+        cameras: camera of each stack, or None.
+        sources: name of each sample in messages.
+        estimates: physical estimate of each stack; None where it was not made.
     """
 
     images: Tensor
@@ -67,8 +67,8 @@ class StackBatch:
         return self._of_cameras(lambda camera: camera.focal_length_px)
 
     def to(self, device: torch.device | str) -> StackBatch:
-        """The batch on a device; copied there without waiting where its memory is pinned."""
-        # Towards the CPU, not waiting would hand out memory that is still being written.
+        """The batch on a device, copied asynchronously from pinned memory."""
+        # An asynchronous copy to the CPU would return memory that is still being written.
         waits = torch.device(device).type == "cpu"
         moved = self._map(lambda tensor: tensor.to(device, non_blocking=not waits))
         return replace(moved, estimates=tuple(one and one.to(device) for one in self.estimates))
@@ -107,10 +107,10 @@ class StackBatch:
 
 
 def collate(samples: Sequence[StackSample]) -> StackBatch:
-    """Samples of one size to a batch; stacks with fewer frames than the longest are padded.
+    """Collate samples of one size; shorter stacks are padded to the longest.
 
     Raises:
-        InputError: sizes that differ; names two samples.
+        InputError: samples of different sizes; names two of them.
     """
     first = samples[0]
     for sample in samples:

@@ -33,20 +33,20 @@ def write_cache(
     with_evidence: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the stacks of a mixture to a folder; what is there already is kept and continued.
+    """Write the stacks of a mixture to a folder, or continue an interrupted cache.
 
     A sample of 5 frames of 512x512 and 8 bits takes 7 MB, and 25 MB with its evidence.
 
     Args:
-        mixture: of one split; all that it draws is in the files, its transforms too.
-        directory: made where it does not exist.
-        count: samples to write, from the first position on; an epoch when not given. More than
-            that photographs the same scenes again, with other draws.
+        mixture: the sources of one split; the files hold all that it draws, transforms included.
+        directory: created if missing.
+        count: samples to write, from the first position on; an epoch by default. Samples beyond an
+            epoch photograph the same scenes again, with other draws.
         num_workers: see `batches`.
         device: where to simulate.
-        with_evidence: write the physical estimate of each stack as well, which takes longer to make
-            than a step of training.
-        progress: called with the samples that are written and with `count`.
+        with_evidence: also write the physical estimate of each stack, which takes longer to make
+            than a training step.
+        progress: called with the number of written samples and with `count`.
 
     Raises:
         InputError: a bad sample, or a folder that holds another cache.
@@ -72,16 +72,16 @@ def write_cache(
 class Cache:
     """The data set of a cache: `data_root` is its folder.
 
-    The stacks are finished: of the source's options only `transforms` can still vary them, and
-    the others must be left out or be those that the cache was written with.
+    The stacks are finished: only the `transforms` of the source can still vary them. Other options
+    must be left out or equal those that the cache was written with.
     """
 
     def __init__(self, source: Source) -> None:
         """Open the cache of a source.
 
         Raises:
-            InputError: no cache, one of another format, one that is not complete, or an option
-                that cannot change what it holds, such as another split.
+            InputError: no cache, another format, an incomplete cache, or an option that does not
+                apply, such as another split.
         """
         remedy = "Write the cache first, or correct data_root."
         path = Roots.of(source.data_root).need(_INDEX, "focal_stack", remedy=remedy)
@@ -115,21 +115,21 @@ class Cache:
         position = self._positions[index]
         return f"{position:06d} {self._samples[position]['name']}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The physical scene that was photographed."""
         return self._samples[self._positions[index]]["scene"]
 
 
 def _check_source(source: Source, written: list[dict[str, Any]], path: Path) -> None:
-    """Refuse a source that asks for other stacks than those of the cache.
+    """Refuse a source that asks for other stacks than the cache holds.
 
     Args:
         source: to be read from the cache.
-        written: the sources that the cache was written from, all of one split.
-        path: of the index, for messages.
+        written: sources that the cache was written from, all of one split.
+        path: path of the index, for messages.
 
     Raises:
-        InputError: another split, a file list, or options that differ; names them.
+        InputError: another split, a file list, or differing options; names them.
     """
     split = written[0]["split"]
     if source.split != split:
@@ -153,12 +153,12 @@ def _check_source(source: Source, written: list[dict[str, Any]], path: Path) -> 
 
 
 def _index(mixture: Mixture, count: int, with_evidence: bool) -> dict[str, Any]:
-    """All that the samples depend on, and what each of them shows."""
+    """Everything that the samples depend on, and the name and scene of each."""
     samples = []
     for draw in map(mixture.draw, range(count)):
         dataset, source = mixture.datasets[draw.source], mixture.sources[draw.source]
         name = f"{source.name}/{dataset.name(draw.sample)}"
-        samples.append({"name": name, "scene": dataset.scene(draw.sample)})
+        samples.append({"name": name, "scene": dataset.scene_name(draw.sample)})
     return {
         "format": _FORMAT,
         "focaldiffusion": __version__,
@@ -170,10 +170,10 @@ def _index(mixture: Mixture, count: int, with_evidence: bool) -> dict[str, Any]:
 
 
 def _begin(directory: Path, index: dict[str, Any]) -> None:
-    """Write the index of a new cache, or check that the one there is of the same samples.
+    """Write the index of a new cache, or check that an existing one lists the same samples.
 
     Raises:
-        InputError: it is of others; names the first difference.
+        InputError: it lists others; names the first difference.
     """
     path = directory / _INDEX
     text = json.dumps(index, indent=1) + "\n"
@@ -194,7 +194,7 @@ def _read_index(path: Path) -> dict[str, Any]:
     """The index of a cache.
 
     Raises:
-        InputError: it is not one, or of another format.
+        InputError: an invalid index, or another format.
     """
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -214,6 +214,6 @@ def _sample_path(directory: Path, position: int) -> Path:
 
 
 def _missing(directory: Path, count: int) -> list[int]:
-    """The positions below `count` that have no file; one look at the folder."""
+    """Positions below `count` without a file, from one listing of the folder."""
     there = {path.name for path in (directory / "samples").glob("*.safetensors")}
     return [i for i in range(count) if _sample_path(directory, i).name not in there]

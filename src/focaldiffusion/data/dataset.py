@@ -1,4 +1,4 @@
-"""What a data set is, and the two kinds of sample that it has."""
+"""The interface of a data set, and its two kinds of sample."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from focaldiffusion.stack import FocalStack
 
 @dataclass(frozen=True, eq=False)
 class StackSample:
-    """A focal stack and what is true of it.
+    """A focal stack and its ground truth.
 
     Attributes:
         stack: the frames, photographed or rendered.
         depth_m: (H, W) metres along the optical axis; > 0 where valid, anything elsewhere.
         valid: (H, W) bool, True where the depth is trustworthy.
         all_in_focus: (3, H, W) linear RGB, None where the data set has none.
-        source: where the sample comes from, for messages.
-        estimate: the physical one of the stack; None where it was not made.
-        has_truth: False where the depth of no pixel is known, nor was expected to be.
+        source: name of the sample in messages.
+        estimate: physical estimate of the stack; None where it was not made.
+        has_truth: False for samples without ground truth.
 
     Raises:
-        InputError: no valid depth although there is a truth, or one that is not positive.
+        InputError: a truth without valid depth, or a valid depth that is not positive.
     """
 
     stack: FocalStack
@@ -57,26 +57,26 @@ Sample = Scene | StackSample
 class Dataset(Protocol):
     """A split of a data set: an index over its files, which are opened one sample at a time.
 
-    It holds paths and numbers only, so that a worker process can take a copy.
+    It holds paths and numbers only, so that worker processes can copy it.
     """
 
     skipped: Sequence[str]
-    """A sentence for each listed sample that is left out because its files are missing."""
+    """A sentence for each listed sample that is left out because of missing files."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample as it is on disk: its size, its optics, depth planar in metres.
+        """Read a sample at its native size, with its own optics and planar depth in metres.
 
         Raises:
-            InputError: a file that is missing or not what it should be; the message names it.
+            InputError: a missing or invalid file; the message names it.
         """
         ...
 
     def name(self, index: int) -> str:
-        """What tells the sample from the others of its data set, such as its relative path."""
+        """Unique name of the sample in its data set, such as its relative path."""
         ...
 
-    def scene(self, index: int) -> str:
-        """The physical scene of the sample. No scene is in two splits."""
+    def scene_name(self, index: int) -> str:
+        """Name of the physical scene that the sample shows. No scene is in two splits."""
         ...

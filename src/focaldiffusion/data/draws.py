@@ -1,4 +1,4 @@
-"""Random numbers of one sample: few, on the CPU, in one order, so that a seed repeats them."""
+"""Random numbers for one sample, drawn on the CPU in a fixed order: a seed repeats them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data of a configuration, opened for real: what is there, what is bad, what comes out."""
+"""A check of a configuration's data: one batch of every source, read and simulated."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from focaldiffusion.optics import blur_radius_px, inverse_m
 
 @dataclass(frozen=True, eq=False)
 class SourceCheck:
-    """One source of a split after its first batch was read and simulated.
+    """A source of a split after its first batch was read and simulated.
 
     Attributes:
-        source: with all that it inherits.
-        samples: in an epoch, after `max_samples`.
-        scenes: how many physical scenes they show.
-        skipped: a sentence for each listed sample that is left out for want of files.
-        notices: a sentence for each name of the published original that a file list uses.
+        source: the source, with inherited values.
+        samples: number of samples in an epoch, after `max_samples`.
+        scenes: names of their physical scenes.
+        skipped: a sentence for each listed sample without its files.
+        notices: a sentence for each name of the published original in a file list.
         bad: a sentence for each sample of the batch that could not be read or simulated.
-        batch: the others; None where all were bad.
+        batch: the other samples; None if all were bad.
     """
 
     source: Source
@@ -66,7 +66,7 @@ def check_split(
 
 
 def probe(mixture: Mixture, count: int, device: str = "cpu") -> tuple[list[StackSample], list[str]]:
-    """The first samples of a mixture, and for those that fail the reason."""
+    """The first samples of a mixture, and a sentence for each that fails."""
     good: list[StackSample] = []
     bad: list[str] = []
     for position in range(count):
@@ -78,10 +78,10 @@ def probe(mixture: Mixture, count: int, device: str = "cpu") -> tuple[list[Stack
 
 
 def check_disjoint(checks: Sequence[SourceCheck]) -> None:
-    """Refuse splits that share a scene: what was trained on cannot be a test.
+    """Refuse splits that share a scene with train.
 
     Raises:
-        InputError: names the two splits and the first scene that both have.
+        InputError: a shared scene; names it and the two splits.
     """
     for trained in (check for check in checks if check.source.split == "train"):
         for held_out in (check for check in checks if check.source.split != "train"):
@@ -94,17 +94,17 @@ def check_disjoint(checks: Sequence[SourceCheck]) -> None:
                     f"scene {shared[0]} is in train (source {trained.source.name}) and in "
                     f"{held_out.source.split} (source {held_out.source.name})"
                     + (f", and so are {len(shared) - 1} more" if len(shared) > 1 else "")
-                    + ". Leave it out of one: a score on scenes seen in training says nothing."
+                    + ". Leave it out of one: a score on training scenes is meaningless."
                 )
 
 
 def _family(source: Source) -> str:
-    """What names its scenes: stacks without truth are folders, as those with one are."""
+    """Data sets with the same names of scenes: stacks with and without truth are both folders."""
     return "stacks" if source.dataset_type == "unlabelled" else source.dataset_type
 
 
 def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:
-    """What a batch holds: rows of name, shape, unit and range."""
+    """Rows of name, shape, unit and range for each part of a batch."""
     focus = batch.focus_distances_m[batch.slice_valid]
     focus = focus[~focus.isnan()]
     frames = batch.images[batch.slice_valid]
@@ -148,6 +148,6 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _range(values: Tensor) -> str:
-    # Thousandths of a pixel or of the light say nothing here.
+    # Thousandths of a pixel or of the light are noise here.
     low, high = (round(float(end), 3) for end in values.aminmax())
     return f"{low:.4g} to {high:.4g}"

@@ -1,4 +1,4 @@
-"""The first problem of fields that someone wrote, in a list or beside an image."""
+"""Error text for fields that users write, in a file list or beside an image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first problem of a validation, as one sentence."""
+    """The first problem of a failed validation, as one sentence."""
     problem = error.errors()[0]
     # A position in a list is named after the list.
     name = ".".join(part for part in problem["loc"] if isinstance(part, str))

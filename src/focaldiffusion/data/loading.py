@@ -1,10 +1,10 @@
-"""Batches of a split: workers read and vary samples, stacks are simulated where they are needed."""
+"""Batches of a split: workers read and vary samples, stacks are simulated on the device."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import cv2
@@ -17,21 +17,25 @@ from focaldiffusion.config.sources import resolve_sources
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.mixture import Draw, Mixture
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.registry import open_dataset
-from focaldiffusion.data.simulation import simulate
 from focaldiffusion.errors import InputError
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
 
 T = TypeVar("T")
+_MakeInput = Callable[[Any, Sequence[Draw]], T]
+"""Turns a `StackBatch`, or an input found in a cache, and its draws into a network input."""
+_FindInput = Callable[[Sequence[Draw]], Any]
+"""Finds the cached input for some draws, an object with a method `to(device)`; None on a miss."""
 
 
 def open_split(data: DataConfig, split: Split, seed: int) -> Mixture:
     """The sources of a split; shuffled and weighted for training, in order otherwise.
 
     Raises:
-        InputError: a source that is not complete, or whose files are missing.
+        InputError: an incomplete source, or missing files.
     """
     members = [(source, open_dataset(source)) for source in resolve_sources(data, split)]
     return Mixture(members, seed, shuffle=split == "train")
@@ -51,7 +55,7 @@ def batches(
         mixture,
         positions,
         batch_size,
-        _batch_alone,
+        _without_draws,
         num_workers=num_workers,
         device=device,
         with_estimates=with_estimates,
@@ -62,41 +66,40 @@ def prepared(
     mixture: Mixture,
     positions: Sequence[int],
     batch_size: int,
-    prepare: Callable[[Any, Sequence[Draw]], T],
+    make_input: _MakeInput[T],
     *,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
     with_estimates: bool = False,
-    known: Callable[[Sequence[Draw]], Any] | None = None,
+    find_input: _FindInput | None = None,
 ) -> Iterator[T]:
     """Read, vary, photograph and collate the samples at these positions, in their order.
 
-    The workers photograph where the device is the CPU. Otherwise they deliver scenes, which this
-    process photographs on the device. So it is with physical estimates that no cache has. What a
-    batch holds does not depend on `num_workers`.
+    On the CPU the workers photograph, estimate and make the input. Otherwise they deliver scenes,
+    and this process does the rest on the device. Batches do not depend on `num_workers`.
 
     Args:
-        mixture: of one split.
+        mixture: the sources of one split.
         positions: counted from the start of the run: `range(start, stop)`, where an epoch has
             `len(mixture)`; any other sequence, for a share of several processes.
-        batch_size: samples a batch; the last one may have fewer.
-        prepare: what is made of each batch and its draws, by the workers where they photograph.
+        batch_size: samples per batch; the last one may have fewer.
+        make_input: called with each batch and its draws; makes what this iterator yields.
         num_workers: processes, of one thread each; 0 reads in this one.
         device: where the result is.
         with_estimates: make the physical estimate of each stack that has none.
-        known: asked first for what `prepare` may take in place of the batch of some draws, with a
-            method `to`; None where that has to be read.
+        find_input: looks up a cached input for `make_input` before the samples are read.
 
     Raises:
         InputError: a sample that cannot be read or photographed, or sizes that differ.
     """
     device = torch.device(device)
     groups = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
+    reader = _Reader(mixture, device.type == "cpu", with_estimates, make_input, find_input)
     loader: DataLoader[Any] = DataLoader(
-        _Reader(mixture, device.type == "cpu", with_estimates, prepare, known),  # type: ignore[arg-type]
+        reader,  # type: ignore[arg-type]
         sampler=groups,  # type: ignore[arg-type]
         batch_size=None,
-        collate_fn=_as_it_is,
+        collate_fn=_uncollated,
         num_workers=num_workers,
         worker_init_fn=_one_thread,
         generator=torch.Generator(),  # else the loader would take a number from the global one
@@ -112,32 +115,36 @@ def prepared(
                 batch: Any = _photographed(moved, mixture, group, with_estimates)
             else:
                 batch = part.to(device)
-            yield prepare(batch, [mixture.draw(position) for position in group])
+            yield make_input(batch, [mixture.draw(position) for position in group])
 
 
+@dataclass(frozen=True)
 class _Reader:
-    """What a worker does for one batch: a map-style data set of groups of positions."""
+    """A worker's part of each batch, as a map-style data set of groups of positions.
 
-    def __init__(
-        self,
-        mixture: Mixture,
-        simulates: bool,
-        with_estimates: bool,
-        prepare: Callable[[Any, Sequence[Draw]], Any],
-        known: Callable[[Sequence[Draw]], Any] | None,
-    ) -> None:
-        self.mixture, self.simulates = mixture, simulates
-        self.with_estimates, self.prepare, self.known = with_estimates, prepare, known
+    Attributes:
+        mixture: read from.
+        finishes: photograph the samples and make the input, instead of returning the samples.
+        with_estimates: see `prepared`.
+        make_input: see `prepared`.
+        find_input: see `prepared`.
+    """
+
+    mixture: Mixture
+    finishes: bool
+    with_estimates: bool
+    make_input: _MakeInput[Any]
+    find_input: _FindInput | None = None
 
     def __getitem__(self, positions: Sequence[int]) -> Any:
         try:
             draws = [self.mixture.draw(position) for position in positions]
-            batch = None if self.known is None else self.known(draws)
+            batch = None if self.find_input is None else self.find_input(draws)
             if batch is None:
                 batch = [self.mixture[position] for position in positions]
-                if self.simulates:
+                if self.finishes:
                     batch = _photographed(batch, self.mixture, positions, self.with_estimates)
-            return self.prepare(batch, draws) if self.simulates else batch
+            return self.make_input(batch, draws) if self.finishes else batch
         except InputError as error:
             return error  # raised by a worker it would reach the user inside a traceback
 
@@ -145,13 +152,13 @@ class _Reader:
 def _photographed(
     samples: Sequence[Sample], mixture: Mixture, positions: Sequence[int], with_estimates: bool
 ) -> StackBatch:
-    """The samples of some positions as a batch of stacks."""
+    """The samples at these positions as one batch, scenes turned into stacks."""
     stacks = []
     for sample, position in zip(samples, positions, strict=True):
         if isinstance(sample, Scene):
             draw = mixture.draw(position)
             source = mixture.sources[draw.source]
-            sample = simulate(sample, source, draw.generator("simulation"))
+            sample = photograph(sample, source, draw.generator("simulation"))
         if with_estimates and sample.estimate is None:
             made = estimate_depth(sample.stack, PSF())
             # Made for inference alone, its tensors could not be saved for a backward pass.
@@ -183,19 +190,21 @@ def _moved(sample: Sample, device: torch.device) -> Sample:
     )
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _uncollated(part: Any) -> Any:
+    """The part of a worker, which is a batch already: a default loader would collate again."""
+    return part
 
 
-def _batch_alone(batch: StackBatch, _: Sequence[Draw]) -> StackBatch:
+def _without_draws(batch: StackBatch, _: Sequence[Draw]) -> StackBatch:
     return batch
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The batches of a loader, whose workers have been forked while OpenCV had no threads.
+    """The batches of a loader whose workers are forked while OpenCV has no threads.
 
-    A copy of a process has the locks of its threads but not the threads: a worker that finds a
-    pool of OpenCV's, which anything in this process may have started, waits for it for ever.
+    A forked process inherits the locks of its parent's threads, but not the threads. A worker that
+    inherits a thread pool of OpenCV, which any code in this process may have started, would wait
+    for it forever.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -206,8 +215,8 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _one_thread(_: int) -> None:
-    # Torch limits itself to one thread in a worker; OpenCV would take every core, in each.
+    # Torch limits itself to one thread in a worker; OpenCV would use every core in each of them.
     cv2.setNumThreads(1)
-    # Schedulers terminate a process and its workers together: it ends them itself, once it has
-    # saved what they read for. They also end when it does.
+    # Schedulers terminate a process and its workers together. The process stops its workers
+    # itself, after it has saved its state; they also end when it does.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Mixture: which sample of which source comes at each position of a run, and with which seed."""
+"""Mixture: the source, sample and seed at each position of a run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 
 Indices = NDArray[np.int64]
-Purpose = Literal["transforms", "simulation", "flow"]
-PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+_Purpose = Literal["transforms", "simulation", "flow"]
+_PURPOSES: tuple[_Purpose, ...] = get_args(_Purpose)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a position of a run holds.
+    """The sample at one position of a run.
 
     Attributes:
         source: index among the sources of the mixture.
         sample: index in the data set of that source.
-        seed: of everything that is random about it.
+        seed: seeds everything random about the sample.
     """
 
     source: int
     sample: int
     seed: tuple[int, ...]
 
-    def generator(self, purpose: Purpose) -> torch.Generator:
-        """A CPU generator; one for each purpose, so that none depends on what another draws."""
-        sequence = np.random.SeedSequence((*self.seed, PURPOSES.index(purpose)))
+    def generator(self, purpose: _Purpose) -> torch.Generator:
+        """A CPU generator for one purpose, independent of the draws for other purposes."""
+        sequence = np.random.SeedSequence((*self.seed, _PURPOSES.index(purpose)))
         state = sequence.generate_state(1, np.uint64)
         return torch.Generator().manual_seed(int(state[0]))
 
@@ -44,16 +44,16 @@ class Draw:
 class Mixture:
     """Several sources as one map-style data set of positions, counted from the start of a run.
 
-    Position p, of epoch p // len(self), is a function of the seed and p alone: a run resumes
-    from its position, and workers need no state.
+    Position p, in epoch p // len(self), depends on the seed and p alone: a run resumes from its
+    position, and workers need no state.
 
     Shuffled (train), sources are drawn by weight. An epoch has as many positions as the sources
-    have samples; each source gets its share of them, exact to one sample and spread evenly. A
-    source passes through a permutation of its samples without repeating any, then through
-    another one, across epochs where its share is small. In order (val, test), weights do not
-    count: an epoch is every sample once, and every epoch has the same seeds.
+    have samples. Each source gets its share of them, exact to one sample and spread evenly. It
+    passes through a permutation of its samples before any sample repeats, then through another
+    one, across epochs if its share is small. In order (val, test), weights have no effect: an
+    epoch is every sample once, and every epoch has the same seeds.
 
-    Of a source with more samples than `max_samples`, that many are used, spread evenly over it.
+    A source with more than `max_samples` samples is thinned evenly to that number.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Mixture:
 
     @property
     def skipped(self) -> list[str]:
-        """A sentence for each listed sample that is left out because its files are missing."""
+        """A sentence for each listed sample that is left out because of missing files."""
         return [
             f"{source.name}: {sentence}"
             for source, dataset in zip(self.sources, self.datasets, strict=True)
@@ -99,11 +99,11 @@ class Mixture:
         ]
 
     def scenes(self, source: int) -> frozenset[str]:
-        """The physical scenes of all samples that are used of a source."""
-        return frozenset(map(self.datasets[source].scene, self._used[source].tolist()))
+        """Names of the physical scenes in all used samples of a source."""
+        return frozenset(map(self.datasets[source].scene_name, self._used[source].tolist()))
 
     def draw(self, position: int) -> Draw:
-        """What a position, counted from the start of the run, holds."""
+        """The sample at a position, counted from the start of the run."""
         epoch, place = divmod(position, len(self))
         source, turn = (int(number) for number in self._schedule[place])
         used = self._used[source]
@@ -118,7 +118,7 @@ class Mixture:
         """Read the sample of a position and vary it; a `Scene` is still to be photographed.
 
         Raises:
-            InputError: its files are not what they should be.
+            InputError: invalid files.
         """
         draw = self.draw(position)
         source = self.sources[draw.source]
@@ -127,7 +127,7 @@ class Mixture:
         return transform(sample, options, size, draw.generator("transforms"))
 
     def _permutation(self, source: int, rounds: int) -> Indices:
-        """The order of one pass through a source; the latest is kept."""
+        """Order of one pass through a source; the latest one is cached."""
         kept = self._permutations.get(source)
         if kept is None or kept[0] != rounds:
             generator = np.random.default_rng((self.seed, source, rounds))
@@ -137,10 +137,10 @@ class Mixture:
 
 
 def _used(source: Source, dataset: Dataset) -> Indices:
-    """The samples of a data set that `max_samples` leaves, spread evenly.
+    """Indices of the samples used of a data set, at most `max_samples`, evenly spread.
 
     Raises:
-        InputError: there are none.
+        InputError: an empty data set.
     """
     count = len(dataset)
     if count == 0:
@@ -154,13 +154,13 @@ def _used(source: Source, dataset: Dataset) -> Indices:
 
 
 def spread(count: int, most: int | None) -> Indices:
-    """Indices of at most so many of `count` samples, evenly over them; None takes all."""
+    """Indices of at most `most` of `count` samples, evenly spread; None takes all."""
     wanted = min(count, most or count)
     return np.arange(wanted) * count // wanted
 
 
 def _shares(weights: NDArray[np.float64], total: int) -> Indices:
-    """Whole numbers with a given sum, each within one of its share (largest remainder)."""
+    """Whole numbers with the sum `total`, each within 1 of its share (largest remainder)."""
     exact = weights / weights.sum() * total
     shares = np.floor(exact).astype(np.int64)
     most_left_over = np.argsort(shares - exact, kind="stable")[: total - shares.sum()]
@@ -169,7 +169,7 @@ def _shares(weights: NDArray[np.float64], total: int) -> Indices:
 
 
 def _interleaved(counts: Indices) -> Indices:
-    """(L, 2): source and turn at each place, where every source comes at even intervals."""
+    """(L, 2): source and turn at each place, with every source at even intervals."""
     turns = _in_turn(counts)
     moments = (turns[:, 1] + 0.5) / counts[turns[:, 0]]
     return turns[np.argsort(moments, kind="stable")]

@@ -1,7 +1,8 @@
-"""Images and depth maps as a data set's files have them, and how they are turned and scaled."""
+"""Images and depth maps read from the files of a data set, turned and scaled."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ Turn = Literal[
 
 
 def turned(raster: Tensor, turns: Sequence[Turn]) -> Tensor:
-    """An image (3, H, W) or a map (H, W) after some turns, one after the other."""
+    """An image (3, H, W) or a map (H, W) after a sequence of turns."""
     for turn in turns:
         if turn == "transpose":
             raster = raster.transpose(-1, -2)
@@ -71,59 +72,60 @@ def check_size(path: Path, raster: Tensor, size: tuple[int, int], other: Path) -
 
 @dataclass(frozen=True)
 class DepthFormat:
-    """What the numbers of depth files mean.
+    """Units and kind of the numbers in depth files.
 
     Attributes:
-        scale_m: metres per unit; None where a file's numbers are metres by themselves, which
-            those of a PNG, whole numbers, are not.
+        scale_m: metres per unit; None for files of metres, which a PNG of whole numbers cannot be.
         shift_m: metres added to the scaled numbers.
+        largest_m: larger values mark unknown pixels, such as sky or saturation.
         kind: along the optical axis, or along each pixel's ray.
-        bounds_m: nearest and farthest depth to believe; all where None.
+        bounds_m: nearest and farthest trusted depth; None trusts all.
     """
 
     scale_m: float | None = None
     shift_m: float = 0.0
+    largest_m: float = math.inf
     kind: Literal["planar", "ray"] = "planar"
     bounds_m: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, options: DatasetOptions) -> DepthFormat:
-        """What the configuration says."""
+        """The format that a configuration describes."""
         return cls(
-            options.depth_scale,
-            options.depth_shift,
-            options.depth_kind or "planar",
-            options.depth_bounds,
+            scale_m=options.depth_scale,
+            shift_m=options.depth_shift,
+            kind=options.depth_kind or "planar",
+            bounds_m=options.depth_bounds,
         )
 
     def check(self, path: Path, place: str) -> None:
-        """Check that the numbers of a file are known to be metres, from its name alone.
+        """Check from its name alone that the unit of a file is known.
 
         Raises:
-            InputError: whole numbers without a scale.
+            InputError: a file of whole numbers without a scale.
         """
         if self.scale_m is None and path.suffix.lower() == ".png":
             raise InputError(
-                f"{place}: {path.name} holds whole numbers, and nothing says of how many metres. "
+                f"{place}: {path.name} holds whole numbers of unknown unit. "
                 "Give depth_scale: 0.001 for millimetres, 0.01 for centimetres."
             )
 
     def read(self, path: Path, *, dataset: str | None = None, turns: Sequence[Turn] = ()) -> Tensor:
         """The depth of a file, still of its `kind`.
 
-        NaN, infinity and 0, the mark of an unknown pixel in files of whole numbers, are unknown
-        before the shift is added; what is not positive then, after.
+        Unknown are NaN, infinity and 0 in the file, and depth that is not positive after scale and
+        shift.
 
         Args:
             path: the file.
-            dataset: of an HDF5 file, the name of the array.
+            dataset: name of the array in an HDF5 file.
             turns: how the map is turned.
 
         Returns:
             (H, W) float32 metres, NaN where unknown.
 
         Raises:
-            InputError: missing or unreadable, or millimetres by mistake; names the file.
+            InputError: missing, unreadable, or millimetres by mistake; names the file.
         """
         values = read_values(path, dataset)
         if self.scale_m is None and looks_like_millimetres(values):
@@ -132,16 +134,16 @@ class DepthFormat:
                 "depth_scale: 0.001; or 1, if it is metres."
             )
         depth_m = values * (1.0 if self.scale_m is None else self.scale_m) + self.shift_m
-        known = values.isfinite() & (values != 0) & (depth_m > 0)
+        known = values.isfinite() & (values != 0) & (depth_m > 0) & (depth_m <= self.largest_m)
         return turned(depth_m.masked_fill(~known, torch.nan), turns)
 
     def planar(self, depth_m: Tensor, camera: Camera | None, source: str) -> Tensor:
-        """Depth along the optical axis, within the bounds, of what `read` returned.
+        """Depth along the optical axis, within the bounds, from the result of `read`.
 
         Args:
             depth_m: (H, W) metres, NaN where unknown.
-            camera: sees the map as it is turned; None where unknown.
-            source: what messages call the sample.
+            camera: camera of the turned map; None where unknown.
+            source: name of the sample in messages.
 
         Returns:
             (H, W) metres, NaN where unknown or out of bounds.
@@ -152,9 +154,9 @@ class DepthFormat:
         if self.kind == "ray":
             if camera is None:
                 raise InputError(
-                    f"{source}: depth_kind is ray, and nothing leads from the ray to the optical "
-                    "axis: the camera is unknown. Give it with the sample, in stack.json or in "
-                    "data.dataset_kwargs.camera_defaults."
+                    f"{source}: depth_kind is ray, which needs a camera to convert to planar "
+                    "depth, but the camera is unknown. Give it with the sample, in stack.json or "
+                    "in data.dataset_kwargs.camera_defaults."
                 )
             depth_m = depth_from_ray_distance(depth_m, camera)
         if self.bounds_m is None:

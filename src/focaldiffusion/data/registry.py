@@ -1,4 +1,4 @@
-"""The data sets by name: adding one is one file and one line here."""
+"""The data sets by name. A new one is one file and one line here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import Dataset
 from focaldiffusion.errors import InputError, unknown_name
 
-DATASETS = {
+_DATASETS = {
     "cache": "cache:Cache",
     "ddff12": "sets.ddff12:DDFF12",
     "diode": "sets.diode:DIODE",
@@ -27,21 +27,21 @@ DATASETS = {
     "virtual_kitti": "sets.virtual_kitti:VirtualKITTI",
     "zedd": "sets.zedd:ZEDD",
 }
-"""dataset_type → module below this package, and class; each class is built from a `Source`."""
+"""Module below this package, and class, of each dataset_type; a `Source` constructs it."""
 
 
 def open_dataset(source: Source) -> Dataset:
     """The data set of a source: its split, its options.
 
     Raises:
-        InputError: an unknown `dataset_type`, or files that are missing.
+        InputError: an unknown `dataset_type`, or missing files.
     """
-    if source.dataset_type not in DATASETS:
+    if source.dataset_type not in _DATASETS:
         raise InputError(
             f"{source.name}: dataset_type {source.dataset_type!r} "
-            f"{unknown_name(source.dataset_type, DATASETS)}"
+            f"{unknown_name(source.dataset_type, _DATASETS)}"
         )
-    module, name = DATASETS[source.dataset_type].split(":")
+    module, name = _DATASETS[source.dataset_type].split(":")
     dataset: Dataset = getattr(importlib.import_module(f"focaldiffusion.data.{module}"), name)(
         source
     )

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: one folder, several tried in turn, or one per kind."""
+"""Folders that hold the files of a data set: one, several tried in turn, or one per kind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ class Roots:
     """The folders of a `data_root`.
 
     Attributes:
-        folders: for each kind of file the folders to look in, in turn; kinds that are not named
-            use `default`.
+        folders: folders to search in turn, by kind of file; other kinds use `default`.
     """
 
     folders: dict[RootKind, tuple[Path, ...]]
@@ -33,12 +32,12 @@ class Roots:
         )
 
     def candidates(self, relative: str, kind: RootKind = "default") -> list[Path]:
-        """Every path at which a file may lie; an absolute path stays what it is."""
+        """Every path at which a file may lie; an absolute path is unchanged."""
         folders = self.folders.get(kind) or self.folders.get("default", ())
         return [folder / relative for folder in folders] or [Path(relative)]
 
     def find(self, relative: str, kind: RootKind = "default") -> Path | None:
-        """The first candidate that exists, a file or a folder; None where there is none."""
+        """The first candidate that exists, a file or a folder, or None."""
         return next((path for path in self.candidates(relative, kind) if path.exists()), None)
 
     def need(self, relative: str, kind: RootKind = "default", *, remedy: str) -> Path:
@@ -47,10 +46,10 @@ class Roots:
         Args:
             relative: path below the roots.
             kind: which roots.
-            remedy: a sentence on where to get the file, the end of the message.
+            remedy: a sentence on where to get the file, which ends the message.
 
         Raises:
-            InputError: it exists under no root; names every place that was tried.
+            InputError: no candidate exists; names all of them.
         """
         found = self.find(relative, kind)
         if found is None:

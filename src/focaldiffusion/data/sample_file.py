@@ -1,4 +1,4 @@
-"""A stack, its truth and maybe its physical estimate in one file of named tensors (safetensors)."""
+"""One file per stack: frames, truth and an optional physical estimate, as safetensors."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _TENSORS = (
 )
 _CAMERA = ("focal_length_px", "aperture_diameter_m", "principal_point_px")
 _WHOLE_CODE = 0.01
-"""Light that has been a code of 8 bits comes back to within 1e-3 of one; other light does not."""
+"""Light this close to 8-bit codes, in codes, is stored in 8 bits: a round trip adds 1e-3."""
 
 
 def write_sample(path: Path, sample: StackSample) -> None:
-    """Write a sample, complete or not at all; the folder must exist.
+    """Write a sample, complete or not at all, to an existing folder.
 
-    Frames and image are stored as sRGB codes, of 8 bits where that loses nothing, else of 16 (an
+    Frames and image are stored as sRGB codes, in 8 bits where that loses nothing, else in 16 (an
     error below 2e-5 in linear light); depth as float32. The posterior of an estimate is stored as
-    the root of its ratio to the highest at each pixel, in 8 bits: its peak keeps its shape, and
-    what is below a 250,000th of it is gone. A reader ignores names it does not know.
+    the square root of its ratio to the maximum of each pixel, in 8 bits: its peak keeps its shape,
+    and ratios below 1 / 250,000 are lost. Readers ignore unknown names.
 
     Raises:
         InputError: the file system refuses.
@@ -76,17 +76,17 @@ def write_sample(path: Path, sample: StackSample) -> None:
         "camera": camera and {name: getattr(camera, name) for name in _CAMERA},
         "estimate": None if estimate is None else _notes_of(estimate),
     }
-    # One entry of notes: several would come in an order that differs from file to file.
+    # One entry of metadata: the order of several would differ from file to file.
     data = save(known, metadata={"notes": json.dumps(notes)})
     with file_errors_named(path.parent):
         write_whole(path, data)
 
 
 def read_sample(path: Path) -> StackSample:
-    """Read what `write_sample` wrote.
+    """Read a file of `write_sample`.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: a missing or damaged file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -123,7 +123,7 @@ def _camera(notes: dict[str, Any], image_size: tuple[int, int]) -> Camera:
 
 
 def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any]]:
-    """The tensors of an estimate, by their names in a file."""
+    """Tensors of an estimate by their names in a file."""
     evidence = estimate.evidence
     ratio = evidence.posterior / evidence.posterior.amax(0)
     return {

@@ -1,4 +1,4 @@
-"""Variations of a sample: window, size, mirror image, colours; what belongs together follows."""
+"""Variations of a sample: window, size, mirror image and colours, applied to all its parts."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ def transform(
 ) -> Sample:
     """Vary a sample: image, frames, depth, validity and camera together.
 
-    A window of the wanted aspect is resized to `image_size`, larger or smaller; enlarging invents
-    no detail, and the camera follows. Light is averaged, depth and validity take the nearest
-    pixel. A scene is varied before it is photographed, so that its blur is the new camera's; the
-    frames of a photographed stack change colour as its all-in-focus image does. Its evidence, where
-    it is made already, follows all but a change of size.
+    A window with the aspect of `image_size` is resized to it, and the camera follows. Light is
+    averaged; depth and validity take the nearest pixel. A scene is varied before it is
+    photographed, so that its blur is that of the new camera. The frames of a photographed stack
+    change colour with its all-in-focus image. Existing evidence follows, except a change of size.
 
     Args:
-        sample: as its data set reads it.
+        sample: read from its data set.
         options: what to vary, and how much.
-        image_size: (height, width) of the result; that of the sample when not given.
-        generator: of all that is drawn.
+        image_size: (height, width) of the result; the size of the sample by default.
+        generator: draws everything.
 
     Raises:
-        InputError: no valid depth in the windows that were drawn, nor in the middle; or another
-            size for a sample whose evidence is made already.
+        InputError: no valid depth in the drawn windows or in the middle; or another size for a
+            sample with evidence.
     """
     height, width = sample.valid.shape
     window = _window(sample, options, image_size or (height, width), generator)
@@ -55,7 +54,7 @@ def transform(
         )
     mirror = options.flip and integer(0, 1, generator) == 1
     moved = sample
-    if window != Window(0, 0, 1, (height, width)):  # of which all would be copied for nothing
+    if window != Window(0, 0, 1, (height, width)):  # skip: it would only copy the sample
         moved = _mapped(sample, window.light, window.nearest, window.camera)
     if mirror:
         moved = _mapped(moved, _mirrored, _mirrored, Camera.mirrored)
@@ -72,10 +71,10 @@ def transform(
 def _window(
     sample: Sample, options: Transforms, size: tuple[int, int], generator: torch.Generator
 ) -> Window:
-    """A window of the wanted size with valid depth in it, random or in the middle.
+    """A window of the wanted size that contains valid depth, random or in the middle.
 
     Raises:
-        InputError: none was found.
+        InputError: no such window was found.
     """
     height, width = sample.valid.shape
     largest_step = min(height / size[0], width / size[1])
@@ -109,9 +108,9 @@ def _mapped(
     plane: Callable[[Tensor], Tensor],
     optics: Callable[[Camera], Camera],
 ) -> Sample:
-    """The sample with its images, its depth and validity, and its camera changed.
+    """The sample with changed images, depth, validity and camera.
 
-    The native frames of a stack are dropped: they are not what its images show any more.
+    The native frames of a stack are dropped, because its images no longer show them.
     """
     depth_m, valid = plane(sample.depth_m), plane(sample.valid)
     if isinstance(sample, Scene):
@@ -142,7 +141,7 @@ def _mirrored(image: Tensor) -> Tensor:
 
 
 def _reference(sample: Sample) -> Tensor:
-    """The image whose mean the contrast is stretched about: one for the image and its frames."""
+    """The image whose mean anchors the contrast, for the image and its frames alike."""
     if isinstance(sample, Scene):
         return sample.all_in_focus
     return sample.stack.images if sample.all_in_focus is None else sample.all_in_focus
@@ -151,12 +150,12 @@ def _reference(sample: Sample) -> Tensor:
 def _colours(
     reference: Tensor, brightness: float, contrast: float, saturation: float
 ) -> Callable[[Tensor], Tensor]:
-    """A change of colours, the same for every image it is applied to."""
+    """A change of colours, the same for every image."""
 
     def exposed(image: Tensor) -> Tensor:
         return (image * brightness).clamp(0, 1)
 
-    # In float64, or it would depend on the number of threads that sum.
+    # In float64: in float32 it would depend on the number of threads.
     mean = float(linear_to_srgb(exposed(reference)).mean(dtype=torch.float64))
 
     def coloured(image: Tensor) -> Tensor:

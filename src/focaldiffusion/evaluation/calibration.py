@@ -1,8 +1,8 @@
-"""What a confidence is worth: the relative error of depth against it.
+"""Relative error of depth against confidence.
 
-Pixels of equal confidence count alike: each takes the mean over all orders of its tie, wherever a
-boundary falls between them. Depth and truth are as in `metrics.depth_metrics`; a missing prediction
-has relative error 1. Confidence is (H, W), larger is surer, without NaN where `valid`.
+Pixels of equal confidence count alike: a boundary inside a tie takes the mean over all orders of
+the tie. Depth and truth are as in `metrics.depth_metrics`; a missing prediction has relative
+error 1. Confidence is (H, W), higher is surer, without NaN where `valid`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Decile(NamedTuple):
     mean_confidence: float
     abs_rel: float
     share: float
-    """Of the valid pixels."""
+    """Share of the valid pixels."""
     within_5_percent: float
     """Share of the decile with a relative error below 0.05."""
     within_10_percent: float
@@ -39,7 +39,7 @@ def abs_rel_confident(
     confidence: Tensor,
     share: float = 0.5,
 ) -> float:
-    """`abs_rel` of the most confident share of the valid pixels; constant confidence gives all's.
+    """`abs_rel` of the most confident share of the valid pixels; of all if confidence is constant.
 
     Args:
         prediction_m: (H, W) metres.
@@ -63,9 +63,9 @@ def abs_rel_confident(
 def ause(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor) -> float:
     """Area under the sparsification error curve of AbsRel (Ilg et al. 2018, arXiv 1802.07095).
 
-    The curve is the AbsRel of the most confident share of the pixels less that of the most
-    accurate share (the oracle), over all shares from one pixel to all; the area is its mean.
-    0 where confidence ranks the pixels as their error does.
+    The curve is the AbsRel of the most confident share of pixels minus the AbsRel of the most
+    accurate share (the oracle), for shares from one pixel to all; the area is its mean. Zero if
+    confidence ranks pixels exactly by their error.
 
     Args:
         prediction_m: (H, W) metres.
@@ -88,7 +88,7 @@ def deciles(
 ) -> list[Decile]:
     """Error by confidence: ten tenths of the valid pixels, the least confident first.
 
-    A pixel on a boundary belongs in part to either side.
+    A pixel on a boundary is split between both sides.
 
     Args:
         prediction_m: (H, W) metres.
@@ -124,9 +124,9 @@ def _error_and_confidence(
 def _sums_of_surest(
     columns: Sequence[NDArray[Any]], sureness: Pixels, places: float | Pixels
 ) -> Pixels:
-    """Sum over the so many surest pixels of each (P,) column: (columns, K) for (K,) places.
+    """Sum of each (P,) column over the n surest pixels, for each n of places (K,): (columns, K).
 
-    Places may end inside a tie or a pixel: there the sum is a line between the tie's two ends.
+    Inside a tie, or a pixel, the sum is interpolated linearly between its two ends.
     """
     order = np.argsort(-sureness)
     ranked = sureness[order]

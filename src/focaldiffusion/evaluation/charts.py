@@ -1,40 +1,41 @@
-"""The charts of the report, as SVG for a page: text in the page's colour, nothing loaded."""
+"""Charts of the report, as SVG inside a page: text in the page's colour, nothing loaded."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from focaldiffusion.evaluation.robustness import CURVES, VARIANTS
-from focaldiffusion.evaluation.summary import Result, Summary
+from focaldiffusion.evaluation.summary import Scores, Summary
 from focaldiffusion.evaluation.tables import heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008) tell apart for the colour-blind; the markers do so in grey print.
+# Colours of Okabe and Ito (2008), distinct for the colour-blind; markers stay distinct in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 _MARKERS = "osD^vPX"
-_INK = "#010203"  # stands for the page's text colour, which only the page knows
+_INK = "#010203"  # placeholder for the text colour of the page
 _SIZE = 3.5, 2.5  # inches
-_PLOT = 0.18, 0.19, 0.79, 0.77  # left, bottom, width, height, in shares of that
+_PLOT = 0.18, 0.19, 0.79, 0.77  # left, bottom, width, height, as shares of the size
 
 
 def robustness_chart(summary: Summary, curve: str, metric: str) -> str | None:
-    """A metric over what is made worse, one line a model, its interval shaded.
+    """A metric over one perturbation: one line per model, with its interval shaded.
 
-    The protocol as it is has a large point where the axis has a place for it, and a dotted line
-    in any case. Points are hollow where some samples have no prediction.
+    The unperturbed protocol is a dotted line, with a large marker where it lies on the axis. Points
+    are hollow if some samples have no prediction.
 
     Args:
-        summary: of the run.
+        summary: the run.
         curve: a name of `CURVES`.
-        metric: which.
+        metric: a name of `METRICS`.
 
     Returns:
-        None where there are fewer than two points, or the values are words.
+        SVG; None if there are fewer than two points, or the values are words.
     """
     figure, axes = _figure()
     for model, plain in summary.plain.items():
@@ -47,10 +48,10 @@ def robustness_chart(summary: Summary, curve: str, metric: str) -> str | None:
         axes.plot(settings, [mean.mean for mean in means], linewidth=1.4, **style)
         low, high = zip(*(mean.interval or (mean.mean, mean.mean) for mean in means), strict=True)
         axes.fill_between(settings, low, high, color=style["color"], alpha=0.1, linewidth=0)
-        for setting, result in points.items():
-            if result.failed:
+        for setting, scores in points.items():
+            if scores.failed:
                 hollow = {**style, "markersize": 7, "markerfacecolor": "none"}
-                axes.plot(setting, result.means[metric].mean, **hollow)
+                axes.plot(setting, scores.means[metric].mean, **hollow)
         whole = plain.means[metric].mean
         axes.axhline(whole, linestyle=":", linewidth=1, color=style["color"])
         unchanged = CURVES[curve].unchanged
@@ -63,28 +64,28 @@ def robustness_chart(summary: Summary, curve: str, metric: str) -> str | None:
     return _svg(figure)
 
 
-def _points(summary: Summary, curve: str, metric: str, model: str) -> dict[float, Result]:
-    """The results along a curve by setting, the protocol as it is where that has a place on it."""
+def _points(summary: Summary, curve: str, metric: str, model: str) -> dict[float, Scores]:
+    """Scores along a curve by setting, with the unperturbed protocol where it lies on the axis."""
     plain = summary.plain[model]
     if metric not in plain.means:
         return {}
     unchanged = CURVES[curve].unchanged
     points = {} if unchanged is None else {unchanged: plain}
     for name in summary.variants:
-        variant, result = VARIANTS.get(name), summary.results.get((name, model))
+        variant, scores = VARIANTS.get(name), summary.scores.get((name, model))
         if variant is None or variant.curve != curve or isinstance(variant.value, str):
             continue
-        if result is not None and metric in result.means:
-            points[float(variant.value)] = result
+        if scores is not None and metric in scores.means:
+            points[float(variant.value)] = scores
     return points
 
 
 def calibration_chart(summary: Summary) -> str | None:
-    """AbsRel of each tenth of the pixels by confidence; None where no model has confidence."""
+    """AbsRel of each tenth of the pixels by confidence, as SVG; None without confidence."""
     figure, axes = _figure()
-    for model, result in summary.plain.items():
-        if result.calibration is not None:
-            errors = [row[1] for row in result.calibration]
+    for model, scores in summary.plain.items():
+        if scores.calibration is not None:
+            errors = [row[1] for row in scores.calibration]
             tenths = range(1, len(errors) + 1)
             axes.plot(tenths, errors, linewidth=1.4, **_style(summary, model))
     if not axes.lines:
@@ -97,7 +98,7 @@ def calibration_chart(summary: Summary) -> str | None:
 
 
 def legend(summary: Summary, models: Sequence[str]) -> str:
-    """The line of each model, for a key beside the charts."""
+    """The legend of the charts, as SVG: the line and name of each model."""
     from matplotlib.figure import Figure
 
     widths = [0.085 * len(model) + 0.65 for model in models]  # inches
@@ -105,7 +106,7 @@ def legend(summary: Summary, models: Sequence[str]) -> str:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, sum(widths)), ylim=(-1, 1))
     axes.set_axis_off()
     left = 0.0
-    # Not Matplotlib's own: it leaves out names like _mine and reads formulas into $.
+    # Matplotlib's own legend would omit names like _mine and parse $ as a formula.
     for model, width in zip(models, widths, strict=True):
         line = [left + 0.02, left + 0.19, left + 0.36]
         axes.plot(line, [0, 0, 0], linewidth=1.4, markevery=[1], **_style(summary, model))
@@ -139,7 +140,7 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure without its XML head, in the page's text colour and with text as text."""
+    """The figure as an <svg> element with selectable text, in the text colour of the page."""
     from matplotlib import rc_context
 
     file = io.StringIO()
@@ -147,4 +148,6 @@ def _svg(figure: Figure) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "focaldiffusion"}):
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     text = file.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    # Groups are numbered alike in every chart, and an id must be unique in a page.
+    text = re.sub(r'<g id="\w+_\d+">', "<g>", text[text.index("<svg") :])
+    return text.replace(_INK, "currentColor")

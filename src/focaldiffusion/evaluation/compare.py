@@ -1,4 +1,4 @@
-"""Two runs against each other, sample by sample."""
+"""Comparison of two runs, sample by sample."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Comparison:
 
     Attributes:
         protocol: of both runs.
-        model_a: of the first run.
-        model_b: of the second.
-        samples: how many both have.
-        scenes: how many those are of.
+        model_a: model of run A.
+        model_b: model of run B.
+        samples: number of samples that both have.
+        scenes: number of scenes they show.
         only_a: samples that only A has, because B lacks them or failed.
         only_b: samples that only B has.
-        metrics: by the names of `scoring.METRICS`; one that not all samples have, such as the
-            boundary F1 of a flat wall, is over fewer.
+        metrics: by the names of `scoring.METRICS`, each over the samples that have it (a flat wall
+            has no boundary F1).
     """
 
     protocol: str
@@ -43,7 +43,7 @@ class Comparison:
     metrics: dict[str, Difference]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with the verdicts."""
+        """The comparison as JSON, with verdicts."""
         metrics = {
             name: {**asdict(found), "verdict": found.verdict}
             for name, found in self.metrics.items()
@@ -54,16 +54,16 @@ class Comparison:
 def compare(
     a: Path, b: Path, model_a: str | None = None, model_b: str | None = None
 ) -> list[Comparison]:
-    """Compare the models of two runs, on the protocol as it is.
+    """Compare the models of two runs on the unperturbed protocol.
 
     Args:
-        a: folder of the first run.
-        b: folder of the second; that of the first compares two of its models.
-        model_a: of the first run; None takes its only one, or all that the second has too.
-        model_b: of the second run; None likewise.
+        a: folder of run A.
+        b: folder of run B; may be the same, to compare two of its models.
+        model_a: model of run A; None takes its only one, or each that both runs have.
+        model_b: same for run B.
 
     Raises:
-        InputError: no run, different protocols, no such model, or no sample that both have.
+        InputError: no run, different protocols, an unknown model, or no sample in common.
     """
     runs = [
         [record for record in read_records(folder) if record.variant is None and record.counted]
@@ -72,12 +72,12 @@ def compare(
     protocols = [{record.protocol for record in run} for run in runs]
     for folder, names in zip((a, b), protocols, strict=True):
         if not names:
-            raise InputError(f"{folder}: has no sample that counts. Let the evaluation run on.")
+            raise InputError(f"{folder}: has no sample that counts. Let the evaluation continue.")
     if protocols[0] != protocols[1]:
         one, other = (", ".join(sorted(names)) for names in protocols)
         raise InputError(
-            f"{a} is of protocol {one}, {b} of {other}; their figures do not compare. Evaluate "
-            "both on one data set."
+            f"{a} follows protocol {one}, {b} follows {other}; their figures do not compare. "
+            "Evaluate both on one data set."
         )
     pairs = _pairs(a, b, [{record.model for record in run} for run in runs], model_a, model_b)
     return [_compared(a, b, runs[0], runs[1], *pair) for pair in pairs]
@@ -86,7 +86,7 @@ def compare(
 def _pairs(
     a: Path, b: Path, models: Sequence[set[str]], model_a: str | None, model_b: str | None
 ) -> list[tuple[str, str]]:
-    """Which model of A meets which of B."""
+    """Models of A and B to compare with each other."""
     for folder, there, wanted in ((a, models[0], model_a), (b, models[1], model_b)):
         if wanted is not None and wanted not in there:
             raise InputError(
@@ -101,8 +101,8 @@ def _pairs(
     common = [(name, name) for name in choices[0] if name in choices[1]]
     if not common:
         raise InputError(
-            f"{a} has {', '.join(choices[0])}; {b} has {', '.join(choices[1])}: which to compare "
-            "is not clear. Say it with --model-a and --model-b."
+            f"{a} has {', '.join(choices[0])}; {b} has {', '.join(choices[1])}: ambiguous. Choose "
+            "with --model-a and --model-b."
         )
     return common
 
@@ -117,8 +117,8 @@ def _compared(
     common = [sample for sample in done_a if sample in done_b]
     if not common:
         raise InputError(
-            f"{model_a} of {a} and {model_b} of {b} have figures for no sample in common. Evaluate "
-            "both on the same data."
+            f"{model_a} of {a} and {model_b} of {b} have no scored sample in common. Evaluate both "
+            "on the same data."
         )
     metrics = {}
     for name, metric in METRICS.items():
@@ -143,7 +143,7 @@ def _compared(
 
 
 def print_comparison(found: Comparison, console: Console) -> None:
-    """Print a table of every metric that both have, and how much it rests on."""
+    """Print a table of every shared metric, with notes on samples and scenes."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -177,19 +177,18 @@ _STYLES = {"better": "bold green", "worse": "bold red"}
 
 def _notes(found: Comparison) -> list[str]:
     notes = [
-        f"{found.samples} samples of {found.scenes} scenes that both have. Paired bootstrap over "
-        "scenes; each metric is judged by itself, so of twenty that do not differ one is expected "
-        "to seem to."
+        f"{found.samples} samples of {found.scenes} scenes in both. Paired bootstrap over scenes; "
+        "each metric is judged on its own, so about one in twenty equal ones will seem to differ."
     ]
     if found.scenes < FEW_SCENES:
         notes.append(
-            f"Fewer than {FEW_SCENES} scenes: even if all agree, chance may have done it, so there "
-            "is no verdict."
+            f"Fewer than {FEW_SCENES} scenes: even if all agree, it may be chance, so there is no "
+            "verdict."
         )
     for name, other, only in (("A", "B", found.only_a), ("B", "A", found.only_b)):
         if only:
             notes.append(
-                f"{len(only)} more have figures in {name} only, {other} lacks them or failed: "
+                f"{len(only)} more have figures in {name} only; {other} lacks them or failed: "
                 f"{', '.join(only[:3])}{', ...' if len(only) > 3 else ''}."
             )
     return notes

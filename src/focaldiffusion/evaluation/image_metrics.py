@@ -26,13 +26,13 @@ _SSIM_BORDER = 5
 """Half of the 11-pixel window of SSIM."""
 
 _SSIM_STRIP = 256
-"""Rows of an image compared at a time, so that memory grows with its width alone."""
+"""Rows of an image compared at a time, which bounds memory."""
 
 _BLOCK_PX = 16
 """Side of the blocks whose detail is compared."""
 
 _LEAST_DETAIL = 2 / 255
-"""Of a block, at least, to hold any; sensor noise of 1 / 255 adds up to a third of it."""
+"""Least detail of a block that counts; sensor noise of 1 / 255 adds up to a third of it."""
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> float:
@@ -42,7 +42,7 @@ def psnr(prediction: Tensor, truth: Tensor) -> float:
 
     Args:
         prediction: (3, H, W) sRGB-encoded, [0, 1].
-        truth: likewise.
+        truth: same as `prediction`.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -58,7 +58,7 @@ def ssim(prediction: Tensor, truth: Tensor) -> float:
 
     Args:
         prediction: (3, H, W) sRGB-encoded, [0, 1], at least 11 pixels either way.
-        truth: likewise.
+        truth: same as `prediction`.
 
     Raises:
         ValueError: images of different sizes, or smaller than the window.
@@ -81,7 +81,7 @@ def lpips(prediction: Tensor, truth: Tensor) -> float | None:
 
     Args:
         prediction: (3, H, W) sRGB-encoded, [0, 1].
-        truth: likewise.
+        truth: same as `prediction`.
 
     Returns:
         0 for equal images, about 1 for unrelated ones; None without the packages `lpips` and
@@ -101,11 +101,11 @@ def lpips(prediction: Tensor, truth: Tensor) -> float | None:
 def in_range(prediction: Tensor, frames: Tensor) -> float:
     """Share of pixels within the range of the frames there, in all three channels.
 
-    Half an 8-bit step beyond it still counts, because files are rounded.
+    The range includes half an 8-bit step at both ends, because files are rounded.
 
     Args:
         prediction: (3, H, W) sRGB-encoded, [0, 1].
-        frames: (N, 3, H, W), likewise.
+        frames: (N, 3, H, W) sRGB-encoded, [0, 1].
     """
     check_shape("prediction", prediction, frames.shape[1:])
     # A hundred-thousandth for the float32 round trip from sRGB to light and back.
@@ -116,30 +116,30 @@ def in_range(prediction: Tensor, frames: Tensor) -> float:
 
 
 def detail_metrics(prediction: Tensor, frames: Tensor) -> dict[str, float]:
-    """How much of the frames' detail the image keeps, and how much it has that no frame shows.
+    """Detail of the frames that the image keeps, and detail that no frame shows.
 
-    Needs no truth. The figures are those by which the stacker MacroStack is measured
+    Needs no truth. The figures follow the benchmark of the stacker MacroStack
     (https://github.com/macrostackapp/macrostack, tools/bench); block, detail and floor are our
-    choice. The detail of a block of 16x16 px is the root mean square of the grey image less its
-    Gaussian blur of standard deviation 1 px. A block holds detail where that of the sharpest frame
-    there is 2 / 255 or more, and twice that of the blurriest or more: noise is alike in all frames,
-    so it makes up at most a quarter of the mean square, and an image without it has a ratio of 0.87
-    or more.
+    choice. The detail of a block of 16x16 px is the root mean square of the grey image minus its
+    Gaussian blur of standard deviation 1 px. A block holds detail if the sharpest frame has at
+    least 2 / 255 there, and at least twice as much as the blurriest. Noise is equal in all frames,
+    so it is at most a quarter of the mean square, and an image without noise has a ratio of at
+    least 0.87.
 
-    - `kept`: the image's detail over that of the sharpest frame, at most 1; median over the blocks
+    - `kept`: detail of the image over that of the sharpest frame, at most 1; median over the blocks
       that hold detail.
-    - `soft`: share of the blocks that hold detail where that ratio is below 0.7.
+    - `soft`: share of these blocks with a ratio below 0.7.
     - `invented`: share of all blocks with more than 1.5 times the detail of every frame, and more
-      than 1.5 times 2 / 255: noise, halos, seams, and what a generative model restored or made up,
-      which nothing tells apart without a truth.
+      than 1.5 times 2 / 255: noise, halos, seams, and detail restored or made up by a generative
+      model, which cannot be distinguished without a truth.
 
     Args:
-        prediction: (3, H, W) sRGB-encoded, [0, 1]; the last rows and columns that fill no block do
-            not count.
-        frames: (N, 3, H, W), likewise.
+        prediction: (3, H, W) sRGB-encoded, [0, 1]; incomplete blocks at the right and lower border
+            do not count.
+        frames: (N, 3, H, W) sRGB-encoded, [0, 1].
 
     Returns:
-        kept, soft and invented; only those that any block counts for.
+        kept, soft and invented; figures without a block that counts are absent.
     """
     check_shape("prediction", prediction, frames.shape[1:])
     detail = _block_detail(prediction)

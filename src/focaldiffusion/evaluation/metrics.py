@@ -1,10 +1,10 @@
 """Accuracy of metric depth: one function for each metric.
 
 Depth is metric and not aligned to the truth, unless the caller passes it through `aligned` first.
-Every metric takes (H, W) metres and covers the `valid` pixels of one image; means over images are
-the caller's. A prediction that is NaN, infinite or not positive is *missing*: it counts as depth 0
-(relative error 1, delta false), except in the metrics of log depth, which cover the predicted
-pixels only. `coverage` says how many those are. All is computed in float64.
+Every metric takes (H, W) metres and covers the `valid` pixels of one image; the caller averages
+over images. A prediction that is NaN, infinite or not positive is *missing*: it counts as depth 0
+(relative error 1, delta false), except in metrics of log depth, which cover the predicted pixels
+only. `coverage` is the share of predicted pixels. Everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DELTA_THRESHOLDS = {
 }
 
 Alignment = Literal["scale", "scale_shift", "disparity_scale", "disparity_scale_shift"]
-"""What is fitted to the truth, in depth or in its inverse."""
+"""Quantities fitted to the truth, in depth or in its inverse."""
 
 
 def depth_metrics(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> dict[str, float]:
@@ -71,14 +71,14 @@ def abs_rel(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
 def abs_rel_untextured(
     prediction_m: Tensor, truth_m: Tensor, valid: Tensor, entropy: Tensor
 ) -> float:
-    """`abs_rel` of the third of the valid pixels on which defocus says least.
+    """`abs_rel` of the third of the valid pixels with the weakest evidence from defocus.
 
     Args:
         prediction_m: as in `depth_metrics`.
         truth_m: as in `depth_metrics`.
         valid: as in `depth_metrics`.
-        entropy: (H, W) of `Evidence`, the same for every model that is compared. Pixels as flat as
-            the last one of the third all count.
+        entropy: (H, W) of `Evidence`, the same for every compared model. Ties with the last pixel
+            of the third all count.
     """
     prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     check_shape("entropy", entropy, truth_m.shape)
@@ -108,7 +108,7 @@ def rmse(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
 def rmse_log(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Root of the mean of (ln p - ln z)² (Eigen et al. 2014); arguments as in `depth_metrics`.
 
-    Covers the predicted pixels; NaN when there is none.
+    Covers the predicted pixels; NaN without any.
     """
     return (_log_error(prediction_m, truth_m, valid) ** 2).mean().sqrt().item()
 
@@ -118,7 +118,7 @@ def silog(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
 
     100 sqrt(mean(d²) - mean(d)²) with d = ln p - ln z (Eigen et al. 2014, lambda = 1).
 
-    Covers the predicted pixels; NaN when there is none.
+    Covers the predicted pixels; NaN without any.
     """
     error = _log_error(prediction_m, truth_m, valid)
     # The variance about the mean is the same number without the cancellation.
@@ -135,7 +135,7 @@ def delta(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, threshold: float
         threshold: > 1.
     """
     prediction, truth = valid_pixels(prediction_m, truth_m, valid)
-    # z / 0 is infinite, so a missing prediction is below no threshold.
+    # z / 0 is infinite, so a missing prediction fails every threshold.
     ratio = torch.maximum(prediction / truth, truth / prediction)
     return (ratio < threshold).double().mean().item()
 
@@ -147,7 +147,7 @@ def coverage(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
 
 
 def boundary_f1(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
-    """How well occlusion contours agree: the scale-invariant boundary F1 of Depth Pro.
+    """Agreement of occlusion contours: the scale-invariant boundary F1 of Depth Pro.
 
     Bochkovskii et al. 2024, arXiv 2410.02073. A contour lies between two neighbours when one is
     more than t times as far as the other. For each of the four directions (farther to the left,
@@ -155,18 +155,18 @@ def boundary_f1(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     precision that of predicted contours which are true. F1 = 2 P R / (P + R) of their means over
     directions; the result is the mean over ten t from 1.05 to 1.25, weighted by t.
 
-    Unlike Depth Pro, where a contour absent from the truth scores 0 even if rightly absent from the
-    prediction, a direction counts for recall where the truth has contours and for precision where
-    either has, and a t counts where the truth has contours at all. Where the truth has contours in
-    all directions the two are equal.
+    Depth Pro scores 0 in a direction without true contours, even if none is predicted. Here a
+    direction counts for recall if the truth has contours and for precision if either has, and a t
+    counts if the truth has contours at all. Both are equal if the truth has contours in all
+    directions.
 
     Args:
-        prediction_m: as in `depth_metrics`; no contour lies beside a missing pixel.
+        prediction_m: as in `depth_metrics`; missing pixels have no contours.
         truth_m: as in `depth_metrics`.
         valid: as in `depth_metrics`; a pair with an invalid pixel does not count.
 
     Returns:
-        In [0, 1]; NaN when the truth has no contour.
+        F1 in [0, 1]; NaN if the truth has no contour.
     """
     thresholds = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
     counts = []
@@ -185,7 +185,7 @@ def boundary_f1(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
 
 
 def aligned(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, alignment: Alignment) -> Tensor:
-    """The prediction after a least-squares fit to the truth, for any metric to be applied to.
+    """The prediction after a least-squares fit to the truth, as input of any metric.
 
     `scale` minimises the sum of (a p - z)² and `scale_shift` that of (a p + b - z)² over the valid
     pixels that have a prediction, p and z being depths; with `disparity_` they are inverse depths
@@ -198,8 +198,8 @@ def aligned(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, alignment: Ali
         alignment: which fit.
 
     Returns:
-        (H, W) metres, float64; NaN where the prediction is missing, and where the fit takes it to
-        infinity or below zero: a bad fit is not clipped into a better one.
+        (H, W) metres, float64; NaN where the prediction is missing or the fit is infinite or below
+        zero: clipping would improve a bad fit.
     """
     inverse = alignment.startswith("disparity")
     whole = _known(prediction_m)
@@ -210,7 +210,7 @@ def aligned(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, alignment: Ali
     if len(predicted) == 0:
         return whole
     if alignment.endswith("shift"):
-        # From the first value, so that the spread of a constant is exactly 0: it fits as the mean.
+        # Relative to the first value, so that a constant has a spread of exactly 0.
         spread = predicted - predicted[0]
         centre = predicted[0] + spread.mean()
         spread = spread - spread.mean()
@@ -226,10 +226,10 @@ def aligned(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, alignment: Ali
 def disparity_metrics(
     prediction_m: Tensor, truth_m: Tensor, valid: Tensor, disparity_px_m: float
 ) -> dict[str, float]:
-    """The metrics that DDFF-12 is published in: errors of disparity, not of depth.
+    """The published metrics of DDFF-12: errors of disparity, not of depth.
 
-    Those of DFV (Yang et al. 2022, https://github.com/fuy34/DFV, eval_DDFF12.py), as shares where
-    it prints per cent.
+    As in DFV (Yang et al. 2022, https://github.com/fuy34/DFV, eval_DDFF12.py), but shares instead
+    of per cent.
 
     Args:
         prediction_m: as in `depth_metrics`; missing counts as disparity 0.
@@ -272,7 +272,7 @@ def valid_pixels(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple[
 
 
 def _log_error(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> Tensor:
-    """ln p - ln z at the valid pixels that have a prediction; one NaN when there is none."""
+    """ln p - ln z at the predicted valid pixels; one NaN without any."""
     prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     predicted = prediction > 0
     if not predicted.any():
@@ -287,7 +287,7 @@ def _neighbour_ratios(
 
     Each (P,) over the pairs that are valid on both sides; NaN where a prediction is missing.
     """
-    valid_pixels(prediction_m, truth_m, valid)  # refuses what no metric accepts
+    valid_pixels(prediction_m, truth_m, valid)  # checks the input
     maps = _known(prediction_m), truth_m.double(), valid
     for prediction, truth, mask in (maps, tuple(plane.T for plane in maps)):
         pairs = mask[1:] & mask[:-1]
@@ -300,8 +300,8 @@ def _neighbour_ratios(
 def _bumpiness(prediction_px: Tensor, truth_px: Tensor, valid: Tensor) -> float:
     """100 times the mean norm of the second derivatives of p - d, clipped at 0.05 (DFV).
 
-    The norm is Frobenius's, a derivative is a Scharr filter and so twice the slope. As in DFV a
-    hole of the truth has disparity 0 in the difference, so that its rim adds to the figure.
+    Frobenius norm; derivatives are Scharr filters, twice the slope. As in DFV, holes of the truth
+    have disparity 0 in the difference, and their rims add to the figure.
     """
     difference = _known(prediction_px).nan_to_num(nan=0.0) - truth_px.where(valid, 0)
 

@@ -1,4 +1,4 @@
-"""What is scored, and whatever makes it."""
+"""Predictions to score, and the interface of the models that make them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from focaldiffusion.stack import FocalStack
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of a stack, at the size of its frames; None for what it does not say.
+    """Prediction of a model for a stack, at the size of its frames; None for missing parts.
 
     Attributes:
-        depth_m: (H, W) metres along the optical axis, NaN where it knows none.
+        depth_m: (H, W) metres along the optical axis, NaN where unknown.
         all_in_focus: (3, H, W) sRGB-encoded, [0, 1].
         confidence: (H, W), larger is surer, no NaN.
-        shared_seconds: wall time of a physical estimate that it builds on and that was made for
-            another model.
+        shared_seconds: wall time of a physical estimate that was made for another model and that
+            this prediction reuses.
     """
 
     depth_m: Tensor | None = None
@@ -31,7 +31,7 @@ class Prediction:
 
 
 class Model(Protocol):
-    """Anything that makes a prediction from a stack: it never sees the truth."""
+    """Anything that makes a prediction from a stack, without access to the truth."""
 
     name: str
 
@@ -39,11 +39,11 @@ class Model(Protocol):
         """Reconstruct a stack.
 
         Args:
-            stack: aligned, with everything that is known of its focus and lens.
-            sample: the name of the sample, by which predictions made elsewhere are found.
+            stack: aligned, with all known facts about its focus and lens.
+            sample: name of the sample, by which stored predictions are found.
 
         Raises:
-            InputError: the model cannot work on this stack.
+            InputError: a stack that the model cannot process.
         """
         ...
 
@@ -54,11 +54,11 @@ def channels_first(image: NDArray[Any]) -> Tensor:
 
 
 def near_to_far(stack: FocalStack) -> list[int]:
-    """The frames in order of focus: what follows it depends on no order they are listed in."""
+    """Indices of the frames in order of focus, independent of their order in the stack."""
     order: list[int] = stack.focus_coordinates.argsort(descending=True, stable=True).tolist()
     return order
 
 
 def reference_frame(stack: FocalStack) -> int:
-    """The frame whose view the truth has where frames moved: the middle one of the sweep."""
+    """The frame whose view is that of the truth if frames moved: the middle one of the sweep."""
     return near_to_far(stack)[(len(stack) - 1) // 2]

@@ -1,15 +1,12 @@
-"""Protocol: everything that a figure depends on besides the model."""
+"""Protocol: everything that a figure depends on, except the model."""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source, Split, Transforms
@@ -20,140 +17,62 @@ from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.photography import Photography
 from focaldiffusion.evaluation.published import PUBLISHED, PublishedRow
-from focaldiffusion.psf import PSF
-from focaldiffusion.scene import Scene
-from focaldiffusion.simulation.capture import capture
+from focaldiffusion.evaluation.scoring import Domain
 from focaldiffusion.stack import FocalStack
 
 
 @dataclass(frozen=True)
-class OraclePlanes:
-    """Focus planes taken from the truth: no photographer could choose them.
-
-    Attributes:
-        count: number of planes, at least 2.
-        quantiles: of the true depth, nearest and farthest plane.
-        even_in: in which unit the planes are evenly spaced.
-    """
-
-    count: int
-    quantiles: tuple[float, float]
-    even_in: Literal["inverse_depth_dpt", "depth_m"] = "inverse_depth_dpt"
-
-    def distances_m(self, scene: Scene) -> tuple[float, ...]:
-        """The planes of a scene, near to far [m].
-
-        Raises:
-            InputError: its depth hardly varies, so that they coincide.
-        """
-        depth_m = scene.depth_m[scene.valid].double().numpy()
-        inverse = self.even_in == "inverse_depth_dpt"
-        # Not torch.quantile: it refuses maps of more than 16 megapixels.
-        if inverse:
-            ends = np.quantile(1 / depth_m, [1 - share for share in self.quantiles])
-        else:
-            ends = np.quantile(depth_m, self.quantiles)
-        planes = np.linspace(ends[0], ends[1], self.count)
-        near_m, *_, far_m = distances_m = tuple((1 / planes if inverse else planes).tolist())
-        if far_m < 1.001 * near_m:
-            raise InputError(
-                f"{scene.source}: the true depth hardly varies ({near_m:.4g} to {far_m:.4g} m), so "
-                "focus planes taken from it coincide. Leave this sample out."
-            )
-        return distances_m
-
-    def __str__(self) -> str:
-        low, high = (f"{100 * share:g}" for share in self.quantiles)
-        unit = "dioptres" if self.even_in == "inverse_depth_dpt" else "metres"
-        return f"{self.count}, even in {unit}, {low}-{high} % of the truth"
-
-
-@dataclass(frozen=True)
-class WorkingRange:
-    """Focus planes over the range that a scene was laid out for, before anything stood in it.
-
-    Attributes:
-        count: number of planes, at least 2, evenly spaced in dioptres.
-    """
-
-    count: int
-
-    def distances_m(self, scene: Scene) -> tuple[float, ...]:
-        """The planes of a scene, near to far [m]."""
-        if scene.focal_range_m is None:
-            raise ValueError(f"{scene.source} was laid out for no range")
-        near_m, far_m = scene.focal_range_m
-        planes: NDArray[np.float64] = 1 / np.linspace(1 / near_m, 1 / far_m, self.count)
-        return tuple(planes.tolist())
-
-    def __str__(self) -> str:
-        return f"{self.count}, even in dioptres over each scene's working range"
-
-
-@dataclass(frozen=True)
 class Protocol:
-    """A recipe for stacks with their truth. Nothing of it is left to a flag or to a default.
+    """A recipe for stacks with their truth. No flag and no default changes it.
 
     Variants of a protocol are made with `dataclasses.replace`.
 
     Attributes:
-        name: what users call it.
+        name: users pass it as --dataset.
         dataset_type: name of a data set in `data.registry`.
-        split: which of its parts.
+        split: part of the data set.
         about: what to know before believing a figure.
+        photography: how its images are photographed; None for data sets of stacks.
         layout: of the data set's files, see docs/data.md; None where it has one only.
         frames: which frames of its stacks are used, counted from 0; None takes all.
-        oracle_frames: its stacks were focused by looking at the truth.
-        focus_distances_m: of data sets of images, at which they are photographed: fixed in
-            advance, by the set-up of the scene, or taken from the truth. None for data sets of
-            stacks; the following five fields are read with it only.
-        lens: of the simulated photographer, where the data set knows none.
-        psf: shape of the simulated blur.
-        blur_of: see `capture`.
-        noise_std_lsb: of simulated frames [1/255 of sRGB].
-        bit_depth: of simulated frames; None does not quantise.
+        oracle_frames: its stacks were focused with knowledge of the truth.
         image_size: (height, width) [px]: samples are resized to cover it, their middle is kept.
-        long_side_px: images are made no larger before they are photographed.
         depth_range_m: nearest and farthest truth that counts; None leaves it to the data set.
         domain: of the published figures.
-        counted_prefixes: samples whose names begin so enter the mean; the others are reported.
-        samples: of a data set without end, so many; None takes all.
+        counted_prefixes: samples whose names start with one of these enter the mean; the others
+            are reported.
+        samples: number of samples to draw from an endless data set; None takes all.
     """
 
     name: str
     dataset_type: str
     split: Split
     about: str
+    photography: Photography | None = None
     layout: str | None = None
     frames: tuple[int, ...] | None = None
     oracle_frames: bool = False
-    focus_distances_m: tuple[float, ...] | WorkingRange | OraclePlanes | None = None
-    lens: CameraDefaults = field(default_factory=CameraDefaults)
-    psf: PSF = field(default_factory=PSF)
-    blur_of: Literal["light", "srgb"] = "light"
-    noise_std_lsb: float = 0.0
-    bit_depth: Literal[8, 16] | None = 8
     image_size: tuple[int, int] | None = None
-    long_side_px: int | None = None
     depth_range_m: tuple[float, float] | None = None
-    domain: Literal["depth", "disparity"] = "depth"
+    domain: Domain = "depth"
     counted_prefixes: tuple[str, ...] = ("",)
     samples: int | None = None
 
     @property
     def needs_files(self) -> bool:
-        """Whether the data set is read from a folder, not made."""
+        """Whether the data set is read from a folder, not generated."""
         return self.dataset_type not in FILELESS
 
     @property
     def oracle(self) -> bool:
-        """Whether the focus planes were taken from the truth: to be marked in every table."""
-        return self.oracle_frames or isinstance(self.focus_distances_m, OraclePlanes)
+        """Whether the focus planes were taken from the truth, which every table marks."""
+        return self.oracle_frames or (self.photography is not None and self.photography.oracle)
 
     @property
     def published(self) -> tuple[PublishedRow, ...]:
-        """What others measured on this data."""
+        """Figures that others measured on this data."""
         return PUBLISHED.get(self.name, ())
 
     def counts(self, sample: str) -> bool:
@@ -161,28 +80,29 @@ class Protocol:
         return sample.startswith(self.counted_prefixes)
 
     def count(self, dataset: Dataset) -> int:
-        """How many samples of its data set are used."""
+        """Number of samples used of its data set."""
         return min(len(dataset), self.samples or len(dataset))
 
     def indices(self, dataset: Dataset, most: int | None) -> list[int]:
-        """Indices of the samples, evenly left out where there are more than `most`."""
+        """Indices of the samples, thinned evenly where there are more than `most`."""
         return spread(self.count(dataset), most).tolist()
 
     def open(self, data_root: str | Path | None, *, allow_missing: bool = False) -> Dataset:
         """The data set of the protocol.
 
         Args:
-            data_root: its folder; of scenes that are made, one of photographs for textures or None.
+            data_root: its folder; for generated scenes one of photographs for textures, or None.
             allow_missing: leave out samples whose files are missing, see `Dataset.skipped`.
 
         Raises:
-            InputError: no folder, or files that are missing or not what they should be.
+            InputError: no folder, or files that are missing or invalid.
         """
         if data_root is None and self.needs_files:
             raise InputError(
                 f"--data-root is missing: the folder of the data set {self.dataset_type}, which "
                 f"the protocol {self.name} reads."
             )
+        photography = self.photography
         return open_dataset(
             Source(
                 name=self.name,
@@ -191,7 +111,7 @@ class Protocol:
                 data_root=[] if data_root is None else str(data_root),
                 allow_missing=allow_missing,
                 options=DatasetOptions(
-                    camera_defaults=self.lens,
+                    camera_defaults=photography.lens if photography else CameraDefaults(),
                     depth_bounds=self.depth_range_m,
                     layout=self.layout,
                 ),
@@ -199,15 +119,14 @@ class Protocol:
         )
 
     def sample(self, dataset: Dataset, index: int) -> StackSample:
-        """A stack and its truth; the same ones each time, noise included.
+        """A stack and its truth, the same each time, noise included.
 
         Args:
-            dataset: what `open` returned.
+            dataset: the data set that `open` returned.
             index: of the sample.
 
         Raises:
-            InputError: files that are not what they should be, or a sample to which the protocol
-                does not apply.
+            InputError: invalid files, or a sample to which the protocol does not apply.
         """
         sample = dataset[index]
         if isinstance(sample, StackSample) and self.frames is not None:
@@ -216,33 +135,18 @@ class Protocol:
             sample = transform(sample, Transforms(), self.image_size, torch.Generator())
         if isinstance(sample, StackSample):
             return sample
+        if self.photography is None:
+            raise ValueError(f"protocol {self.name} has no photography, but a data set of images")
         seed = zlib.crc32(dataset.name(index).encode())
-        return self._photographed(sample, torch.Generator().manual_seed(seed))
-
-    def _photographed(self, scene: Scene, generator: torch.Generator) -> StackSample:
-        planes = self.focus_distances_m
-        if planes is None:
-            raise ValueError(f"protocol {self.name} does not say where to focus images")
-        if self.long_side_px is not None:
-            scene = scene.resized(self.long_side_px)
-        stack = capture(
-            scene,
-            planes if isinstance(planes, tuple) else planes.distances_m(scene),
-            psf=self.psf,
-            blur_of=self.blur_of,
-            noise_std_lsb=self.noise_std_lsb,
-            bit_depth=self.bit_depth,
-            generator=generator,
-        )
-        return StackSample(stack, scene.depth_m, scene.valid, scene.all_in_focus, scene.source)
+        return self.photography.take(sample, torch.Generator().manual_seed(seed))
 
     def settings(self) -> dict[str, str]:
         """Everything that is fixed, in words: the columns of a table."""
         size = "native"
         if self.image_size is not None:
             size = "{1}x{0}, middle".format(*self.image_size)
-        elif self.long_side_px is not None:
-            size = f"long side {self.long_side_px} at most"
+        elif self.photography is not None and self.photography.long_side_px is not None:
+            size = f"long side {self.photography.long_side_px} at most"
         truth = "all"
         if self.depth_range_m is not None:
             truth = "{:g}-{:g} m".format(*self.depth_range_m)
@@ -250,46 +154,31 @@ class Protocol:
         if self.domain == "disparity":
             errors = f"depth; disparity = {DISPARITY_PX_M:.5f} px / z"
         prefixes = ", ".join(f"{prefix}…" for prefix in self.counted_prefixes)
-        return {
+        columns = {
             "data set": ", ".join(filter(None, (self.dataset_type, self.split, self.layout))),
-            **self._photography(),
+            **self._frame_settings(),
             "size": size,
             "truth": truth,
             "errors of": errors,
             "mean over": "all" if self.counts("") else prefixes,
         }
+        if self.oracle:
+            columns["focus planes"] += " (oracle)"
+        return columns
 
-    def _photography(self) -> dict[str, str]:
-        """The part of `settings` on how frames come about."""
-        mark = " (oracle)" if self.oracle else ""
-        planes = self.focus_distances_m
-        if planes is None:
-            frames = "all" if self.frames is None else ", ".join(map(str, self.frames))
-            return {
-                "frames": f"{frames} of the files",
-                "focus planes": f"of the files{mark}",
-                "lens": "of the files",
-                "blur": "of the files",
-                "noise": "of the files",
-            }
-        where = str(planes)
-        if isinstance(planes, tuple):
-            where = ", ".join(f"{distance_m:g}" for distance_m in planes) + " m"
-        bits = "not quantised" if self.bit_depth is None else f"{self.bit_depth} bit"
-        return {
-            "frames": "simulated",
-            "focus planes": f"{where}{mark}",
-            "lens": _lens_text(self.lens),
-            "blur": f"{self.psf.family}, of {self.blur_of}",
-            "noise": f"{self.noise_std_lsb:g} LSB, {bits}",
-        }
+    def _frame_settings(self) -> dict[str, str]:
+        if self.photography is not None:
+            return {"frames": "simulated", **self.photography.settings()}
+        frames = "all" if self.frames is None else ", ".join(map(str, self.frames))
+        from_files = dict.fromkeys(("focus planes", "lens", "blur", "noise"), "of the files")
+        return {"frames": f"{frames} of the files", **from_files}
 
 
 def chosen_frames(stack: FocalStack, frames: tuple[int, ...]) -> FocalStack:
-    """Some frames of a stack that lives in memory, counted from 0.
+    """A stack of some frames of a stack in memory, counted from 0.
 
     Raises:
-        InputError: it has no such frame.
+        InputError: the stack has fewer frames.
     """
     if max(frames) >= len(stack):
         raise InputError(
@@ -307,12 +196,3 @@ def chosen_frames(stack: FocalStack, frames: tuple[int, ...]) -> FocalStack:
         focus_positions_m=part(stack.focus_positions_m),
         frames=None,
     )
-
-
-def _lens_text(lens: CameraDefaults) -> str:
-    parts = [f"f/{lens.f_number:g}"] if lens.f_number is not None else []
-    if lens.sensor_width_m is not None:
-        parts.append(f"sensor {1000 * lens.sensor_width_m:g} mm wide")
-    if lens.aperture_diameter_m is not None:
-        parts.append(f"aperture {1000 * lens.aperture_diameter_m:.1f} mm")
-    return ", ".join(parts)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from focaldiffusion.config.data import CameraDefaults
 from focaldiffusion.errors import InputError, unknown_name
-from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange
+from focaldiffusion.evaluation.photography import OraclePlanes, Photography, WorkingRange
+from focaldiffusion.evaluation.protocol import Protocol
 from focaldiffusion.psf import PSF
 
 _FULL_FRAME_M = 0.036
-_FOSSA_PLANES = OraclePlanes(5, (0.05, 0.95))
+_QUANTILE_PLANES = OraclePlanes(5, (0.05, 0.95))
+_FOSSA_PHOTOGRAPHY = Photography(
+    _QUANTILE_PLANES,
+    lens=CameraDefaults(f_number=1.4, sensor_width_m=_FULL_FRAME_M),
+    psf=PSF("gaussian"),
+    blur_of="srgb",
+    bit_depth=None,
+)
 _FOSSA_FRAMES = (0, 2, 4, 6, 8)
 _FOSSA_ABOUT = (
     "The published stacks were blurred by another renderer, in floating point, over depth whose "
@@ -23,7 +31,7 @@ _NYU_ABOUT = (
 
 
 def _nyu_lens(width_px: int) -> CameraDefaults:
-    """The aperture whose blur diameter on images of this width is that of 50 mm, f/8, 12 um.
+    """The aperture that blurs images of this width as 50 mm at f/8 blurs pixels of 12 um.
 
     That lens has A F = 0.05 / 8 * 0.05 / 12e-6 = 26 px m; the focal length F of the images is
     519.16 px at their full width of 561 px.
@@ -45,10 +53,12 @@ _ALL = (
         name="rgbd",
         dataset_type="rgbd",
         split="test",
-        focus_distances_m=(0.8, 1.7, 3.0, 4.7, 8.0),
-        lens=CameraDefaults(f_number=2.8, sensor_width_m=_FULL_FRAME_M),
-        noise_std_lsb=1.0,
-        long_side_px=768,
+        photography=Photography(
+            (0.8, 1.7, 3.0, 4.7, 8.0),
+            lens=CameraDefaults(f_number=2.8, sensor_width_m=_FULL_FRAME_M),
+            noise_std_lsb=1.0,
+            long_side_px=768,
+        ),
         counted_prefixes=("icl_", "midd_"),
         about="Our own renderer makes the frames, with the blur model of our own sweep, which "
         "flatters our models. Only scenes whose truth has no sensor noise and no glass enter the "
@@ -65,8 +75,7 @@ _ALL = (
         name="procedural",
         dataset_type="procedural",
         split="test",
-        focus_distances_m=WorkingRange(5),
-        noise_std_lsb=1.0,
+        photography=Photography(WorkingRange(5), noise_std_lsb=1.0),
         samples=48,
         about="Scenes made from seeds that no training sees, of the kind that the compact model is "
         "trained on, photographed by our own renderer: both flatter it.",
@@ -101,22 +110,14 @@ _ALL = (
         name="ibims1",
         dataset_type="ibims1",
         split="test",
-        focus_distances_m=_FOSSA_PLANES,
-        lens=CameraDefaults(f_number=1.4, sensor_width_m=_FULL_FRAME_M),
-        psf=PSF("gaussian"),
-        blur_of="srgb",
-        bit_depth=None,
+        photography=_FOSSA_PHOTOGRAPHY,
         about=_FOSSA_ABOUT,
     ),
     Protocol(
         name="diode",
         dataset_type="diode",
         split="val",
-        focus_distances_m=_FOSSA_PLANES,
-        lens=CameraDefaults(f_number=1.4, sensor_width_m=_FULL_FRAME_M),
-        psf=PSF("gaussian"),
-        blur_of="srgb",
-        bit_depth=None,
+        photography=_FOSSA_PHOTOGRAPHY,
         image_size=(480, 640),
         about=f"{_FOSSA_ABOUT} Indoors and outdoors together.",
     ),
@@ -124,11 +125,7 @@ _ALL = (
         name="hammer",
         dataset_type="hammer",
         split="test",
-        focus_distances_m=_FOSSA_PLANES,
-        lens=CameraDefaults(f_number=1.4, sensor_width_m=_FULL_FRAME_M),
-        psf=PSF("gaussian"),
-        blur_of="srgb",
-        bit_depth=None,
+        photography=_FOSSA_PHOTOGRAPHY,
         about=f"{_FOSSA_ABOUT} Every frame of the test scenes; the published ones are a choice of "
         "MoGe's authors.",
     ),
@@ -146,10 +143,9 @@ _ALL = (
         dataset_type="nyuv2",
         split="test",
         layout="labeled_filled",
-        focus_distances_m=(1.0, 1.5, 2.5, 4.0, 6.0),
-        lens=_nyu_lens(320),
-        psf=PSF("gaussian"),
-        blur_of="srgb",
+        photography=Photography(
+            (1.0, 1.5, 2.5, 4.0, 6.0), lens=_nyu_lens(320), psf=PSF("gaussian"), blur_of="srgb"
+        ),
         image_size=(240, 320),
         depth_range_m=(0.1, 10.0),
         about=f"DEReD's stacks. {_NYU_ABOUT} Depth in holes is the authors' colourisation and "
@@ -160,11 +156,13 @@ _ALL = (
         dataset_type="nyuv2",
         split="test",
         layout="labeled_filled",
-        focus_distances_m=OraclePlanes(10, (0.0, 1.0), "depth_m"),
-        lens=_nyu_lens(512),
-        psf=PSF("gaussian"),
-        blur_of="srgb",
-        bit_depth=None,
+        photography=Photography(
+            OraclePlanes(10, (0.0, 1.0), "depth_m"),
+            lens=_nyu_lens(512),
+            psf=PSF("gaussian"),
+            blur_of="srgb",
+            bit_depth=None,
+        ),
         image_size=(384, 512),
         depth_range_m=(0.001, 10.0),
         about=f"HybridDepth's stacks: the focus distances give the true depth range away. "
@@ -183,9 +181,9 @@ _ALL = (
         name="hci",
         dataset_type="hci",
         split="test",
-        focus_distances_m=OraclePlanes(5, (0.05, 0.95)),
-        lens=CameraDefaults(f_number=1.4),
-        noise_std_lsb=1.0,
+        photography=Photography(
+            _QUANTILE_PLANES, lens=CameraDefaults(f_number=1.4), noise_std_lsb=1.0
+        ),
         counted_prefixes=("training/boxes", "training/cotton", "training/dino"),
         about="Ours: centre views, photographed by our own renderer, which flatters our models. No "
         "fixed planes suit scenes from 1 to 26 m. training/sideboard, 19 m away, is blurred by a "
@@ -194,14 +192,14 @@ _ALL = (
 )
 
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
-"""By the name that users pass as --dataset."""
+"""Protocols by name, which users pass as --dataset."""
 
 
 def find_protocol(name: str) -> Protocol:
     """The protocol of a name.
 
     Raises:
-        InputError: there is none; the message names the nearest one.
+        InputError: an unknown name; the message names the nearest one.
     """
     if name not in PROTOCOLS:
         raise InputError(f"protocol {name!r} {unknown_name(name, PROTOCOLS)}")

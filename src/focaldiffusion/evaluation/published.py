@@ -1,4 +1,4 @@
-"""Published figures, to be read beside ours: by protocol, each with its source."""
+"""Published figures to compare with ours, by protocol, each with its source."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What someone else measured.
+    """Figures of one model, measured by others.
 
     Attributes:
         model: as its authors call it.
-        figures: mean by name of `scoring.METRICS`, in the units there: shares in [0, 1].
-        source: where the figures stand.
-        differs: in what the measurement is not that of the protocol; empty where it is the same.
+        figures: means by the names and in the units of `scoring.METRICS`; shares in [0, 1].
+        source: publication of the figures.
+        differs: difference of the measurement from the protocol; empty where there is none.
         oracle: the focus planes were taken from the truth.
-        second_hand: quoted in notes on the source; not checked there.
+        second_hand: quoted in notes on the source; not checked in the source itself.
     """
 
     model: str
@@ -36,7 +36,7 @@ def _table(
     oracle: bool = False,
     second_hand: bool = False,
 ) -> tuple[PublishedRow, ...]:
-    """The rows of one published table; None where it has no figure."""
+    """Rows of one published table; None for figures that it lacks."""
     return tuple(
         PublishedRow(
             model,
@@ -269,4 +269,4 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
         ),
     ),
 }
-"""Protocol → rows; those of the protocol's own setting first."""
+"""Rows by protocol; rows with the protocol's own setting come first."""

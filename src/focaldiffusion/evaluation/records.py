@@ -1,4 +1,4 @@
-"""Records: what became of one sample, one model and one variant, a line of JSON each."""
+"""Records: the outcome of one model on one variant of one sample, a line of JSON each."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ class Record:
 
     Attributes:
         protocol: name of the protocol.
-        variant: what was made worse, such as "focus_scale=1.05"; None for the protocol as it is.
+        variant: the perturbation, such as "focus_scale=1.05"; None for the unperturbed protocol.
         sample: name of the sample.
-        scene: its physical scene, over which confidence intervals are drawn.
+        scene: its physical scene; confidence intervals resample scenes.
         counted: whether it enters the mean.
         model: name of the model.
-        status: failed means that there is no prediction; `error` says why.
+        status: failed if there is no prediction; `error` gives the reason.
         metrics: by the names of `scoring.METRICS`.
         seconds: wall time of the prediction.
-        peak_memory_mib: of the process that made it, so far.
-        calibration: ten rows of mean confidence, AbsRel and share of pixels; None without
-            confidence.
-        picture: of the result, relative to the folder of the run.
-        prediction_sha256: of the files of another tool's prediction; None for a model that ran.
+        peak_memory_mib: peak of the predicting process up to then.
+        calibration: ten rows of `calibration.Decile`; None without confidence.
+        picture: path of the result's picture, relative to the folder of the run.
+        prediction_sha256: hash of another tool's prediction files; None for a model that ran.
     """
 
     protocol: str
@@ -52,11 +51,11 @@ class Record:
 
     @property
     def key(self) -> tuple[str | None, str, str]:
-        """What tells it from the others of its run."""
+        """Its identity within the run: variant, sample, model."""
         return self.variant, self.sample, self.model
 
     def line(self) -> str:
-        """As a line of the file."""
+        """The record as one line of JSON."""
         return json.dumps(asdict(self)) + "\n"
 
 
@@ -64,7 +63,7 @@ def read_records(directory: Path) -> list[Record]:
     """The records of a run, the latest of each key; a line cut off by a crash is dropped.
 
     Raises:
-        InputError: no run there, or a line that no run wrote.
+        InputError: the folder holds no run, or a line is damaged.
     """
     path = directory / SAMPLES
     try:
@@ -80,13 +79,16 @@ def read_records(directory: Path) -> list[Record]:
         try:
             record = Record(**json.loads(line))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path}:{number}: no record of an evaluation ({error}).") from error
+            raise InputError(
+                f"{path}:{number}: not a record of an evaluation ({error}). Evaluate again into "
+                "another folder."
+            ) from error
         latest[record.key] = record
     return list(latest.values())
 
 
 def write_records(directory: Path, records: Iterable[Record]) -> None:
-    """Replace the file of records by these."""
+    """Replace the file of records."""
     partial = directory / f".{SAMPLES}.partial"
     partial.write_text("".join(record.line() for record in records), encoding="utf-8")
     partial.replace(directory / SAMPLES)

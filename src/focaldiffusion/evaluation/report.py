@@ -1,11 +1,11 @@
-"""The report of a run: a table in the terminal, metrics.json, metrics.csv and report.html."""
+"""The report of a run: metrics.json, metrics.csv, report.html and tables in the terminal."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.evaluation.html_page import page
+from focaldiffusion.evaluation.page import page
 from focaldiffusion.evaluation.summary import Summary, summarise, write_metrics
 from focaldiffusion.evaluation.tables import Cell, Table, heading, tables, wide_console
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 _NAME_WIDTH = 28
-_CELL_WIDTH = 14  # of an interval
+_CELL_WIDTH = 14  # enough for an interval
 
 
 def write_report(directory: Path) -> Summary:
-    """Write what a run found beside its records, also of one that is not finished.
+    """Write the report of a run, finished or not, beside its records.
 
     Raises:
         InputError: the folder holds no run.
@@ -30,20 +30,20 @@ def write_report(directory: Path) -> Summary:
 
 
 def print_summary(summary: Summary, console: Console | None = None) -> None:
-    """Print the headlines, published figures below ours, and every failure."""
+    """Print the headline metrics with published figures, costs, and failures."""
     from rich.text import Text
 
     console = console or wide_console()
     console.print(Text(summary.title, style="bold"))
     for table in tables(summary, headlines=True):
         _print_table(console, table)
-    for model, result in summary.plain.items():
-        if result.seconds is not None:
-            memory = result.peak_memory_mib
-            cost = f"{model}: {result.seconds:.2g} s a sample"
-            console.print(Text(cost + (f", {memory} MiB at most" if memory else ""), style="dim"))
+    for model, scores in summary.plain.items():
+        if scores.seconds is not None:
+            memory = scores.peak_memory_mib
+            cost = f"{model}: {scores.seconds:.2g} s per sample"
+            console.print(Text(cost + (f", peak {memory} MiB" if memory else ""), style="dim"))
     for name, checkpoint in summary.run.get("checkpoints", {}).items():
-        console.print(Text(f"{name}: weights of sha256 {checkpoint['sha256']}", style="dim"))
+        console.print(Text(f"{name}: weights with SHA-256 {checkpoint['sha256']}", style="dim"))
     console.print(Text(summary.counts_note()))
     for note in summary.failure_notes():
         console.print(Text(note, style="red"))

@@ -1,9 +1,9 @@
-"""What becomes of a model when something goes wrong: one thing, by a known amount.
+"""Variants of a protocol in which one thing goes wrong, by a known amount.
 
-A curve varies one thing. Where a protocol simulates its frames, noise, PSF and the number of
-frames change what is photographed; all else changes the recorded frames, or what a model is told of
-them, and suits every stack. The truth is never changed. Where frames move or their exposure
-drifts, the middle frame of the sweep stays as it is, so its view remains that of the truth.
+A curve varies one thing. Where a protocol simulates its frames, noise, PSF and the number of frames
+change how they are photographed. Everything else changes the recorded frames or what is reported
+about them, and applies to every stack. The truth never changes. Where frames move or their exposure
+drifts, the middle frame of the sweep keeps its view, which is that of the truth.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.dataset import Dataset, StackSample
+from focaldiffusion.evaluation.photography import OraclePlanes, Photography, WorkingRange
 from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
-from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, WorkingRange, chosen_frames
+from focaldiffusion.evaluation.protocol import Protocol, chosen_frames
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.capture import Imperfections, compressed, moved
@@ -31,19 +32,19 @@ class Curve:
     """One thing that goes wrong.
 
     Attributes:
-        meaning: what the values are, for an axis.
-        values: how wrong; words where they have no order.
-        unchanged: the value at which a protocol is as it is; None where there is none, or where
-            it differs from protocol to protocol.
-        photograph: makes the protocol photograph otherwise; only read where it photographs.
-        change: changes a stack; None in place of a stack to which it does not apply. The generator
-            starts alike at all values, so that a curve shows its value and not its draws.
+        meaning: label of an axis of the values.
+        values: amounts; words where they have no order.
+        unchanged: the value of the unperturbed protocol; None where there is none, or where it
+            differs from protocol to protocol.
+        photograph: changes how a protocol photographs, if it does.
+        change: changes a stack; returns None where it does not apply. Its generator starts from the
+            same state at all values, so that a curve shows the value and not the draws.
     """
 
     meaning: str
     values: tuple[float | str, ...]
     unchanged: float | None = None
-    photograph: Callable[[Protocol, Any], Protocol] | None = None
+    photograph: Callable[[Photography, Any], Photography] | None = None
     change: Callable[[FocalStack, Any, torch.Generator], FocalStack | None] | None = None
 
 
@@ -61,27 +62,28 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Such as focus_scale=1.05."""
+        """Curve and value, such as focus_scale=1.05."""
         value = self.value if isinstance(self.value, str) else f"{self.value:g}"
         return f"{self.curve}={value}"
 
     def sample(self, protocol: Protocol, dataset: Dataset, index: int) -> StackSample | None:
-        """A sample of the protocol, made worse; its truth is that of the protocol.
+        """A sample of the protocol, made worse; its truth is unchanged.
 
         Args:
-            protocol: how it would be.
-            dataset: what `protocol.open` returned.
+            protocol: the unperturbed protocol.
+            dataset: the data set that `protocol.open` returned.
             index: of the sample.
 
         Returns:
             The sample, the same each time; None where the variant does not apply to it.
 
         Raises:
-            InputError: as `Protocol.sample`.
+            InputError: same as `Protocol.sample`.
         """
         curve = CURVES[self.curve]
-        if curve.photograph is not None and protocol.focus_distances_m is not None:
-            return curve.photograph(protocol, self.value).sample(dataset, index)
+        if curve.photograph is not None and protocol.photography is not None:
+            photography = curve.photograph(protocol.photography, self.value)
+            return replace(protocol, photography=photography).sample(dataset, index)
         if curve.change is None:
             return None
         sample = protocol.sample(dataset, index)
@@ -101,9 +103,9 @@ def _focus_offset(
 ) -> FocalStack | None:
     if stack.focus_distances_m is None:
         return None
-    told_dpt = inverse_m(stack.focus_distances_m) + offset_dpt
+    reported_dpt = inverse_m(stack.focus_distances_m) + offset_dpt
     # No lens reports a focus beyond infinity.
-    return replace(stack, focus_distances_m=inverse_m(told_dpt.clamp_min(0)))
+    return replace(stack, focus_distances_m=inverse_m(reported_dpt.clamp_min(0)))
 
 
 def _focus_jittered(
@@ -116,8 +118,8 @@ def _focus_jittered(
 def _aperture_scaled(stack: FocalStack, factor: float, _: torch.Generator) -> FocalStack | None:
     if stack.camera is None or stack.camera.aperture_diameter_m is None:
         return None
-    told_m = stack.camera.aperture_diameter_m * factor
-    return replace(stack, camera=replace(stack.camera, aperture_diameter_m=told_m))
+    reported_m = stack.camera.aperture_diameter_m * factor
+    return replace(stack, camera=replace(stack.camera, aperture_diameter_m=reported_m))
 
 
 def _reordered(stack: FocalStack, how: str, generator: torch.Generator) -> FocalStack | None:
@@ -130,9 +132,9 @@ def _reordered(stack: FocalStack, how: str, generator: torch.Generator) -> Focal
     if how == "two_swapped":
         middle = len(order) // 2
         wrong = [*order[: middle - 1], order[middle], order[middle - 1], *order[middle + 1 :]]
-    told_m = stack.focus_distances_m.clone()
-    told_m[order] = stack.focus_distances_m[wrong]
-    return replace(stack, focus_distances_m=told_m)
+    reported_m = stack.focus_distances_m.clone()
+    reported_m[order] = stack.focus_distances_m[wrong]
+    return replace(stack, focus_distances_m=reported_m)
 
 
 def _frame_missing(stack: FocalStack, which: str, _: torch.Generator) -> FocalStack | None:
@@ -143,16 +145,15 @@ def _frame_missing(stack: FocalStack, which: str, _: torch.Generator) -> FocalSt
     return chosen_frames(stack, tuple(index for index in range(len(stack)) if index != lost))
 
 
-def _frames_photographed(protocol: Protocol, count: int) -> Protocol:
-    """Evenly along the protocol's own sweep, so that its own number gives its own planes."""
-    planes = protocol.focus_distances_m
+def _frames_photographed(photography: Photography, count: int) -> Photography:
+    """Evenly along the original sweep: its own number of frames gives its own planes."""
+    planes = photography.planes
     if isinstance(planes, (OraclePlanes, WorkingRange)):
-        return replace(protocol, focus_distances_m=replace(planes, count=count))
-    assert planes is not None
+        return replace(photography, planes=replace(planes, count=count))
     focus_dpt = 1 / np.array(planes)
     place = np.linspace(0, len(planes) - 1, count)
     between = torch.from_numpy(np.interp(place, np.arange(len(planes)), focus_dpt))
-    return replace(protocol, focus_distances_m=tuple(inverse_m(between).tolist()))
+    return replace(photography, planes=tuple(inverse_m(between).tolist()))
 
 
 def _frames_left(stack: FocalStack, count: int, _: torch.Generator) -> FocalStack | None:
@@ -197,12 +198,12 @@ def _moved(stack: FocalStack, motion: Imperfections) -> FocalStack:
 
 
 def _recorded(stack: FocalStack, images: Tensor) -> FocalStack:
-    """The stack with other light, as much as a file holds."""
+    """The stack with other images, clipped to what a file can hold."""
     return replace(stack, images=images.clamp(0, 1).to(stack.images), frames=None)
 
 
 def _along_sweep(stack: FocalStack) -> Tensor:
-    """(N,) place of each frame in the sweep, in even steps, over its length; middle frame at 0."""
+    """(N,) place of each frame in a sweep of length 1 with even steps; the middle frame is at 0."""
     along = torch.empty(len(stack), dtype=torch.float64)
     along[near_to_far(stack)] = torch.linspace(0, 1, len(stack), dtype=torch.float64)
     return along - along[reference_frame(stack)]
@@ -210,25 +211,25 @@ def _along_sweep(stack: FocalStack) -> Tensor:
 
 CURVES: dict[str, Curve] = {
     "focus_scale": Curve(
-        "told focus distance / true one",
+        "reported focus distance / true one",
         (0.9, 0.95, 0.98, 1.02, 1.05, 1.1),
         unchanged=1.0,
         change=_focus_scaled,
     ),
     "focus_offset_dpt": Curve(
-        "told focus - true one [dpt], the same for all frames",
+        "reported focus - true one [dpt], the same for all frames",
         (-0.05, 0.05),
         unchanged=0.0,
         change=_focus_offset,
     ),
     "focus_jitter_dpt": Curve(
-        "told focus - true one [dpt], up to ± this, drawn for each frame",
+        "reported focus - true one [dpt], up to ± this, drawn for each frame",
         (0.025, 0.05, 0.1),
         unchanged=0.0,
         change=_focus_jittered,
     ),
     "aperture_scale": Curve(
-        "told aperture diameter / true one",
+        "reported aperture diameter / true one",
         (0.9, 1.1),
         unchanged=1.0,
         change=_aperture_scaled,
@@ -250,7 +251,7 @@ CURVES: dict[str, Curve] = {
     "noise_lsb": Curve(
         "standard deviation of the noise in sRGB [1/255]; added to frames that are not simulated",
         (0, 1, 2, 4, 8),
-        photograph=lambda protocol, std_lsb: replace(protocol, noise_std_lsb=std_lsb),
+        photograph=lambda photography, std_lsb: replace(photography, noise_std_lsb=std_lsb),
         change=_noisy,
     ),
     "jpeg_quality": Curve("JPEG quality", (60, 75, 85, 95), change=_compressed),
@@ -273,21 +274,21 @@ CURVES: dict[str, Curve] = {
         change=_shifted,
     ),
     "psf_exponent": Curve(
-        "exponent of the lens blur, 2 a Gaussian; a disc is told",
+        "exponent of the lens blur, 2 a Gaussian; a disc is assumed",
         (2, 4, 8, 16),
-        photograph=lambda protocol, exponent: replace(
-            protocol, psf=PSF("power_exponential", exponent)
+        photograph=lambda photography, exponent: replace(
+            photography, psf=PSF("power_exponential", exponent)
         ),
     ),
 }
-"""By name."""
+"""Curves by name."""
 
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for name, curve in CURVES.items()
     for variant in (Variant(name, value) for value in curve.values)
 }
-"""By name."""
+"""Variants by name."""
 
 SUITES: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -303,4 +304,4 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "full": tuple(VARIANTS),
 }
-"""The names of the variants of each suite."""
+"""Names of the variants in each suite."""

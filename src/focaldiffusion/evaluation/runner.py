@@ -199,7 +199,7 @@ class _Evaluator:
             "protocol": self.protocol.name,
             "variant": task.variant,
             "sample": name,
-            "scene": self.dataset.scene(task.index),
+            "scene": self.dataset.scene_name(task.index),
             "counted": self.protocol.counts(name),
         }
         try:

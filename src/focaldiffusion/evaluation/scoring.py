@@ -19,13 +19,13 @@ Domain = Literal["depth", "disparity"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What a number means.
+    """Unit, direction and meaning of a metric.
 
     Attributes:
         unit: "m", "dB" and so on; "share" of pixels or blocks, in [0, 1]; empty for other ratios.
         better: the direction of improvement.
         meaning: one sentence.
-        oracle: found with the truth in hand: a bar to compare with, not a figure of the model.
+        oracle: found with knowledge of the truth: a bar to compare with, not a figure of the model.
     """
 
     unit: str
@@ -88,10 +88,10 @@ METRICS: dict[str, Metric] = {
     "soft": Metric("share", "down", "Detailed blocks with less than 0.7 of the sharpest frame's."),
     "invented": Metric("share", "down", "Blocks with more than 1.5 times any frame's detail."),
 }
-"""Every metric that `score` may give, in the order of a table."""
+"""Every metric that `score` may return, in the order of a table."""
 
 _MOST_PSNR_DB = 100.0
-"""What equal images have in place of infinity, so that a mean over images exists."""
+"""PSNR of equal images instead of infinity, so that a mean over images exists."""
 
 
 def score(
@@ -100,21 +100,21 @@ def score(
     domain: Domain = "depth",
     entropy: Tensor | None = None,
 ) -> dict[str, float]:
-    """The metrics of one prediction, keyed as `METRICS`; those that do not apply are absent.
+    """The metrics of one prediction, keyed as `METRICS`; metrics that do not apply are absent.
 
-    Absent are those of what the model does not say or the data set does not know, and those
-    without meaning for the pair, such as the boundary F1 of a flat wall.
+    Absent are metrics of missing predictions, of missing truth, and those without meaning for the
+    pair, such as the boundary F1 of a flat wall.
 
     Args:
         sample: the truth; pixels at infinity do not count.
         prediction: at the size of the sample.
-        domain: that of the protocol's published figures; "disparity" adds the errors in pixels of
+        domain: domain of the protocol's published figures; "disparity" adds errors in pixels of
             DDFF-12's disparity.
-        entropy: (H, W) of the physical evidence of the stack, whatever the model; None where it is
-            not known.
+        entropy: (H, W) entropy of the physical evidence of the stack, the same for every model;
+            None where unknown.
 
     Raises:
-        InputError: the sample has no valid depth, or a metric cannot run on this machine.
+        InputError: no valid depth in the sample, or a metric that cannot run on this machine.
     """
     found: dict[str, float | None] = {}
     if prediction.depth_m is not None:
@@ -137,7 +137,7 @@ def score(
 def calibration_of(sample: StackSample, prediction: Prediction) -> list[list[float]] | None:
     """Mean confidence, AbsRel and share of the pixels of each tenth, the least confident first.
 
-    None without depth or confidence; `calibration.deciles` says more.
+    None without depth or confidence; see `calibration.deciles`.
     """
     if prediction.depth_m is None or prediction.confidence is None:
         return None
@@ -147,7 +147,7 @@ def calibration_of(sample: StackSample, prediction: Prediction) -> list[list[flo
 
 
 def _maps(sample: StackSample, prediction_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Prediction, truth and where it counts: relative errors of infinity have no meaning."""
+    """Prediction, truth and the pixels that count: not infinity, which has no relative error."""
     truth_m = sample.depth_m.cpu()
     return prediction_m.cpu(), truth_m, sample.valid.cpu() & truth_m.isfinite()
 

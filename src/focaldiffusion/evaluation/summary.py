@@ -1,4 +1,4 @@
-"""What a run found: means with their intervals, failures and costs of every model."""
+"""Summary of a run: means with their intervals, failures and costs of every model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from focaldiffusion.evaluation.statistics import (
     CONFIDENCE,
     FEW_SCENES,
     RESAMPLES,
-    Estimate,
-    estimate,
+    SampleMean,
+    sample_mean,
 )
 
 Calibration = list[list[float]]
@@ -32,19 +32,19 @@ Calibration = list[list[float]]
 
 
 @dataclass(frozen=True)
-class Result:
+class Scores:
     """One model on one variant of the protocol, over the samples that count.
 
     Attributes:
         means: by the names of `scoring.METRICS`, each over the samples that have it.
-        samples: how many there are, those that failed among them.
-        failed: how many have no prediction.
-        seconds: mean wall time of a prediction; None when all failed.
-        peak_memory_mib: the largest of the processes that made them.
+        samples: number of samples, failed ones included.
+        failed: number of samples without a prediction.
+        seconds: mean wall time of a prediction; None if all failed.
+        peak_memory_mib: largest peak of the predicting processes.
         calibration: mean over samples.
     """
 
-    means: dict[str, Estimate]
+    means: dict[str, SampleMean]
     samples: int
     failed: int
     seconds: float | None
@@ -59,10 +59,10 @@ class Summary:
     Attributes:
         directory: its folder.
         run: the facts in `run.json`.
-        protocol: what it was run on.
-        records: of every sample, model and variant.
-        models: those that were trained or ran elsewhere, then those that need no training.
-        results: by variant, None being the protocol as it is, and model.
+        protocol: the protocol it followed.
+        records: one per sample, model and variant.
+        models: trained ones and stored predictions, then those that need no training.
+        scores: by variant (None for the unperturbed protocol) and model.
     """
 
     directory: Path
@@ -70,18 +70,18 @@ class Summary:
     protocol: Protocol
     records: Sequence[Record]
     models: tuple[str, ...]
-    results: dict[tuple[str | None, str], Result]
+    scores: dict[tuple[str | None, str], Scores]
 
     @property
     def title(self) -> str:
-        """The protocol, marked where the truth chose the focus planes."""
+        """Name of the protocol, marked if the truth chose the focus planes."""
         mark = " (oracle: focus planes taken from the truth)" if self.protocol.oracle else ""
         return f"{self.protocol.name}{mark}"
 
     @property
-    def plain(self) -> dict[str, Result]:
-        """The models on the protocol as it is."""
-        return {model: self.results[None, model] for model in self.models}
+    def plain(self) -> dict[str, Scores]:
+        """Scores on the unperturbed protocol, by model."""
+        return {model: self.scores[None, model] for model in self.models}
 
     @property
     def untrained(self) -> list[str]:
@@ -90,8 +90,8 @@ class Summary:
 
     @property
     def variants(self) -> list[str]:
-        """What was made worse, in the order of the run."""
-        return list(dict.fromkeys(variant for variant, _ in self.results if variant is not None))
+        """The perturbed variants, in the order of the run."""
+        return list(dict.fromkeys(variant for variant, _ in self.scores if variant is not None))
 
     @property
     def failures(self) -> list[Record]:
@@ -99,10 +99,10 @@ class Summary:
         return [record for record in self.records if record.status == "failed"]
 
     def failure_notes(self) -> list[str]:
-        """A sentence for each model that failed on samples that count, with its first reason."""
+        """A sentence per model and variant with failed samples that count, with a first reason."""
         notes = []
-        for (variant, model), result in self.results.items():
-            if result.failed:
+        for (variant, model), scores in self.scores.items():
+            if scores.failed:
                 first = next(
                     record
                     for record in self.failures
@@ -110,22 +110,22 @@ class Summary:
                 )
                 where = f", {variant}" if variant else ""
                 notes.append(
-                    f"{result.failed} of {result.samples} samples failed for {model}{where}, and "
-                    f"are not in its means: {first.sample}: {first.error}"
+                    f"{scores.failed} of {scores.samples} samples failed for {model}{where} and "
+                    f"are not in its means. First: {first.sample}: {first.error}"
                 )
         return notes
 
     def counts_note(self) -> str:
-        """How many samples and scenes the means are of, and what their intervals are worth."""
+        """Number of samples and scenes in the means, and how far to trust the intervals."""
         plain = [record for record in self.records if record.variant is None]
         counted = {record.sample: record.scene for record in plain if record.counted}
         scenes = len(set(counted.values()))
         note = f"Means over {len(counted)} samples of {scenes} scenes"
         if left_out := len({record.sample for record in plain}) - len(counted):
-            note += f"; {left_out} more are reported but not in the mean"
+            note += f"; {left_out} more reported but not in the mean"
         note += f". Intervals: {100 * CONFIDENCE:g} %, bootstrap over scenes."
         if 0 < scenes < FEW_SCENES:
-            note += " Few scenes: the intervals are too narrow, and others may differ widely."
+            note += " Few scenes: intervals are too narrow, and other scenes may differ widely."
         return note
 
 
@@ -133,17 +133,17 @@ def summarise(directory: Path) -> Summary:
     """Read a run and take its means.
 
     Raises:
-        InputError: the folder holds no run, or one that is empty or of an unknown protocol.
+        InputError: the folder holds no run, or the run is empty or follows an unknown protocol.
     """
     records = read_records(directory)
     if not records:
-        raise InputError(f"{directory / SAMPLES}: is empty; let the evaluation run on.")
+        raise InputError(f"{directory / SAMPLES}: is empty. Let the evaluation continue.")
     try:
         run = json.loads((directory / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{directory / RUN}: cannot be read ({error}), so what was run is not known. "
-            "Evaluate again into another folder."
+            f"{directory / RUN}: cannot be read ({error}), so the settings of the run are "
+            "unknown. Evaluate again into another folder."
         ) from error
     groups: dict[tuple[str | None, str], list[Record]] = defaultdict(list)
     for record in records:
@@ -158,21 +158,21 @@ def summarise(directory: Path) -> Summary:
             *(model for model in names if model not in MODELS),
             *(model for model in MODELS if model in names),
         ),
-        {key: _result(group) for key, group in groups.items()},
+        {key: _scores(group) for key, group in groups.items()},
     )
 
 
 def write_metrics(summary: Summary, directory: Path) -> None:
     """Write `metrics.json` and `metrics.csv`.
 
-    The first has all means and the samples of the protocol as it is, the second a row a record.
+    The JSON holds all means and the samples of the unperturbed protocol, the CSV a row per record.
     """
     content = json.dumps(_as_json(summary), indent=2, allow_nan=False)
     (directory / "metrics.json").write_text(content + "\n", encoding="utf-8")
     (directory / "metrics.csv").write_text(_as_csv(summary.records), encoding="utf-8")
 
 
-def _result(records: list[Record]) -> Result:
+def _scores(records: list[Record]) -> Scores:
     counted = [record for record in records if record.counted]
     done = [record for record in counted if record.status == "done"]
     means = {}
@@ -180,10 +180,10 @@ def _result(records: list[Record]) -> Result:
         having = [record for record in done if name in record.metrics]
         if having:
             values = [record.metrics[name] for record in having]
-            means[name] = estimate(values, [record.scene for record in having])
+            means[name] = sample_mean(values, [record.scene for record in having])
     calibrations = [record.calibration for record in done if record.calibration is not None]
     memory = [record.peak_memory_mib for record in done if record.peak_memory_mib is not None]
-    return Result(
+    return Scores(
         means,
         samples=len(counted),
         failed=len(counted) - len(done),
@@ -195,7 +195,7 @@ def _result(records: list[Record]) -> Result:
 
 def _as_json(summary: Summary) -> dict[str, Any]:
     protocol = summary.protocol
-    found = {name for result in summary.results.values() for name in result.means}
+    found = {name for scores in summary.scores.values() for name in scores.means}
     return {
         "run": summary.run,
         "protocol": {
@@ -213,23 +213,23 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "metrics": {name: asdict(metric) for name, metric in METRICS.items() if name in found},
         "models": {
             model: {
-                **_result_as_json(result),
+                **_scores_as_json(scores),
                 "variants": {
-                    variant: _result_as_json(summary.results[variant, model])
+                    variant: _scores_as_json(summary.scores[variant, model])
                     for variant in summary.variants
-                    if (variant, model) in summary.results
+                    if (variant, model) in summary.scores
                 },
             }
-            for model, result in summary.plain.items()
+            for model, scores in summary.plain.items()
         },
         "published": [asdict(row) for row in protocol.published],
         "samples": [asdict(record) for record in summary.records if record.variant is None],
     }
 
 
-def _result_as_json(result: Result) -> dict[str, Any]:
+def _scores_as_json(scores: Scores) -> dict[str, Any]:
     means = {}
-    for name, mean in result.means.items():
+    for name, mean in scores.means.items():
         low, high = mean.interval or (None, None)
         means[name] = {
             "mean": mean.mean,
@@ -239,7 +239,7 @@ def _result_as_json(result: Result) -> dict[str, Any]:
             "scenes": mean.scenes,
             "few_scenes": mean.few_scenes,
         }
-    return {**asdict(result), "means": means}
+    return {**asdict(scores), "means": means}
 
 
 def _as_csv(records: Sequence[Record]) -> str:

@@ -1,4 +1,4 @@
-"""The tables of a report, for the terminal and for the page: which columns, rows and marks."""
+"""Tables of a report, for the terminal and the page: their columns, rows and marks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from focaldiffusion.evaluation.published import PublishedRow
 from focaldiffusion.evaluation.scoring import METRICS
-from focaldiffusion.evaluation.statistics import Estimate
+from focaldiffusion.evaluation.statistics import SampleMean
 from focaldiffusion.evaluation.summary import Summary
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ LABELS = {
     "soft": "soft",
     "invented": "invented",
 }
-"""What tables call a metric, without what it is aligned to."""
+"""Names of metrics in tables, without their alignment."""
 
 _FURTHER = ("sq_rel", "mse", "rmse_log", "silog", "delta_1.25^2", "delta_1.25^3")
 _GROUPS = (
@@ -63,14 +63,14 @@ HEADLINES = (
     *("disparity:mse", "disparity:rmse", "disparity:abs_rel", "disparity:delta_1.25"),
     *_IMAGE,
 )
-"""What the terminal has room for."""
+"""Metrics for which the terminal has room."""
 
 LEADING = ("abs_rel", "psnr")
-"""The metric that speaks for depth and the one that speaks for the image."""
+"""The metrics that represent depth and image in charts and rankings."""
 
 
 class Cell(NamedTuple):
-    """A figure, written."""
+    """A formatted figure."""
 
     text: str
     interval: tuple[str, str] | None = None
@@ -79,13 +79,13 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A model of ours, or what someone published.
+    """A model of this run, or a published one.
 
     Attributes:
         name: of the model.
-        kind: published figures are not of this run.
-        cells: one a column, None where there is no figure.
-        marks: of the notes to a published row.
+        kind: published figures come from elsewhere.
+        cells: one per column, None where there is no figure.
+        marks: marks that refer to the notes of a published row.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Table:
 
 
 def label(name: str) -> str:
-    """What tables call a metric, such as "AbsRel, scaled"."""
+    """Name of a metric in tables, such as "AbsRel, scaled"."""
     alignment, _, base = name.rpartition(":")
     text = LABELS.get(base, base)
     return f"{text}, {_ALIGNMENTS.get(alignment, alignment)}" if alignment else text
@@ -114,13 +114,13 @@ def label(name: str) -> str:
 def heading(name: str) -> str:
     """Label, unit and the direction of improvement, such as "RMSE [m] ↓"."""
     metric = METRICS[name]
-    # On one line: an arrow that wraps could be of the next column.
+    # No-break spaces: an arrow on its own line would seem to belong to the next column.
     unit = f"[{metric.unit}]\N{NO-BREAK SPACE}" if metric.unit not in ("", "share") else ""
     return f"{label(name)}\N{NO-BREAK SPACE}{unit}{'↑' if metric.better == 'up' else '↓'}"
 
 
 def decimals(name: str, values: Iterable[float]) -> int:
-    """How many a column needs to show three digits of its largest value, three at least."""
+    """Decimals that show three digits of the largest value of a column, at least three."""
     if METRICS[name].unit == "dB":
         return 2
     largest = max(map(abs, values), default=1.0)
@@ -128,19 +128,19 @@ def decimals(name: str, values: Iterable[float]) -> int:
 
 
 def number(value: float, places: int) -> str:
-    """A figure with a real minus sign, which 0 has not."""
+    """A formatted number with a typographic minus sign, and no minus sign before zero."""
     return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
 
 
 def tables(summary: Summary, *, headlines: bool = False) -> list[Table]:
-    """A table for each group of metrics of which there are figures, ours or published ones.
+    """A table for each group of metrics with figures, measured or published.
 
     Args:
-        summary: of the run.
-        headlines: only the metrics for which a terminal has room, and those that were published.
+        summary: the run.
+        headlines: restrict metrics to `HEADLINES` and published ones.
     """
     published = {name for row in summary.protocol.published for name in row.figures}
-    found = {name for result in summary.plain.values() for name in result.means}
+    found = {name for scores in summary.plain.values() for name in scores.means}
     wanted = published | (found & set(HEADLINES) if headlines else found)
     shown = [name for name in METRICS if name in wanted]
     groups = {title: [name for name in shown if _group(name) == title] for title in _GROUPS}
@@ -164,13 +164,13 @@ def _table(summary: Summary, title: str, names: Sequence[str]) -> Table:
     columns = [
         _column(
             name,
-            {model: result.means.get(name) for model, result in plain.items()},
+            {model: scores.means.get(name) for model, scores in plain.items()},
             [row.figures.get(name) for row in published],
         )
         for name in names
     ]
     if any(cell and cell.text.endswith("*") for column in columns for cell in column):
-        notes.insert(0, "* over fewer samples than the models without this mark")
+        notes.insert(0, "* over fewer samples than models without this mark")
     cells = list(zip(*columns, strict=True))
     own: list[Row] = []
     for model, row in zip(plain, cells, strict=False):
@@ -186,40 +186,39 @@ def _table(summary: Summary, title: str, names: Sequence[str]) -> Table:
 
 
 def _column(
-    name: str, ours: Mapping[str, Estimate | None], published: Sequence[float | None]
+    name: str, ours: Mapping[str, SampleMean | None], published: Sequence[float | None]
 ) -> list[Cell | None]:
-    """The figures of one metric, models first.
+    """The cells of one metric, models first.
 
-    The best is among the means over all samples: one that leaves out what a model failed on does
-    not compare.
+    The best is chosen among means over all samples; a mean over fewer does not compare.
     """
-    there = [estimate for estimate in ours.values() if estimate is not None]
-    samples = max((estimate.samples for estimate in there), default=0)
-    whole = [estimate.mean for estimate in there if estimate.samples == samples]
-    places = decimals(name, [*(estimate.mean for estimate in there), *filter(None, published)])
+    there = [mean for mean in ours.values() if mean is not None]
+    samples = max((mean.samples for mean in there), default=0)
+    whole = [mean.mean for mean in there if mean.samples == samples]
+    places = decimals(name, [*(mean.mean for mean in there), *filter(None, published)])
     metric = METRICS[name]
     ranked = not metric.oracle and len(there) > 1 and min(whole) < max(whole)
     best = number(max(whole) if metric.better == "up" else min(whole), places) if ranked else None
 
-    def cell(estimate: Estimate | None) -> Cell | None:
-        if estimate is None:
+    def cell(mean: SampleMean | None) -> Cell | None:
+        if mean is None:
             return None
-        fewer = estimate.samples < samples
+        fewer = mean.samples < samples
         interval = None
-        if estimate.interval is not None:
-            low, high = estimate.interval
+        if mean.interval is not None:
+            low, high = mean.interval
             interval = number(low, places), number(high, places)
-        text = number(estimate.mean, places)
+        text = number(mean.mean, places)
         return Cell(text + "*" * fewer, interval, not fewer and text == best)
 
     return [
-        *(cell(estimate) for estimate in ours.values()),
+        *(cell(mean) for mean in ours.values()),
         *(None if value is None else Cell(number(value, places)) for value in published),
     ]
 
 
 def _published_notes(rows: Sequence[PublishedRow]) -> tuple[list[str], list[str]]:
-    """The marks of each row, and what they mean."""
+    """The marks of each row, and their meanings."""
     letters: dict[tuple[str, str], str] = {}
     marks = []
     for row in rows:
@@ -233,12 +232,12 @@ def _published_notes(rows: Sequence[PublishedRow]) -> tuple[list[str], list[str]
     if any(row.oracle for row in rows):
         notes.append("† focus planes taken from the truth")
     if any(row.second_hand for row in rows):
-        notes.append("‡ read in another text than the source")
+        notes.append("‡ quoted from another text than the source")
     return marks, notes
 
 
 def wide_console() -> Console:
-    """A console on standard output; into a file or a pipe its lines are not cut at 80."""
+    """A console on standard output, at least 120 columns wide in a file or a pipe."""
     from rich.console import Console
 
     console = Console()

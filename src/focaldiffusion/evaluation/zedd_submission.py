@@ -1,8 +1,8 @@
-"""What the test server of ZEDD takes: a zip of 50 depth maps, see https://zedd.cs.princeton.edu.
+"""Submissions to the test server of ZEDD, https://zedd.cs.princeton.edu: a zip of 50 depth maps.
 
-From the README of https://github.com/princeton-vl/FOSSA: zedd_output_0001.npy to
-zedd_output_0050.npy at the root of the zip, one for each scene of test in the order of their names,
-each a float array of 1216x1824 with finite values only. Metres, along the optical axis.
+The README of https://github.com/princeton-vl/FOSSA defines it: zedd_output_0001.npy to
+zedd_output_0050.npy at the root of the zip, one per test scene in the order of their names, each a
+finite float array of 1216x1824: metres along the optical axis.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ NAMES = tuple(f"zedd_output_{number:04d}.npy" for number in range(1, 51))
 
 
 def predicted_depths(model: Model, data_root: str | Path) -> Iterator[tuple[str, Tensor]]:
-    """What a model says of the test stacks, with the frames of the published protocol.
+    """Depth that a model predicts for the test stacks, from the frames of the published protocol.
 
     Args:
-        model: whose depth is submitted.
+        model: the model to submit.
         data_root: folder of ZEDD, with metadata.txt and test.
 
     Yields:
         Scene, such as test_0001, and its depth (1216, 1824) [m].
 
     Raises:
-        InputError: files that are missing or not what they should be, or a model without depth.
+        InputError: missing or damaged files, or a model without depth.
     """
     stacks = ZEDDTest(data_root)
     frames = PROTOCOLS["zedd"].frames
@@ -48,9 +48,7 @@ def predicted_depths(model: Model, data_root: str | Path) -> Iterator[tuple[str,
         scene = stacks.name(index)
         depth_m = model.predict(chosen_frames(stacks[index], frames), f"test/{scene}").depth_m
         if depth_m is None:
-            raise InputError(
-                f"{model.name} says nothing of the depth of {scene}. Submit another model."
-            )
+            raise InputError(f"{model.name} predicts no depth for {scene}. Submit another model.")
         yield scene, depth_m
 
 
@@ -63,12 +61,11 @@ def write_submission(
         path: the zip.
         depths_m: scene and depth (1216, 1824) [m] of test_0001 to test_0050, in this order; read
             one at a time.
-        fill_m: what to write where there is no positive finite depth [m]. The server takes no
-            gaps, and nothing here invents depth unasked: None refuses them.
+        fill_m: depth [m] for pixels without a positive finite one, which the server rejects; None
+            raises instead of inventing depth.
 
     Raises:
-        InputError: scenes that are missing or out of order, another size, or gaps; the file system
-            refuses.
+        InputError: scenes missing or out of order, another size, gaps, or a failed write.
     """
     if fill_m is not None and not 0 < fill_m < math.inf:
         raise InputError(f"{path}: fill_m is {fill_m}; expected metres, more than 0.")
@@ -76,7 +73,7 @@ def write_submission(
         raise InputError(f"{path}: is a folder; expected the name of a zip, such as depth.zip.")
     remaining = iter(NAMES)
     with file_errors_named(path.parent), staging(path.parent, [path.name]) as partial:
-        # Deflating noise harder takes a minute and saves nothing.
+        # Low bits are noise: a higher level takes a minute longer and saves nothing.
         with zipfile.ZipFile(
             partial / path.name, "w", zipfile.ZIP_DEFLATED, compresslevel=1
         ) as archive:
@@ -93,7 +90,7 @@ def write_submission(
         missing = next(remaining, None)
         if missing is not None:
             raise InputError(
-                f"{path}: nothing for test_{missing[12:16]}. Give test_0001 to test_0050."
+                f"{path}: test_{missing[12:16]} is missing. Give test_0001 to test_0050."
             )
         check_submission(partial / path.name)
 
@@ -102,7 +99,7 @@ def check_submission(path: Path) -> None:
     """Check a zip as the server does.
 
     Raises:
-        InputError: the first thing that the server would refuse.
+        InputError: the server would reject it; names the first reason.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -116,7 +113,7 @@ def check_submission(path: Path) -> None:
         OSError,
         EOFError,
         ValueError,
-        RuntimeError,  # encrypted, or of a compression that zipfile has not
+        RuntimeError,  # encrypted, or compressed in a way that zipfile lacks
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
@@ -124,7 +121,7 @@ def check_submission(path: Path) -> None:
 
 
 def _complete(scene: str, depth_m: Tensor, fill_m: float | None) -> Tensor:
-    """The depth as float32 without gaps, on the CPU."""
+    """Depth as float32 without gaps, on the CPU."""
     if tuple(depth_m.shape) != SIZE:
         raise InputError(
             f"{scene}: depth of {tuple(depth_m.shape)}; the server takes {SIZE}, (height, width)."
@@ -134,7 +131,7 @@ def _complete(scene: str, depth_m: Tensor, fill_m: float | None) -> Tensor:
     if fill_m is None and bool(gaps.any()):
         raise InputError(
             f"{scene}: {int(gaps.sum())} of {gaps.numel()} pixels have no depth, and the server "
-            "takes finite numbers only. Say what to write there, in metres (fill_m)."
+            "takes finite numbers only. Choose the depth to write there, in metres (fill_m)."
         )
     return depth_m if fill_m is None else depth_m.masked_fill(gaps, fill_m)
 
@@ -143,19 +140,22 @@ def _check_names(path: Path, names: list[str]) -> None:
     strange = sorted(set(names) - set(NAMES))
     if strange:
         raise InputError(
-            f"{path}: holds {strange[0]}; the server takes {NAMES[0]} to {NAMES[-1]} only, in no "
-            "folder. Remove it."
+            f"{path}: holds {strange[0]}; the server takes only {NAMES[0]} to {NAMES[-1]}, outside "
+            "any folder. Remove it."
         )
     missing = [name for name in NAMES if name not in names]
     if missing:
         raise InputError(f"{path}: {missing[0]} is missing, one of {len(missing)}. Add it.")
     if len(names) > len(NAMES):
-        raise InputError(f"{path}: {len(names)} files of {len(NAMES)} names. Write the zip anew.")
+        raise InputError(
+            f"{path}: {len(names)} files, expected {len(NAMES)}: a name occurs twice. Write the "
+            "zip again."
+        )
 
 
 def _check_array(place: str, array: np.ndarray) -> None:
     if array.dtype.kind != "f":
-        raise InputError(f"{place} is of {array.dtype}; the server takes floats.")
+        raise InputError(f"{place} is {array.dtype}; the server takes floats.")
     if array.shape != SIZE:
         raise InputError(f"{place} is {array.shape}; the server takes {SIZE}, (height, width).")
     if not np.isfinite(array).all():

@@ -1,4 +1,4 @@
-"""What every image decoder here shares: a header, scaling to [0, 1], orientation, named errors."""
+"""Parts that all image decoders share: a header, scaling to [0, 1], orientation, named errors."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ DECODER_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What the image libraries raise on broken files."""
+"""Exceptions that image libraries raise on broken files."""
 
 EXIF_PREFIX = b"Exif\x00\x00"
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says of its image before it is decoded.
+    """Description of an image, read from its file without decoding pixels.
 
     Attributes:
         stored_size: (height, width) [px] as stored, before `orientation`.
@@ -57,7 +57,7 @@ class ImageHeader:
 
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Turn what an image library raises inside the block into an InputError that names the file."""
+    """Turn exceptions of image libraries inside the block into InputErrors that name the file."""
     try:
         yield
     except InputError:
@@ -65,10 +65,10 @@ def decoding(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except DECODER_ERRORS as error:
-        # Some libraries repeat the path, which the sentence starts with already.
+        # Some libraries repeat the path, with which the sentence starts.
         reason = str(error).replace(str(path), "the file").strip().rstrip(".") or "broken"
         if isinstance(error, UnidentifiedImageError):
-            reason = "its content is of no known image format"
+            reason = "its image format is unknown"
         raise InputError(
             f"{path}: cannot be read as an image ({reason}). "
             "Export the frame again, or leave it out."
@@ -104,5 +104,5 @@ def upright(array: NDArray[np.float32], orientation: int) -> NDArray[np.float32]
 
 
 def valid_orientation(value: object) -> int:
-    """An EXIF orientation, or 1 (upright) for what the tag should not hold."""
+    """An EXIF orientation, or 1 (upright) for an invalid value."""
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -1,4 +1,4 @@
-"""Depth in files: float32 .npy, where unknown is NaN, and 16-bit millimetre PNG, where it is 0."""
+"""Depth files: float32 .npy with NaN for unknown, 16-bit millimetre PNG with 0, and other kinds."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_exr(path: Path, values: NDArray[np.float32]) -> None:
 
 
 def read_npy(path: Path) -> Tensor:
-    """Read what `write_npy` wrote.
+    """Read a file of `write_npy`.
 
     Returns:
         (H, W) float32, NaN where unknown.
@@ -72,12 +72,12 @@ def read_npy(path: Path) -> Tensor:
 
 
 def looks_like_millimetres(depth_m: Tensor) -> bool:
-    """Whether what should be metres must be millimetres: half of it is beyond 100."""
+    """Whether a depth in metres must be in millimetres: half of it is beyond 100."""
     return float(depth_m[depth_m.isfinite()].median().nan_to_num()) > 100
 
 
 def why_not_millimetres(depth_m: NDArray[np.float32]) -> str | None:
-    """The reason why 16-bit millimetres would misstate a depth map, or None when they suit it.
+    """The reason why a depth map does not suit 16-bit millimetres, or None when it does.
 
     They hold 1 mm to 65.535 m in steps of 1 mm. A scene that is both nearer than 1 m (median) and
     shallower than 50 steps (1 % to 99 % quantile), such as macro, would come out as terraces.
@@ -154,20 +154,20 @@ def read_depth_mm(path: Path) -> Tensor:
 
 
 def read_values(path: Path, dataset: str | None = None) -> Tensor:
-    """Read a map of numbers as its file has it: no unit, no invalid value is assumed.
+    """Read a map of numbers without assuming a unit or an invalid value.
 
     Reads .npy, .npz (its only array, or one called depth), 8- and 16-bit grey .png, .pfm, .tif,
     .exr (its first channel) and .hdf5 or .h5.
 
     Args:
         path: the file.
-        dataset: of an HDF5 file, the name of the array; its only one when not given.
+        dataset: name of the array in an HDF5 file; the only one when not given.
 
     Returns:
         (H, W) float32.
 
     Raises:
-        InputError: no such file, not of these kinds, or not one channel of real numbers.
+        InputError: no such file, another kind of file, or more than one channel of real numbers.
     """
     readers: dict[str, Callable[[], Any]] = {
         ".npy": lambda: _from_npy(path),
@@ -204,7 +204,7 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
 
 
 def _from_npy(path: Path) -> Any:
-    # What is no such file `np.load` takes for a pickle, and advises to trust it.
+    # `np.load` takes other files for pickles, and its message advises trusting them.
     with path.open("rb") as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 

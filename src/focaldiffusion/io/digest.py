@@ -1,4 +1,4 @@
-"""The SHA-256 of files, by which results tell what they were made of."""
+"""SHA-256 of files, which results record to identify their inputs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """Of the content of a file, in hexadecimal digits.
+    """SHA-256 of a file's content, in hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     total = hashlib.sha256()
     with path.open("rb") as file:
@@ -21,10 +21,10 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_files(paths: Iterable[Path], folder: Path) -> str:
-    """Of the names, relative to a folder, and the contents of files in their order.
+    """SHA-256 of the names, relative to a folder, and the contents of files in order.
 
     Raises:
-        OSError: one of them cannot be read.
+        OSError: a file cannot be read.
     """
     total = hashlib.sha256()
     for path in paths:

@@ -1,7 +1,7 @@
 """Lens data and focus distances from EXIF, XMP and maker notes.
 
-Millimetres end here. What a tag is worth is decided here as well: a value that cannot be trusted is
-left out, with the reason in words.
+This is where millimetres become metres, and where tags are judged: a value that cannot be trusted
+is left out, with a reason.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FrameRecord:
     """EXIF of one file, without the values that cannot be trusted.
 
     Attributes:
-        lens: focal length, f-number and pixel pitch of this image at its present size.
+        lens: focal length, f-number, and the pixel pitch at the current size of the image.
         focus: the focus distance.
         tags: for each value that is known, the tags it comes from.
         reasons: for each value that is not, why.
@@ -58,20 +58,20 @@ class FrameRecord:
 def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[FrameRecord]:
     """Read lens and focus of the frames of a stack.
 
-    ExifTool is asked, once for all frames, only where this module's own reading finds no focus
-    distance, and only when PyExifTool and the program are installed.
+    ExifTool is run, once for all frames, only if this module finds no focus distance, and only if
+    PyExifTool and the program are installed.
 
     Args:
         paths: image files.
-        image_size: (height, width) of every frame as it is now [px]; resized images have another
-            pixel pitch than the camera recorded.
+        image_size: current (height, width) of every frame [px]; the pixel pitch of a resized
+            image is not the recorded one.
 
     Returns:
-        One record a file. A file without EXIF, or with a broken block, has an empty one.
+        One record a file, empty if EXIF is absent or broken.
     """
     own = [_own_tags(path) for path in paths]
     focus = [_own_focus(tags) for tags in own]
-    # RAW that is not built like TIFF hides its EXIF from this module.
+    # This module cannot read the EXIF of RAW files that are not built like TIFF.
     wanting = [
         index
         for index, path in enumerate(paths)
@@ -113,10 +113,10 @@ def _record(tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]
 
 
 def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | None, str]:
-    """The pixel pitch at the present size [m] and its tags, or None and the reason.
+    """The pixel pitch at the current size [m] and its tags, or None and the reason.
 
-    Two ways: the focal plane resolution, and the 35 mm-equivalent focal length f35, by the
-    diagonal: pitch = 43.2666 mm (f / f35) / diagonal_px.
+    It follows from the focal plane resolution, or from the 35 mm-equivalent focal length f35 by
+    the diagonal: pitch = 43.2666 mm (f / f35) / diagonal_px.
     """
     recorded = [_positive(tags.get(name)) for name in ("PixelXDimension", "PixelYDimension")]
     long_px, short_px = max(image_size), min(image_size)
@@ -126,7 +126,7 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
         aspect = recorded_long_px / min(recorded[0], recorded[1])
         if abs(aspect / (long_px / short_px) - 1) > 0.01:
             return None, (
-                f"the image was cropped: EXIF says {recorded[0]:.0f} x {recorded[1]:.0f} pixels, "
+                f"the image was cropped: EXIF gives {recorded[0]:.0f} x {recorded[1]:.0f} pixels, "
                 f"the frames have {image_size[1]} x {image_size[0]}"
             )
     focal_mm = _positive(tags.get("FocalLength"))
@@ -157,7 +157,7 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
 
 
 def _own_tags(path: Path) -> _Tags:
-    """The tags wanted here as the file holds them, with XMP; empty where that is broken."""
+    """The needed tags of a file, with XMP; empty if they are broken."""
     try:
         if is_raw(path) or is_tiff(path):
             with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
@@ -172,7 +172,7 @@ def _own_tags(path: Path) -> _Tags:
 
 
 def _tiff_tags(tiff: Buffer) -> _Tags:
-    """The tags wanted here of an EXIF block, or of a file built like TIFF."""
+    """The needed tags of an EXIF block, or of a file built like TIFF."""
     main = first_ifd(tiff)
     tags: _Tags = {"Make": main[_MAKE].text()} if _MAKE in main else {}
     if _XMP in main:
@@ -264,11 +264,11 @@ _EXIFTOOL_MAKER = (
 
 
 def _exiftool_tags(paths: Sequence[Path]) -> list[_Tags]:
-    """The tags wanted here of each file, through PyExifTool."""
+    """The needed tags of each file, read by PyExifTool."""
     import exiftool
 
-    # A trailing # asks for the number; distances are asked for as printed, which says "inf"
-    # where each maker has a code of its own.
+    # A trailing # requests the number. Distances are requested as printed: infinity is then "inf",
+    # not a code of the maker's own.
     arguments = ["-G1", *(f"-{name}#" for name in _EXIFTOOL_STANDARD)]
     arguments += ["-Apple:FocusDistanceRange#", *(f"-{name}" for name in _EXIFTOOL_MAKER)]
     with exiftool.ExifToolHelper(common_args=[], check_execute=False) as tool:
@@ -280,12 +280,12 @@ def _exiftool_tags(paths: Sequence[Path]) -> list[_Tags]:
 
 
 def _exiftool_installed() -> bool:
-    """Whether both PyExifTool and the program it drives are there."""
+    """Whether both PyExifTool and the ExifTool program are installed."""
     return find_spec("exiftool") is not None and shutil.which("exiftool") is not None
 
 
 def _has_decodable_note(tags: _Tags) -> bool:
-    """Whether a file has a maker note in which ExifTool may find a focus distance."""
+    """Whether ExifTool may find a focus distance in the maker note."""
     return "maker note" in tags and tags.get("Make", "").lower().startswith(_DECODABLE_MAKERS)
 
 
@@ -321,7 +321,7 @@ def _printed_m(text: Any) -> float | None:
 
 
 def _positive(value: Any) -> float | None:
-    """A finite positive number, or None for what EXIF writes when it does not know."""
+    """A finite positive number, or None for the codes that EXIF writes for unknown values."""
     try:
         number = float(value)
     except (TypeError, ValueError, ZeroDivisionError):

@@ -27,7 +27,7 @@ class Origin:
     Attributes:
         source: "given" by the caller, "EXIF" with XMP and maker notes; "several" for a value made
             of others; None where it is unknown.
-        detail: the tags, or the reason; empty where the source says it all.
+        detail: the tags, or the reason; empty if the source alone suffices.
     """
 
     source: Literal["given", "stack.json", "EXIF", "TIFF", "several"] | None
@@ -181,11 +181,11 @@ def recorded_focus(
 ) -> Focus:
     """The focus distances that the camera recorded, if every frame has one.
 
-    Cameras quantise: each distance is uncertain by at least EXIF_UNCERTAINTY_DPT, and frames with
-    equal distances by as much as the next recorded distance is away.
+    Cameras quantise. Each distance is uncertain by at least EXIF_UNCERTAINTY_DPT, and a repeated
+    distance by the gap to the next recorded one.
 
     Returns:
-        A Focus; where the recorded distances cannot be used, `origin` says why.
+        A Focus, whose origin has the reason if the recorded distances cannot be used.
     """
     for record, frame in zip(records, names, strict=True):
         if record.focus is None:
@@ -198,8 +198,8 @@ def recorded_focus(
     if readings[0].reference == "sensor":
         if focal_length_m is None:
             return _unused(
-                f"{tag} counts from the sensor plane, and the focal length, which leads from "
-                "there to the lens, is unknown"
+                f"{tag} counts from the sensor plane, and converting it to the lens needs the "
+                "focal length, which is unknown"
             )
         tag += ", counted from the sensor plane and converted to the lens"
     try:

@@ -1,7 +1,7 @@
-"""Single images: reading to float32 sRGB, what a header says, and PNG that keeps ICC and EXIF.
+"""Single images: headers, reading to float32 sRGB, and PNG files that keep ICC and EXIF.
 
-Pixel values stay as the file encodes them. No colour conversion happens: the ICC profile of the
-reference frame travels to the output instead, so every value can be compared with its source.
+Colours are not converted. The output carries the ICC profile of the reference frame instead, so
+pixel values can be compared with their source.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _RAW_EXTRA = "install what reads it with: pip install 'focaldiffusion[raw]'"
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """What an output keeps of the frame it continues.
+    """ICC profile and EXIF that an output takes over from a frame.
 
     Attributes:
         icc_profile: ICC profile of the pixel values; None means sRGB.
@@ -80,7 +80,7 @@ def probe_image(path: Path) -> ImageHeader:
     """Size, bit depth, colour and orientation, without decoding the pixels.
 
     Raises:
-        InputError: missing, unreadable, not one image, or of a kind whose reader is not installed.
+        InputError: missing, unreadable, several images, or a format whose reader is not installed.
     """
     kind = _kind(path)
     if kind == "raw":
@@ -108,15 +108,15 @@ def read_image(path: Path, *, orientation: int | None = None) -> NDArray[np.floa
     """Decode one image, upright.
 
     8-bit values are divided by 255, 16-bit ones by 65535, alpha is dropped. Camera RAW is
-    developed to 16-bit sRGB with the white balance of the camera and its exposure as it is.
+    developed to 16-bit sRGB with the camera's white balance and without exposure correction.
 
     Args:
-        path: JPEG, PNG, TIFF, BMP, WebP, HEIC or camera RAW, told apart by content, but RAW by
-            its suffix.
+        path: JPEG, PNG, TIFF, BMP, WebP, HEIC or camera RAW, recognised by content (RAW by
+            suffix).
         orientation: the EXIF orientation to apply instead of the file's own.
 
     Returns:
-        (H, W, 3) float32 in [0, 1], encoded as the file's profile says (sRGB without one).
+        (H, W, 3) float32 in [0, 1], encoded by the file's profile (sRGB without one).
 
     Raises:
         InputError: missing, truncated or unreadable; the message names the file.
@@ -143,7 +143,7 @@ def read_image(path: Path, *, orientation: int | None = None) -> NDArray[np.floa
 def read_metadata(path: Path) -> ImageMetadata:
     """The ICC profile and EXIF of an image, with the orientation set upright.
 
-    JPEG, PNG, WebP and HEIC keep their EXIF block byte for byte but for the orientation. TIFF and
+    The EXIF block of JPEG, PNG, WebP and HEIC is kept, except for the orientation. TIFF and
     RAW have no such block: the descriptive tags are copied, maker notes are not.
 
     Raises:
@@ -162,6 +162,11 @@ def read_metadata(path: Path) -> ImageMetadata:
 
 PNG_LEVEL = 3
 """zlib level of all PNG files: half the time of the usual 6 for a few per cent more bytes."""
+
+
+def pillow_image(pixels: NDArray[np.integer[Any]]) -> Image.Image:
+    """The Pillow image of pixels (H, W) or (H, W, 3)."""
+    return Image.fromarray(pixels)
 
 
 def write_png(
@@ -276,7 +281,7 @@ def _develop_raw(path: Path) -> NDArray[np.uint16]:
             no_auto_bright=True,
             output_bps=16,
             output_color=rawpy.ColorSpace.sRGB,
-            gamma=(2.4, 12.92),  # the sRGB curve; LibRaw's default is that of BT.709
+            gamma=(2.4, 12.92),  # the sRGB curve; LibRaw defaults to BT.709
         )
 
 
@@ -295,7 +300,7 @@ def _exif_orientation(exif: bytes) -> int:
     try:
         entry = first_ifd(exif.removeprefix(EXIF_PREFIX)).get(_ORIENTATION_TAG)
     except DECODER_ERRORS:
-        return 1  # a broken EXIF block is no reason to refuse the pixels
+        return 1  # the pixels may still be sound
     return valid_orientation(entry.numbers()[0]) if entry and entry.numbers() else 1
 
 

@@ -1,4 +1,4 @@
-"""Focus distances in maker notes: those whose layout is published and simple.
+"""Focus distances in maker notes whose layout is published and simple.
 
 Layouts as ExifTool documents them (exiftool.org/TagNames: Apple, Canon FileInfo, Olympus
 FocusInfo). Sony, Panasonic and Fujifilm record nothing that can be trusted and are not read.
@@ -81,7 +81,7 @@ def read_maker_focus(tiff: Buffer, note: Entry, make: str) -> FocusReading | Non
         make: camera maker, tag 0x010F.
 
     Returns:
-        None for a maker note without a focus distance that this reads.
+        None if the note has no focus distance in a known layout.
 
     Raises:
         ValueError, struct.error, LookupError: the note is broken.
@@ -112,7 +112,7 @@ def _apple(note: dict[int, Entry]) -> FocusReading | None:
 def _canon(note: dict[int, Entry]) -> FocusReading | None:
     """FileInfo, 0x0093: words 20 and 21 are the far and near end [cm], 0xffff is infinity.
 
-    The EOS 400D writes them the other way round, so their order is not relied upon.
+    The EOS 400D swaps them, so their order does not count.
     """
     entry = note.get(0x0093)
     if entry is None or len(entry.data) < 44:

@@ -1,154 +1,158 @@
-"""Pictures to look at: depth beside its colour bar, and the overview of a result."""
+"""Pictures that explain a result or a data set."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.io.canvas import Box, Canvas, eight_bit
-from focaldiffusion.io.depth_colours import UNKNOWN_GREY, ColourScale, length_labels, thinned
+from focaldiffusion.io.colour_scales import ColourScale, DepthRange, length_labels
+from focaldiffusion.io.panels import Map, Panel, Pixels, Strip, page, shrunk, srgb_pixels
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.stack import FocalStack
 
-_OVERVIEW_WIDTH = 1800
-_MARGIN = 28
-_GAP = 24
-_MAX_THUMBNAILS = 8
+_MAX_THUMBNAILS, _MAX_SHEET_FRAMES = 8, 5
+_THUMBNAIL_AREA_PX = 1 << 18
+_CONFIDENCE = ColourScale("Confidence", 0.0, 1.0, "gray")
 
 
-def depth_picture(values: Tensor, field: str) -> NDArray[np.uint8]:
-    """Depth in colours beside its colour bar; unknown is grey.
+@dataclass(frozen=True, eq=False)
+class SheetRow:
+    """One sample of a contact sheet.
 
-    Args:
-        values: (H, W) in the unit of `field`, NaN where unknown.
-        field: `Reconstruction.depth_field`.
-
-    Returns:
-        (height, width, 3) sRGB; the map's long side is drawn with 480 to 1600 px.
+    Attributes:
+        name: of the sample.
+        stack: its frames; five at most are shown, evenly spaced.
+        all_in_focus: (3, H, W) linear RGB; None leaves its place empty.
+        depth_m: (H, W) metres, NaN where invalid.
     """
-    values = torch.as_tensor(values)
-    scale = ColourScale.of(values, field)
-    height, width = values.shape
-    zoom = min(max(480, height, width), 1600) / max(height, width)
-    map_width, map_height = max(1, round(width * zoom)), max(1, round(height * zoom))
-    bar_height = max(map_height, 160)
-    canvas = Canvas(map_width + 2 * _MARGIN + _GAP + 90, bar_height + 2 * _MARGIN)
-    map_top = _MARGIN + (bar_height - map_height) // 2
-    canvas.show(Box(_MARGIN, map_top, map_width, map_height), depth_colours(values, scale))
-    bar = Box(_MARGIN + map_width + _GAP, _MARGIN, 20, bar_height)
-    if scale is None:
-        canvas.write(bar.left, bar.top, "Nothing\nis known", 15)
-    else:
-        canvas.bar_beside(bar, scale)
-    return canvas.drawn()
+
+    name: str
+    stack: FocalStack
+    all_in_focus: Tensor | None
+    depth_m: Map
 
 
-def overview(reconstruction: Any) -> NDArray[np.uint8]:
-    """One picture that explains a result: the frames, all in focus, depth, confidence.
+def overview(
+    stack: FocalStack,
+    all_in_focus: NDArray[np.float32],
+    depth: Map,
+    field: str,
+    confidence: Map,
+    *,
+    name: str,
+    grade: str | None = None,
+) -> Pixels:
+    """One picture that explains a result: frames, all-in-focus image, depth, confidence.
 
-    At most 8 frames are shown, evenly chosen, the first and the last among them.
+    At most 8 frames are shown, evenly spaced, including the first and the last.
 
     Args:
-        reconstruction: the result.
-        stack: the frames that it was made from.
-        name: what the title calls the stack.
-        grade: what was known of the camera, for the title, such as "calibrated".
+        stack: the frames of the result.
+        all_in_focus: (H, W, 3) sRGB-encoded, [0, 1].
+        depth: (H, W) in the unit of `field`, NaN where unknown.
+        field: `depth_m`, `height_m` or `depth_relative`.
+        confidence: (H, W) in [0, 1].
+        name: title of the picture.
+        grade: knowledge of the camera, such as "calibrated".
 
     Returns:
         (height, 1800, 3) sRGB.
     """
-    stack, name, grade = reconstruction.stack, reconstruction.name, str(reconstruction.calibration)
-    depth = torch.from_numpy(reconstruction.depth)
-    scale = ColourScale.of(depth, reconstruction.depth_field)
+    known = DepthRange.of(depth, field)
+    scale = _depth_scale(known)
+    thumbnails = _thumbnails(stack, _MAX_THUMBNAILS)
+    facts = [
+        grade,
+        _strip_heading(stack, len(thumbnails)),
+        known.text if known is not None else "no depth is known",
+    ]
     height, width = depth.shape
-    thumbnails = _thumbnail_boxes(len(stack), stack.size)
-    panels = _panel_boxes(height, width, top=max(box.bottom for box in thumbnails.values()) + 84)
-    canvas = Canvas(_OVERVIEW_WIDTH, panels[-1].bottom + 70)
-
-    canvas.write(_MARGIN, 22, name, 28, weight="bold")
-    facts = [grade, f"{len(stack)} frames", scale.range_text if scale else "no depth is known"]
-    canvas.write(_MARGIN, 64, "   ·   ".join(fact for fact in facts if fact), 18)
-    canvas.write(_MARGIN, 108, _strip_heading(stack, len(thumbnails)), 20)
-    captions = frame_captions(stack)
-    for index, box in thumbnails.items():
-        frame = linear_to_srgb(stack.images[index].detach().cpu()).permute(1, 2, 0).numpy()
-        canvas.show(box, eight_bit(frame))
-        canvas.write(box.left, box.bottom + 6, captions[index], 16)
-
-    grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    sharp = torch.from_numpy(reconstruction.all_in_focus)
-    confidence = eight_bit(thinned(torch.from_numpy(reconstruction.confidence)))
-    drawn = (
-        (f"All in focus, {width} × {height} px", eight_bit(thinned(sharp))),
-        (scale.title if scale else "Depth: nothing is known", depth_colours(depth, scale)),
-        ("Confidence", grey[confidence]),
+    panels = [
+        Panel(f"All in focus, {width} × {height} px", srgb_pixels(all_in_focus)),
+        Panel.of_map(scale.title if scale else "Depth: nothing is known", depth, scale),
+        Panel.of_map("Confidence", confidence, _CONFIDENCE),
+    ]
+    results = [[panel] for panel in panels] if width > 3 * height else [panels]
+    return page(
+        [
+            Strip(_joined(facts), thumbnails, tallest_px=240),
+            *(Strip("", row, tallest_px=1000) for row in results),
+        ],
+        title=name,
     )
-    for box, (heading, picture) in zip(panels, drawn, strict=True):
-        canvas.write(box.left, box.top - 34, heading, 20)
-        canvas.show(box, picture)
-    if scale is not None:
-        canvas.bar_below(panels[1], scale)
-    canvas.bar_below(panels[2], None, grey)
-    return canvas.drawn()
 
 
-def _thumbnail_boxes(count: int, size: tuple[int, int]) -> dict[int, Box]:
-    """Where each frame that is shown goes, by its index."""
-    shown = np.unique(np.linspace(0, count - 1, min(count, _MAX_THUMBNAILS)).round().astype(int))
-    aspect = size[1] / size[0]
-    gap = 12
-    column = (_OVERVIEW_WIDTH - 2 * _MARGIN + gap) / max(len(shown), 5) - gap
-    width = min(column, 240 * aspect)
-    height = max(1, round(width / aspect))
-    # Captions need room under narrow frames.
-    step = min(column, max(width, 150)) + gap
-    return {
-        int(index): Box(round(_MARGIN + place * step), 142, max(1, round(width)), height)
-        for place, index in enumerate(shown)
-    }
+def contact_sheet(title: str, rows: Sequence[SheetRow]) -> Pixels:
+    """Frames, all-in-focus image and depth with its colour bar, one sample per row.
+
+    Args:
+        title: of the sheet.
+        rows: from top to bottom, at least one.
+
+    Returns:
+        (height, 1800, 3) sRGB.
+    """
+    return page([_sheet_strip(row) for row in rows], title=title)
 
 
-def _panel_boxes(height: int, width: int, top: int) -> list[Box]:
-    """Three panels side by side; below each other when the image is very wide."""
-    aspect = width / height
-    room = _OVERVIEW_WIDTH - 2 * _MARGIN
-    if aspect > 3:
-        panel_height = max(1, round(room / aspect))
-        return [Box(_MARGIN, top + i * (panel_height + 116), room, panel_height) for i in range(3)]
-    column = (room - 2 * _GAP) / 3
-    panel_width = round(min(column, 1000 * aspect))
-    panel_height = round(panel_width / aspect)
+def _sheet_strip(row: SheetRow) -> Strip:
+    depth = DepthRange.of(row.depth_m, "depth_m")
+    facts = [
+        row.name,
+        f"{len(row.stack)} frames",
+        (depth.text if depth is not None else None) or "no valid depth",
+    ]
+    if (invalid := float(np.isnan(row.depth_m).mean())) > 0:
+        facts.append(f"{invalid:.1%} of the depth invalid")
+    frames = _thumbnails(row.stack, _MAX_SHEET_FRAMES)
+    empty = [None] * (_MAX_SHEET_FRAMES - len(frames))
+    sharp = None
+    if row.all_in_focus is not None:
+        sharp = Panel("", _linear_pixels(row.all_in_focus), caption="all in focus")
+    depth_panel = Panel.of_map("", row.depth_m, _depth_scale(depth))
+    return Strip(_joined(facts), [*frames, *empty, sharp, depth_panel], tallest_px=260)
+
+
+def _joined(facts: Sequence[str | None]) -> str:
+    return "   ·   ".join(fact for fact in facts if fact)
+
+
+def _depth_scale(depth: DepthRange | None) -> ColourScale | None:
+    return ColourScale.of_depth(depth) if depth is not None else None
+
+
+def _thumbnails(stack: FocalStack, limit: int) -> list[Panel]:
+    """Evenly spaced frames, captioned with their number and, if known, their focus."""
+    count = len(stack)
+    captions = [f"frame {index + 1}" for index in range(count)]
+    lengths_m = stack.focus_distances_m
+    if lengths_m is None:
+        lengths_m = stack.focus_positions_m
+    if lengths_m is not None:
+        labels = length_labels(lengths_m.tolist())
+        captions = [f"{index}: {label}" for index, label in enumerate(labels, start=1)]
+    shown = np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
     return [
-        Box(round(_MARGIN + i * (column + _GAP)), top, max(1, panel_width), max(1, panel_height))
-        for i in range(3)
+        Panel("", _linear_pixels(stack.images[index]), caption=captions[index]) for index in shown
     ]
 
 
 def _strip_heading(stack: FocalStack, shown: int) -> str:
-    what = {
-        "inverse_depth_dpt": "Frames and their focus distances",
-        "position_m": "Frames and their stage positions",
-        "order": "Frames in order",
+    count = f"{len(stack)} frames" + (f" ({shown} shown)" if shown < len(stack) else "")
+    focus = {
+        "inverse_depth_dpt": "and their focus distances",
+        "position_m": "and their stage positions",
+        "order": "in order",
     }[stack.axis]
-    return what if shown == len(stack) else f"{what}, {shown} of {len(stack)} shown"
+    return f"{count} {focus}"
 
 
-def frame_captions(stack: FocalStack) -> list[str]:
-    """The number of each frame, and where it is focused when that is known."""
-    lengths_m = stack.focus_distances_m
-    if lengths_m is None:
-        lengths_m = stack.focus_positions_m
-    if lengths_m is None:
-        return [f"frame {index + 1}" for index in range(len(stack))]
-    return [f"{i}: {label}" for i, label in enumerate(length_labels(lengths_m.tolist()), start=1)]
-
-
-def depth_colours(values: Tensor, scale: ColourScale | None) -> NDArray[np.uint8]:
-    """A map (H, W) in the colours of its scale, thinned if it is large; grey without a scale."""
-    if scale is None:
-        return np.full((*values.shape, 3), UNKNOWN_GREY, np.uint8)
-    return scale.colours(thinned(values))
+def _linear_pixels(linear: Tensor) -> Pixels:
+    """A thumbnail (h, w, 3) of an image (3, H, W) in linear light."""
+    small = shrunk(linear.detach().cpu().permute(1, 2, 0).numpy(), _THUMBNAIL_AREA_PX)
+    return srgb_pixels(linear_to_srgb(torch.from_numpy(small).clamp(0, 1)).numpy())

@@ -14,7 +14,7 @@ MAX_POINTS = 2_000_000
 
 
 def pixel_stride(size: tuple[int, int], max_points: int = MAX_POINTS) -> int:
-    """Smallest step, in rows and columns alike, that leaves at most `max_points` pixels.
+    """Smallest step, for rows and columns, that leaves at most `max_points` pixels.
 
     Args:
         size: (height, width) [px].

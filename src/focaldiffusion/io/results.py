@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,10 @@ from focaldiffusion.io.depth_files import (
     write_exr,
     write_npy,
 )
-from focaldiffusion.io.images import PNG_LEVEL, write_png
-from focaldiffusion.io.pictures import depth_picture, overview
+from focaldiffusion.io.images import PNG_LEVEL, pillow_image
 from focaldiffusion.io.pointcloud import write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, staging
-
-if TYPE_CHECKING:
-    from focaldiffusion.result import Result
+from focaldiffusion.optics import Camera
 
 METADATA_FILE = "metadata.json"
 """Written last: where it is, the results are complete."""
@@ -93,36 +91,19 @@ def check_output(directory: Path, *, overwrite: bool = False) -> None:
         Path(tempfile.mkdtemp(prefix=".focaldiffusion-", dir=existing)).rmdir()
 
 
-def write_results(
-    result: Result,
-    directory: Path,
-    *,
-    point_cloud: bool = True,
-    depth_formats: Sequence[DepthFormat] = ("npy", "png"),
-    overwrite: bool = False,
-) -> dict[str, str]:
-    """Write everything a user sees of a result; see `Result.save`.
+@contextmanager
+def results_folder(directory: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write results into; they appear in `directory` together, or not at all.
 
-    All files appear together, see `staging`; only files of `OWN_FILES` are ever replaced or
-    removed. After any error or interruption everything is as it was before.
-
-    Returns:
-        Files that were asked for and left out, and why; also in `metadata.json`.
+    Only files of `OWN_FILES` are ever replaced or removed, see `staging`. After any error or
+    interruption everything is as it was before.
 
     Raises:
-        InputError: see `check_output`; an unknown format; or the disk is full or not writable.
+        InputError: see `check_output`; or the disk is full or not writable.
     """
-    check_formats(depth_formats)
     check_output(directory, overwrite=overwrite)
     with file_errors_named(directory), staging(directory, tuple(OWN_FILES)) as partial:
-        _write_images(result, partial)
-        _save_png(partial / "depth_colored.png", depth_picture(result.depth, result.depth_field))
-        _save_png(partial / "overview.png", overview(result))
-        left_out = _write_depth(result, partial, depth_formats)
-        if point_cloud and result.depth_m is not None:
-            left_out |= _write_points(result, partial)
-        _write_metadata(result.provenance, left_out, partial)
-    return left_out
+        yield partial
 
 
 def check_formats(depth_formats: Sequence[str]) -> None:
@@ -145,52 +126,60 @@ def check_formats(depth_formats: Sequence[str]) -> None:
         )
 
 
-def _write_images(result: Result, folder: Path) -> None:
-    image, frames = result.all_in_focus, result.stack.frames
-    write_png(
-        folder / "all_in_focus.png",
-        image[..., 0] if frames is not None and frames.is_grey else image,
-        bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
-        metadata=result.image_metadata,
-    )
-    confidence = np.rint(result.confidence.clip(0, 1) * 255).astype(np.uint8)
-    _save_png(folder / "confidence.png", confidence)
-    _save_png(folder / "source_index.png", result.source_index)
-
-
-def _write_depth(
-    result: Result, folder: Path, depth_formats: Sequence[DepthFormat]
+def write_depth(
+    folder: Path, field: str, depth: NDArray[np.float32], formats: Sequence[DepthFormat]
 ) -> dict[str, str]:
-    stem = _DEPTH_STEMS[result.depth_field]
-    if "npy" in depth_formats:
-        write_npy(folder / f"{stem}.npy", result.depth)
-    if "exr" in depth_formats:
-        write_exr(folder / f"{stem}.exr", result.depth)
-    if "png" not in depth_formats or result.depth_m is None:
+    """Write a depth map (H, W) in some formats.
+
+    Args:
+        folder: of the results.
+        field: its name in `Result`, which decides the name of the file.
+        depth: metres, or relative; NaN where unknown.
+        formats: see `check_formats`; png is for metric depth alone.
+
+    Returns:
+        Files that were left out, and why.
+    """
+    stem = _DEPTH_STEMS[field]
+    if "npy" in formats:
+        write_npy(folder / f"{stem}.npy", depth)
+    if "exr" in formats:
+        write_exr(folder / f"{stem}.exr", depth)
+    if "png" not in formats or field != "depth_m":
         return {}
-    if reason := why_not_millimetres(result.depth_m):
+    if reason := why_not_millimetres(depth):
         return {_MILLIMETRES: f"{reason}; use {stem}.npy"}
-    write_depth_mm(folder / _MILLIMETRES, result.depth_m)
+    write_depth_mm(folder / _MILLIMETRES, depth)
     return {}
 
 
-def _write_points(result: Result, folder: Path) -> dict[str, str]:
-    assert result.depth_m is not None
-    if result.camera is None:
+def write_points(
+    folder: Path,
+    depth_m: NDArray[np.float32],
+    all_in_focus: NDArray[np.float32],
+    camera: Camera | None,
+) -> dict[str, str]:
+    """Write the point cloud of metric depth (H, W), where the focal length is known.
+
+    Returns:
+        The file, if it was left out, and why.
+    """
+    if camera is None:
         return {_POINT_CLOUD: "the focal length is unknown; give the camera to get points"}
-    if not np.isfinite(result.depth_m).any():
+    if not np.isfinite(depth_m).any():
         return {_POINT_CLOUD: "no pixel has a known depth"}
     write_point_cloud(
         folder / _POINT_CLOUD,
-        result.depth_m,
-        result.all_in_focus,
-        result.camera.focal_length_px,
-        result.camera.principal_point_px,
+        depth_m,
+        all_in_focus,
+        camera.focal_length_px,
+        camera.principal_point_px,
     )
     return {}
 
 
-def _write_metadata(provenance: dict[str, Any], left_out: dict[str, str], folder: Path) -> None:
+def write_metadata(folder: Path, provenance: dict[str, Any], left_out: dict[str, str]) -> None:
+    """Write `metadata.json`, last: the provenance, and the files of the folder."""
     if "results" in provenance:
         raise ValueError("provenance has a key 'results', which metadata.json needs for the files")
     written = {name: text for name, text in OWN_FILES.items() if (folder / name).exists()}
@@ -219,7 +208,6 @@ def strict_json(value: Any) -> Any:
     return value
 
 
-def _save_png(path: Path, pixels: NDArray[np.integer[Any]]) -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels).save(path, format="PNG", compress_level=PNG_LEVEL)
+def save_png(path: Path, pixels: NDArray[np.integer[Any]]) -> None:
+    """Write the pixels (H, W) or (H, W, 3) of a map or picture, without metadata."""
+    pillow_image(pixels).save(path, format="PNG", compress_level=PNG_LEVEL)

@@ -28,7 +28,11 @@ def _lens(camera: Any) -> LensFacts | None:
             raise ValueError(f"key {name!r} {unknown_name(name, names)}".removesuffix("."))
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise ValueError(f"{name} is {json.dumps(value)}; expected a number")
-    return LensFacts(**camera)
+    try:
+        known = {name: float(value) for name, value in camera.items() if value is not None}
+    except OverflowError:
+        raise ValueError("holds a number that is too large") from None
+    return LensFacts(**known)
 
 
 def _null_is_infinity(values: Any) -> Any:
@@ -68,19 +72,19 @@ def read_sidecar(folder: Path) -> Sidecar | None:
 
     Raises:
         InputError: a link to nothing, not JSON (with line and column), an unknown key (with the
-            nearest one), one that is there twice, or a value of the wrong kind.
+            nearest one) or a repeated one, or a value of the wrong kind.
     """
     path = folder / SIDECAR_NAME
     if not (path.exists() or path.is_symlink()):
         return None
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=_once, parse_int=float)
+        content = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         ) from None
-    # Thousands of brackets, another encoding.
+    # Numbers of thousands of digits, thousands of brackets, another encoding.
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None
     if not isinstance(content, dict):
@@ -92,12 +96,12 @@ def read_sidecar(folder: Path) -> Sidecar | None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; of a key that is there twice nobody knows which value was meant."""
+    """A JSON object; a repeated key is ambiguous, so it is refused."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r} is there twice; keep one")
+        raise ValueError(f"key {twice!r} appears twice; keep one")
     return content
 
 

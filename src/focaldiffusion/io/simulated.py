@@ -23,7 +23,7 @@ TRUTH_IMAGE, TRUTH_DEPTH = "all_in_focus.png", "depth.npz"
 
 
 def check_simulation_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse an output that is taken; with `overwrite`, by anything but a simulation.
+    """Refuse an output that exists; with `overwrite`, only one that no simulation wrote.
 
     Raises:
         InputError: names what is there.
@@ -57,15 +57,15 @@ def write_simulation(
     bit_depth: Literal[8, 16],
     note: dict[str, Any],
 ) -> None:
-    """Write the frames with their `stack.json`, and the truth, all of it or nothing.
+    """Write the frames with their `stack.json`, and the truth: everything or nothing.
 
     Args:
         output: folder that gets `stack` and `truth`.
         stack: frames with camera and focus distances.
         all_in_focus: (3, H, W) linear RGB.
         depth_m: (H, W) metres, NaN where unknown.
-        bit_depth: of the PNG files.
-        note: how the stack was made, for `stack.json`; has the key `simulated`.
+        bit_depth: bit depth of the PNG files.
+        note: how the stack was made, for `stack.json`; needs the key `simulated`.
 
     Raises:
         InputError: the file system refuses.
@@ -80,12 +80,12 @@ def write_simulation(
 def write_stack(
     folder: Path, stack: FocalStack, *, bit_depth: Literal[8, 16], note: dict[str, Any]
 ) -> None:
-    """Write the frames as PNG, and `stack.json` with all that is known of their optics.
+    """Write the frames as PNG, and `stack.json` with the known optics.
 
     Args:
-        folder: is made.
+        folder: the folder to make.
         stack: the frames.
-        bit_depth: of the files.
+        bit_depth: bit depth of the files.
         note: for people, in `stack.json`.
 
     Raises:
@@ -117,7 +117,7 @@ def _write_linear(path: Path, linear: Tensor, bit_depth: Literal[8, 16]) -> None
 
 
 def _simulated_names(folder: Path) -> set[str]:
-    """The names that a simulation writes into a folder; none where it is not of a simulation."""
+    """Names that a simulation writes into a folder; empty for other folders."""
     if folder.name == TRUTH:
         return {TRUTH_IMAGE, TRUTH_DEPTH}
     try:

@@ -44,7 +44,7 @@ from focaldiffusion.stack import FrameSource
 
 @dataclass(frozen=True, eq=False)
 class OpenedStack:
-    """A focal stack, checked, with all that is known of its lens and focus; pixels are not read.
+    """A checked focal stack, with its lens and focus settings as far as they are known.
 
     Attributes:
         name: for output folders and messages.
@@ -109,7 +109,7 @@ def open_stack(
         lens: the lens as far as it is known.
 
     Raises:
-        InputError: one sentence that says what is wrong, where, and what to do.
+        InputError: one sentence with the mistake, its place and the remedy.
     """
     given = lens or LensFacts()
     files: tuple[Path, ...] = ()
@@ -165,7 +165,7 @@ def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
 
 @dataclass
 class _FileFrames:
-    """A FrameSource of one file a frame."""
+    """A FrameSource with one file a frame."""
 
     files: tuple[Path, ...]
     names: tuple[str, ...]
@@ -175,13 +175,13 @@ class _FileFrames:
     orientation: int
 
     def read(self, index: int) -> NDArray[np.float32]:
-        """Frame `index`, as FrameSource says."""
+        """See `FrameSource.read`."""
         return read_image(self.files[index], orientation=self.orientation)
 
 
 @dataclass
 class _TiffFrames:
-    """A FrameSource of the pages of one TIFF."""
+    """A FrameSource over the pages of one TIFF."""
 
     file: Path
     pages: tuple[tuple[int, ...], ...]
@@ -191,7 +191,7 @@ class _TiffFrames:
     is_grey: bool
 
     def read(self, index: int) -> NDArray[np.float32]:
-        """Frame `index`, as FrameSource says."""
+        """See `FrameSource.read`."""
         return read_tiff(self.file, self.pages[index])
 
 
@@ -242,7 +242,7 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
 
 
 def _name(folder: Path) -> str:
-    """What to call the stack in a folder; a folder `stack` beside `truth` has its parent's name."""
+    """Name of the stack in a folder; a folder called `stack` takes its parent's name."""
     resolved = folder.resolve()  # a path such as "." has no name of its own
     return resolved.parent.name if resolved.name == "stack" else resolved.name
 
@@ -268,7 +268,7 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     if values is None:
         return found
     described = [path.name for path in _files_of(folder, sidecar)]
-    # Counted before any is left out, so that a list of the wrong length is not cut to fit.
+    # Count before choosing, so that a list of the wrong length is not cut to fit.
     found.focus(len(described))
     by_name = dict(zip(described, values, strict=True))
     for path in files:
@@ -282,7 +282,7 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
 
 
 def _repeated(files: Sequence[Path]) -> int | None:
-    """Index of the first file that is listed again, by whatever name; None where none is."""
+    """Index of the first file that is listed twice, under any name; None without one."""
     resolved = [path.resolve() for path in files]
     return next((index for index, path in enumerate(resolved) if resolved.count(path) > 1), None)
 
@@ -335,7 +335,7 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
 
 
 def _open_frames(found: _Found) -> tuple[FrameSource, TiffStack | None]:
-    """Check the headers of all frames and make their source; the TIFF's layout when it is one."""
+    """Check the headers of all frames; their source, and the layout of a multi-page TIFF."""
     files = found.files
     if len(files) == 1 and is_tiff(files[0]):
         tiff = probe_tiff(files[0])

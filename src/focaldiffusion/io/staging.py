@@ -14,10 +14,10 @@ from focaldiffusion.errors import InputError
 
 @contextmanager
 def file_errors_named(directory: Path) -> Iterator[None]:
-    """Turn what the file system refuses, inside the block, into one sentence for the user.
+    """Turn file system errors inside the block into one sentence for the user.
 
     Raises:
-        InputError: in place of any OSError.
+        InputError: for any OSError.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def file_errors_named(directory: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears complete or not at all, whoever else writes it at the same time.
+    """Write a file that appears complete or not at all, also if several processes write it.
 
     Raises:
         OSError: the file system refuses.
@@ -51,14 +51,14 @@ def write_whole(path: Path, data: bytes) -> None:
 def staging(directory: Path, names: Sequence[str]) -> Iterator[Path]:
     """A hidden folder to write files into; they reach `directory` only if the block completes.
 
-    It lies beside `directory`, or inside where that exists. After any exception, Ctrl-C included,
+    It lies inside `directory` if that exists, else beside it. After any exception, Ctrl-C included,
     everything is as it was before. In a folder that exists, earlier files of these names are
     replaced, or removed where the new set has none, and others are kept.
 
     Args:
         directory: the folder to make or fill.
-        names: the files that may be written, at most; the last one is removed first and comes
-            last, so that it marks a complete set even where power fails half way.
+        names: the files that may be written, at most; the last one is removed first and written
+            last, so that it marks a complete set even after a power failure.
 
     Raises:
         OSError: the file system refuses.
@@ -68,7 +68,7 @@ def staging(directory: Path, names: Sequence[str]) -> Iterator[Path]:
     # Inside a folder that exists, because that may be a mount point: renaming needs one disk.
     home = directory.parent if missing else directory
     partial = home / f".{directory.name}.partial-{os.getpid()}"
-    # In containers process ids repeat: what a killed run left behind is nobody's any more.
+    # Process ids repeat in containers, so an earlier, killed run may have left this folder.
     shutil.rmtree(partial, ignore_errors=True)
     complete = False
     try:
@@ -88,7 +88,7 @@ def staging(directory: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _replace(directory: Path, partial: Path, names: Sequence[str]) -> None:
-    """Put the new files in place of the earlier ones; put those back if that fails half way."""
+    """Replace the earlier files by the new ones; restore them if that fails half way."""
     earlier = partial / ".earlier"
     earlier.mkdir()
     begun: list[str] = []

@@ -24,7 +24,7 @@ from focaldiffusion.io.decoding import (
     valid_orientation,
 )
 
-# What is wrong with a file is said once, by the error: keep tifffile's log off standard error.
+# The error reports what is wrong with a file; keep tifffile's log off standard error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _ORIENTATION_TAG, _ICC_TAG = 0x0112, 0x8773
@@ -32,7 +32,7 @@ _FRAME_AXES = "ZIQ"
 """Axes that may count frames: z, and the unnamed ones of plain multi-page files."""
 
 _KINDS = {"f": "float", "i": "signed", "u": "unsigned", "c": "complex", "b": "bilevel"}
-"""What messages call numpy's kinds of pixels."""
+"""Names of numpy's kinds of pixels, for messages."""
 
 _METRES = {
     "m": 1.0,
@@ -55,11 +55,11 @@ class TiffStack:
     """Where the frames of a TIFF are.
 
     Attributes:
-        header: of every frame.
+        header: header of every frame.
         pages: for each frame, the pages of the first series that make it: one, or three when red,
             green and blue are pages of their own.
         step_m: distance between frames [m], None when the file does not say.
-        step_tag: where the step comes from.
+        step_tag: source of the step.
     """
 
     header: ImageHeader
@@ -147,7 +147,7 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
 def _joined(
     path: Path, first: tifffile.TiffPageSeries, others: Sequence[tifffile.TiffPageSeries]
 ) -> tifffile.TiffPageSeries:
-    """One series of several that are a page each and alike, as writers leave that write pages.
+    """One series from several alike ones of a page each, as some writers leave them.
 
     Raises:
         InputError: they are not.
@@ -165,7 +165,7 @@ def _joined(
     pages = [one.pages[0] for one in (first, *others)]
     if len(first.pages) > 1:
         raise InputError(
-            f"{path}: a stack of {len(first.pages)} pages and {len(others)} pages besides. Leave "
+            f"{path}: a stack of {len(first.pages)} pages and {len(others)} other pages. Leave "
             "those out, or save the stack as a file of its own."
         )
     return tifffile.TiffPageSeries(
@@ -200,7 +200,7 @@ def _frame_pages(path: Path, leading: str, lengths: tuple[int, ...]) -> tuple[tu
     if other:
         names = ", ".join(f"{axis} = {n}" for axis, n in other.items())
         raise InputError(
-            f"{path}: axes other than z and colour ({names}). Save one z-stack; where z was "
+            f"{path}: axes other than z and colour ({names}). Save one z-stack; if z was "
             "stored as time, re-order it (Fiji: Image > Properties, slices and frames)."
         )
     if len(set(long_axes) & set(_FRAME_AXES)) > 1:
@@ -218,7 +218,7 @@ def _frame_pages(path: Path, leading: str, lengths: tuple[int, ...]) -> tuple[tu
 
 
 def _page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHeader:
-    """The header of a page, refusing pixels whose white is not defined."""
+    """The header of a page; refuses pixels whose white level is not defined."""
     if page.dtype is None or page.dtype.kind != "u" or page.bitspersample > 16:
         raise InputError(
             f"{path}: {page.bitspersample}-bit {_KINDS.get(getattr(page.dtype, 'kind', ''), '')} "
@@ -230,7 +230,7 @@ def _page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHea
         tifffile.PHOTOMETRIC.MINISWHITE,
     )
     colour = page.photometric == tifffile.PHOTOMETRIC.RGB or (
-        # tifffile lets the JPEG codec turn YCbCr into RGB; other YCbCr stays as it is.
+        # tifffile converts YCbCr to RGB for JPEG compression only.
         page.photometric == tifffile.PHOTOMETRIC.YCBCR
         and page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
     )
@@ -265,7 +265,7 @@ def _page_array(path: Path, series: tifffile.TiffPageSeries, index: int) -> NDAr
 
 
 def _z_step(tif: tifffile.TiffFile) -> tuple[float | None, str]:
-    """The distance between z planes [m], and the tag that says so."""
+    """The distance between z planes [m], and its tag."""
     if tif.is_ome:
         # The OME schema's default unit of PhysicalSizeZ is the micrometre.
         root = ElementTree.fromstring(tif.ome_metadata or "<OME/>")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,60 +13,13 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 
-class LatentCodec(Protocol):
-    """Images and depth codes to latents and back; both sides of an image divide by `factor`."""
-
-    @property
-    def factor(self) -> int:
-        """Pixels of a side of a latent cell."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Latent channels of an RGB image."""
-        ...
-
-    @property
-    def depth_channels(self) -> int:
-        """Latent channels of a depth code."""
-        ...
-
-    def encode_image(self, rgb: Tensor) -> Tensor:
-        """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1].
-
-        Raises:
-            ValueError: H or W is no multiple of `factor`; see `pad`.
-        """
-        ...
-
-    def encode_depth(self, code: Tensor) -> Tensor:
-        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1].
-
-        Raises:
-            ValueError: H or W is no multiple of `factor`; see `pad`.
-        """
-        ...
-
-    def decided_by(self, valid: Tensor) -> Tensor:
-        """The depth latents (B, `depth_channels`, h, w) that valid pixels (B, 1, H, W) decide."""
-        ...
-
-    def decode_image(self, latents: Tensor) -> Tensor:
-        """The sRGB image (B, 3, H, W); may leave [-1, 1]."""
-        ...
-
-    def decode_depth(self, latents: Tensor) -> Tensor:
-        """The depth code (B, 1, H, W); may leave [-1, 1]."""
-        ...
-
-
 @dataclass(frozen=True)
 class VAECodec:
     """The autoencoder of Stable Diffusion 3.5, which sees depth as a grey image.
 
     Latents are (z - shift) · scale of the posterior's mode z, so that their variance is about
-    one. Nothing else applies this shift and scale. Computes in the dtype of the autoencoder;
-    what it decodes is float32.
+    one. Only this class applies that shift and scale. It computes in the dtype of the autoencoder
+    and decodes to float32.
 
     Attributes:
         vae: not frozen here; gradients pass through it.
@@ -86,7 +39,7 @@ class VAECodec:
 
     @property
     def depth_channels(self) -> int:
-        """Latent channels of a depth code: those of an image."""
+        """Latent channels of a depth code, as many as of an image."""
         return self.channels
 
     def encode_image(self, rgb: Tensor) -> Tensor:
@@ -101,7 +54,7 @@ class VAECodec:
         return self.encode_image(code.expand(-1, 3, -1, -1))
 
     def decided_by(self, valid: Tensor) -> Tensor:
-        """The depth latents (B, `depth_channels`, h, w) of cells that are valid throughout."""
+        """Mask (B, `depth_channels`, h, w) of the depth latents that only valid pixels decide."""
         _check_size(valid, self.factor)
         whole = -functional.max_pool2d(-valid.float(), self.factor) == 1
         return whole.expand(-1, self.depth_channels, -1, -1)
@@ -123,7 +76,7 @@ class VAECodec:
 
 @dataclass(frozen=True)
 class PatchCodec:
-    """The pixels of a cell as its channels: no weights, nothing lost.
+    """The pixels of a cell as its channels, without weights or loss.
 
     Attributes:
         factor: pixels of a side of a latent cell.
@@ -150,7 +103,7 @@ class PatchCodec:
         return self._encode(code)
 
     def decided_by(self, valid: Tensor) -> Tensor:
-        """The depth latents (B, `depth_channels`, h, w) of valid pixels (B, 1, H, W)."""
+        """Mask (B, `depth_channels`, h, w) of the depth latents that only valid pixels decide."""
         return self._encode(valid)
 
     def decode_image(self, latents: Tensor) -> Tensor:
@@ -164,6 +117,10 @@ class PatchCodec:
     def _encode(self, planes: Tensor) -> Tensor:
         _check_size(planes, self.factor)
         return functional.pixel_unshuffle(planes, self.factor)
+
+
+LatentCodec = VAECodec | PatchCodec
+"""The codec of a model. Both sides of an image have to divide by its `factor`: `pad` it first."""
 
 
 def encode_state(codec: LatentCodec, rgb: Tensor, depth_code: Tensor) -> Tensor:
@@ -186,7 +143,7 @@ def decode_state(codec: LatentCodec, state: Tensor) -> tuple[Tensor, Tensor]:
 def pad(planes: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column of (B, C, H, W) until both sides divide by `multiple`.
 
-    That is `LatentCodec.factor`, times the patch size where a transformer follows.
+    See `Completer.multiple_px`.
     """
     height, width = planes.shape[-2:]
     if height % multiple == width % multiple == 0:
@@ -195,12 +152,12 @@ def pad(planes: Tensor, multiple: int) -> Tensor:
 
 
 def unpad(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """The (height, width) that `pad` was given, of padded (B, C, H, W)."""
+    """Undo `pad`: planes (B, C, H, W), cropped to their former (height, width)."""
     return planes[..., : size[0], : size[1]]
 
 
 def _check_size(planes: Tensor, factor: int) -> None:
-    # An autoencoder would drop the odd rows and columns without a word.
+    # An autoencoder would drop the odd rows and columns silently.
     height, width = planes.shape[-2:]
     if height % factor or width % factor:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Completer: the network with all that it takes to run it on proposals."""
+"""Completer: a network with everything needed to run it on proposals."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from focaldiffusion.models.prompt import EmptyPrompt
 
 Generators = torch.Generator | list[torch.Generator] | None
-"""Of noise: one for the batch, one for each sample, or torch's own."""
+"""Generators of the noise: one for the batch, one for each sample, or torch's own."""
 
 DEFAULT_STEPS: dict[Start, int] = {"estimate": 1, "noise": 4}
-"""Steps along the flow, by its start."""
+"""Number of steps along the flow, by its start."""
 
 
 @dataclass(frozen=True, eq=False)
 class Completer:
-    """A proposal in, a complete image and depth code out, by one formula for either start.
+    """Completes proposals: image and depth code, by one formula for either start of the flow.
 
     Attributes:
         denoiser: an `SD3Transformer2DModel`, widened for state and conditioning, or a
@@ -42,7 +42,7 @@ class Completer:
         codec: between images or depth codes and latents.
         start: of the flow.
         pooling: of the conditioning.
-        device: that computes; with offloading, not where the weights wait.
+        device: of the computation. With offloading, the weights wait on another.
     """
 
     denoiser: Any
@@ -55,20 +55,19 @@ class Completer:
 
     @property
     def multiple_px(self) -> int:
-        """What both sides of the network's images divide by: the pixels of a token, or of the
-        coarsest cell."""
+        """Pixels of a side of a token or cell, which both sides of an image divide by."""
         return self.codec.factor * cells_of_token(self.denoiser.config)
 
     @property
     def max_side_px(self) -> int:
-        """Longest side that the network takes; larger images are tiled."""
+        """Longest side of an image that the network takes at once; larger ones are tiled."""
         return self.multiple_px * max_side_tokens(self.denoiser.config)
 
     def condition(self, proposal: Proposal) -> Tensor:
-        """The input channels beside the state: latents of the fused image, then maps.
+        """Input channels that join the state: latents of the fused image, then maps.
 
         Args:
-            proposal: on `device`, of whole latent cells.
+            proposal: on `device`, in whole latent cells.
 
         Returns:
             (B, C, h, w) float32.
@@ -77,12 +76,12 @@ class Completer:
         return torch.cat([image, latent_condition(proposal, self.codec.factor, self.pooling)], 1)
 
     def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        """The network's velocity at a state of the flow, for sampling and for training.
+        """Velocity that the network predicts at a state of the flow, to sample and to train.
 
         Args:
             state: (B, C, h, w) image latents, then depth latents.
             sigma: (B,) noise level.
-            condition: of `condition`.
+            condition: result of `condition`.
 
         Returns:
             (B, C, h, w) in the dtype of the network.
@@ -107,12 +106,12 @@ class Completer:
         tile_px: int | None = None,
         meter: Meter | None = None,
     ) -> Tensor:
-        """Follow the flow from its start to the end, tile by tile where the image is too large.
+        """Follow the flow from its start to the end, in tiles where the image is too large.
 
         Args:
             proposal: (B, ..., H, W) of any size, on any device.
             steps: along the flow.
-            generator: of the noise; not read by `start: estimate`.
+            generator: of the noise; `start: estimate` needs none.
             with_image: whether to decode the image as well.
             tile_px: longest side of a tile; None for `max_side_px`.
             meter: counts the passes through the network; `passes` tells how many to expect.
@@ -128,7 +127,7 @@ class Completer:
         meter = meter or Meter()
         noise = None
         if self.start == "noise":
-            # Of the whole image: tiles see the same where they overlap.
+            # One noise for the whole image, so that overlapping tiles agree.
             cells = (padded_height // self.codec.factor, padded_width // self.codec.factor)
             channels = self.codec.channels + self.codec.depth_channels
             noise = self.noise((batch, channels, *cells), generator)
@@ -143,8 +142,7 @@ class Completer:
                 return predicted
 
             if noise is None:
-                image = condition[:, : self.codec.channels]
-                start = torch.cat([image, self.codec.encode_depth(part.depth_code).float()], 1)
+                start = self.estimate(part, condition)
             else:
                 start = tile.of(noise, self.codec.factor)
             state = sample(velocity, start, even_sigmas(steps), self.scheduler)
@@ -167,8 +165,18 @@ class Completer:
         side_px = (tile_px or self.max_side_px) // self.multiple_px * self.multiple_px
         return list(tiles_of(padded_size, side_px, self.multiple_px))
 
+    def estimate(self, proposal: Proposal, condition: Tensor) -> Tensor:
+        """Start of the flow at the physical estimate: a state (B, C, h, w), float32.
+
+        Args:
+            proposal: that `condition` was made from.
+            condition: begins with the latents of the image.
+        """
+        image = condition[:, : self.codec.channels]
+        return torch.cat([image, self.codec.encode_depth(proposal.depth_code).float()], dim=1)
+
     def noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
-        """Noise in place of a state (B, C, h, w); from generators on the CPU, on any device."""
+        """Noise of the shape of a state (B, C, h, w), on `device`; generators are on the CPU."""
         from diffusers.utils.torch_utils import randn_tensor
 
         return randn_tensor(shape, generator, self.device)

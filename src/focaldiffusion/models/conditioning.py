@@ -1,7 +1,7 @@
-"""What the network is told: the physical estimate, in maps that name no lens, frame or distance.
+"""Conditioning: the physical estimate as maps for the network.
 
-Every map is bounded and means the same for any stack, whatever the number of its frames, their
-focus, the lens, the number of hypotheses or the resolution.
+Every map is bounded and independent of the lens, the number and focus of the frames, the number of
+hypotheses and the resolution.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.depth import DepthCodec
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS, surroundings
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.stack import FocalStack
 
 FEATURES = (
     "posterior_mean",
@@ -33,108 +32,11 @@ FEATURES = (
 
 HISTOGRAM_BINS = 16
 
-_REACH_STD = 2.5
-_DOUBT = 0.02  # of a pixel's trust, at every pixel, that the surface may be anywhere in the range
-_VARIANCE_OF_RANGE = 1 / 3  # of a code that may be anywhere in [-1, 1]
-
-_INFINITELY_FAR_DPT = 1e-12  # stands for 0 and what rounding puts below it
-
 Pooling = Literal["extremes", "unshuffled"]
 
 # In code units, a 512th of the range. Hypotheses beyond the bounds of the code, such as infinity,
-# share the code of the bound: without this they would have no width, and so no say.
+# share the code of the bound; without this minimum they would have no width and no weight.
 _NARROWEST_CELL = 1 / 256
-
-
-@dataclass(frozen=True)
-class SurfaceCode:
-    """A surface on the axis of its evidence to a code in [-1, 1], near to far, and back.
-
-    Inverse depth goes through `DepthCodec`. Infinity, 0 dpt, takes the code of the far bound and
-    comes back as the far bound. The other axes are coded linearly over the hypotheses' range. On
-    them nothing says which end is near, so it is agreed: stage positions are heights, and the
-    highest is near; a sweep in an unknown order begins near, as focus bracketing does.
-
-    Attributes:
-        near: coordinate of code -1, in the unit of the axis.
-        far: coordinate of code 1.
-        depth: the code of depth between them, on the inverse depth axis; None on others.
-    """
-
-    near: float
-    far: float
-    depth: DepthCodec | None = None
-
-    @classmethod
-    def of_depth(cls, depth: DepthCodec) -> SurfaceCode:
-        """The code of surfaces in dioptres."""
-        return cls(1 / depth.near_m, 1 / depth.far_m, depth)
-
-    @classmethod
-    def from_stack(
-        cls,
-        stack: FocalStack,
-        evidence: Evidence,
-        blur_scale_px_m: float | None,
-        kind: Literal["log", "inverse"] = "log",
-    ) -> SurfaceCode:
-        """The code of the surfaces of a stack.
-
-        Args:
-            stack: with focus distances, its bounds are those of `DepthCodec.from_stack`.
-            evidence: of the stack. Its hypotheses are the bounds on axes without distances, and
-                where the lens is unknown: then depth is told apart between them alone.
-            blur_scale_px_m: A F at the size of the stack; None where unknown. Not read on axes
-                without distances.
-            kind: of `DepthCodec`; not read on axes without distances.
-        """
-        hypotheses = evidence.hypotheses
-        first, last = float(hypotheses[0]), float(hypotheses[-1])
-        if stack.axis == "order":
-            return cls(near=first, far=last)
-        if stack.axis == "position_m":
-            return cls(near=last, far=first)
-        if blur_scale_px_m is not None:
-            return cls.of_depth(DepthCodec.from_stack(stack, blur_scale_px_m, kind))
-        farthest_finite = float(hypotheses[hypotheses > 0][0])
-        return cls.of_depth(DepthCodec(kind, 1 / last, 1 / farthest_finite))
-
-    def around(self, coordinate: Tensor, trust: Tensor) -> SurfaceCode:
-        """The code of the part of its range that a surface takes, as far as the surface is trusted.
-
-        Two and a half standard deviations to either side of the mean, within the bounds. A network
-        then sees every scene fill its range, whether the photographer bracketed it closely or
-        not, and what it learns from one it can say of the other. The less is trusted, the more
-        of the range is left.
-
-        Args:
-            coordinate: (H, W) of the surface.
-            trust: (H, W) in [0, 1].
-        """
-        codes, weight = self.encode(coordinate).double(), trust.double()
-        doubt = _DOUBT * codes.numel()
-        total = weight.sum() + doubt
-        mean = (weight * codes).sum() / total
-        variance = (weight * (codes - mean).square()).sum()
-        variance += doubt * (_VARIANCE_OF_RANGE + mean.square())
-        reach = _REACH_STD * (variance / total).sqrt()
-        near, far = self.decode(torch.stack([mean - reach, mean + reach])).tolist()
-        if self.depth is None:
-            return SurfaceCode(near, far)
-        return self.of_depth(DepthCodec(self.depth.kind, 1 / near, 1 / far if far else math.inf))
-
-    def encode(self, coordinate: Tensor) -> Tensor:
-        """Code of a coordinate; coordinates beyond the bounds take the code of the bound."""
-        if self.depth is not None:
-            return self.depth.encode(1 / coordinate.clamp_min(_INFINITELY_FAR_DPT))
-        within = coordinate.clamp(min(self.near, self.far), max(self.near, self.far))
-        return (2 * (within - self.near) / (self.far - self.near) - 1).clamp(-1, 1)
-
-    def decode(self, code: Tensor) -> Tensor:
-        """Coordinate of a code; codes beyond [-1, 1] take the coordinate of the bound."""
-        if self.depth is not None:
-            return 1 / self.depth.decode(code)
-        return self.near + (code.clamp(-1, 1) + 1) / 2 * (self.far - self.near)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,8 +49,8 @@ class Proposal:
         features: (B, F, H, W), the maps named in `FEATURES`: the mean in [-1, 1], others in
             [0, 1]. Moments are in units of the code.
         histogram: (B, M, H, W) posterior over M even bins of the code, near first, summing to 1.
-        surroundings: (B, S, H, W) what the trusted surface around says of a pixel that has no
-            evidence of its own, see `focaldiffusion.models.surroundings`; in [-1, 1].
+        surroundings: (B, S, H, W) in [-1, 1], means of the trusted surface around each pixel, see
+            `focaldiffusion.models.surroundings`.
     """
 
     all_in_focus: Tensor
@@ -158,7 +60,7 @@ class Proposal:
     surroundings: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Proposal:
-        """The proposal with each (B, C, H, W) changed alike: padded, cropped, moved."""
+        """The proposal with one change to each of its (B, C, H, W): padded, cropped, moved."""
         return Proposal(*(change(getattr(self, field.name)) for field in fields(self)))
 
     @classmethod
@@ -183,7 +85,7 @@ def proposal_of(
 
     Args:
         evidence: of the stack.
-        coordinate: (H, W) the completed surface, in the unit of the evidence's axis.
+        coordinate: (H, W) completed surface, in the unit of the evidence's axis.
         agreement: (H, W) in [0, 1], of the completion's directions.
         confidence: (H, W) in [0, 1], of the physical estimate.
         code: of surfaces on that axis.
@@ -204,16 +106,16 @@ def proposal_of(
 
 
 def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tensor:
-    """The maps of a proposal on the latent grid; its image goes through the codec instead.
+    """The maps of a proposal on the latent grid. Its image goes through the codec instead.
 
     extremes: mean, minimum and maximum of each map over a cell, so that a depth edge within it
-    stays two depths. unshuffled: all pixels of a cell, as the patch codec has them. The histogram
-    is averaged in both, of two surfaces it keeps both peaks, and so are the smooth surroundings.
+    stays two depths. unshuffled: all pixels of a cell, as in the patch codec. Both average the
+    histogram, which keeps the peaks of two surfaces, and the smooth surroundings.
 
     Args:
-        proposal: whose sides divide by `factor`.
-        factor: `LatentCodec.factor`.
-        pooling: which of the two.
+        proposal: with sides that divide by `factor`.
+        factor: of the codec.
+        pooling: extremes or unshuffled.
 
     Returns:
         (B, `condition_channels`, h, w) in [-1, 1].
@@ -232,7 +134,7 @@ def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tenso
 
 
 def condition_channels(factor: int, pooling: Pooling) -> int:
-    """The channels of `latent_condition`."""
+    """Number of channels of `latent_condition`."""
     maps = 1 + len(FEATURES)
     return maps * (factor**2 if pooling == "unshuffled" else 3) + HISTOGRAM_BINS + SURROUNDINGS
 
@@ -241,9 +143,9 @@ def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, T
     """Histogram (M, H, W), mean and standard deviation (H, W) of the posterior over the code.
 
     The sweep gives every hypothesis the same prior, so its masses follow the spacing of the
-    hypotheses, which frames and lens decide. Here they are samples of a density over the code,
-    each spread over the cell that it stands for: where defocus says nothing, the histogram is
-    flat for any stack.
+    hypotheses, which depends on frames and lens. Here they are samples of a density over the code,
+    each spread over its cell. Where defocus carries no information, the histogram is flat for any
+    stack.
     """
     codes = code.encode(evidence.hypotheses.double())
     middles = (codes[1:] + codes[:-1]) / 2

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ALWAYS_TRAINED = ("pos_embed.proj", "proj_out")
 """The layers that `widen` changes. They train in every tuning mode and are saved beside adapters:
-the output is zero at first, and with all else frozen nothing would have a gradient."""
+their output is zero at first, so with them frozen nothing else would have a gradient."""
 
 LORA_TARGETS = (
     "to_q",
@@ -33,12 +33,12 @@ LORA_TARGETS = (
     "add_v_proj",
     "to_add_out",
 )
-"""Ends of the names of the layers that get adapters: of both attentions of a dual layer."""
+"""Endings of the names of adapted layers; they match both attentions of a dual layer."""
 
 AttentionBackend = Literal["native", "flash", "xformers"]
 
 ATTENTION_PACKAGES = {"flash": "flash-attn", "xformers": "xformers"}
-"""What backends need installed besides torch."""
+"""Packages that backends need in addition to torch."""
 
 
 def widen(
@@ -46,13 +46,13 @@ def widen(
 ) -> SD3Transformer2DModel:
     """Let a text-to-image transformer read image, depth and conditioning, and predict both.
 
-    The new input weights are zero, so that depth and conditioning say nothing yet. With `noise`
-    the image half of the output is exactly the base's and the depth half zero; with `estimate`
-    all of the output is zero: the flow stays at the physical estimate.
+    The new input weights are zero, so depth and conditioning have no effect yet. With `noise`, the
+    image half of the output is exactly that of the base, and the depth half is zero. With
+    `estimate`, all of the output is zero, and the flow stays at the physical estimate.
 
     Args:
         base: of C channels in and out; changed in place, since a copy may not fit into memory.
-        state_channels: of image and depth latents, the image's C first.
+        state_channels: of image and depth latents; the C of the image come first.
         condition_channels: joined to the state as further input channels.
         start: of the flow.
 
@@ -60,14 +60,14 @@ def widen(
         `base`.
 
     Raises:
-        InputError: its input and output differ, so it is not a text-to-image transformer.
+        InputError: its inputs and outputs differ, so it is not a text-to-image transformer.
     """
     channels: int = base.config["in_channels"]
     if base.config["out_channels"] != channels:
         raise InputError(
             f"the base model has {channels} input and {base.config['out_channels']} output "
-            "channels; expected as many in as out, as Stable Diffusion 3.5 has. A model that "
-            "was trained here goes on from its checkpoint instead."
+            "channels; expected equal numbers, as in Stable Diffusion 3.5. To go on from a model "
+            "that was trained here, start from its checkpoint."
         )
     old_in, old_out = base.pos_embed.proj, base.proj_out
     patch: int = base.config["patch_size"]
@@ -104,7 +104,7 @@ def build(preset: Preset, start: Start) -> SD3Transformer2DModel | Convolutional
         "out_channels": preset.state_channels,
     }
     network: SD3Transformer2DModel | ConvolutionalDenoiser
-    if preset.kind == "convolutional":
+    if "patch_size" not in preset.network:
         network = ConvolutionalDenoiser(**preset.network, **channels)
         last: nn.Module = network.conv_out
     else:
@@ -116,10 +116,10 @@ def build(preset: Preset, start: Start) -> SD3Transformer2DModel | Convolutional
 
 
 def network_class(folder: Path) -> type[SD3Transformer2DModel] | type[ConvolutionalDenoiser]:
-    """The class of a network that was saved to a folder, as its config.json names it.
+    """Class of a network that was saved to a folder, from its config.json.
 
     Raises:
-        InputError: there is no such file, or it names another.
+        InputError: the file is missing, or names another class.
     """
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
@@ -137,18 +137,18 @@ def network_class(folder: Path) -> type[SD3Transformer2DModel] | type[Convolutio
     }
     if name not in classes:
         raise InputError(
-            f"{path}: is of a {name}; expected {' or '.join(classes)}. Get a checkpoint that this "
-            "program wrote."
+            f"{path}: names the class {name}; expected {' or '.join(classes)}. Get a checkpoint "
+            "that this program wrote."
         )
     return classes[name]
 
 
 def use_attention(transformer: SD3Transformer2DModel, backend: AttentionBackend) -> None:
-    """Choose who computes attention: torch (`native`), FlashAttention or xFormers.
+    """Choose the implementation of attention: torch (`native`), FlashAttention or xFormers.
 
     Raises:
         InputError: the backend is unknown, its package is missing or too old, or the network is
-            no transformer.
+            not a transformer.
     """
     from diffusers.models.attention_dispatch import attention_backend
 
@@ -158,12 +158,12 @@ def use_attention(transformer: SD3Transformer2DModel, backend: AttentionBackend)
         )
     if "patch_size" not in transformer.config:
         raise InputError(
-            f"attention {backend!r}: this model is convolutional, and the little attention in it "
-            "is torch's own. Leave the choice out."
+            f"attention {backend!r}: this model is convolutional and has no attention. Leave the "
+            "choice out."
         )
     try:
         with attention_backend(backend):
-            pass  # entering it asks for the package
+            pass  # entering it imports the package
     except RuntimeError as error:
         package = ATTENTION_PACKAGES[backend]
         raise InputError(
@@ -174,10 +174,10 @@ def use_attention(transformer: SD3Transformer2DModel, backend: AttentionBackend)
 
 
 class _DispatchedAttention:
-    """Attention of image and text tokens through diffusers' dispatcher.
+    """Attention over image and text tokens through diffusers' dispatcher.
 
-    The processor that the transformer comes with calls torch itself, and ignores which backend
-    `set_attention_backend` names.
+    The default processor of the transformer always calls torch and ignores
+    `set_attention_backend`.
     """
 
     def __init__(self, backend: AttentionBackend) -> None:

@@ -1,4 +1,4 @@
-"""Rectified flow between clean latents and a start: the one home of its formulas.
+"""Rectified flow between clean latents and a start.
 
 x_σ = (1 - σ) clean + σ start, so that dx/dσ = start - clean, the velocity that the network
 learns. The start is the latents of the physical estimate (one step, deterministic) or noise.
@@ -37,15 +37,15 @@ def noised(clean: Tensor, start: Tensor, sigma: Tensor) -> Tensor:
 
 
 def velocity(clean: Tensor, start: Tensor) -> Tensor:
-    """What the network learns, at every σ: dx/dσ = start - clean."""
+    """Target of the network at every σ: dx/dσ = start - clean."""
     return start - clean
 
 
 def clean_from_velocity(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
-    """The clean latents that a velocity at x_σ leads to in one step: x - σ v.
+    """Clean latents at the end of one step from x_σ along a velocity: x - σ v.
 
     Args:
-        x: (B, C, h, w), the state at σ.
+        x: (B, C, h, w) state at σ.
         velocity: (B, C, h, w).
         sigma: (B,) in [0, 1].
     """
@@ -53,16 +53,16 @@ def clean_from_velocity(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
 
 
 def timestep(sigma: Tensor) -> Tensor:
-    """What `SD3Transformer2DModel` calls σ: 1000 σ, never rounded to an integer."""
+    """Timestep of `SD3Transformer2DModel`: 1000 σ, not rounded to an integer."""
     return 1000 * sigma
 
 
 def draw_sigma(mode: Start, count: int, generator: torch.Generator) -> Tensor:
     """Noise levels to train at.
 
-    estimate: 1 alone, because the start is also in the conditioning: at any other level the
-    network could solve for the clean latents and would learn nothing. noise: logit-normal(0, 1),
-    Esser et al. (2024).
+    estimate: always 1. The start is also in the conditioning, so at any other level the network
+    could solve for the clean latents and would learn nothing. noise: logit-normal(0, 1), Esser et
+    al. (2024).
 
     Returns:
         (count,) float32 on the device of the generator.
@@ -75,7 +75,7 @@ def draw_sigma(mode: Start, count: int, generator: torch.Generator) -> Tensor:
 def even_sigmas(steps: int) -> list[float]:
     """The levels 1, ..., 1/n of n even steps; the last step ends at 0.
 
-    A scheduler's own choice for few steps ends at σ = 0.009 and wastes the last one.
+    The default of schedulers ends at σ = 0.009, which wastes the last of few steps.
     """
     return [1 - index / steps for index in range(steps)]
 
@@ -91,8 +91,8 @@ def sample(
     Args:
         predict_velocity: called with the state (B, C, h, w) and σ (B,) float32, gives (B, C, h, w).
         start: (B, C, h, w).
-        sigmas: where the steps begin, 1 first, descending, see `even_sigmas`; the scheduler
-            shifts them by its own `shift`, which leaves 1 at 1.
+        sigmas: beginnings of the steps, from 1 down, see `even_sigmas`; the scheduler shifts them
+            by its own `shift`, which leaves 1 at 1.
         scheduler: of the model.
 
     Returns:
@@ -101,7 +101,7 @@ def sample(
     scheduler.set_timesteps(sigmas=list(sigmas), device=start.device)
     x = start
     for sigma, time in zip(scheduler.sigmas[:-1], scheduler.timesteps, strict=True):
-        # The scheduler returns the dtype of the velocity: of low precision, it would round x.
+        # The scheduler returns the dtype of the velocity; low precision would round x.
         predicted = predict_velocity(x, sigma.expand(len(x))).to(x.dtype)
         x = scheduler.step(predicted, time, x, return_dict=False)[0]  # type: ignore[arg-type]
     return x

@@ -1,4 +1,4 @@
-"""Weights of 4 bits, for a base model that stands still under an adapter."""
+"""4-bit weights, for a frozen base model under an adapter."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from focaldiffusion.models.denoiser import ALWAYS_TRAINED
 def quantize(network: nn.Module) -> None:
     """Store the weights of a network's linear layers as NF4, in place (Dettmers et al. 2023).
 
-    Layers that always train and those of an adapter stay as they are, and so do biases and norms. A
-    layer computes in bfloat16 with weights that it restores for the moment. diffusers can load
-    weights this way too, but only onto a GPU; here the bfloat16 weights lie in memory first.
+    Layers that train, biases and norms keep their format. A quantised layer restores its weights
+    for each pass and computes in bfloat16. diffusers can also load weights in 4 bits, but only
+    onto a GPU; here the bfloat16 weights lie in memory first.
 
     Args:
         network: with its weights, on the CPU.
@@ -49,9 +49,9 @@ def quantize(network: nn.Module) -> None:
             )
             small.weight = weight.to(layer.weight.device)  # which rounds it
             small.bias = layer.bias
-            # On some CPUs the first look without gradients repacks the weights for good, and the
-            # training that goes on after a validation would get no gradient through them.
+            # On some CPUs the first pass without gradients repacks the weights for good, and
+            # training after a validation would get no gradient through them.
             small.support_avx512bf16_for_cpu = False
             setattr(parent, child, small)
-    # Asked for by PEFT, which has adapters of its own for such layers, and by diffusers.
+    # PEFT, which has special adapters for such layers, and diffusers read this.
     network.is_loaded_in_4bit = True  # type: ignore[assignment]

@@ -1,8 +1,8 @@
-"""How much memory and arithmetic a preset needs, found without a GPU and without weights.
+"""Memory and arithmetic that a preset needs, counted without a GPU and without weights.
 
 The real modules run on torch's meta device, where tensors have sizes but no content, and every
-byte that comes alive or dies is counted. A GPU needs that much for tensors; its context and the
-scratch space of its libraries, of convolutions above all, come on top.
+allocated and freed byte is counted. On a GPU, its context and the scratch space of its libraries,
+above all for convolutions, come on top.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from focaldiffusion.models.presets import PRESETS, Preset
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-# What the trace has in bfloat16 and a trainer in float32: the trained numbers and their
-# gradients. AdamW's two means come on top.
+# Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer. The two
+# means of AdamW come on top.
 _MORE_BYTES_PER_TRAINED = (4 - 2) + (4 - 2) + 4 + 4
 
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """What one preset needs for one stack at one working size, in bfloat16.
+    """Needs of one preset for one stack at one working size, in bfloat16.
 
     Attributes:
         preset: its name.
         side_px: of the square working image.
         parameters: of the network and the autoencoder.
-        teraflop: of one forward pass of the network; multiplying and adding count as two.
-        weights_bytes: parameters, and the position embedding.
-        inference_bytes: weights, and the most that encoding, one step or decoding adds.
-        tuning: what trains: a LoRA of a network that starts from weights, where the package peft
-            is there; else all of it.
-        training_bytes: weights, and the most that coding or one step of training with AdamW adds.
-            The loss is that of the velocity; gradients through the decoder come on top.
-        training_checkpointed_bytes: the same with gradient checkpointing.
+        teraflop: of one forward pass of the network; a multiplication and an addition are two.
+        weights_bytes: parameters and the position embedding.
+        inference_bytes: weights, and the peak of encoding, one step and decoding.
+        tuning: lora for a network that starts from weights, if the package peft is installed;
+            else full.
+        training_bytes: weights, and the peak of coding and one step of training with AdamW. The
+            loss is on the velocity; gradients through the decoder come on top.
+        training_checkpointed_bytes: `training_bytes` with gradient checkpointing.
     """
 
     preset: str
@@ -76,7 +76,7 @@ def memory_table(
 
 @cache
 def memory_row(name: str, side_px: int) -> MemoryRow:
-    """What the preset of this name needs for square images of this size."""
+    """Needs of a preset, by its name, for square images of this size."""
     preset = PRESETS[name]
     work = _Work(preset, side_px)
     parameters = sum(parameter.numel() for parameter in work.model.parameters())
@@ -105,7 +105,7 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
 
 
 class _Work:
-    """The modules of a preset on the meta device, and what they do for one stack."""
+    """The modules of a preset on the meta device, and their work for one stack."""
 
     def __init__(self, preset: Preset, side_px: int) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -136,10 +136,10 @@ class _Work:
         self.predict()
 
     def train(self) -> None:
-        """The forward and the backward pass of one step, after the coding."""
+        """Encode and decode, then the forward and the backward pass of one step."""
         self.model.zero_grad()
         self.code()
-        # Not `Tensor.backward`, which would leave the mode that fuses attention.
+        # `Tensor.backward` would leave the mode that fuses attention.
         torch.autograd.backward([self.predict().square().mean()])
 
     @torch.no_grad()
@@ -153,10 +153,10 @@ class _Work:
 
 
 def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
-    """The most bytes of tensors alive at once while `run` works with a model, the model included.
+    """Peak bytes of the tensors alive while `run` works with a model, including the model.
 
     Args:
-        model: on the meta device or any other.
+        model: on any device, also meta.
         run: called once.
     """
     counter = _LiveBytes()
@@ -167,7 +167,7 @@ def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that operators return, until they are freed."""
+    """Counts the bytes of all storages that operators return and that are not freed yet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class _LiveBytes(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention as GPUs compute it; on the meta device torch would store all N² products."""
+    """Fused attention, as on GPUs. On the meta device torch would store all N² products."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.scaled_dot_product_attention and args[0].is_meta:
@@ -211,7 +211,7 @@ def _checkpoint(block: nn.Module, *args: Any) -> Any:
 
 
 def _attach_lora(transformer: Any) -> None:
-    """Make a transformer train as by default."""
+    """Let a transformer train an adapter of the default rank."""
     from peft import LoraConfig
 
     transformer.requires_grad_(False)

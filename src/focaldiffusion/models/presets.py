@@ -1,35 +1,34 @@
-"""The sizes that the network comes in; Stable Diffusion 3.5's are its published configurations."""
+"""Sizes of the network. Those of Stable Diffusion 3.5 are its published configurations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from focaldiffusion.models.conditioning import Pooling, condition_channels
 
-_MAX_SIDE_CELLS = 384
+_MAX_SIDE_CELLS = 384  # of a convolutional network, so that a tile fits into memory
 CLIP_TOKENS = 77
 T5_TOKENS = 77
-"""As in the paper. Those that diffusers pads an empty prompt to, 256, cost a seventh more time at
-512 px and say nothing."""
+"""As in the paper. The default of diffusers, 256, takes a seventh more time at 512 px and adds
+nothing to an empty prompt."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What a network of one size is made from.
+    """Size of a network with its codec.
 
     Attributes:
-        network: arguments of its class but for the channels, which follow.
-        kind: the class: `SD3Transformer2DModel`, or `ConvolutionalDenoiser`, which reads no prompt.
-        prompt_tokens: length of the empty prompt.
+        network: arguments of `SD3Transformer2DModel` or, without a `patch_size`, of
+            `ConvolutionalDenoiser`; all but the channels, which follow.
+        prompt_tokens: length of the empty prompt, which convolutions do not read.
         autoencoder: arguments of `AutoencoderKL`; None for the patch codec.
         patch_factor: pixels of a side of a latent cell of the patch codec; None for autoencoders.
-        base_model_id: where the weights that it starts from are; None if it starts from none.
+        base_model_id: hub id of the weights to start from; None for random weights.
     """
 
     network: Mapping[str, Any]
-    kind: Literal["transformer", "convolutional"] = "transformer"
     prompt_tokens: int = 1
     autoencoder: Mapping[str, Any] | None = None
     patch_factor: int | None = None
@@ -49,12 +48,12 @@ class Preset:
 
     @property
     def pooling(self) -> Pooling:
-        """How `latent_condition` brings maps to the latent grid, as the codec does with pixels."""
+        """Pooling of `latent_condition` that suits the codec."""
         return "unshuffled" if self.autoencoder is None else "extremes"
 
     @property
     def image_channels(self) -> int:
-        """Latent channels of an RGB image: input and output of the network before widening."""
+        """Latent channels of an RGB image."""
         return 3 * self.factor**2 if self.autoencoder is None else self._latent_channels
 
     @property
@@ -64,12 +63,12 @@ class Preset:
 
     @property
     def state_channels(self) -> int:
-        """Channels of the state of the flow: image and depth."""
+        """Channels of the state of the flow, image and depth."""
         return self.image_channels + self.depth_channels
 
     @property
     def condition_channels(self) -> int:
-        """Channels of the conditioning: latents of the fused image, maps of the evidence."""
+        """Channels of the conditioning, latents of the fused image and maps."""
         return self.image_channels + condition_channels(self.factor, self.pooling)
 
     @property
@@ -84,7 +83,7 @@ class Preset:
 
     @property
     def max_side_px(self) -> int:
-        """Longest side that it takes; larger images are tiled."""
+        """Longest side of an image that the network takes at once; larger ones are tiled."""
         return self.factor * cells_of_token(self.network) * max_side_tokens(self.network)
 
     @property
@@ -94,18 +93,16 @@ class Preset:
 
 
 def cells_of_token(network: Mapping[str, Any]) -> int:
-    """Latent cells of a side of a token of a transformer, or of the coarsest cell of a U-Net."""
-    if "patch_size" in network:
-        return network["patch_size"]
-    return 2 ** (len(network["block_out_channels"]) - 1)
+    """Latent cells of a side of a transformer's token; 1 for a convolutional network."""
+    return network.get("patch_size", 1)
 
 
 def max_side_tokens(network: Mapping[str, Any]) -> int:
-    """Tokens, or coarsest cells, of the longest side that a network takes.
+    """Longest side, in tokens or cells, that a network takes.
 
-    A transformer is bound by its position embedding; a U-Net by memory alone.
+    The position embedding bounds a transformer; memory alone bounds a convolutional network.
     """
-    return network.get("pos_embed_max_size", _MAX_SIDE_CELLS // cells_of_token(network))
+    return network.get("pos_embed_max_size", _MAX_SIDE_CELLS)
 
 
 def _transformer(layers: int, heads: int, head_width: int, **arguments: Any) -> dict[str, Any]:
@@ -113,7 +110,7 @@ def _transformer(layers: int, heads: int, head_width: int, **arguments: Any) -> 
         "num_layers": layers,
         "num_attention_heads": heads,
         "attention_head_dim": head_width,
-        # The class takes a separate width of the text stream, and fails unless it is the same.
+        # The class has a separate width for text, and fails unless the two are equal.
         "caption_projection_dim": heads * head_width,
         "qk_norm": "rms_norm",
         **arguments,
@@ -171,32 +168,10 @@ PRESETS: dict[str, Preset] = {
         autoencoder=_SD35_AUTOENCODER,
         base_model_id="stabilityai/stable-diffusion-3.5-large",
     ),
-    # The one that is trained here and ships: cells of 4 px at one scale, since its conditioning
-    # tells what is farther away. See docs/compact.md for what it was chosen over.
-    "compact": Preset(
-        {"block_out_channels": (48,)},
-        kind="convolutional",
-        patch_factor=4,
-    ),
-    # The transformer of the same budget: at most 15 M numbers are saved, of which the square
-    # position embedding for 1024 px takes 4.3 M. A width of 264 is the least above the 256 numbers
-    # of the state in a cell: narrower, and predicting a velocity from noise fails (JiT,
-    # 2511.13720). That leaves four layers.
-    "compact-transformer": Preset(
-        _transformer(
-            layers=4,
-            heads=11,
-            head_width=24,
-            dual_attention_layers=(),
-            pos_embed_max_size=128,
-            sample_size=128,
-            patch_size=1,
-            joint_attention_dim=8,
-            pooled_projection_dim=8,
-        ),
-        patch_factor=8,
-    ),
-    # Medium in miniature, for tests: an autoencoder, both kinds of layers, text of some length.
+    # The one that is trained here and ships, see docs/compact.md. It sees 4 cells of 4 px to
+    # either side: its conditioning carries what lies farther away.
+    "compact": Preset({"width": 48}, patch_factor=4),
+    # Medium in miniature, for tests: an autoencoder, both kinds of layers, five text tokens.
     "tiny": Preset(
         _transformer(
             layers=3,

@@ -14,9 +14,9 @@ from focaldiffusion.models.presets import T5_TOKENS
 
 
 class EmptyPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """What the text encoders say of an empty prompt; zeros for a model that never saw text.
+    """Embedding of an empty prompt by the text encoders; zeros for a model without them.
 
-    Of zeros the transformer's own projections, which train, make one token and one vector.
+    The trainable projections of the transformer turn the zeros into one token and one vector.
 
     Attributes:
         prompt_embeds: (1, L, C).
@@ -38,12 +38,12 @@ class EmptyPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ) -> EmptyPrompt:
         """Compute it with the three text encoders of a Stable Diffusion 3.5 folder.
 
-        They are loaded in bfloat16 (11 GB) and freed again. T5 reads `T5_TOKENS`.
+        The encoders are loaded in bfloat16 (11 GB) and freed again. T5 reads `T5_TOKENS`.
 
         Args:
-            folder: of `hub.resolve_base`, with the parts `hub.TEXT_ENCODERS`.
+            folder: with the parts `hub.TEXT_ENCODERS`.
             variant: `model.variant`, such as fp16; None takes the plain files.
-            device: that encodes.
+            device: to encode on.
         """
         from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
             StableDiffusion3Pipeline,
@@ -73,7 +73,7 @@ class EmptyPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return prompt
 
     def forward(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """The prompt of each sample: (B, L, C) and (B, P)."""
+        """The prompt for each sample, (B, L, C) and (B, P)."""
         return (
             self.prompt_embeds.expand(batch_size, -1, -1),
             self.pooled.expand(batch_size, -1),

@@ -1,4 +1,4 @@
-"""Tiles: an image that is too large for the network in parts that overlap, and back."""
+"""Tiles: an image that is too large for the network, in overlapping parts, and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tile:
     size: tuple[int, int]
 
     def of(self, planes: Tensor, cell_px: int = 1) -> Tensor:
-        """The part of (..., H, W) planes; `cell_px` pixels a side make one of their cells."""
+        """This part of (..., H, W) planes, in cells with sides of `cell_px` pixels."""
         top, left, height, width = (side // cell_px for side in (self.top, self.left, *self.size))
         return planes[..., top : top + height, left : left + width]
 
@@ -37,11 +37,11 @@ def tiles_of(size: tuple[int, int], side_px: int, multiple: int) -> list[Tile]:
 
     Args:
         size: (height, width) of the image, multiples of `multiple`.
-        side_px: longest side of a tile, a multiple of `multiple` of at least four of it.
-        multiple: tiles begin and end at multiples of so many pixels.
+        side_px: longest side of a tile, at least four times `multiple` and a multiple of it.
+        multiple: pixels whose multiples tiles begin and end at.
 
     Returns:
-        The whole image as one tile where it fits.
+        The tiles; a single one if the image fits.
     """
     height, width = (min(side, side_px) for side in size)
     return [
@@ -52,11 +52,11 @@ def tiles_of(size: tuple[int, int], side_px: int, multiple: int) -> list[Tile]:
 
 
 def blend(size: tuple[int, int], parts: Iterable[tuple[Tile, Tensor]]) -> Tensor:
-    """One image (B, C, H, W) of its tiles, each fading linearly into its neighbours.
+    """Join tiles into one image (B, C, H, W), each fading linearly into its neighbours.
 
     Args:
         size: (height, width) of the image that `tiles_of` was given.
-        parts: every tile and what was made of it, (B, C, h, w).
+        parts: every tile with its result (B, C, h, w).
     """
     total = weight_sum = None
     for tile, part in parts:
@@ -74,7 +74,7 @@ def blend(size: tuple[int, int], parts: Iterable[tuple[Tile, Tensor]]) -> Tensor
 
 
 def _starts(length: int, side: int, multiple: int) -> list[int]:
-    """Where tiles of a side begin, evenly, the last one ending with the image."""
+    """Even starts of tiles along one axis; the last tile ends with the image."""
     if side == length:
         return [0]
     steps = math.ceil((length - side) / (side - side / _OVERLAP_SHARE))
@@ -82,7 +82,7 @@ def _starts(length: int, side: int, multiple: int) -> list[int]:
 
 
 def _weight(start: int, side: int, length: int) -> Tensor:
-    """(side,) of a tile along one axis: ramps of the least overlap, flat at the image's border."""
+    """(side,) weight of a tile along one axis: ramps over overlaps, 1 at the image's border."""
     ramp_px = side / _OVERLAP_SHARE
     position = torch.arange(side) + 0.5
     weight = torch.ones(side)

@@ -1,4 +1,4 @@
-"""A simulated photographer: focal stacks of a scene, with the flaws of a real exposure."""
+"""Simulated photography: focal stacks of a scene, with the flaws of a real exposure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from focaldiffusion.stack import FocalStack, check_focus
 
 @dataclass(frozen=True, eq=False)
 class Imperfections:
-    """What the frames of a real stack suffer one by one; each attribute is None where ideal.
+    """Flaws of the individual frames of a real stack; each attribute is None if ideal.
 
     Attributes:
         focus_errors_dpt: (N,), the lens focuses at 1/s + error while the stack reports s; not
             beyond infinity.
-        magnifications: (N,), what alignment left of focus breathing: the image is this much
-            larger, about the principal point.
-        shifts_px: (N, 2), what alignment left of hand shake: the image moves by (x, y) [px].
-        gains: (N,), exposure: a factor of the light, before highlights clip.
+        magnifications: (N,), focus breathing left by alignment: scale of the image about the
+            principal point.
+        shifts_px: (N, 2), hand shake left by alignment: shift of the image by (x, y) [px].
+        gains: (N,), exposure: factor of the light, before highlights clip.
     """
 
     focus_errors_dpt: Tensor | None = None
@@ -39,10 +39,10 @@ class Imperfections:
     gains: Tensor | None = None
 
     def check(self, frame_count: int) -> None:
-        """Check that every attribute has one entry a frame.
+        """Check that every attribute has one entry per frame.
 
         Raises:
-            ValueError: another shape.
+            ValueError: an attribute has another shape.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -68,22 +68,22 @@ def capture(
 ) -> FocalStack:
     """Photograph a scene at several focus distances.
 
-    Renders, moves and exposes the frames in linear light, encodes to sRGB, adds Gaussian noise,
-    clips and quantises or compresses as a file would, and returns to linear light.
+    Renders, moves and exposes the frames in linear light, encodes them to sRGB, adds Gaussian
+    noise, clips and quantises or compresses like a file, and returns to linear light.
 
     Args:
-        scene: what to photograph. Where its depth is invalid, that of the nearest valid pixel
-            is taken.
+        scene: the scene to photograph. Invalid depth is replaced by that of the nearest valid
+            pixel.
         focus_distances_m: (N,), N >= 2, lens to plane of sharp focus [m], infinity allowed.
-        psf: the shape of the blur; an ideal disc when not given.
-        blur_of: what a defocused lens averages: light, or its sRGB code as if that were light,
-            which no lens does but many published simulators do.
-        imperfections: by how much the frames differ from what the stack reports of them.
-        noise_std_lsb: standard deviation of the noise in sRGB, in steps of an 8-bit file (1/255)
-            whatever the bit depth.
-        bit_depth: of the simulated files; None does not quantise.
-        jpeg_quality: 1 to 100, of JPEG files in place of `bit_depth`; None compresses nothing.
-        generator: makes the noise repeatable; its device need not be the scene's.
+        psf: shape of the blur; an ideal disc by default.
+        blur_of: the quantity that defocus averages: light, or its sRGB code, as in many
+            published simulators but in no lens.
+        imperfections: differences between the frames and the reported focus and exposure.
+        noise_std_lsb: standard deviation of the noise in sRGB, always in steps of an 8-bit file
+            (1/255).
+        bit_depth: bits of the simulated files; None does not quantise.
+        jpeg_quality: 1 to 100, for JPEG files instead of `bit_depth`; None does not compress.
+        generator: makes the noise repeatable; it may be on another device than the scene.
 
     Raises:
         InputError: focus distances that are equal, not positive, or fewer than two.
@@ -125,7 +125,7 @@ def capture(
 
 
 def compressed(frames: Tensor, quality: int) -> Tensor:
-    """What a JPEG file leaves of each frame, its colours at half the resolution.
+    """Each frame after JPEG compression, with colours at half the resolution.
 
     Args:
         frames: (N, 3, H, W) sRGB in [0, 1].
@@ -149,10 +149,10 @@ def moved(frames: Tensor, centre_px: tuple[float, float], imperfections: Imperfe
     Args:
         frames: (N, 3, H, W), linear light.
         centre_px: (x, y) of the principal point, pixel centres at halves.
-        imperfections: which magnifications and shifts.
+        imperfections: magnifications and shifts to apply.
 
     Returns:
-        (N, 3, H, W); `frames` itself where nothing moves.
+        (N, 3, H, W); `frames` itself if nothing moves.
     """
     if imperfections.magnifications is None and imperfections.shifts_px is None:
         return frames
@@ -164,23 +164,22 @@ def moved(frames: Tensor, centre_px: tuple[float, float], imperfections: Imperfe
     shift = frames.new_zeros(count, 2)
     if imperfections.shifts_px is not None:
         shift = imperfections.shifts_px.to(frames)
-    # A pixel at x shows what was at c + (x - c - shift) / m; the grid counts -1 to 1 over the size.
+    # Pixel x samples c + (x - c - shift) / m; the grid runs from -1 to 1 over the size.
     offset = centre - (centre + shift) / magnification
     matrix = frames.new_zeros(count, 2, 3)
     matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / magnification[:, 0]
     matrix[:, :, 2] = 1 / magnification - 1 + 2 * offset / size
     grid = functional.affine_grid(matrix, list(frames.shape), align_corners=False)
-    # Bilinear would blur a frame by up to half a pixel wherever it is moved.
+    # Bilinear sampling would blur moved frames by up to half a pixel.
     return functional.grid_sample(
         frames, grid, mode="bicubic", padding_mode="reflection", align_corners=False
     )
 
 
 def filled_inverse_depth(scene: Scene) -> Tensor:
-    """Inverse depth without gaps: an invalid pixel takes that of the nearest valid one.
+    """Inverse depth without gaps: an invalid pixel takes the value of the nearest valid one.
 
-    Not an interpolation: between a near and a far surface there is no third, and a hole blurred
-    at a depth of its own would leave a mark.
+    Interpolation would invent a surface between a near and a far one, and its blur would show.
 
     Returns:
         (H, W), dioptres.

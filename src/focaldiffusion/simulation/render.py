@@ -1,4 +1,4 @@
-"""The focal stack that a thin lens records of a scene: layers, blurred and composited."""
+"""Focal stacks of a scene through a thin lens: layers, blurred and composited."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from focaldiffusion.simulation.patches import Patch, find_patches
 from focaldiffusion.simulation.silhouettes import split_mixed_pixels
 
 MAX_LAYERS = 32
-"""Sharing a pixel between layers whose blur differs by d px of diameter adds at most d²/64 px² to
-the blur's variance. Where a scene fills 55 px of blur diameter without a gap, 32 layers are
-1.8 px apart: a Gaussian of 0.22 px. On path-traced rooms 64 come no closer, 16 lose 0.4 dB."""
+"""A pixel shared by layers whose blur differs by d px of diameter gains at most d²/64 px² of blur
+variance. If a scene fills 55 px of blur diameter without a gap, 32 layers are 1.8 px apart: a
+Gaussian of 0.22 px. On path-traced rooms, 64 layers are not closer, and 16 lose 0.4 dB."""
 
 SILHOUETTE_PX = 2.0
-"""Neighbouring pixels whose blur differs by more px of diameter lie on two surfaces."""
+"""Neighbouring pixels lie on two surfaces if their blur diameters differ by more than this."""
 
-_MAX_LATTICE = 1 << 20  # bounds the memory that a stray pixel at a micrometre asks for
-_CHUNK_PX = 1 << 20  # of the grids of all frames that are blurred at once; more leave the cache
+_MAX_LATTICE = 1 << 20  # bounds the memory needed for a stray pixel at a micrometre
+_CHUNK_PX = 1 << 20  # grid pixels of frames blurred at once; more would not fit the cache
 _TRUSTED_COVERAGE = 0.02
-"""Share of a layer's blur below which what it sees is too little to divide by."""
+"""Least coverage of a layer's blur to divide by."""
 
 
 def render(
@@ -41,14 +41,14 @@ def render(
     """Photograph a scene at several focus distances, with occlusion.
 
     The pixels are shared among fronto-parallel layers k, near to far, by masks A_k that sum to
-    one. With S_k = Σ_{j≥k} A_j, what layer k and all behind it cover, and * the blur of layer k,
+    one. With S_k = Σ_{j≥k} A_j, the cover of layer k and all behind it, and * the blur of layer k,
 
         opacity a_k = (A_k * PSF) / (S_k * PSF),   light c_k = (A_k J * PSF) / (S_k * PSF),
         I = Σ_k T_k c_k,   T_k = Π_{j<k} (1 - a_j).
 
-    Dividing by what is not hidden keeps the colour of nearer layers out of farther ones. Where
-    the blur is the same for all layers, the product telescopes to T_k = S_k * PSF, so I is the
-    plain convolution: a slanted plane has no cracks. Where all that a layer's blur sees is hidden
+    The division keeps the colour of nearer layers out of farther ones. If all layers have the
+    same blur, the product telescopes to T_k = S_k * PSF and I is the plain convolution, so a
+    slanted plane has no cracks. Where nearer layers hide everything within reach of a layer's blur
     (behind the translucent rim of a defocused foreground), the layer is continued from its
     surroundings, see `_continue_behind`.
 
@@ -58,7 +58,7 @@ def render(
         focus_dpt: (N,), dioptres, >= 0.
         blur_scale_px_m: `Camera.blur_scale_px_m` at this image size.
         psf: the shape of the blur.
-        max_layers: fewer are used where they would differ by less than a pixel of blur diameter.
+        max_layers: upper limit; layers are at least a pixel of blur diameter apart.
 
     Returns:
         (N, 3, H, W), linear light. Differentiable in `all_in_focus`, and in `inverse_depth_dpt`
@@ -75,11 +75,11 @@ def render(
     shares = torch.stack([scene.share, 1 - scene.share])
     coordinate = _layer_coordinate(torch.stack([scene.front[3], scene.back[3]]), planes)
 
-    # Blurring two real planes as one complex plane costs little more than one: red with green,
-    # blue with opacity.
+    # Two real planes blurred as one complex plane (red with green, blue with opacity) cost little
+    # more than one.
     frames = _paired(all_in_focus.new_zeros((len(focus_dpt), 4, *size)))
     touched = coordinate.detach().floor().cpu().numpy()
-    sight_px = 0.0  # how far the blur of nearer layers reaches
+    sight_px = 0.0  # reach of the blur of nearer layers
     for k, layer_radii_px in enumerate(radii_px):
         reach_px = psf.support * float(layer_radii_px.max())
         hidden = None
@@ -97,11 +97,11 @@ def render(
                 opacity = seen[:, 1:].imag
                 composite = patch.seen(frames[chosen])
                 visible = (1 - composite[:, 1:].imag).clamp_min(0)
-                # The light shrinks with its opacity, so that a constant image stays constant.
+                # Light scales with its clamped opacity, so that a constant image stays constant.
                 composite += seen * (visible * opacity.clamp(0, 1) / opacity.clamp_min(1e-6))
         sight_px = max(sight_px, reach_px)
     light = torch.stack([frames[:, 0].real, frames[:, 0].imag, frames[:, 1].real], dim=1)
-    # The band limit of the PSF may undershoot black beside a highlight by 0.7 %.
+    # The band limit of the PSF may undershoot black next to a highlight by 0.7 %.
     return light.clamp_min(0)
 
 
@@ -113,7 +113,7 @@ def _paired(planes: Tensor) -> Tensor:
 def _blurred(
     layer: Tensor, patch: Patch, psf: PSF, radii_px: Tensor
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """A layer (5, h, w) blurred for every frame where the patch sees it.
+    """A layer (5, h, w) blurred within a patch, for every frame.
 
     Yields:
         A slice of n frames; their light and opacity, (n, 2, rows, columns) complex; and their
@@ -132,13 +132,13 @@ def _blurred(
         blurred = patch.inside(torch.fft.ifft2(spectrum * factors))
         covered = coverage.new_ones(len(factors), 1, 1, 1)
         if coverage_spectrum is not None:
-            # Two frames at once: their factors are symmetric, so each gives a real plane.
+            # Two frames at once: factors are symmetric, so each gives a real plane.
             two = functional.pad(factors, (0, 0, 0, 0, 0, 0, 0, len(factors) % 2))
             both = torch.fft.ifft2(coverage_spectrum * torch.complex(two[0::2], two[1::2]))
             both = patch.inside(both)
             covered = torch.stack([both.real, both.imag], dim=1).flatten(0, 1)[: len(factors)]
         sharp = radii_px[chosen] == 0
-        if bool(sharp.any()):  # not through the transform, which rounds
+        if bool(sharp.any()):  # the transform would round
             still = sharp[:, None, None, None]
             blurred = torch.where(still, patch.unblurred(pairs), blurred)
             covered = torch.where(still, patch.unblurred(coverage), covered)
@@ -148,11 +148,11 @@ def _blurred(
 def layer_planes(
     inverse_depth_dpt: Tensor, focus_dpt: Tensor, blur_scale_px_m: float, max_layers: int
 ) -> Tensor:
-    """The inverse depths of the layers, near to far.
+    """Inverse depths of the layers, near to far.
 
-    A regular lattice, of a pixel of blur diameter or as coarse as `max_layers` demands, without
-    the planes that no pixel lies next to. Planes move by up to half a step so that what lies in
-    a frame's focus plane stays exactly sharp.
+    A regular lattice with steps of a pixel of blur diameter, or coarser to respect `max_layers`,
+    without planes that have no pixel next to them. Planes move by up to half a step onto the focus
+    planes of frames, so that surfaces in focus stay exactly sharp.
 
     Returns:
         (K,), dioptres, descending, K <= `max_layers`.
@@ -180,7 +180,7 @@ def layer_planes(
 
 
 def _layer_coordinate(inverse_depth_dpt: Tensor, planes: Tensor) -> Tensor:
-    """k + t where layers k and k + 1 share a pixel as 1 - t to t, linearly in inverse depth."""
+    """k + t if layers k and k + 1 share a pixel as 1 - t to t, linearly in inverse depth."""
     if len(planes) == 1:
         return torch.zeros_like(inverse_depth_dpt)
     k = torch.bucketize(-inverse_depth_dpt.detach(), -planes) - 1
@@ -190,12 +190,12 @@ def _layer_coordinate(inverse_depth_dpt: Tensor, planes: Tensor) -> Tensor:
 
 
 def _layer(surfaces: Tensor, shares: Tensor, steps_behind: Tensor) -> Tensor:
-    """What is blurred of a layer: light, opacity, and what it and all behind it cover, (5, H, W).
+    """Planes of a layer to blur: light, opacity, cover of the layer and all behind it, (5, H, W).
 
     Args:
-        surfaces: (2, 3, H, W), light of the front and the back of each pixel.
-        shares: (2, H, W), how much of the pixel each covers.
-        steps_behind: (2, H, W), how many layers they lie behind this one.
+        surfaces: (2, 3, H, W), light of the front and the back surface of each pixel.
+        shares: (2, H, W), share of the pixel that each covers.
+        steps_behind: (2, H, W), number of layers from this one back to each.
     """
     masks = shares * (1 - steps_behind.abs()).clamp_min(0)
     behind = shares * steps_behind.clamp(0, 1)
@@ -205,15 +205,15 @@ def _layer(surfaces: Tensor, shares: Tensor, steps_behind: Tensor) -> Tensor:
 
 
 def _continue_behind(layer: Tensor) -> Tensor:
-    """Light and opacity of a layer, continued smoothly to where nearer layers hide it.
+    """Light and opacity of a layer, continued smoothly behind nearer layers.
 
     Pull-push: average over ever coarser pixels, then fill from coarse to fine.
 
     Args:
-        layer: (5, H, W): light, opacity, and the coverage that both are multiplied by.
+        layer: (5, H, W): light and opacity, both multiplied by the coverage, and the coverage.
 
     Returns:
-        (2, H, W) complex, light and opacity of what is at or behind the layer, full coverage.
+        (2, H, W) complex, light and opacity at full coverage.
     """
     pyramid = [layer[None]]
     while max(pyramid[-1].shape[-2:]) > 1:
@@ -224,7 +224,7 @@ def _continue_behind(layer: Tensor) -> Tensor:
             pulled = functional.adaptive_avg_pool2d(pyramid[-1], half)
         else:
             pulled = functional.avg_pool2d(pyramid[-1], 2)
-        # A coarse pixel that is covered in part knows its value as well as a full one.
+        # The value of a partly covered coarse pixel is as good as that of a full one.
         coverage = pulled[:, 4:]
         pyramid.append(pulled * ((4 * coverage).clamp_max(1) / coverage.clamp_min(1e-12)))
     filled = pyramid[-1]

@@ -1,4 +1,4 @@
-"""Mixed pixels: where an image's anti-aliased silhouettes meet a depth map that has none."""
+"""Mixed pixels: anti-aliased silhouettes of an image over a depth map without anti-aliasing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from torch.nn import functional
 
 _WINDOW = 2
-"""Reach of the window [px] in which the pure colours beside a silhouette are looked for: the rim
-is one pixel wide on each side, so two pixels away there is one that is not mixed."""
-_RIM_WEIGHT = 1e-3  # of mixed pixels as a source of colour: they serve where nothing else is near
-_COLOUR_NOISE = 1e-3  # squared linear difference below which colours do not tell the sides apart
+"""Reach of the window [px] to search for pure colours beside a silhouette: the rim is one pixel
+wide on each side, so two pixels away there is an unmixed one."""
+_RIM_WEIGHT = 1e-3  # of mixed pixels as a source of colour: negligible next to pure ones
+_COLOUR_NOISE = 1e-3  # squared linear difference below which the colours of both sides are alike
 
 
 @dataclass(frozen=True, eq=False)
 class Silhouettes:
-    """Every pixel as a front surface that covers a share of it, and a back surface.
+    """Each pixel as a front surface that covers a share of it, and a back surface.
 
     Attributes:
-        share: (H, W) in [0, 1], how much of the pixel the front surface covers.
+        share: (H, W) in [0, 1], share of the pixel that the front surface covers.
         front, back: (4, H, W), linear RGB and inverse depth [dpt]. Blended by `share`, the colours
             give the image. Away from silhouettes both are the pixel itself, and the share is 1.
     """
@@ -31,19 +31,19 @@ class Silhouettes:
 
 
 def split_mixed_pixels(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: float) -> Silhouettes:
-    """Separate the two surfaces that a pixel on a silhouette has averaged.
+    """Separate the two surfaces averaged by a pixel on a silhouette.
 
-    An image sees the average over a pixel, its depth map the surface at the centre. Blurred as
+    An image holds the average over a pixel, its depth map the surface at the centre. Blurred as
     one surface, the far pixels of a silhouette would draw the near object's colour as a sharp,
     dashed line behind its blur, and in-focus objects would lose their anti-aliasing. With the
     mean colours F and B of pure pixels beside it, a mixed colour J has the share
-    <J - B, F - B> / |F - B|², at least a half where the centre shows the front surface and at
-    most a half where it shows the back.
+    <J - B, F - B> / |F - B|², at least a half if the centre shows the front surface and at most a
+    half if it shows the back.
 
     Args:
         image: J, (3, H, W), linear light.
         inverse_depth_dpt: (H, W), dioptres.
-        jump_dpt: difference among neighbours that makes a silhouette, dioptres.
+        jump_dpt: least difference between neighbours across a silhouette, dioptres.
     """
     pixels = torch.cat([image, inverse_depth_dpt[None]])
     padded = functional.pad(inverse_depth_dpt.detach()[None], (1, 1, 1, 1), mode="replicate")
@@ -53,7 +53,7 @@ def split_mixed_pixels(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: float
     y, x = mixed.nonzero(as_tuple=True)
     between = ((nearest + farthest) / 2)[y, x]
 
-    # Neighbours of each mixed pixel, and on which side of its silhouette they are: (M, W²).
+    # Neighbours of each mixed pixel, and their side of its silhouette: (M, W²).
     height, width = mixed.shape
     reach = torch.arange(-_WINDOW, _WINDOW + 1, device=image.device)
     dy, dx = (offset.flatten() for offset in torch.meshgrid(reach, reach, indexing="ij"))
@@ -72,8 +72,8 @@ def split_mixed_pixels(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: float
         (contrast**2).sum(0) + _COLOUR_NOISE
     )
     share = torch.minimum(torch.maximum(share, shows_front / 2), (1 + shows_front) / 2)
-    # They must blend to J. A centre that shows the front knows nothing of the back's texture; one
-    # that shows the back cannot tell whose texture it is that the mean colours leave.
+    # Both colours must blend to J. If the centre shows the front, the rest is its texture; if it
+    # shows the back, the rest may be the texture of either.
     rest = colour - share * front[:3] - (1 - share) * back[:3]
     front_colour = front[:3] + rest * torch.where(shows_front > 0, 1 / share.clamp_min(0.5), 1.0)
     back_colour = back[:3] + rest * (1 - shows_front)

@@ -1,4 +1,4 @@
-"""The model of a configuration, tried before training: one step on each source, nothing written."""
+"""A trial of a configuration's model before training: one step per source, nothing written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from focaldiffusion.models.memory import memory_row
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
-from focaldiffusion.training.model import make_optimizer, open_model, trained_parameters
+from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 
 _GIB = 2**30
@@ -27,19 +27,19 @@ _GIB = 2**30
 def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Iterator[str]:
     """Build model and optimiser, and take a step on the first batch of each source of train.
 
-    Where the base weights are not on this machine, their shapes and memory take the place of the
-    steps: a dry run downloads nothing.
+    A dry run downloads nothing: if the base weights are not on this machine, it reports their
+    shapes and memory instead of steps.
 
     Args:
-        config: of the run.
-        checks: of its data, with the batches.
-        device: to compute on.
+        config: configuration of the run.
+        checks: its data, with their first batches.
+        device: device to compute on.
 
     Yields:
-        Sentences that say what was found.
+        Sentences about the model, then one per step.
 
     Raises:
-        InputError: the model cannot be built, or a step does not give a finite loss.
+        InputError: the model cannot be built, or a loss is not finite.
     """
     base = config.model.base_model_id
     if base is not None and is_hub_id(base) and not Path(base).is_dir():
@@ -48,7 +48,7 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
         except InputError:
             yield from _shapes(base, checks)
             return
-    pipeline = open_model(config.model, config.training, device, prompt_of_zeros=True)
+    pipeline = trainable_model(config.model, config.training, device, prompt_of_zeros=True)
     moving = trained_parameters(pipeline.denoiser)
     optimizer = make_optimizer(config.optimizer, list(moving.values()))
     yield (
@@ -86,15 +86,15 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        told = ", ".join(
+        terms = ", ".join(
             f"{name} {value:.4g}"
             for name, value in zip(objective.terms, means.tolist(), strict=True)
         )
-        yield f"{check.source.name}: one step taken, loss {loss.item():.4g} ({told})"
+        yield f"{check.source.name}: one step taken, loss {loss.item():.4g} ({terms})"
 
 
 def _estimated(batch: StackBatch) -> StackBatch:
-    """The batch with the physical estimates that it lacks."""
+    """The batch, completed by physical estimates."""
     made = tuple(
         known or estimate_depth(batch.stack(index), PSF()).mapped(torch.Tensor.clone)
         for index, known in enumerate(batch.estimates)
@@ -103,7 +103,7 @@ def _estimated(batch: StackBatch) -> StackBatch:
 
 
 def _shapes(base: str, checks: Sequence[SourceCheck]) -> Iterator[str]:
-    """What is known of a base model without its weights."""
+    """Shapes and memory of a base model, which need no weights."""
     name = next((name for name, one in PRESETS.items() if one.base_model_id == base), None)
     if name is not None:
         side_px = max(
@@ -121,5 +121,5 @@ def _shapes(base: str, checks: Sequence[SourceCheck]) -> Iterator[str]:
         )
     yield (
         f"no step ran: the weights of {base} are not on this machine, and a dry run downloads "
-        "nothing; `focaldiffusion doctor` says whether the hub would give them."
+        "nothing; `focaldiffusion doctor` checks access to the hub."
     )

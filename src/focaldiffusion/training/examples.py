@@ -1,4 +1,4 @@
-"""Examples: what the network is shown of a batch of stacks, and what it should make of it."""
+"""Examples: inputs of the network for a batch of stacks, and the truth to compare with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.draws import integer
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.conditioning import Proposal, SurfaceCode, proposal_of
+from focaldiffusion.models.conditioning import Proposal, proposal_of
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import inverse_m, linear_to_srgb
 from focaldiffusion.stack import FocalStack
 
@@ -21,17 +22,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What B results of one size are compared with, in the network's units.
+    """Ground truth of B results of one size, in the network's units.
 
     Attributes:
         image: (B, 3, H, W) true all-in-focus image, sRGB in [-1, 1]; the proposal's where unknown.
         has_image: (B,) bool.
         depth_code: (B, 1, H, W) true depth in the code of its stack; the proposal's where invalid.
-        valid: (B, 1, H, W) bool, where the depth is true.
-        codes: of the surfaces of each stack.
-        stacks: the frames of each stack, for the re-render loss; empty where it is not asked for.
-        blur_scales_px_m: of each stack, as its estimate knows it.
-        sources: where each comes from, for messages.
+        valid: (B, 1, H, W) bool, True where the true depth is known.
+        codes: surface code of each stack.
+        stacks: frames of each stack, for the re-render loss; empty without it.
+        blur_scales_px_m: blur scale of each estimate.
+        sources: origin of each sample, for messages.
     """
 
     image: Tensor
@@ -49,11 +50,11 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """B proposals of one size and the truth beside them.
+    """B proposals of one size and their truth.
 
     Attributes:
-        proposal: the physical estimates, on the CPU or a GPU.
-        truth: of them.
+        proposal: of the physical estimates.
+        truth: to compare with.
     """
 
     proposal: Proposal
@@ -70,7 +71,7 @@ class Examples:
         return cls(Proposal.batched([part.proposal for part in parts]), Truth(**joined))
 
     def to(self, device: torch.device | str) -> Examples:
-        """The examples on a device; their frames, which are moved with their batch, stay."""
+        """The examples on a device. Frames stay where they are: their batch moves them."""
         moved: dict[str, Any] = {
             field.name: value.to(device)
             for field in fields(Truth)
@@ -83,7 +84,7 @@ class Examples:
 def examples_of(
     batch: StackBatch, depth_code: Literal["log", "inverse"], *, with_stacks: bool
 ) -> Examples:
-    """The examples of a batch whose physical estimates are made.
+    """The examples of a batch with physical estimates.
 
     Args:
         batch: with an estimate for each of its stacks.
@@ -91,7 +92,7 @@ def examples_of(
         with_stacks: keep the frames, which only the re-render loss reads.
 
     Raises:
-        InputError: a stack without focus distances, whose depth in metres has no code.
+        InputError: a stack without focus distances, so that its depth in metres has no code.
     """
     proposals, images, truths, codes, stacks, scales = [], [], [], [], [], []
     for index in range(len(batch)):
@@ -101,7 +102,7 @@ def examples_of(
         if stack.axis != "inverse_depth_dpt":
             raise InputError(
                 f"{batch.sources[index]}: has no focus distances, so its depth in metres has no "
-                "code that the stack alone gives. Add them to the file list or to a stack.json, or "
+                "code. Add them to the file list or to a stack.json, or "
                 "leave the sample out."
             )
         whole = SurfaceCode.from_stack(
@@ -140,23 +141,23 @@ def patches_of(
     multiple_px: int,
     generators: Sequence[torch.Generator],
 ) -> Examples:
-    """Squares of examples, each mirrored and transposed at random.
+    """Square patches of examples, each mirrored and transposed at random.
 
-    Their proposals are those of the whole stacks: a patch knows its surroundings beyond its
-    borders. All that is seen means the same in a mirror, so turning is as good as more scenes.
+    Their proposals are cut from those of whole stacks, so a patch has means of the surroundings
+    beyond its borders. No map depends on the orientation, so turning is as good as more scenes.
 
     Args:
         examples: B of them, without frames.
-        side_px: of the squares.
-        count: squares of each example.
-        multiple_px: of the corners, so that they fall on the network's grid.
-        generators: on the CPU, of what is drawn for each example.
+        side_px: side of a patch.
+        count: patches of each example.
+        multiple_px: grid of the network, on which corners lie.
+        generators: on the CPU, one for the random numbers of each example.
 
     Returns:
-        B `count` of them, those of one example together.
+        B `count` patches, example by example.
 
     Raises:
-        InputError: the images are smaller than the squares, or these are off the grid.
+        InputError: the images are smaller than the patches, or these do not fit the grid.
     """
     height, width = examples.truth.valid.shape[-2:]
     if side_px % multiple_px or side_px > min(height, width):
@@ -196,7 +197,7 @@ def patches_of(
 def _random_cut(
     size: tuple[int, int], side_px: int, multiple_px: int, generator: torch.Generator
 ) -> Callable[[Tensor], Tensor]:
-    """From maps (C, H, W) to one square of them, turned."""
+    """A function that cuts one patch out of maps (C, H, W) and turns it."""
     top, left = (
         multiple_px * integer(0, (side - side_px) // multiple_px, generator) for side in size
     )

@@ -1,4 +1,4 @@
-"""Examples that are made once and kept, so that later epochs read them in place of their stacks."""
+"""Examples that are made once and kept, so that later epochs need not read their stacks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.mixture import Draw, Mixture
-from focaldiffusion.depth import DepthCodec
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, write_whole
-from focaldiffusion.models.conditioning import FEATURES, Proposal, SurfaceCode
+from focaldiffusion.models.conditioning import FEATURES, Proposal
+from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS
 from focaldiffusion.training.examples import Examples, Truth
 
 _INDEX = "examples.json"
-_FORMAT = 1
+_FORMAT = 2
 
 _STEPS: dict[torch.dtype, float] = {torch.uint8: 255.0, torch.int8: 127.0}
-"""Steps from 0 to 1: of shares in [0, 1] without a sign, of what lies in [-1, 1] with one."""
+"""Steps from 0 to 1: unsigned for values in [0, 1], signed for values in [-1, 1]."""
 _KEPT_AS: dict[str, torch.dtype] = {
     "all_in_focus": torch.int8,
     "depth_code": torch.float16,
@@ -38,21 +38,20 @@ _KEPT_AS: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class KeptExamples:
-    """A folder with a file for each sample of a mixture that was made already.
+    """A folder with a file for each finished example of a mixture.
 
     Attributes:
-        directory: of them.
+        directory: of the files.
     """
 
     directory: Path
 
     @classmethod
     def open(cls, config: Config, mixture: Mixture) -> KeptExamples | None:
-        """The folder that a configuration names, made where it does not exist; None without one.
+        """The folder of a configuration, created if it is missing; None without one.
 
         Raises:
-            InputError: it holds examples of other sources or another code, or they would not be
-                whole: the re-render loss needs frames, which are not kept.
+            InputError: it holds examples of other sources or another code.
         """
         if config.training.examples_dir is None:
             return None
@@ -82,7 +81,7 @@ class KeptExamples:
         return cls(directory)
 
     def find(self, draws: Sequence[Draw]) -> Examples | None:
-        """The examples of some draws, still `packed`; None where one of them is not there.
+        """The examples of some draws, still `packed`; None if one is missing.
 
         Raises:
             InputError: a file is damaged.
@@ -90,7 +89,7 @@ class KeptExamples:
         return self.read(draws) if all(self._path(draw).exists() for draw in draws) else None
 
     def read(self, draws: Sequence[Draw]) -> Examples:
-        """The examples of some draws, which are there, still `packed`.
+        """The examples of some draws, still `packed`.
 
         Raises:
             InputError: a file is missing or damaged.
@@ -98,16 +97,16 @@ class KeptExamples:
         return Examples.batched([_read(self._path(draw)) for draw in draws])
 
     def add(self, draws: Sequence[Draw], examples: Examples) -> Examples:
-        """Keep those that are not there yet, without frames.
+        """Keep the missing ones, without frames.
 
-        A sample stays as its first draw varied it: a run that was killed and goes on draws again
-        what it drew before, among what it kept since.
+        A sample keeps the variation of its first draw: a killed run that goes on repeats draws,
+        some of them kept already.
 
         Returns:
-            All of them as they are kept, still `packed`.
+            All examples of the draws, as they are kept, still `packed`.
 
         Raises:
-            InputError: a file is damaged, or the file system refuses.
+            InputError: a file is damaged or cannot be written.
         """
         small = packed(examples)
         for index, draw in enumerate(draws):
@@ -122,9 +121,9 @@ class KeptExamples:
 
 
 def packed(examples: Examples) -> Examples:
-    """Examples in a fifth of the memory: the numbers of each map in 8 or 16 bits.
+    """Examples in a fifth of the memory, with 8 or 16 bits for each number.
 
-    They can be moved and cut into patches like this, before `unpacked` makes them what they were.
+    They can be moved and cut into patches before `unpacked`.
     """
 
     def small(name: str, maps: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ def packed(examples: Examples) -> Examples:
 
 
 def unpacked(examples: Examples) -> Examples:
-    """Examples of which `packed` made these, to within half a step."""
+    """Undo `packed`, to within half a step."""
     return _changed(
         examples,
         lambda name, maps: (
@@ -157,7 +156,7 @@ def _maps_of(examples: Examples) -> dict[str, Tensor]:
 
 
 def _with_maps(truth: Truth, maps: Mapping[str, Tensor]) -> Examples:
-    """Examples of these maps, and of what else a truth holds."""
+    """Examples of these maps, and of the rest of a truth."""
     return Examples(
         Proposal(**{field.name: maps[field.name] for field in fields(Proposal)}),
         replace(
@@ -170,14 +169,13 @@ def _with_maps(truth: Truth, maps: Mapping[str, Tensor]) -> Examples:
 
 
 def _file_of(examples: Examples, index: int) -> bytes:
-    """The content of a file of one of packed examples."""
+    """The file content for one of packed examples."""
     from safetensors.torch import save
 
     truth = examples.truth
-    code = truth.codes[index]
     notes = {
         "has_image": bool(truth.has_image[index]),
-        "depth": code.depth and asdict(code.depth),
+        "code": asdict(truth.codes[index]),
         "blur_scale_px_m": truth.blur_scales_px_m[index],
         "source": truth.sources[index],
     }
@@ -197,7 +195,7 @@ def _read(path: Path) -> Examples:
             torch.tensor([notes["has_image"]]),
             maps["true_depth_code"],
             maps["valid"],
-            (SurfaceCode.of_depth(DepthCodec(**notes["depth"])),),
+            (SurfaceCode(**notes["code"]),),
             (),
             (notes["blur_scale_px_m"],),
             (notes["source"],),

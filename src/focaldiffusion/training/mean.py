@@ -1,4 +1,4 @@
-"""The running mean of the weights that move (EMA), which validation and export use."""
+"""Running mean of the weights that train (EMA), for validation and export."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _WARMUP = 10.0
 class Mean:
     """m ← d m + (1 - d) w after each step, with d = min(decay, (1 + n) / (10 + n)) after n steps.
 
-    The smaller decay at first lets go of the random weights that training started from.
+    The smaller decay at first forgets the random weights that training started from.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
-        """Start from the weights as they are.
+        """Start from the current weights.
 
         Args:
-            parameters: that move, by name.
+            parameters: that train, by name.
             decay: `training.ema_decay`.
         """
         self._parameters, self._decay = parameters, decay
@@ -29,14 +29,14 @@ class Mean:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Take in the weights after so many steps."""
+        """Include the weights after `steps` steps."""
         decay = min(self._decay, (1 + steps) / (_WARMUP + steps))
         for name, one in self._parameters.items():
             self._mean[name].lerp_(one.detach(), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the mean in place of its weights, inside the block."""
+        """Give the network the mean instead of its weights, inside the block."""
         kept = {name: one.data for name, one in self._parameters.items()}
         for name, one in self._parameters.items():
             one.data = self._mean[name]
@@ -47,10 +47,10 @@ class Mean:
                 one.data = kept[name]
 
     def state(self) -> dict[str, Tensor]:
-        """By name."""
+        """The mean, by name."""
         return {name: one.contiguous() for name, one in self._mean.items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state."""
+        """Restore a mean that `state` returned."""
         for name, one in self._mean.items():
             one.copy_(state[name])

@@ -1,4 +1,4 @@
-"""What training moves: the model that a configuration names, its weights, their optimiser."""
+"""The model of a configuration, the weights that train, and their optimiser."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
 from focaldiffusion.models.four_bit import quantize
 
 if TYPE_CHECKING:
+    from focaldiffusion.checkpoints.checkpoint import Checkpoint
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.prompt import EmptyPrompt
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16}
 
 
-def open_model(
+def trainable_model(
     model: ModelConfig,
     training: TrainingConfig,
     device: torch.device | str,
@@ -36,46 +37,32 @@ def open_model(
     """The model that training starts from, on a device, in its number formats.
 
     Args:
-        model: which.
-        training: what moves.
-        device: where it is.
-        prompt_of_zeros: in place of the empty prompt of a base model, whose text encoders are
-            large: good for a trial.
+        model: to open.
+        training: with the weights that move.
+        device: of the model.
+        prompt_of_zeros: spares a trial the large text encoders that embed the empty prompt of a
+            base model.
 
     Raises:
-        InputError: neither a base model nor a preset, or both; a base model or a checkpoint that
-            cannot be had; a `training.tuning` that does not suit it.
+        InputError: neither a base model nor a preset, or both; a base model or a checkpoint is
+            missing; `training.tuning` does not suit it.
     """
     from focaldiffusion.checkpoints.base import widened_base
-    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE
-    from focaldiffusion.checkpoints.finding import find_checkpoint
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
     if (model.base_model_id is None) == (model.preset is None):
         raise InputError(
             f"model: base_model_id is {model.base_model_id} and preset is {model.preset}; expected "
-            "one of the two: weights to adapt, or the size of a network that starts from none."
+            "one of the two: weights to adapt, or the size of a network with random weights."
         )
     dtype = _DTYPES[training.base_weights]
     if training.start_from is not None:
-        checkpoint = find_checkpoint(training.start_from)
-        checkpoint.check(model)
-        trained = checkpoint.description.config.model
-        # Also where the configuration leaves them at their defaults: examples are made by them.
-        for key in OF_THE_PIPELINE:
-            wanted, has = getattr(model, key), getattr(trained, key)
-            if wanted != has:
-                raise InputError(
-                    f"model.{key} is {wanted}, but {training.start_from} was made with {has}. Set "
-                    f"model.{key}={has}."
-                )
-        _check_tuning(training, checkpoint.description.weights, training.start_from)
-        pipeline = checkpoint.load(dtype=dtype)
+        pipeline = _checkpoint_of(model, training, training.start_from).load(dtype=dtype)
     elif model.base_model_id is None:
         if training.tuning != "full":
             raise InputError(
                 f"training.tuning {training.tuning}: a preset starts from random weights, so all "
-                "of them have to move. Use full."
+                "of them have to train. Use full."
             )
         assert model.preset is not None
         pipeline = FocalDiffusionPipeline.from_preset(
@@ -97,17 +84,17 @@ def open_model(
 
 
 def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
-    """Let the weights move that `training.tuning` names, as float32, and no others.
+    """Let exactly the weights train that `training.tuning` names, as float32.
 
     Raises:
-        InputError: the network has no layers of that kind.
+        InputError: the network has no such layers.
     """
     from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 
     if isinstance(network, ConvolutionalDenoiser) and training.tuning != "full":
         raise InputError(
-            f"training.tuning {training.tuning}: a convolutional network has none of the layers of "
-            "a transformer. Use full."
+            f"training.tuning {training.tuning}: a convolutional network has no layers of a "
+            "transformer. Use full."
         )
     network.requires_grad_(training.tuning == "full")
     if training.tuning == "lora" and not getattr(network, "peft_config", None):
@@ -135,26 +122,8 @@ def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
     network.train()
 
 
-def _check_tuning(training: TrainingConfig, weights: str, name: str) -> None:
-    """Refuse to train another kind of weights than a checkpoint has.
-
-    Raises:
-        InputError: an adapter of what is no base model, or all weights of an adapter's.
-    """
-    if (weights == "adapter") != (training.tuning == "lora"):
-        has, use = (
-            ("an adapter", "lora")
-            if weights == "adapter"
-            else ("all weights", "full, attention_only or frozen")
-        )
-        raise InputError(
-            f"training.tuning {training.tuning}: {name} has {has}. Use {use}, or start from "
-            "another checkpoint."
-        )
-
-
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that move, by name."""
+    """The weights that train, by name."""
     return {name: one for name, one in network.named_parameters() if one.requires_grad}
 
 
@@ -164,7 +133,7 @@ def make_optimizer(
     """The optimiser of a configuration.
 
     Raises:
-        InputError: it needs a package that is missing.
+        InputError: its package is missing.
     """
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.type == "sgd":
@@ -188,8 +157,39 @@ def make_optimizer(
     return kind(parameters, **shared)
 
 
+def _checkpoint_of(model: ModelConfig, training: TrainingConfig, name: str) -> Checkpoint:
+    """The checkpoint to start from.
+
+    Raises:
+        InputError: it is missing or of another model; it is an adapter and `tuning` is not lora, or
+            the other way round.
+    """
+    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE
+    from focaldiffusion.checkpoints.finding import find_checkpoint
+
+    checkpoint = find_checkpoint(name)
+    checkpoint.check(model)
+    # Also where the configuration leaves them at their defaults: examples depend on them.
+    for key in OF_THE_PIPELINE:
+        wanted, has = getattr(model, key), getattr(checkpoint.description.config.model, key)
+        if wanted != has:
+            raise InputError(
+                f"model.{key} is {wanted}, but {name} was made with {has}. Set model.{key}={has}."
+            )
+    is_adapter = checkpoint.description.weights == "adapter"
+    if is_adapter != (training.tuning == "lora"):
+        has, use = "all weights", "full, attention_only or frozen"
+        if is_adapter:
+            has, use = "an adapter", "lora"
+        raise InputError(
+            f"training.tuning {training.tuning}: {name} has {has}. Use {use}, or start from "
+            "another checkpoint."
+        )
+    return checkpoint
+
+
 def _zeros(model: ModelConfig) -> EmptyPrompt:
-    """A prompt of the shape that a base model reads."""
+    """A prompt of zeros for a base model."""
     from focaldiffusion.models.prompt import EmptyPrompt
 
     assert model.base_model_id is not None
@@ -199,10 +199,10 @@ def _zeros(model: ModelConfig) -> EmptyPrompt:
 
 
 def base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:
-    """The empty prompt of a base model: from the cache, else from its text encoders, once.
+    """The empty prompt of a base model, from the cache or, once, from its text encoders.
 
     Raises:
-        InputError: the text encoders cannot be had.
+        InputError: the text encoders are missing.
     """
     from focaldiffusion.models.prompt import EmptyPrompt
 
@@ -217,7 +217,7 @@ def base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:
 
 
 def _prompt_cache(folder: Path) -> Path:
-    """Where the empty prompt of a base model lies: another one where its files have changed."""
+    """Cache folder of the empty prompt of a base model, another one if its files change."""
     stamps = sorted(
         (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for part in TEXT_ENCODERS

@@ -1,7 +1,7 @@
-"""The objective: what counts as an error of the network, and how much.
+"""The objective: the terms of the loss and their weights.
 
-Every term is a sum over valid pixels and the number of them, so that the mean over the pixels of a
-whole effective batch, over gradient accumulation and processes, is the same however it is split.
+Every term is a sum over valid pixels, with their number. The mean over an effective batch is then
+the same however gradient accumulation and processes split it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from focaldiffusion.training.examples import Examples, Truth, examples_of, patch
 from focaldiffusion.training.kept import KeptExamples, unpacked
 
 _SCALES = 4  # of gradient matching, each half the last (MiDaS, Ranftl et al. 2020)
-_SILOG_SHARE = 0.85  # of the squared mean that SiLog forgives (Eigen et al. 2014; BTS, 2019)
-_SSIM_REACH_PX = 11  # of the window on images in [-1, 1]
+_SILOG_SHARE = 0.85  # share of the squared mean that SiLog forgives (Eigen et al. 2014; BTS, 2019)
+_SSIM_REACH_PX = 11  # side of the window
 _SMALL = 1e-6
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of the loss.
+    """One term of the loss.
 
     Attributes:
         weight: of its mean in the loss.
-        count: of the pixels, latent values or pairs that it is a mean over, without a network.
+        count: number of pixels, latent values or pairs in that mean, known without a network.
     """
 
     weight: float
@@ -52,10 +52,10 @@ class Prepared:
     """Examples on the network's grid, with the latents that the flow runs between.
 
     Attributes:
-        truth: as it is; the latents are of examples padded to a size that the network takes.
+        truth: not padded; the latents are of examples padded to a size that the network takes.
         clean: (B, C, h, w) latents of the truth.
-        start: (B, C, h, w) where the flow starts: latents of the estimate, or noise.
-        latent_valid: (B, C, h, w) bool, latents that the truth alone decides.
+        start: (B, C, h, w) start of the flow: latents of the estimate, or noise.
+        latent_valid: (B, C, h, w) bool, True for latents that the truth alone decides.
         condition: (B, C', h, w).
         sigma: (B,).
     """
@@ -71,12 +71,12 @@ class Prepared:
 def prepare(
     completer: Completer, examples: Examples, generators: list[torch.Generator]
 ) -> Prepared:
-    """Encode examples and draw their noise; nothing that trains has a part in it.
+    """Encode examples and draw their noise; no weights that train are used.
 
     Args:
         completer: of the model.
         examples: on its device.
-        generators: on the CPU, of all that is drawn for each example.
+        generators: on the CPU, one for the random numbers of each example.
     """
     with torch.no_grad():
 
@@ -91,14 +91,13 @@ def prepare(
         if completer.start == "noise":
             start = completer.noise(tuple(clean.shape), generators)
         else:
-            image = condition[:, : codec.channels]
-            start = torch.cat([image, codec.encode_depth(proposal.depth_code).float()], dim=1)
+            start = completer.estimate(proposal, condition)
         has_image = truth.has_image[:, None, None, None].expand(
             -1, codec.channels, *clean.shape[-2:]
         )
         height, width = truth.valid.shape[-2:]
         beyond = (0, -width % completer.multiple_px, 0, -height % completer.multiple_px)
-        valid = functional.pad(truth.valid, beyond)  # with what is not valid
+        valid = functional.pad(truth.valid, beyond)  # with invalid pixels
         latent_valid = torch.cat([has_image, codec.decided_by(valid)], dim=1)
         return Prepared(truth, clean, start, latent_valid, condition, sigma.to(clean))
 
@@ -113,16 +112,16 @@ def prepare_batch(
     with_stacks: bool,
     kept: KeptExamples | None,
 ) -> Prepared:
-    """A batch as a step takes it, with the patches and the noise that are drawn for it.
+    """A batch for a step, with its random patches and noise.
 
     Args:
-        batch: with an estimate for each of its stacks; or what was kept of it, still packed.
+        batch: with an estimate for each of its stacks; or its kept examples, still packed.
         draws: of its samples.
         completer: of the model.
         depth_code: see `examples_of`.
-        training: which patches of each.
+        training: with the size and number of patches.
         with_stacks: see `examples_of`.
-        kept: where its examples are kept.
+        kept: folder to keep its examples in.
 
     Raises:
         InputError: see `examples_of` and `patches_of`.
@@ -132,7 +131,7 @@ def prepare_batch(
     else:
         examples = examples_of(batch, depth_code, with_stacks=with_stacks)
         if kept is not None:
-            examples = kept.add(draws, examples)  # as every later epoch will see them
+            examples = kept.add(draws, examples)  # rounded as in every later epoch
     generators = [draw.generator("flow") for draw in draws]
     if training.patch_px is not None:
         count = training.patches_per_stack
@@ -147,15 +146,15 @@ class Objective:
     """The weighted terms of `losses`.
 
     Attributes:
-        terms: by name; those of weight 0 are left out.
-        reads_stacks: whether any of them needs the frames of `Truth.stacks`.
+        terms: by name, without those of weight 0.
+        reads_stacks: whether a term needs the frames of `Truth.stacks`.
     """
 
     def __init__(self, losses: LossesConfig) -> None:
-        """The terms that a configuration gives a weight.
+        """The terms with a weight in a configuration.
 
         Raises:
-            InputError: none.
+            InputError: there are none.
         """
 
         def pixels(prepared: Prepared) -> Tensor:
@@ -182,19 +181,19 @@ class Objective:
         }
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
         if not self.terms:
-            raise InputError("losses: every weight is 0, so nothing counts as an error. Set one.")
+            raise InputError("losses: every weight is 0, so there is no loss. Set one.")
         self.reads_stacks = "consistency" in self.terms
 
     def counts(self, prepared: Prepared) -> Tensor:
-        """(T,) int64, the number that each term is a mean over."""
+        """(T,) int64, number of pixels, values or pairs in the mean of each term."""
         return torch.stack([term.count(prepared) for term in self.terms.values()])
 
     def sums(self, completer: Completer, prepared: Prepared) -> Tensor:
-        """(T,) the sum of each term's errors, which gradients flow through.
+        """(T,) differentiable sum of the errors of each term.
 
         Args:
             completer: with the network that trains.
-            prepared: of `prepare`.
+            prepared: result of `prepare`.
         """
         state = noised(prepared.clean, prepared.start, prepared.sigma)
         predicted = completer.velocity(state, prepared.sigma, prepared.condition).float()
@@ -211,7 +210,7 @@ class Objective:
         return torch.stack([sums[name] for name in self.terms])
 
     def weights(self, like: Tensor) -> Tensor:
-        """(T,) the weight of each term."""
+        """(T,) weight of each term."""
         return like.new_tensor([term.weight for term in self.terms.values()])
 
     def _decoded(self, truth: Truth, image: Tensor, code: Tensor) -> dict[str, Tensor]:
@@ -234,7 +233,7 @@ class Objective:
 
 
 def _log_ratio(truth: Truth, code: Tensor) -> Tensor:
-    """(B, 1, H, W) log of the predicted depth over the true one, both as their code has them."""
+    """(B, 1, H, W) log of predicted over true depth, both decoded."""
     ratios = []
     for one, predicted, true in zip(truth.codes, code, truth.depth_code, strict=True):
         # Coordinates are inverse depths.
@@ -248,12 +247,12 @@ def _silog(log_ratio: Tensor, valid: Tensor) -> Tensor:
     error = log_ratio * valid
     mean, squared = (x.sum(dim=(1, 2, 3)) / count for x in (error, error.square()))
     spread = (squared - _SILOG_SHARE * mean.square()).clamp_min(0)
-    # The root of zero has no finite slope.
+    # The square root has no finite slope at zero.
     return ((spread + _SMALL).sqrt() * count * valid.any(dim=(1, 2, 3))).sum()
 
 
 def _pairs(truth: Truth) -> Tensor:
-    """How many pairs of valid neighbours, across and down, there are at all scales."""
+    """Number of pairs of valid neighbours, across and down, at all scales."""
     counts = [
         both.sum()
         for scale in range(_SCALES)
@@ -263,12 +262,12 @@ def _pairs(truth: Truth) -> Tensor:
 
 
 def _both(valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Where both of two neighbours, across and down, are valid."""
+    """Masks of pairs of valid neighbours, across and down."""
     return valid[..., 1:] & valid[..., :-1], valid[..., 1:, :] & valid[..., :-1, :]
 
 
 def _gradient(log_ratio: Tensor, valid: Tensor) -> Tensor:
-    """|difference of the error of neighbours| over four scales, summed over valid pairs."""
+    """|difference of the errors of neighbours|, summed over valid pairs at four scales."""
     total = log_ratio.new_zeros(())
     for scale in range(_SCALES):
         error = log_ratio[..., :: 2**scale, :: 2**scale]
@@ -278,7 +277,7 @@ def _gradient(log_ratio: Tensor, valid: Tensor) -> Tensor:
 
 
 def _one_minus_ssim(image: Tensor, true: Tensor, has_image: Tensor) -> Tensor:
-    """1 - SSIM of the images that have a truth, times their pixels, summed."""
+    """1 - SSIM of the images with a truth, times their pixels, summed."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     height, width = image.shape[-2:]
@@ -292,8 +291,8 @@ def _one_minus_ssim(image: Tensor, true: Tensor, has_image: Tensor) -> Tensor:
 
 
 def _consistency(truth: Truth, image: Tensor, code: Tensor) -> Tensor:
-    """|frames - the result photographed again|, sRGB, mean over channels, summed over pixels."""
-    total = (image.sum() + code.sum()) * 0  # also where no lens is known
+    """|frames - re-rendered result|, sRGB, mean over channels, summed over pixels."""
+    total = (image.sum() + code.sum()) * 0  # keeps the graph if no lens is known
     for stack, index in _photographed_with(truth):
         scale = truth.blur_scales_px_m[index]
         assert scale is not None
@@ -310,6 +309,6 @@ def _consistency(truth: Truth, image: Tensor, code: Tensor) -> Tensor:
 
 
 def _photographed_with(truth: Truth) -> list[tuple[FocalStack, int]]:
-    """The stacks whose lens is known, so that they can be photographed again, and their index."""
+    """The stacks with a known lens, which can be rendered again, and their index."""
     scales = truth.blur_scales_px_m
     return [(one, i) for i, one in enumerate(truth.stacks) if scales[i] is not None]

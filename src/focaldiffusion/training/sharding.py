@@ -1,4 +1,4 @@
-"""Weights that lie in shards over the processes, by FSDP or DeepSpeed. Not yet run on GPUs."""
+"""Weights in shards over the processes, by FSDP or DeepSpeed. Not yet run on GPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.training import TrainingConfig
 from focaldiffusion.errors import InputError
-from focaldiffusion.training.model import open_model
+from focaldiffusion.training.model import trainable_model
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def is_sharded(accelerator: Accelerator, training: TrainingConfig) -> bool:
-    """Whether accelerate was started so, after a check that the configuration goes with it.
+    """Whether accelerate shards the weights.
 
     Raises:
-        InputError: it does not.
+        InputError: it does, and the configuration does not allow it.
     """
     from accelerate.utils import DistributedType
 
@@ -48,13 +48,13 @@ def is_sharded(accelerator: Accelerator, training: TrainingConfig) -> bool:
 def gathered(
     accelerator: Accelerator, wrapped: nn.Module, config: Config
 ) -> FocalDiffusionPipeline | None:
-    """A copy of the model that has all weights, in the main process; None in the others.
+    """A copy of the model with all weights, in the main process; None in the others.
 
-    Every process has to ask for it.
+    Every process has to call this.
     """
     state = accelerator.get_state_dict(wrapped)
     if not accelerator.is_main_process:
         return None
-    copy = open_model(config.model, config.training, "cpu")
+    copy = trainable_model(config.model, config.training, "cpu")
     copy.denoiser.load_state_dict(state)
     return copy

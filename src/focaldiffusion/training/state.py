@@ -1,12 +1,12 @@
-"""Checkpoints of a run: a model that can be used at once, and all that training needs to go on.
+"""Checkpoints of a run: a model that is ready for use, and the state of training to resume from.
 
-    checkpoints/step-000200/            a checkpoint, as `--model` takes it
-    checkpoints/step-000200/training/   weights that move, optimiser, running mean, step
+    checkpoints/step-000200/            a checkpoint for `--model`
+    checkpoints/step-000200/training/   weights that train, optimiser, running mean, step
     checkpoints/step-000200/files.json  sizes and SHA-256 of all of these
     checkpoints/best                    a link to the one with the best metric
 
-A folder is written under another name and renamed when it is complete. Nothing is unpickled that
-could run code: the state of training loads with `weights_only`.
+A folder is written under another name and renamed when it is complete. The state of training loads
+with `weights_only`, so that no pickle can run code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FILES, _STATE, _PROGRESS = "files.json", "training", "progress.json"
 _WEIGHTS, _MEAN = "trained.safetensors", "mean.safetensors"
 _PARTIAL, _GONE = ".partial", ".gone"
 _MAY_CHANGE = {
-    # How long, and what is written on the way.
+    # Length and reports.
     "training.num_epochs",
     "training.val_every_n_epochs",
     "training.save_every_n_epochs",
@@ -44,7 +44,7 @@ _MAY_CHANGE = {
     "validation",
     "logging",
     "output",
-    # What is compared with.
+    # Validation and test data.
     "data.val_filelist",
     "data.val_sources",
     "data.max_val_samples",
@@ -53,8 +53,8 @@ _MAY_CHANGE = {
     "data.test_sources",
     "data.max_test_samples",
     "data.dataset_kwargs.test",
-    # Where the same data lie and how they are computed with. The product of the first two with
-    # the number of processes may not change.
+    # Place of the same data, and ways to compute the same. The product of the first two with the
+    # number of processes may not change.
     "training.batch_size",
     "training.gradient_accumulation_steps",
     "training.gradient_checkpointing",
@@ -63,19 +63,19 @@ _MAY_CHANGE = {
     "data.data_root",
     "data.train_sources.data_root",
 }
-"""Keys, and blocks, that may differ from the configuration that a checkpoint was made with."""
+"""Keys and blocks that may differ from the configuration of a checkpoint to resume from."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run is.
+class RunState:
+    """Progress of a run.
 
     Attributes:
-        step: optimiser steps that are done.
-        best: the best metric so far, None before the first validation.
-        best_step: the step that reached it.
-        seconds: spent on all of it, over all sessions.
-        owes_score: whether a validation is due at this step and has not been.
+        step: optimiser steps done.
+        best: best metric so far; None before the first validation.
+        best_step: step of the best metric.
+        seconds: training time, over all interruptions.
+        owes_score: whether this step still has to be validated.
     """
 
     step: int = 0
@@ -96,14 +96,14 @@ class Checkpoints:
         mean: Mean | None,
         stacks_per_step: int,
     ) -> None:
-        """Keep what `accelerator.save_state` writes to the weights that move.
+        """Limit `accelerator.save_state` to the weights that train.
 
         Args:
             config: of the run.
             accelerator: with the model and the optimiser prepared.
-            network: whose weights move, not wrapped.
-            mean: their running mean, None where there is none.
-            stacks_per_step: the effective batch.
+            network: that trains, not wrapped.
+            mean: running mean of its weights; None without one.
+            stacks_per_step: size of the effective batch.
         """
         self.directory = Path(config.output.save_dir) / "checkpoints"
         self._config, self._accelerator, self._network = config, accelerator, network
@@ -111,22 +111,22 @@ class Checkpoints:
         accelerator.register_save_state_pre_hook(self._write_weights)
         accelerator.register_load_state_pre_hook(self._read_weights)
 
-    def save(self, progress: Progress, export: Callable[[Path], None]) -> Path:
-        """Write a checkpoint, complete or not at all, and remove those that are too many.
+    def save(self, state: RunState, export: Callable[[Path], None]) -> Path:
+        """Write a checkpoint, complete or not at all, and remove the oldest.
 
         Args:
-            progress: of the run.
+            state: of the run.
             export: writes the model to a folder that exists; called in the main process.
 
         Raises:
-            InputError: the file system refuses.
+            InputError: a file cannot be written.
         """
         accelerator = self._accelerator
-        final = self.directory / f"step-{progress.step:06d}"
+        final = self.directory / f"step-{state.step:06d}"
         partial = self.directory / f".{final.name}{_PARTIAL}"
         with file_errors_named(self.directory):
             if accelerator.is_main_process:
-                for left_behind in self.directory.glob(".step-*"):  # by a run that was killed
+                for left_behind in self.directory.glob(".step-*"):  # of a killed run
                     shutil.rmtree(left_behind)
                 (partial / _STATE).mkdir(parents=True)
             accelerator.wait_for_everyone()
@@ -135,7 +135,7 @@ class Checkpoints:
             if accelerator.is_main_process:
                 export(partial)
                 note = {
-                    **vars(progress),
+                    **vars(state),
                     "stacks_per_step": self._stacks_per_step,
                     "config": resolved(self._config),
                 }
@@ -145,8 +145,8 @@ class Checkpoints:
                 partial.rename(final)
                 if earlier is not None:
                     shutil.rmtree(earlier, ignore_errors=True)
-                self._point_to_best(progress)
-                self._prune(progress)
+                self._point_to_best(state)
+                self._prune(state)
             accelerator.wait_for_everyone()
         return final
 
@@ -154,10 +154,13 @@ class Checkpoints:
         """The checkpoint to go on from.
 
         Args:
-            resume: "auto" for the newest that is whole, None where there is none; or a folder.
+            resume: "auto" for the newest undamaged one; or a folder.
+
+        Returns:
+            None if "auto" finds none.
 
         Raises:
-            InputError: the folder is none, or damaged, or older than others of this run.
+            InputError: the folder is missing or damaged, or the run has newer checkpoints.
         """
         newest_first = self._newest_first()
         if resume != "auto":
@@ -171,23 +174,23 @@ class Checkpoints:
             step = json.loads((path / _STATE / _PROGRESS).read_text(encoding="utf-8"))["step"]
             if newest_first and _step_of(newest_first[0]) > step:
                 raise InputError(
-                    f"{path}: is of step {step}, but {self.directory} has {newest_first[0].name} "
-                    "already. Remove what is after it, or choose another output.save_dir "
-                    "(--output-dir)."
+                    f"{path}: is of step {step}, but {self.directory} already has "
+                    f"{newest_first[0].name}. Remove the later ones, or choose another "
+                    "output.save_dir (--output-dir)."
                 )
             return path
         for path in newest_first:
             problem = _damage(path)
             if problem is None:
                 return path
-            self._accelerator.print(f"{path}: {problem}; the checkpoint before it is used.")
+            self._accelerator.print(f"{path}: {problem}; using the checkpoint before it.")
         return None
 
-    def load(self, path: Path) -> Progress:
-        """Bring model, optimiser and running mean to the state of a checkpoint.
+    def load(self, path: Path) -> RunState:
+        """Restore model, optimiser and running mean from a checkpoint.
 
         Raises:
-            InputError: it is of another model or of other data.
+            InputError: it is of another model or other data.
         """
         note = json.loads((path / _STATE / _PROGRESS).read_text(encoding="utf-8"))
         stacks_per_step = note.pop("stacks_per_step")
@@ -201,14 +204,14 @@ class Checkpoints:
         different = _difference(note.pop("config"), resolved(self._config))
         if different:
             raise InputError(
-                f"{path}: was trained with another {different}. Go on with the configuration that "
-                "it was made with, or train in another output.save_dir."
+                f"{path}: was trained with another {different}. Go on with its own configuration, "
+                "or train in another output.save_dir."
             )
         self._accelerator.load_state(str(path / _STATE))
-        return Progress(**note)
+        return RunState(**note)
 
     def _write_weights(self, models: Any, weights: list[Any], directory: str) -> None:
-        """In place of all weights of the model, those that move; shards accelerate has written."""
+        """Write the weights that train instead of all; accelerate has written shards itself."""
         from safetensors.torch import save_file
 
         if not weights:
@@ -234,17 +237,16 @@ class Checkpoints:
         if unexpected or missing:
             name = sorted([*unexpected, *missing])[0]
             raise InputError(
-                f"{directory}: the weights that move are not those of this model; {name} is in one "
-                "of them alone."
+                f"{directory}: the weights do not fit this model; only one of them has {name}."
             )
         if self._mean is not None:
             self._mean.load(load_file(Path(directory) / _MEAN))
         models.clear()
 
-    def _point_to_best(self, progress: Progress) -> None:
-        if progress.best_step is None:
+    def _point_to_best(self, state: RunState) -> None:
+        if state.best_step is None:
             return
-        target = f"step-{progress.best_step:06d}"
+        target = f"step-{state.best_step:06d}"
         if not (self.directory / target).is_dir():
             return
         link = self.directory / ".best.partial"
@@ -252,14 +254,14 @@ class Checkpoints:
         link.symlink_to(target)
         link.replace(self.directory / "best")
 
-    def _prune(self, progress: Progress) -> None:
+    def _prune(self, state: RunState) -> None:
         """Keep the newest `output.save_top_k`, and the best."""
         for path in self._newest_first()[self._config.output.save_top_k :]:
-            if _step_of(path) != progress.best_step:
+            if _step_of(path) != state.best_step:
                 shutil.rmtree(_set_aside(path), ignore_errors=True)
 
     def _newest_first(self) -> list[Path]:
-        # A copy that somebody made beside them has another name.
+        # Copies that a user made have other names.
         folders = self.directory.glob("step-*")
         ours = (path for path in folders if path.name.removeprefix("step-").isdecimal())
         return sorted(ours, key=_step_of, reverse=True)
@@ -270,14 +272,14 @@ def _step_of(path: Path) -> int:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a checkpoint that is to be removed; half a folder would be taken for a damaged one."""
+    """Rename a checkpoint before its removal; half a folder would look like a damaged one."""
     gone = path.with_name(f".{path.name}{_GONE}")
     path.rename(gone)
     return gone
 
 
 def _digests(folder: Path) -> dict[str, Any]:
-    """Size and SHA-256 of all files of a folder, by their relative path."""
+    """Size and SHA-256 of all files in a folder, by relative path."""
     return {
         path.relative_to(folder).as_posix(): [path.stat().st_size, sha256_of(path)]
         for path in sorted(folder.rglob("*"))
@@ -286,17 +288,17 @@ def _digests(folder: Path) -> dict[str, Any]:
 
 
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, None where nothing is."""
+    """Error text for a damaged checkpoint; None for a good one."""
     try:
         files = json.loads((folder / _FILES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"is no checkpoint to go on from: {_FILES} is missing or damaged"
+        return f"is not a checkpoint to resume from: {_FILES} is missing or damaged"
     for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
             return f"is damaged: {name} is missing"
         if path.stat().st_size != size or sha256_of(path) != digest:
-            return f"is damaged: {name} is not what was written"
+            return f"is damaged: {name} has changed"
     return None
 
 
@@ -308,7 +310,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str | None:
-    """The first key of two configurations that differs and may not."""
+    """The first key that differs between two configurations and must not."""
     if there == here or path in _MAY_CHANGE:
         return None
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):

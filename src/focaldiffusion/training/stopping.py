@@ -1,4 +1,4 @@
-"""What stops a run before its end: a signal, a loss that makes no sense, too little memory."""
+"""Reasons to stop a run early: a signal, a bad loss, too little memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from focaldiffusion.errors import InputError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_EXPLODED = 100.0  # times the running loss, after ...
-_SETTLED_STEPS = 50  # ... so many steps that it is a mean over
+_EXPLODED = 100.0  # times the running loss, once it has settled
+_SETTLED_STEPS = 50  # steps in the running loss
 
 
 class RunningLoss:
-    """The mean of the last losses, and whether another one still belongs to them."""
+    """Mean of the last losses, and a check of the next one."""
 
     def __init__(self) -> None:
         self._mean, self._count = 0.0, 0
 
     def problem_of(self, loss: float) -> str | None:
-        """What is wrong with a loss, None where it is taken in."""
+        """Error text for a loss; None for a good one, which joins the mean."""
         if not math.isfinite(loss):
             return f"{loss}"
         if self._count >= _SETTLED_STEPS and loss > _EXPLODED * self._mean:
@@ -39,7 +39,7 @@ class RunningLoss:
 
 
 class Stop:
-    """Whether SIGTERM has come to any process: schedulers send it before they take a machine."""
+    """Whether any process got SIGTERM, which schedulers send before they take a machine."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
@@ -57,7 +57,7 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """The same in every process, which all have to ask."""
+        """Whether to stop: equal in all processes, which all have to ask."""
         if self._accelerator.num_processes == 1:
             return self._come
         flag = torch.tensor(float(self._come), device=self._accelerator.device)
@@ -66,10 +66,10 @@ class Stop:
 
 @contextmanager
 def memory_explained(training: TrainingConfig) -> Iterator[None]:
-    """Turn a lack of memory, inside the block, into the settings that need less.
+    """Turn a lack of memory inside the block into advice on settings that need less.
 
     Raises:
-        InputError: in place of torch's error.
+        InputError: instead of torch's error.
     """
     try:
         yield
@@ -89,11 +89,11 @@ def memory_explained(training: TrainingConfig) -> Iterator[None]:
         if training.base_weights == "bfloat16" and training.tuning == "lora":
             helps.append("training.base_weights=nf4")
         helps.append("a smaller data.image_size")
-        raise InputError(f"out of memory. What needs less: {', '.join(helps)}.") from error
+        raise InputError(f"out of memory. Settings that need less: {', '.join(helps)}.") from error
 
 
 def _is_of_memory(error: Exception) -> bool:
-    """Whether a device ran out of memory; only that of CUDA says so by its class."""
+    """Whether a device ran out of memory; only the error of CUDA has a class of its own."""
     words = str(error)
     return (
         isinstance(error, (MemoryError, torch.OutOfMemoryError))

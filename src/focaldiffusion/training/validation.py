@@ -18,9 +18,8 @@ from focaldiffusion.data.mixture import spread
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.metrics import depth_metrics
-from focaldiffusion.io.canvas import Box, Canvas, eight_bit
-from focaldiffusion.io.depth_colours import ColourScale
-from focaldiffusion.io.pictures import depth_colours
+from focaldiffusion.io.colour_scales import ColourScale, DepthRange
+from focaldiffusion.io.panels import Panel, Strip, page, srgb_pixels
 from focaldiffusion.models.sampling import Sampling
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.recovery import recover
@@ -30,7 +29,6 @@ METRIC = "abs_rel"
 """The metric that the best checkpoint has the lowest of."""
 
 _DEPTH_METRICS = ("abs_rel", "rmse", "delta_1.05", "delta_1.25")
-_GAP = 8
 
 
 class Validation:
@@ -121,24 +119,17 @@ def _means(scores: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _picture(sample: StackSample, physics: Result, learned: Result) -> NDArray[np.uint8]:
-    """Image, true depth, that of physics and that of the model, side by side on one scale."""
+    """Image, true depth, and the depths of physics and of the model on the same scale."""
     assert physics.depth_m is not None
     assert learned.depth_m is not None
-    true_m = sample.depth_m.cpu().where(sample.valid.cpu(), torch.nan)
-    scale = ColourScale.of(true_m, "depth_m")
-    height, width = sample.stack.size
+    true_m = sample.depth_m.where(sample.valid, torch.nan).cpu().numpy()
+    known = DepthRange.of(true_m, "depth_m")
+    scale = ColourScale.of_depth(known) if known is not None else None
+    title = scale.title if scale is not None else "Depth"
     panels = [
-        eight_bit(learned.all_in_focus),
-        *(
-            depth_colours(depth, scale)
-            for depth in (
-                true_m,
-                torch.from_numpy(physics.depth_m),
-                torch.from_numpy(learned.depth_m),
-            )
-        ),
+        Panel("All in focus", srgb_pixels(learned.all_in_focus)),
+        Panel.of_map(f"{title}: truth", true_m, scale),
+        Panel.of_map(f"{title}: physics", physics.depth_m, scale),
+        Panel.of_map(f"{title}: model", learned.depth_m, scale),
     ]
-    canvas = Canvas(len(panels) * (width + _GAP) - _GAP, height)
-    for place, panel in enumerate(panels):
-        canvas.show(Box(place * (width + _GAP), 0, width, height), panel)
-    return canvas.drawn()
+    return page([Strip("", panels, tallest_px=480)])

@@ -1,4 +1,4 @@
-"""What a run reports: lines to read, a log to plot, TensorBoard or Weights & Biases."""
+"""Reports of a run: lines to read, a log to plot, TensorBoard or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """Reports of the main process; the others have none."""
+    """Reports of the main process; the others stay silent."""
 
     def __init__(self, config: Config, *, active: bool, step: int) -> None:
-        """Open the logs of a run, which go on after a step; what they have of later ones goes.
+        """Open the logs of a run after a step. Entries of later steps are removed.
 
         Args:
             config: of the run.
             active: whether this is the main process.
-            step: that the run goes on from.
+            step: the run goes on from.
 
         Raises:
-            InputError: the package that reports is missing.
+            InputError: the package to report with is missing.
         """
         self._active = active
         self._talks = active and config.logging.level in ("DEBUG", "INFO")
@@ -50,12 +50,12 @@ class Watch:
             self._board = _tensorboard(Path(config.output.save_dir) / "tensorboard", step)
 
     def say(self, sentence: str) -> None:
-        """A line for who watches the terminal."""
+        """Print a line to the terminal."""
         if self._talks:
             print(sentence, flush=True)
 
     def numbers(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of a step."""
+        """Log the numbers of a step."""
         if not self._active:
             return
         with self._log.open("a", encoding="utf-8") as file:
@@ -66,8 +66,26 @@ class Watch:
         if self._run is not None:
             self._run.log(values, step=step)
 
-    def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """A picture (height, width, 3) of a step."""
+    def validation(
+        self, step: int, values: dict[str, float], pictures: list[NDArray[np.uint8]]
+    ) -> None:
+        """Log metrics `val/...` and pictures (height, width, 3) of the model after a step."""
+        self.numbers(step, values)
+        for index, picture in enumerate(pictures):
+            self._picture(step, f"val/{index}", picture)
+        metrics = "  ".join(
+            f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items()
+        )
+        self.say(f"validation after step {step}: {metrics}")
+
+    def close(self) -> None:
+        """Flush the logs."""
+        if self._board is not None:
+            self._board.close()
+        if self._run is not None:
+            self._run.finish()
+
+    def _picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats="HWC")
         if self._run is not None:
@@ -75,26 +93,19 @@ class Watch:
 
             self._run.log({name: wandb.Image(image)}, step=step)
 
-    def close(self) -> None:
-        """Write what is still held back."""
-        if self._board is not None:
-            self._board.close()
-        if self._run is not None:
-            self._run.finish()
-
 
 class Pace:
-    """Samples per second, and the time that is left, over the last reports."""
+    """Stacks per second over the last reports, and the time left."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[float, int]] = []
 
     def mark(self, stacks: int) -> None:
-        """So many stacks are done."""
+        """Note the number of stacks done by now."""
         self._marks = [*self._marks[-8:], (time.perf_counter(), stacks)]
 
     def text(self, total: int) -> str:
-        """The pace in words, towards so many stacks; nothing before the second mark."""
+        """The pace towards a total of stacks, as text; empty before the second mark."""
         (first, before), (last, after) = self._marks[0], self._marks[-1]
         if after == before:
             return ""
@@ -110,7 +121,7 @@ class Pace:
 
 
 def _forget_after(step: int, log: Path) -> None:
-    """Leave out the lines of later steps, and one that was cut off."""
+    """Remove the lines of later steps, and a truncated one."""
     if not log.exists():
         return
     kept = []
@@ -139,7 +150,7 @@ def _wandb(config: Config) -> Any:
             "logging.use_wandb: the package wandb is missing. Install it with `pip install wandb`, "
             "or leave the key out for TensorBoard."
         ) from error
-    # The same run goes on, where its server can be reached.
+    # If the server can be reached, the same run goes on there.
     note = Path(config.output.save_dir) / "wandb_id.txt"
     known = note.read_text(encoding="utf-8") if note.exists() else uuid4().hex
     note.write_text(known, encoding="utf-8")

@@ -17,7 +17,7 @@ from focaldiffusion.stack import check_focus
 
 
 def _several(value: Any) -> Any:
-    """The items of a text, which semicolons separate; null, in a list, is infinity."""
+    """Items of a text, separated by semicolons; null in a list is infinity."""
     if isinstance(value, str):
         return [item.strip() for item in value.split(";") if item.strip()]
     if isinstance(value, list):
@@ -45,7 +45,7 @@ class Entry(Section):
     generate_focal_stack: bool | None = None
     """Simulate the stack from image and depth, or read the frames."""
     num_images: Annotated[int, Field(ge=2)] | None = None
-    """Frames of the stack: to be found, or to be simulated."""
+    """Number of frames expected in the folder, or to simulate."""
     focus_distances_m: Annotated[tuple[_Distance, ...], _Several] | None = None
     """Lens to plane of sharp focus of each frame [m]."""
     focal_range: _Span | None = None
@@ -66,7 +66,7 @@ class Entry(Section):
     image_orientation: _Turns = ()
     """How the image and the frames are turned, step by step."""
     name: str | None = None
-    """What tells the sample from the others of the list."""
+    """Unique name of the sample in the list."""
     scene: str | None = None
     """The physical scene that the sample shows."""
 
@@ -81,7 +81,7 @@ class Entry(Section):
         return self
 
     def _contradictions(self) -> Iterable[tuple[bool, str]]:
-        """What must not hold, and what to say where it does."""
+        """Conditions that must not hold, each with its error text."""
         photographed = self.all_in_focus is None or self.generate_focal_stack is False
         hdf5 = self.depth.lower().endswith((".hdf5", ".h5"))
         return (
@@ -91,7 +91,7 @@ class Entry(Section):
             ),
             (
                 self.generate_focal_stack is True and self.all_in_focus is None,
-                "generate_focal_stack is true, but there is no image to simulate from; name it "
+                "generate_focal_stack is true, but no image is given to simulate from; name it "
                 "under all_in_focus",
             ),
             (
@@ -119,14 +119,14 @@ class Entry(Section):
         )
 
     def simulated(self, default: bool | None, place: str) -> bool:
-        """Whether the stack is to be simulated: as the entry says, the default, or what it names.
+        """Whether to simulate the stack: the entry's option, the default, or what files it names.
 
         Args:
             default: `data.dataset_kwargs.generate_focal_stack`.
             place: file and line, for messages.
 
         Raises:
-            InputError: what the default asks for is not listed.
+            InputError: the entry lacks the files that the default asks for.
         """
         chosen = default if self.generate_focal_stack is None else self.generate_focal_stack
         if chosen is None:
@@ -144,7 +144,7 @@ _CAMERA = "camera."
 FIELDS = tuple(name for name in Entry.model_fields if name != "camera") + tuple(
     _CAMERA + name for name in CameraDefaults.model_fields
 )
-"""Every field, those of the camera with a dot."""
+"""Every field; fields of the camera have a dot."""
 
 ORIGINALS = {
     "depth_path": "depth",
@@ -161,7 +161,7 @@ ORIGINALS = {
     "camera.focal_length": "camera.focal_length_m",
     "camera.pixel_size": "camera.pixel_pitch_m",
 }
-"""Names of fields in the lists of the original, and ours; those that are equal are left out."""
+"""Field names of the original's lists that differ from ours, with our names."""
 
 _DIFFERENCES = {
     "depth_range": "; depth outside is invalid, where the original clipped it",
@@ -174,7 +174,7 @@ REFUSED = {
     "camera.aperture": "the original read it as a diameter in metres in one place and as an "
     "f-number in another. Give camera.aperture_diameter_m, or camera.f_number",
 }
-"""Names of fields in the lists of the original that have no one meaning, and why."""
+"""Ambiguous field names of the original's lists, with the reason why they are refused."""
 
 
 def known_field(name: str) -> bool:
@@ -186,10 +186,9 @@ def entry_of(fields: dict[str, Any], place: str, notices: dict[str, str]) -> Ent
     """Check the fields of one line.
 
     Args:
-        fields: by name, values as numbers and lists or as text; the camera as a mapping or with
-            dotted names.
+        fields: numbers, lists or text by name; the camera as a mapping or with dotted names.
         place: file and line, for messages.
-        notices: gains a sentence for each name of the original that is met for the first time.
+        notices: receives a sentence for each new name of the original.
 
     Raises:
         InputError: an unknown or refused name (with the nearest one), a value of the wrong kind,
@@ -223,10 +222,10 @@ def entry_of(fields: dict[str, Any], place: str, notices: dict[str, str]) -> Ent
 
 
 def our_name(name: str, place: str) -> str:
-    """What a field is called here.
+    """Our name of a field.
 
     Raises:
-        InputError: unknown, with the nearest one, or refused.
+        InputError: an unknown name (with the nearest one) or a refused one.
     """
     if name in REFUSED:
         raise InputError(f"{place}: {name} is refused: {REFUSED[name]}.")
@@ -236,7 +235,7 @@ def our_name(name: str, place: str) -> str:
 
 
 def _transposed(value: Any, place: str) -> list[Turn]:
-    """The turns that the original's `transpose_depth` asks for."""
+    """Turns equivalent to the original's `transpose_depth`."""
     text = str(value).lower()
     if text not in ("true", "false", "1", "0"):
         raise InputError(f"{place}: transpose_depth is {value!r}; expected true or false.")

@@ -1,4 +1,4 @@
-"""What closes a scene behind its props: rooms, table tops, slanted walls, rough ground."""
+"""Backdrops of scenes: rooms, table tops, slanted walls, rough ground."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RELIEF_PX = 256
 
 
 def set_backdrop(studio: Studio) -> None:
-    """Set up one of the backdrops, and behind all a wall that no ray passes."""
+    """Set up a random backdrop, and behind it a wall that stops every ray."""
     kinds = (_room, _table_top, _slanted_wall, _rough_ground)
     kinds[studio.rng.choice(len(kinds), p=(0.5, 0.25, 0.1, 0.15))](studio)
     _plane(studio, (0.0, 0.0, studio.view.farthest_dpt))
@@ -51,7 +51,7 @@ def _table_top(studio: Studio) -> None:
 
 
 def _slanted_wall(studio: Studio) -> None:
-    """A wall at any tilt, now and then with things that stand out of it as of a circuit board."""
+    """A wall at any tilt, sometimes with objects on it as on a circuit board."""
     near, far = sorted(studio.rng.uniform(0.0, 1.3, 2))
     plane = _plane(studio, _slanted_dpt(studio, near, far))
     if chance(studio.rng, 0.5):
@@ -59,7 +59,7 @@ def _slanted_wall(studio: Studio) -> None:
 
 
 def _rough_ground(studio: Studio) -> None:
-    """Hills, terraces, a coin or a stone up close; what stands on it is sunk in or not quite."""
+    """Hills, terraces, a coin or a stone up close; objects on it may sink in or float a little."""
     rng, view = studio.rng, studio.view
     near, far = sorted(rng.uniform(0.1, 1.1, 2))
     height = fractal(rng, _RELIEF_PX, rng.uniform(1.2, 2.2), finest=_RELIEF_PX // 6)
@@ -68,7 +68,7 @@ def _rough_ground(studio: Studio) -> None:
         sharp = rng.uniform(0.6, 0.95)
         height = height - sharp * np.sin(2 * math.pi * steps * height) / (2 * math.pi * steps)
     plane = _slanted_dpt(studio, near, far)
-    # As deep as its own share of the working range: shallow in macro.
+    # Depth in proportion to the working range: shallow in macro.
     amplitude = log_uniform(rng, 0.05, 0.5) * (1 - view.far_dpt / view.near_dpt)
     relief = np.clip(height / 3, -1, 1) * min(amplitude, 0.6)
     plane = studio.ground_dpt = _held_back(view, plane, 1 + float(relief.max()))
@@ -82,13 +82,13 @@ def _rough_ground(studio: Studio) -> None:
 
 
 def _ground(studio: Studio, bottom_dpt: float, horizon: float) -> Vector3:
-    """The ground through the picture's lower border; returns the direction up.
+    """Set up the ground through the lower border of the picture; returns the direction up.
 
     Args:
         studio: the scene.
         bottom_dpt: inverse depth at the middle of the lower border.
-        horizon: inverse depth at the upper border, relative to the lower; below 0 the horizon
-            is in the picture.
+        horizon: inverse depth at the upper border, relative to the lower; below 0 the picture
+            shows the horizon.
     """
     view = studio.view
     roll = studio.rng.normal(0, 0.06)
@@ -115,10 +115,10 @@ def _wall(studio: Studio, outwards: Vector3, through_m: Vector3) -> None:
 
 
 def _plane(studio: Studio, plane_dpt: Vector3) -> Vector3:
-    """The plane a X + b Y + c Z = 1: its inverse depth at slopes (x, y) is a x + b y + c.
+    """Set up the plane a X + b Y + c Z = 1, whose inverse depth at slopes (x, y) is a x + b y + c.
 
     Returns:
-        a, b and c as they were set up, not too near to the camera.
+        a, b and c after moving it away from the camera if needed.
     """
     view = studio.view
     plane_dpt = _held_back(view, plane_dpt)
@@ -126,7 +126,7 @@ def _plane(studio: Studio, plane_dpt: Vector3) -> Vector3:
     length = math.hypot(*plane_dpt)
     normal = unit(plane_dpt)
     centre = (normal[0] / length, normal[1] / length, normal[2] / length)
-    # Textures hang level on walls, and lie towards the camera on the ground.
+    # Textures are level on walls and point towards the camera on the ground.
     level = (0.0, 0.0, -1.0) if abs(normal[1]) > 0.9 else (0.0, 1.0, 0.0)
     first = unit(cross(level, normal))
     axes = (first, cross(normal, first), normal)
@@ -142,7 +142,7 @@ def _plane(studio: Studio, plane_dpt: Vector3) -> Vector3:
 
 
 def _held_back(view: View, plane_dpt: Vector3, factor: float = 1.0) -> Vector3:
-    """A plane, moved away until no corner of the picture sees `factor` times it too near."""
+    """A plane, moved away until `factor` times its inverse depth is in range at all corners."""
     a, b, c = plane_dpt
     highest = (abs(a) * view.half_width + abs(b) * view.half_height + c) * factor
     scale = min(1.0, view.nearest_dpt / highest) if highest > 0 else 1.0

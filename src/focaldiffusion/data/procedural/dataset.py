@@ -18,20 +18,20 @@ from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
 SCENES = 1_000_000
-"""Of each split: as good as endless, but a data set has a length. `max_samples` limits it."""
-DEFAULT_SIZE = (384, 512)
+"""Scenes per split: practically endless, but a data set has a length. `max_samples` limits it."""
+_DEFAULT_SIZE = (384, 512)
 """(height, width) where the source names no `image_size`."""
 
 _SEED = 20251
 
 
 class Procedural:
-    """Scenes that are made when they are read, at the `image_size` of the source.
+    """Scenes generated when they are read, at the `image_size` of the source.
 
     Scene i of a split is the same in every process and in any order. `data_root`, which may be
-    empty, is a folder of photographs to take textures from. `focal_range` is the working range of
-    every scene; without one each scene has its own, from macro to street. The lens suits the
-    working range, unless `camera_defaults` names an aperture.
+    empty, is a folder of photographs for textures. `focal_range` is the working range of every
+    scene; without it each scene has its own, from macro to street. The lens suits the working
+    range, unless `camera_defaults` has an aperture.
 
     Attributes:
         skipped: always empty.
@@ -52,12 +52,12 @@ class Procedural:
         """Make a scene.
 
         Raises:
-            InputError: a photograph that cannot be read, or an incomplete camera.
+            InputError: an unreadable photograph, or an incomplete camera.
         """
         source, options = self._source, self._source.options
         scene = make_scene(
             (_SEED, SPLITS.index(source.split), index),
-            source.image_size or DEFAULT_SIZE,
+            source.image_size or _DEFAULT_SIZE,
             working_range_m=source.focal_range,
             draw_photograph=self._photographs,
         )
@@ -79,6 +79,6 @@ class Procedural:
         """The split and the number of the scene."""
         return f"{self._source.split} {index}"
 
-    def scene(self, index: int) -> str:
-        """A scene of its own for every sample: no two splits share a seed."""
+    def scene_name(self, index: int) -> str:
+        """The sample itself, which is a separate scene: no two splits share a seed."""
         return self.name(index)

@@ -1,6 +1,6 @@
-"""Random draws that several parts of a procedural scene need.
+"""Random draws shared by the parts of a procedural scene.
 
-All of them happen on the CPU, so that a scene is the same on every device.
+They happen on the CPU, so that a scene is the same on every device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def chance(rng: np.random.Generator, probability: float) -> bool:
-    """True so often."""
+    """True with this probability."""
     return bool(rng.random() < probability)
 
 

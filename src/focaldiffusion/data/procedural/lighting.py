@@ -13,13 +13,13 @@ from focaldiffusion.data.procedural.rays import Rays, around
 from focaldiffusion.data.procedural.shapes import Body, Card, Plane
 from focaldiffusion.data.procedural.vectors import Vector3, beyond, cross, unit
 
-MAX_CASTERS = 16
-"""Bodies that throw a shadow, the largest to the eye: each costs a pass over the points."""
+_MAX_CASTERS = 16
+"""Number of bodies with a shadow, the largest in view first: each costs a pass over the points."""
 
 _SHADOW_REACH = 8.0
-"""Length of a body's shadow, in its radii; farther away it has faded."""
+"""Length of a body's shadow, in its radii; it fades out there."""
 _DARKENS_REACH = 2.5
-"""Distance, in radii of a body, up to which it darkens what is near it."""
+"""Distance, in radii of a body, up to which it darkens its surroundings."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Lighting:
     """The lamps of a scene.
 
     Attributes:
-        towards: unit vector to the far main lamp.
-        colour: of its light.
-        ambient: light from everywhere, by colour.
-        up: where more of it comes from.
-        softness: width of the penumbra, in radii of what throws the shadow.
-        lamp_m: a near lamp without shadows.
-        lamp_colour: its light at `lamp_reach_m`; it falls with the square of the distance.
-        lamp_reach_m: see there.
+        towards: unit vector to the distant main lamp.
+        colour: colour of the main lamp.
+        ambient: colour of the light from all directions.
+        up: direction with more ambient light.
+        softness: width of the penumbra, in radii of the body that casts the shadow.
+        lamp_m: position of a near lamp without shadows.
+        lamp_colour: colour of the near lamp at `lamp_reach_m`; falls with the squared distance.
+        lamp_reach_m: see `lamp_colour`.
         corner_m: distance to another wall below which a corner is darkened; 0 for never.
-        stencil: (h, w), what stands in the main lamp's light lets it through where it is
-            positive: a window, foliage. It repeats without end.
-        stencil_m: half its size.
+        stencil: (h, w) mask in the main lamp's light, such as a window or foliage: light passes
+            where it is positive. It repeats endlessly.
+        stencil_m: half the size of the stencil.
     """
 
     towards: Vector3
@@ -57,12 +57,12 @@ class Lighting:
 def light_up(
     bodies: Sequence[Body], rays: Rays, depth_m: Tensor, owner: Tensor, lighting: Lighting
 ) -> tuple[Tensor, Tensor]:
-    """The light that the seen points send to the camera.
+    """Light from the visible points to the camera.
 
     Args:
-        bodies: of the scene.
-        rays: towards the points.
-        depth_m: where each ray ends.
+        bodies: bodies of the scene.
+        rays: rays to the points.
+        depth_m: depth at which each ray ends.
         owner: index of the body there.
         lighting: the lamps.
 
@@ -88,8 +88,8 @@ def light_up(
 def _look(
     bodies: Sequence[Body], point: Tensor, view: Tensor, owner: Tensor, pixel_slope: float
 ) -> tuple[Tensor, Tensor]:
-    """Unit normals towards the camera, and colours, of points that it sees; all (3, ...)."""
-    # Sorted by body, so that each has its points in one piece.
+    """Unit normals towards the camera, and colours, of visible points; all (3, ...)."""
+    # Sorted by body, so that the points of each are contiguous.
     order = torch.argsort(owner.flatten())
     counts = torch.bincount(owner.flatten(), minlength=len(bodies)).tolist()
     points, views = (vectors.flatten(1).index_select(1, order) for vectors in (point, view))
@@ -104,7 +104,7 @@ def _look(
         normal = _unit(torch.stack(torch.broadcast_tensors(nx, ny, nz)))
         cosine = (normal * views[:, here]).sum(0)
         looks[:3, here] = torch.copysign(normal, normal * cosine)
-        # A slanted pixel is long one way and narrow the other: between the two.
+        # A slanted pixel is long one way and narrow the other: use a size in between.
         footprint_m = points[2, here] * pixel_slope / cosine.abs().clamp_min(0.05).sqrt()
         texture, texel_m = body.material.texture, body.texel_m
         looks[3:, here] = texture.sample(u / texel_m, v / texel_m, footprint_m / texel_m)
@@ -137,7 +137,7 @@ def _unblocked(
     owner: Tensor,
     lighting: Lighting,
 ) -> tuple[Tensor, Tensor]:
-    """Shares of the main lamp's and of the ambient light that other bodies let through."""
+    """Shares of the main lamp's light and of ambient light that other bodies let pass."""
     lit, open_sky = torch.ones_like(point[0]), torch.ones_like(point[0])
     _darken_corners(bodies, point, open_sky, lighting.corner_m)
     if lighting.stencil is not None:
@@ -146,13 +146,13 @@ def _unblocked(
         (index for index, body in enumerate(bodies) if body.casts_shadow),
         key=lambda index: -bodies[index].radius_m / bodies[index].centre_m[2],
     )
-    for index in casters[:MAX_CASTERS]:
+    for index in casters[:_MAX_CASTERS]:
         body, radius = bodies[index], bodies[index].radius_m
         shadow_end = beyond(body.centre_m, lighting.towards, -_SHADOW_REACH * radius)
         window = rays.window(around([(body.centre_m, radius), (shadow_end, radius)]))
         here, others = (slice(None), *window), owner[window] != index
         lit[window] *= 1 - _shadow(body, point[here], lighting) * others
-        if isinstance(body.form, Card):  # thin: what it keeps from one side comes to the other
+        if isinstance(body.form, Card):  # thin: the light it blocks arrives on its other side
             continue
         window = rays.window(around([(body.centre_m, _DARKENS_REACH * radius)]))
         here, others = (slice(None), *window), owner[window] != index
@@ -161,27 +161,27 @@ def _unblocked(
 
 
 def _shadow(body: Body, point: Tensor, lighting: Lighting) -> Tensor:
-    """Share of the main lamp's light that a body keeps from points (3, ...)."""
+    """Share of the main lamp's light that a body blocks at points (3, ...)."""
     enter, leave = body.span(tuple(point), lighting.towards)  # type: ignore[arg-type]
-    # The way through the body, so that a shadow is faint where the body is thin.
+    # Length of the path through the body: thin bodies cast faint shadows.
     way = (leave - enter.clamp_min(0)) / lighting.softness
     fading = _SHADOW_REACH * body.radius_m - enter
     return (torch.minimum(way, fading) / body.radius_m).clamp(0, 1)
 
 
 def _darkening(body: Body, point: Tensor, normal: Tensor) -> Tensor:
-    """Share of the ambient light that a body keeps from points (3, ...) near it."""
+    """Share of ambient light that a body blocks at points (3, ...) near it."""
     to_body = _column(body.centre_m, point) - point
     distance_squared = (to_body * to_body).sum(0)
     facing = (normal * _unit(to_body)).sum(0).clamp_min(0)
-    # A sphere's share of the hemisphere; half of it, for its own light comes back.
+    # Share of the hemisphere covered by a sphere; half of it, as the sphere reflects light too.
     size = min(body.half_m[0], body.half_m[1]) ** 2 / distance_squared
     fading = 1 - distance_squared / (_DARKENS_REACH * body.radius_m) ** 2
     return 0.5 * facing * size.clamp(0, 1) * fading.clamp_min(0)
 
 
 def _stencilled(point: Tensor, lighting: Lighting) -> Tensor:
-    """Share of the main lamp's light that its stencil lets through to points (3, ...)."""
+    """Share of the main lamp's light that its stencil lets pass to points (3, ...)."""
     assert lighting.stencil is not None
     first = unit(cross(lighting.towards, (0.6, 0.0, 0.8)))
     across_light = (first, cross(lighting.towards, first))
@@ -198,7 +198,7 @@ def _stencilled(point: Tensor, lighting: Lighting) -> Tensor:
 def _darken_corners(
     bodies: Sequence[Body], point: Tensor, open_sky: Tensor, corner_m: float
 ) -> None:
-    """Take ambient light from what lies near several walls."""
+    """Darken the ambient light of points near several walls."""
     walls = [body for body in bodies if isinstance(body.form, Plane)]
     if corner_m == 0 or len(walls) < 2:
         return
@@ -209,7 +209,7 @@ def _darken_corners(
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """(3, ...) at length 1; several times faster than `normalize`, made for long vectors."""
+    """(3, ...) at length 1; several times faster than `normalize` for short vectors."""
     return vectors * (vectors * vectors).sum(0).clamp_min(1e-20).rsqrt()
 
 

@@ -1,4 +1,4 @@
-"""Drawn pictures: the colours of surfaces, and the outlines that cards are cut along."""
+"""Drawn pictures: colours of surfaces and outlines of cards."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from focaldiffusion.data.procedural.dice import chance, fractal, log_uniform
 from focaldiffusion.data.procedural.vectors import Vector3
 
-SIZE_PX = 256
-OUTLINE_PX = 128
+_SIZE_PX = 256
+_OUTLINE_PX = 128
 
-Map = NDArray[np.floating]
+_Map = NDArray[np.floating]
 
-_Y, _X = np.mgrid[:SIZE_PX, :SIZE_PX].astype(np.float32) / SIZE_PX
+_Y, _X = np.mgrid[:_SIZE_PX, :_SIZE_PX].astype(np.float32) / _SIZE_PX
 
 
 def colour(rng: np.random.Generator) -> Vector3:
-    """The colour of a surface, linear light: mostly muted, dark ones as likely as bright ones."""
+    """Colour of a surface, linear light: mostly muted, dark as often as bright."""
     grey = log_uniform(rng, 0.04, 0.9)
     vividness = rng.beta(1, 2.5)
     tint = rng.uniform(0, 1, 3) ** 1.5
@@ -35,39 +35,39 @@ def pattern(rng: np.random.Generator) -> NDArray[np.float32]:
     draw = _KINDS[rng.integers(len(_KINDS))]
     shade = draw(rng)
     if chance(rng, 0.5):  # dirt
-        shade = shade + rng.uniform(0.03, 0.3) * fractal(rng, SIZE_PX, rng.uniform(0.5, 1.5))
+        shade = shade + rng.uniform(0.03, 0.3) * fractal(rng, _SIZE_PX, rng.uniform(0.5, 1.5))
     first, other = (np.array(colour(rng), np.float32)[:, None, None] for _ in range(2))
-    # Many surfaces hardly show their pattern; few have the full contrast of print.
+    # Many surfaces have faint patterns; few have the full contrast of print.
     second = first + (other - first) * log_uniform(rng, 0.1, 1.0)
     return (first + (second - first) * np.clip(shade, 0, 1)).astype(np.float32)
 
 
-def _wave(phase: Map, sharpness: float) -> Map:
+def _wave(phase: _Map, sharpness: float) -> _Map:
     """A square wave of period 1 with softened edges, 0 to 1."""
     return np.clip(0.5 + sharpness * np.sin(2 * math.pi * phase), 0, 1)
 
 
-def _clouds(rng: np.random.Generator) -> Map:
-    return 0.5 + 0.3 * fractal(rng, SIZE_PX, rng.uniform(0.4, 1.8))
+def _clouds(rng: np.random.Generator) -> _Map:
+    return 0.5 + 0.3 * fractal(rng, _SIZE_PX, rng.uniform(0.4, 1.8))
 
 
-def _grain(rng: np.random.Generator) -> Map:
+def _grain(rng: np.random.Generator) -> _Map:
     """Wood or marble: stripes bent by clouds."""
-    bent = rng.uniform(0.02, 0.25) * fractal(rng, SIZE_PX, 1.6)
+    bent = rng.uniform(0.02, 0.25) * fractal(rng, _SIZE_PX, 1.6)
     return _wave(log_uniform(rng, 1, 12) * (_X + bent), rng.uniform(0.4, 1))
 
 
-def _stripes(rng: np.random.Generator) -> Map:
+def _stripes(rng: np.random.Generator) -> _Map:
     angle, count = rng.uniform(0, math.pi), log_uniform(rng, 2, 30)
     return _wave(count * (_X * math.cos(angle) + _Y * math.sin(angle)), rng.uniform(0.5, 4))
 
 
-def _checks(rng: np.random.Generator) -> Map:
+def _checks(rng: np.random.Generator) -> _Map:
     count = log_uniform(rng, 2, 16)
     return np.abs(_wave(count * _X, 4) - _wave(count * _Y, 4))
 
 
-def _bricks(rng: np.random.Generator) -> Map:
+def _bricks(rng: np.random.Generator) -> _Map:
     rows, gap = int(rng.integers(4, 14)), rng.uniform(0.03, 0.12)
     y = rows * _Y
     row = np.floor(y)
@@ -77,48 +77,48 @@ def _bricks(rng: np.random.Generator) -> Map:
     return np.where(in_mortar, 0.0, 0.5 + 0.5 * tone)
 
 
-def _dots(rng: np.random.Generator) -> Map:
+def _dots(rng: np.random.Generator) -> _Map:
     count = log_uniform(rng, 3, 20)
     radius = rng.uniform(0.15, 0.45)
     distance = np.hypot((count * _X) % 1 - 0.5, (count * _Y) % 1 - 0.5)
-    return np.clip((radius - distance) * SIZE_PX / count, 0, 1)
+    return np.clip((radius - distance) * _SIZE_PX / count, 0, 1)
 
 
-def _cells(rng: np.random.Generator) -> Map:
+def _cells(rng: np.random.Generator) -> _Map:
     """A mosaic of flat cells."""
     count = round(log_uniform(rng, 15, 500))
-    seeds = np.full((SIZE_PX, SIZE_PX), 1, np.uint8)
-    seeds[tuple(rng.integers(0, SIZE_PX, (2, count)))] = 0
+    seeds = np.full((_SIZE_PX, _SIZE_PX), 1, np.uint8)
+    seeds[tuple(rng.integers(0, _SIZE_PX, (2, count)))] = 0
     _, labels = cv2.distanceTransformWithLabels(
         seeds, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     return rng.random(labels.max() + 1, dtype=np.float32)[labels]
 
 
-def _speckles(rng: np.random.Generator) -> Map:
-    noise = fractal(rng, SIZE_PX, rng.uniform(0.2, 1.2))
+def _speckles(rng: np.random.Generator) -> _Map:
+    noise = fractal(rng, _SIZE_PX, rng.uniform(0.2, 1.2))
     return np.clip(4 * (noise - rng.uniform(0.3, 1.8)), 0, 1)
 
 
-def _fibres(rng: np.random.Generator) -> Map:
+def _fibres(rng: np.random.Generator) -> _Map:
     """Scratches, threads or grass."""
-    canvas = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+    canvas = np.zeros((_SIZE_PX, _SIZE_PX), np.uint8)
     angle, spread = rng.uniform(0, math.pi), rng.uniform(0.05, 1)
     for _ in range(round(log_uniform(rng, 40, 250))):
         turn = angle + spread * rng.standard_normal()
-        x, y = rng.uniform(0, SIZE_PX, 2)
+        x, y = rng.uniform(0, _SIZE_PX, 2)
         reach = rng.uniform(10, 80)
         end = (int(x + reach * math.cos(turn)), int(y + reach * math.sin(turn)))
         cv2.line(canvas, (int(x), int(y)), end, int(rng.integers(60, 256)), 1, cv2.LINE_AA)
     return canvas.astype(np.float32) / 255
 
 
-def _print(rng: np.random.Generator) -> Map:
+def _print(rng: np.random.Generator) -> _Map:
     """A printed page."""
-    return lettering(rng, SIZE_PX, lines=int(rng.integers(3, 16)))
+    return _lettering(rng, _SIZE_PX, lines=int(rng.integers(3, 16)))
 
 
-_KINDS: tuple[Callable[[np.random.Generator], Map], ...] = (
+_KINDS: tuple[Callable[[np.random.Generator], _Map], ...] = (
     _clouds,
     _clouds,  # the commonest in nature
     _grain,
@@ -133,7 +133,7 @@ _KINDS: tuple[Callable[[np.random.Generator], Map], ...] = (
 )
 
 
-def lettering(rng: np.random.Generator, size: int, lines: int) -> Map:
+def _lettering(rng: np.random.Generator, size: int, lines: int) -> _Map:
     """Lines of random letters, 1 on 0, (size, size)."""
     canvas = np.zeros((size, size), np.uint8)
     font = int(rng.integers(0, 8))
@@ -148,9 +148,9 @@ def lettering(rng: np.random.Generator, size: int, lines: int) -> Map:
     return canvas.astype(np.float32) / 255
 
 
-def outline(rng: np.random.Generator) -> Map:
-    """A random silhouette, (h, w): a card is where it is positive."""
-    side = np.linspace(-1, 1, OUTLINE_PX, dtype=np.float32)
+def outline(rng: np.random.Generator) -> _Map:
+    """A random silhouette, (h, w), positive inside."""
+    side = np.linspace(-1, 1, _OUTLINE_PX, dtype=np.float32)
     x, y = side[None], side[:, None]
     kind = rng.integers(5)
     if kind == 0:  # a smooth blob
@@ -160,23 +160,23 @@ def outline(rng: np.random.Generator) -> Map:
             radius += rng.normal(0, 0.35 / order) * np.cos(order * angle + rng.uniform(0, 6.3))
         return np.minimum(radius, 1) - np.hypot(x, y)
     if kind == 1:  # islands with bays
-        rough = fractal(rng, OUTLINE_PX, rng.uniform(1.3, 2.2))
+        rough = fractal(rng, _OUTLINE_PX, rng.uniform(1.3, 2.2))
         return 0.25 * rough + rng.uniform(0.4, 0.8) - np.hypot(x, y)
     if kind == 2:  # a lattice
         count, bar = log_uniform(rng, 2, 9), rng.uniform(0.2, 0.7)
         holes = np.minimum(np.cos(math.pi * count * x), np.cos(math.pi * count * y))
         return bar - holes - 0.35
     if kind == 3:  # letters, or a sheet that they are cut out of
-        letters = lettering(rng, OUTLINE_PX, lines=int(rng.integers(1, 4))) - 0.5
+        letters = _lettering(rng, _OUTLINE_PX, lines=int(rng.integers(1, 4))) - 0.5
         return letters if chance(rng, 0.5) else -letters
     hole = rng.uniform(0.2, 0.7)  # a ring, or a frame
     distance = np.hypot(x, y) if chance(rng, 0.5) else np.maximum(np.abs(x), np.abs(y))
     return np.minimum(1 - distance, distance - hole)
 
 
-def leaf(rng: np.random.Generator) -> Map:
-    """The outline of a leaf or a blade of grass, along the second axis."""
-    side = np.linspace(-1, 1, OUTLINE_PX // 2, dtype=np.float32)
+def leaf(rng: np.random.Generator) -> _Map:
+    """Outline of a leaf or a blade of grass along the second axis, positive inside."""
+    side = np.linspace(-1, 1, _OUTLINE_PX // 2, dtype=np.float32)
     along = 0.5 + 0.5 * side[:, None]
     width = rng.uniform(0.6, 1) * np.sin(math.pi * along ** rng.uniform(0.5, 1.5))
     bend = rng.uniform(-0.25, 0.25) * np.sin(math.pi * along)

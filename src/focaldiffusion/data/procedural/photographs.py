@@ -1,4 +1,4 @@
-"""Photographs to take textures from."""
+"""Photographs as textures."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import read_image
 from focaldiffusion.optics import srgb_to_linear
 
-LONG_SIDE_PX = 384
-KEPT = 128
-"""Photographs that each process keeps: 75 MB."""
+_LONG_SIDE_PX = 384
+_KEPT = 128
+"""Number of photographs that each process caches: 75 MB."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """Files to draw parts of pictures from.
+    """Files from which parts of pictures are drawn.
 
     Attributes:
-        paths: of JPEG or PNG files, in an order that does not depend on the file system.
+        paths: JPEG or PNG files, in an order that does not depend on the file system.
     """
 
     paths: tuple[Path, ...]
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Photographs | None:
-        """The photographs in folders and their subfolders; None for no folder.
+        """The photographs in folders and their subfolders; None without folders.
 
         Raises:
-            InputError: a folder without any; names it.
+            InputError: a folder without photographs; names it.
         """
         paths: list[Path] = []
         for folder in folders:
@@ -62,13 +62,13 @@ class Photographs:
         return picture[:, top : top + rows, left : left + columns]
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=_KEPT)
 def _read(path: Path) -> Tensor:
-    """A photograph, reduced to `LONG_SIDE_PX`: (3, h, w) linear light, half precision."""
+    """A photograph, reduced to `_LONG_SIDE_PX`: (3, h, w) linear light, half precision."""
     srgb = read_image(path)
     height, width = srgb.shape[:2]
-    scale = min(1.0, LONG_SIDE_PX / max(height, width))
+    scale = min(1.0, _LONG_SIDE_PX / max(height, width))
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
-    # Reduced before it is linear, which is not how light averages, but takes half the time.
+    # Reduced as sRGB, which does not average light correctly, but takes half the time.
     small = torch.from_numpy(cv2.resize(srgb, size, interpolation=cv2.INTER_AREA))
     return srgb_to_linear(small).permute(2, 0, 1).contiguous().half()

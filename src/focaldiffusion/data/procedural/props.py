@@ -1,4 +1,4 @@
-"""What stands, lies and hangs in a scene: objects, tables, cards, rods, foliage, fences."""
+"""Props of a scene: objects, tables, cards, rods, foliage, fences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRIES = 8
 
 
 def set_props(studio: Studio) -> None:
-    """Set up a few groups of things; now and then a single one, or none."""
+    """Set up a few groups of props, sometimes a single one or none."""
     groups = _ANYWHERE if studio.ground_dpt is None else _ANYWHERE + _ON_GROUND
     for _ in range(studio.rng.choice([0, 1, 2, 3, 5, 8], p=[0.03, 0.15, 0.2, 0.25, 0.22, 0.15])):
         groups[studio.rng.integers(len(groups))](studio)
@@ -33,11 +33,11 @@ def set_props(studio: Studio) -> None:
 
 
 def _foot(studio: Studio, near_to: tuple[float, float] | None = None) -> Vector3 | None:
-    """A point of the ground that the picture shows, if it has one within the scene's span.
+    """A visible point of the ground within the scene's span, or None.
 
     Args:
         studio: the scene.
-        near_to: place in the picture (-1 to 1) that it is not far from; anywhere by default.
+        near_to: place in the picture (-1 to 1) near which it lies; anywhere by default.
     """
     if studio.ground_dpt is None:
         return None
@@ -69,7 +69,7 @@ def _things(studio: Studio) -> None:
 
 
 def _pile(studio: Studio) -> None:
-    """Many small things of one kind: fruit, gravel, blocks."""
+    """Many small objects of one kind: fruit, gravel, blocks."""
     x, y = studio.rng.uniform(-0.7, 0.7, 2)
     material = studio.material()
     low = log_uniform(studio.rng, 0.025, 0.1)
@@ -81,13 +81,13 @@ def _pile(studio: Studio) -> None:
 def _stack(
     studio: Studio, foot: Vector3, half: float, count: int, material: Material | None = None
 ) -> None:
-    """Things on top of each other, ever narrower."""
+    """Objects on top of each other, ever narrower."""
     rng = studio.rng
     for _ in range(count):
         axes = _upright(studio)
         kind = rng.integers(3)
         if kind == 2:
-            # Balls would be pressed flat where there is no room for them.
+            # Fitting would flatten balls, so they shrink instead.
             half = min(half, 0.4 * studio.room_m(foot[2]))
             sizes = (half, half * (0.5 if chance(rng, 0.3) else 1), half)
         else:
@@ -102,7 +102,7 @@ def _stack(
 
 
 def _table(studio: Studio) -> None:
-    """A board on four legs with things on it."""
+    """A board on four legs with objects on it."""
     rng, foot = studio.rng, _foot(studio)
     if foot is None:
         return
@@ -124,7 +124,7 @@ def _table(studio: Studio) -> None:
 
 
 def _papers(studio: Studio) -> None:
-    """Sheets that lie on the ground: edges in the image without one in depth."""
+    """Sheets on the ground: edges in the image without edges in depth."""
     for _ in range(studio.rng.integers(1, 5)):
         if foot := _foot(studio):
             first, up, third = _upright(studio)
@@ -185,7 +185,7 @@ def _cards(studio: Studio) -> None:
 
 
 def _fence(studio: Studio) -> None:
-    """A large cut sheet across the picture, through which the rest is seen."""
+    """A large perforated sheet across the picture, in front of the rest."""
     x, y = studio.rng.uniform(-0.5, 0.5, 2)
     nearest, farthest = studio.span
     near = studio.view.dioptres(studio.rng.uniform(nearest, (nearest + farthest) / 2))
@@ -195,7 +195,7 @@ def _fence(studio: Studio) -> None:
 def _card(studio: Studio, form: Card, centre: Vector3, looks: tuple[float, float]) -> None:
     rng = studio.rng
     width = studio.size_m(centre[2], *looks)
-    # As slanted as there is room for between it and the camera.
+    # The slant is limited by the room between card and camera.
     steepest = min(0.9, 0.6 * studio.room_m(centre[2]) / width)
     tilt, angle = math.asin(steepest * rng.uniform(0, 1)), rng.uniform(0, 2 * math.pi)
     slant = math.sin(tilt)
@@ -207,7 +207,7 @@ def _card(studio: Studio, form: Card, centre: Vector3, looks: tuple[float, float
 
 
 def _rods(studio: Studio) -> None:
-    """Sticks and wires, from one depth to another."""
+    """Sticks and wires from one depth to another."""
     material = studio.material()
     for _ in range(studio.rng.integers(2, 12)):
         start, end = studio.somewhere(), studio.somewhere()
@@ -248,7 +248,7 @@ def _wire_ball(studio: Studio) -> None:
 
 
 def _drifting(studio: Studio) -> None:
-    """Boxes, balls and tins at any turn."""
+    """Boxes, balls and tins in any orientation."""
     for _ in range(studio.rng.integers(1, 8)):
         centre = studio.somewhere()
         axis = direction(studio.rng)
@@ -261,7 +261,7 @@ def _drifting(studio: Studio) -> None:
 
 
 def _lamp(studio: Studio) -> None:
-    """A ball that shines, brighter than the sensor can take."""
+    """A glowing ball, too bright for the sensor."""
     centre = studio.somewhere()
     radius = min(studio.size_m(centre[2], 0.03, 0.15), 0.5 * studio.room_m(centre[2]))
     axes = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -269,9 +269,9 @@ def _lamp(studio: Studio) -> None:
     studio.place(Ellipsoid(), centre, axes, (radius, radius, radius), shining, casts_shadow=False)
 
 
-Group = Callable[[Studio], None]
-_ON_GROUND: tuple[Group, ...] = (_things, _things, _things, _pile, _table, _table, _papers, _grass)
-_ANYWHERE: tuple[Group, ...] = (
+_Group = Callable[[Studio], None]
+_ON_GROUND: tuple[_Group, ...] = (_things, _things, _things, _pile, _table, _table, _papers, _grass)
+_ANYWHERE: tuple[_Group, ...] = (
     _on_walls,
     _cards,
     _cards,

@@ -1,4 +1,4 @@
-"""Which body each ray of the camera meets, and a picture of them without jagged edges."""
+"""The body that each ray of the camera meets, and an antialiased picture of the bodies."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def cast(bodies: Sequence[Body], rays: Rays) -> tuple[Tensor, Tensor]:
     """The nearest body on each ray.
 
     Returns:
-        Depth along the optical axis [m], infinite where there is nothing, and the index of the
-        body, both of the shape of the rays.
+        Depth along the optical axis [m], infinite without a body, and index of the body, both with
+        the shape of the rays.
     """
     x, y = rays.slopes
     depth_m = torch.full(rays.shape, torch.inf, device=x.device)
@@ -39,12 +39,12 @@ def cast(bodies: Sequence[Body], rays: Rays) -> tuple[Tensor, Tensor]:
 
 
 def picture(bodies: Sequence[Body], grid: Grid, lighting: Lighting) -> tuple[Tensor, Tensor]:
-    """Light and depth of a scene whose bodies leave no ray without a surface.
+    """Light and depth of a scene whose backdrop stops every ray.
 
-    Pixels at edges are the mean of five rays. Depth is that of the pixel's centre, everywhere.
+    Pixels at edges are the mean of five rays. Depth is always that of the pixel centre.
 
     Returns:
-        (3, H, W) linear light, not limited, and (H, W) depth along the optical axis [m].
+        (3, H, W) linear light, unbounded, and (H, W) depth along the optical axis [m].
     """
     depth_m, owner = cast(bodies, grid)
     light, normal = light_up(bodies, grid, depth_m, owner, lighting)
@@ -57,7 +57,7 @@ def picture(bodies: Sequence[Body], grid: Grid, lighting: Lighting) -> tuple[Ten
 
 
 def _edges(owner: Tensor, normal: Tensor) -> Tensor:
-    """Pixels beside which another body or another face is seen, (H, W)."""
+    """Pixels next to another body or another face, (H, W) bool."""
     edges = torch.zeros_like(owner, dtype=torch.bool)
     for dim in (0, 1):
         size = owner.shape[dim] - 1
@@ -70,7 +70,7 @@ def _edges(owner: Tensor, normal: Tensor) -> Tensor:
 
 
 def _part(slopes: Tensor, rows: slice, columns: slice) -> Tensor:
-    """The window of slopes that may be constant along an axis."""
+    """A window of slopes, which may be constant along an axis."""
     return slopes[
         rows if slopes.shape[0] > 1 else slice(None),
         columns if slopes.shape[1] > 1 else slice(None),

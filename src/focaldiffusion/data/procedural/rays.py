@@ -1,4 +1,4 @@
-"""The camera's rays, in an order in which those that may meet a body are a window."""
+"""Rays of the camera, ordered so that the rays near a body form a window."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from focaldiffusion.data.procedural.vectors import Vector3
 
-Bounds = tuple[float, float, float, float]
+_Bounds = tuple[float, float, float, float]
 """Slopes of rays: left, right, top, bottom."""
 
 CORNERS_PX = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
-"""Further rays at edges, beside the one through the pixel's centre: a turned square."""
+"""Offsets of the extra rays at edges from the pixel's centre: a turned square."""
 
 
 class Rays(Protocol):
@@ -23,12 +23,12 @@ class Rays(Protocol):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the rays."""
+        """Shape of the rays."""
         ...
 
     @property
     def slopes(self) -> tuple[Tensor, Tensor]:
-        """x and y, which broadcast to the shape."""
+        """Slopes x and y, which broadcast to the shape."""
         ...
 
     @property
@@ -36,8 +36,8 @@ class Rays(Protocol):
         """1 / focal length in pixels."""
         ...
 
-    def window(self, bounds: Bounds | None) -> tuple[slice, slice]:
-        """At least the rays within bounds, or all."""
+    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
+        """Window that contains the rays within bounds; all rays for None."""
         ...
 
 
@@ -57,7 +57,7 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the rays."""
+        """Shape of the rays."""
         return self.image_size
 
     @property
@@ -68,8 +68,8 @@ class Grid:
         y = torch.arange(height, device=self.device, dtype=torch.float32) + (0.5 - height / 2)
         return x[None] * self.pixel_slope, y[:, None] * self.pixel_slope
 
-    def window(self, bounds: Bounds | None) -> tuple[slice, slice]:
-        """The pixels within bounds in slopes, and a few more."""
+    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
+        """The pixels within bounds in slopes, with a margin."""
         if bounds is None:
             return slice(None), slice(None)
         left, right, top, bottom = (bound / self.pixel_slope for bound in bounds)
@@ -77,7 +77,7 @@ class Grid:
         return _clipped(top, bottom, height), _clipped(left, right, width)
 
     def refined(self, edges: Tensor) -> EdgeRays:
-        """The further rays of the pixels of a mask (H, W)."""
+        """The extra rays of the pixels in a mask (H, W)."""
         x, y = self.slopes
         rows, columns = edges.nonzero(as_tuple=True)
         offsets = torch.tensor(CORNERS_PX, device=self.device) * self.pixel_slope
@@ -90,8 +90,8 @@ class EdgeRays:
 
     Attributes:
         x, y: (P, rays) slopes.
-        grid: whose pixels they are.
-        rows: (P,) of the pixels.
+        grid: grid of the pixels.
+        rows: (P,) rows of the pixels.
     """
 
     x: Tensor
@@ -101,7 +101,7 @@ class EdgeRays:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the rays."""
+        """Shape of the rays."""
         return self.x.shape[0], self.x.shape[1]
 
     @property
@@ -111,10 +111,10 @@ class EdgeRays:
 
     @property
     def pixel_slope(self) -> float:
-        """That of the grid."""
+        """1 / focal length in pixels, same as the grid's."""
         return self.grid.pixel_slope
 
-    def window(self, bounds: Bounds | None) -> tuple[slice, slice]:
+    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
         """The rays of the rows within bounds in slopes."""
         height, _ = self.grid.image_size
         start, stop, _ = self.grid.window(bounds)[0].indices(height)
@@ -122,8 +122,8 @@ class EdgeRays:
         return slice(int(ends[0]), int(ends[1])), slice(None)
 
 
-def around(balls: Iterable[tuple[Vector3, float]]) -> Bounds | None:
-    """What balls (centre, radius) and all between them is seen within; None for anywhere."""
+def around(balls: Iterable[tuple[Vector3, float]]) -> _Bounds | None:
+    """Bounds of the view of balls (centre, radius) and the space between; None for unbounded."""
     xs, ys = [], []
     for (x, y, z), radius in balls:
         if z <= radius:
@@ -135,6 +135,6 @@ def around(balls: Iterable[tuple[Vector3, float]]) -> Bounds | None:
 
 
 def _clipped(low_px: float, high_px: float, size: int) -> slice:
-    """Pixel indices that hold what lies between two distances from the centre."""
+    """Pixel indices between two distances from the centre, with a margin."""
     start = min(max(int(low_px + size / 2) - 1, 0), size)
     return slice(start, max(min(int(high_px + size / 2) + 2, size), start))

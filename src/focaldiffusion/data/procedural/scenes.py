@@ -21,21 +21,21 @@ from focaldiffusion.optics import Camera
 from focaldiffusion.scene import Scene
 
 WORKING_RANGE_M = (0.1, 50.0)
-"""The working ranges of scenes lie between."""
+"""Limits of the working ranges [m]."""
 CONTENT = (1 / 1.3, 2.0)
 """Nearest and farthest depth of anything, in units of the ends of the working range."""
-FOCAL_LENGTH_WIDTHS = (0.7, 2.5)
+_FOCAL_LENGTH_WIDTHS = (0.7, 2.5)
 """Focal length in image widths: fields of view from 71 to 23 degrees."""
 BLUR_PX_AT_512 = (4.0, 60.0)
 """Blur diameter at one end of the working range when focused at the other, at 512 px width."""
-STENCIL_SHARE = 0.25
-"""Scenes on which the light falls as through a window or foliage: edges that are not of depth."""
-SWEPT_TO_THE_END = 0.5
-"""Scenes whose sweep ends on what closes them: many photographers turn the ring until the
-background is sharp. The others leave it at any distance behind."""
+_STENCIL_SHARE = 0.25
+"""Share of scenes lit as through a window or foliage: edges without an edge in depth."""
+_SWEPT_TO_THE_END = 0.5
+"""Share of scenes whose sweep ends on the backdrop: many photographers turn the ring until the
+background is sharp. In the others it lies at any distance beyond."""
 LARGEST_APERTURE = 0.125
-"""Diameter of the aperture, in units of the near end of the working range: what macro lenses have.
-A wider one would look around what it looks at, which no single view knows."""
+"""Largest aperture diameter, in units of the near end of the working range, as of macro lenses. A
+wider one would see around objects, which a single view cannot show."""
 
 
 def make_scene(
@@ -48,29 +48,29 @@ def make_scene(
 ) -> Scene:
     """A scene with exact depth, the same for the same arguments.
 
-    The working range is chosen before anything is set up in it. Things stand nearer and, in half of
-    the scenes, farther, too, and may fill only a part of it, so it says no more of the truth than
-    a photographer's guess.
+    The working range is chosen before the scene is set up. Content may lie nearer and, in half of
+    the scenes, farther, or fill only a part of it, so it reveals no more of the truth than a
+    photographer's guess.
 
     Args:
-        seed: numbers >= 0 that tell scenes apart.
+        seed: numbers >= 0 that identify the scene.
         image_size: (height, width) [px].
-        working_range_m: (near, far) to sweep [m]; random within `WORKING_RANGE_M` when not given.
-        draw_photograph: makes some of the textures.
+        working_range_m: (near, far) to sweep [m]; random within `WORKING_RANGE_M` by default.
+        draw_photograph: draws some of the textures.
         device: where to compute; all random numbers are drawn on the CPU.
 
     Returns:
-        A scene whose depth is that of the ray through each pixel's centre, valid everywhere.
+        A scene with the depth of the ray through each pixel's centre, valid everywhere.
     """
     rng = np.random.default_rng(seed)
     height, width = image_size
     near_m, far_m = working_range_m or _working_range_m(rng)
     sweep_dpt = 1 / near_m - 1 / far_m
-    focal_length_px = width * log_uniform(rng, *FOCAL_LENGTH_WIDTHS)
+    focal_length_px = width * log_uniform(rng, *_FOCAL_LENGTH_WIDTHS)
     blur_px = log_uniform(rng, *BLUR_PX_AT_512) * width / 512
     aperture_m = min(blur_px / (sweep_dpt * focal_length_px), LARGEST_APERTURE * near_m)
     camera = Camera(focal_length_px, aperture_m, image_size)
-    beyond_dpt = 0.0 if chance(rng, SWEPT_TO_THE_END) else log_uniform(rng, 0.02, 1) * sweep_dpt
+    beyond_dpt = 0.0 if chance(rng, _SWEPT_TO_THE_END) else log_uniform(rng, 0.02, 1) * sweep_dpt
     view = View(
         half_width=width / (2 * focal_length_px),
         half_height=height / (2 * focal_length_px),
@@ -89,7 +89,7 @@ def make_scene(
         light, depth_m = picture(studio.bodies, grid, _lighting(studio))
         image = _exposed(rng, light)
     return Scene(
-        image.clone(),  # outside, as a tensor that gradients may be taken through
+        image.clone(),  # outside inference mode, so that gradients are possible
         depth_m.clone(),
         torch.ones(image_size, dtype=torch.bool, device=device),
         camera,
@@ -99,7 +99,7 @@ def make_scene(
 
 
 def _working_range_m(rng: np.random.Generator) -> tuple[float, float]:
-    """From macro, which is shallow, to the street."""
+    """A working range from macro, which is shallow, to street."""
     nearest, farthest = WORKING_RANGE_M
     near = log_uniform(rng, nearest, 5.0)
     shallowest, deepest = (1.25, 4.0) if near < 0.25 else (1.5, 16.0)
@@ -115,7 +115,7 @@ def _lighting(studio: Studio) -> Lighting:
     near = log_uniform(rng, 0.1, 1) if chance(rng, 0.5) else 0.0
     a, b, c = studio.ground_dpt or (0.0, 1.0, 0.0)
     return Lighting(
-        # From above and from the camera's side: what is seen is lit.
+        # From above and from the camera's side, so that visible surfaces are lit.
         towards=unit((x, -abs(y) - 0.3, -abs(z) - 0.2)),
         colour=_tinted(rng, main),
         ambient=_tinted(rng, ambient),
@@ -125,19 +125,19 @@ def _lighting(studio: Studio) -> Lighting:
         lamp_colour=_tinted(rng, near),
         lamp_reach_m=lamp[2] * view.half_width,
         corner_m=rng.uniform(0, 0.5) * view.half_width / view.dioptres(1.0),
-        stencil=studio.new_outline().outline if chance(rng, STENCIL_SHARE) else None,
+        stencil=studio.new_outline().outline if chance(rng, _STENCIL_SHARE) else None,
         stencil_m=studio.size_m(1 / view.dioptres(1.0), 0.2, 1.5),
     )
 
 
 def _tinted(rng: np.random.Generator, strength: float) -> Vector3:
-    """Light from bluish to yellowish."""
+    """Colour of light, from bluish to yellowish."""
     warmth = rng.normal(0, 0.12)
     return strength * math.exp(warmth), strength, strength * math.exp(-warmth)
 
 
 def _exposed(rng: np.random.Generator, light: Tensor) -> Tensor:
-    """Light as the sensor takes it: dark, well exposed, or with blown highlights."""
+    """Light at a random exposure: dark, well exposed, or with blown highlights."""
     few = light.amax(0).flatten()[::17]
     middle, bright = torch.quantile(few, few.new_tensor([0.5, 0.95])).clamp_min(1e-6)
     gain = torch.minimum(log_uniform(rng, 0.12, 2.0) / bright, 0.8 / middle)

@@ -1,7 +1,7 @@
-"""Shapes that a ray meets in closed form: where it enters them, and the surface there.
+"""Shapes with ray intersections in closed form: entry, exit and surface.
 
-A vector is three components, each a number or a tensor: what is constant over the rays stays a
-number, and slopes of shape (1, W) and (H, 1) meet as late as possible.
+A vector has three components, each a number or a tensor: components constant over the rays stay
+numbers, and slopes of shape (1, W) and (H, 1) broadcast as late as possible.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.nn import functional
 from focaldiffusion.data.procedural.textures import Material
 from focaldiffusion.data.procedural.vectors import Axes, Vector3
 
-Vector = tuple[Any, Any, Any]
+_Vector = tuple[Any, Any, Any]
 Span = tuple[Tensor, Tensor]
-Surface = tuple[Vector, tuple[Tensor, Tensor]]
+Surface = tuple[_Vector, tuple[Tensor, Tensor]]
 
 _TINY = 1e-12  # keeps a ray along a face from dividing zero by zero
 
@@ -28,14 +28,11 @@ _TINY = 1e-12  # keeps a ray along a face from dividing zero by zero
 class Form(Protocol):
     """A shape in its own frame, about its own centre, of given half sizes along its axes [m]."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
-        """The multiples of `ray` after which it enters and leaves.
-
-        Where it misses, it leaves before it enters.
-        """
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+        """Multiples of `ray` at entry and exit; the exit comes first where the ray misses."""
         ...
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """Normal (any length, either side) and texture coordinates [m] at points on the surface."""
         ...
 
@@ -43,12 +40,12 @@ class Form(Protocol):
 class Box:
     """A cuboid."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         spans = [_slab(*axis) for axis in zip(origin, ray, half_m, strict=True)]
         return _common(_common(spans[0], spans[1]), spans[2])
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         share = torch.stack([p.abs() / h for p, h in zip(point, half_m, strict=True)])
         axis = share.argmax(0)
@@ -61,14 +58,14 @@ class Box:
 class Ellipsoid:
     """A sphere, stretched."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         return _quadric(
             [o / h for o, h in zip(origin, half_m, strict=True)],
             [r / h for r, h in zip(ray, half_m, strict=True)],
         )
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         x, y, z = (p / h for p, h in zip(point, half_m, strict=True))
         u = torch.atan2(x, z) * half_m[0]
@@ -79,7 +76,7 @@ class Ellipsoid:
 class Cylinder:
     """A cylinder along its second axis, with flat ends."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         side = _quadric(
             [origin[0] / half_m[0], origin[2] / half_m[2]],
@@ -87,7 +84,7 @@ class Cylinder:
         )
         return _common(side, _slab(origin[1], ray[1], half_m[1]))
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         x, y, z = (p / h for p, h in zip(point, half_m, strict=True))
         at_end = y * y > x * x + z * z
@@ -103,12 +100,12 @@ class Cylinder:
 class Plane:
     """The unbounded plane across its third axis."""
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         at = -origin[2] / ray[2]
         return at, at
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         return (0.0, 0.0, torch.ones_like(point[2])), (point[0], point[1])
 
@@ -118,13 +115,13 @@ class Card:
     """A thin sheet across its third axis, rectangular or cut along an outline.
 
     Attributes:
-        outline: (h, w), the sheet is where it is positive, interpolated; None keeps the rectangle.
+        outline: (h, w), interpolated, positive inside the sheet; None for the whole rectangle.
     """
 
     outline: Tensor | None = None
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
-        """See `Form`. As a shadow sees it, the sheet is thickest far from its edges."""
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+        """See `Form`. For shadows, the sheet is thickest far from its edges."""
         at = -origin[2] / (ray[2] + _TINY)
         u = (origin[0] + at * ray[0]) / half_m[0]
         v = (origin[1] + at * ray[1]) / half_m[1]
@@ -140,7 +137,7 @@ class Card:
             inside = torch.minimum(inside, field.reshape(u.shape))
         return at, at + min(half_m[0], half_m[1]) * inside
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`."""
         return Plane().surface(point, half_m)
 
@@ -149,10 +146,10 @@ class Card:
 class Relief:
     """A rough surface: a plane whose inverse depth is scaled by 1 + a smooth map of the view.
 
-    It is defined along the camera's rays, so it has no frame of its own and casts no shadow.
+    Defined along the camera's rays, it has no frame and casts no shadow.
 
     Attributes:
-        plane_dpt: inverse depth at slopes (x, y) is a x + b y + c.
+        plane_dpt: a, b, c of the inverse depth a x + b y + c at slopes (x, y).
         height: (h, w) over the view, relative, > -1.
         half_view: slopes (x, y) at the right and lower border of `height`.
     """
@@ -161,15 +158,15 @@ class Relief:
     height: Tensor
     half_view: tuple[float, float]
 
-    def span(self, origin: Vector, ray: Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
         """See `Form`."""
         at = 1 / self.inverse_depth_dpt(*torch.broadcast_tensors(ray[0], ray[1]))
         return at, at
 
-    def surface(self, point: Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
         """See `Form`.
 
-        The surface q(x, y) in slopes has the normal (q_x, q_y, q - x q_x - y q_y), as a plane has.
+        A surface q(x, y) in slopes has the normal (q_x, q_y, q - x q_x - y q_y), like a plane.
         """
         x, y = point[0] / point[2], point[1] / point[2]
         step = 2 * self.half_view[0] / self.height.shape[1]
@@ -194,16 +191,16 @@ class Relief:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A shape in its place, and what it is made of.
+    """A placed shape and its material.
 
     Attributes:
         form: the shape.
         centre_m: in camera coordinates: x right, y down, z forward.
         axes: its three axes, unit vectors in camera coordinates.
-        half_m: half sizes along the axes, infinite for what has no end.
-        material: of its surface.
+        half_m: half sizes along the axes, may be infinite.
+        material: material of its surface.
         texel_m: metres per pixel of the material's texture.
-        casts_shadow: backdrops do not.
+        casts_shadow: False for backdrops.
     """
 
     form: Form
@@ -216,20 +213,20 @@ class Body:
 
     @property
     def radius_m(self) -> float:
-        """Of the sphere around its centre that holds it."""
+        """Radius of the sphere around its centre that contains it."""
         return math.hypot(*self.half_m)
 
     @property
     def depth_extent_m(self) -> float:
-        """Half its extent along the optical axis, of the box around it."""
+        """Half the extent of its bounding box along the optical axis."""
         return sum(abs(axis[2]) * half for axis, half in zip(self.axes, self.half_m, strict=True))
 
-    def span(self, origin: Vector, ray: Vector) -> Span:
+    def span(self, origin: _Vector, ray: _Vector) -> Span:
         """`Form.span` of rays in camera coordinates."""
         return self.form.span(self.local(origin), self._turned(ray), self.half_m)
 
-    def surface(self, point: Vector) -> Surface:
-        """`Form.surface` at points in camera coordinates; the normal is, too."""
+    def surface(self, point: _Vector) -> Surface:
+        """`Form.surface` at points in camera coordinates, with the normal in camera coordinates."""
         (a, b, c), coordinates = self.form.surface(self.local(point), self.half_m)
         first, second, third = self.axes
         return (
@@ -238,17 +235,14 @@ class Body:
             a * first[2] + (b * second[2] + c * third[2]),
         ), coordinates
 
-    def local(self, point: Vector) -> Vector:
+    def local(self, point: _Vector) -> _Vector:
         """A point in the body's frame."""
         x, y, z = (p - c for p, c in zip(point, self.centre_m, strict=True))
         return self._turned((x, y, z))
 
     @cached_property
     def bounds(self) -> tuple[float, float, float, float] | None:
-        """Slopes (left, right, top, bottom) between which it is seen; None where that is anywhere.
-
-        Those of the corners of the box around it.
-        """
+        """Slopes (left, right, top, bottom) of its bounding box in view; None for unbounded."""
         if math.isinf(self.radius_m):
             return None
         xs, ys = [], []
@@ -263,7 +257,7 @@ class Body:
             ys.append(corner[1] / corner[2])
         return min(xs), max(xs), min(ys), max(ys)
 
-    def _turned(self, vector: Vector) -> Vector:
+    def _turned(self, vector: _Vector) -> _Vector:
         x, y, z = vector
         turned = tuple(a[0] * x + (a[1] * y + a[2] * z) for a in self.axes)
         return turned  # type: ignore[return-value]
@@ -279,17 +273,18 @@ def _slab(origin: Any, ray: Any, half_m: float) -> Span:
 def _quadric(origin: list[Any], ray: list[Any]) -> Span:
     """The span within the unit sphere (three components) or circle (two).
 
-    Measured from the nearest approach: the usual b² - 4 a c loses small, far spheres to rounding.
+    Measured from the nearest approach: in the usual b² - 4 a c small, far spheres vanish in
+    rounding.
     """
     length_squared = sum(r * r for r in ray) + _TINY
     nearest = -sum(o * r for o, r in zip(origin, ray, strict=True)) / length_squared
     miss_squared = sum((o + nearest * r) ** 2 for o, r in zip(origin, ray, strict=True))
     reach_squared = (1 - miss_squared) / length_squared
-    # Negative where it misses. (The square root of a negative number takes ten times as long.)
+    # Negative where it misses. (Square roots of negative numbers take ten times as long.)
     reach = torch.copysign(reach_squared.abs().sqrt(), reach_squared)
     return nearest - reach, nearest + reach
 
 
 def _common(one: Span, other: Span) -> Span:
-    """What lies in both spans."""
+    """The intersection of two spans."""
     return torch.maximum(one[0], other[0]), torch.minimum(one[1], other[1])

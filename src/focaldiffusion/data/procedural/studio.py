@@ -1,4 +1,4 @@
-"""The studio that a scene is set up in: what the camera sees, the materials, the bodies so far."""
+"""The studio in which a scene is set up: the camera's view, materials and bodies."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from focaldiffusion.data.procedural.shapes import Body, Card, Cylinder, Form
 from focaldiffusion.data.procedural.textures import Material, Texture, plain
 from focaldiffusion.data.procedural.vectors import Axes, Vector3, across, beyond, floats, unit
 
-PLAIN_SHARE = 0.35
-"""Materials of one colour: where the evidence is empty and a network has to complete."""
-PHOTOGRAPH_SHARE = 0.5
-"""Of the other materials, where there are photographs; the rest is drawn."""
-GLOSSY_SHARE = 0.35
-MAX_BODIES = 140
+_PLAIN_SHARE = 0.35
+"""Share of materials of one colour, without evidence, where a network has to complete depth."""
+_PHOTOGRAPH_SHARE = 0.5
+"""Share of the other materials made from photographs, if available; the rest is drawn."""
+_GLOSSY_SHARE = 0.35
+_MAX_BODIES = 140
 
 DrawPhotograph = Callable[[np.random.Generator], Tensor]
 """A photograph (3, h, w), linear light."""
@@ -29,13 +29,13 @@ DrawPhotograph = Callable[[np.random.Generator], Tensor]
 
 @dataclass(frozen=True)
 class View:
-    """What the camera sees, and how far its content may reach.
+    """The view of the camera, and the range of its content.
 
     Attributes:
         half_width, half_height: slopes x/z and y/z at the image's borders.
         pixel: 1 / focal length in pixels.
         near_dpt, far_dpt: the working range, which a photographer would sweep.
-        nearest_dpt, farthest_dpt: between these every surface lies.
+        nearest_dpt, farthest_dpt: limits of every surface.
     """
 
     half_width: float
@@ -61,12 +61,12 @@ class Studio:
     """A scene in the making.
 
     Attributes:
-        rng: of the scene.
-        view: of its camera.
-        bodies: set up so far.
+        rng: random numbers of the scene.
+        view: view of its camera.
+        bodies: bodies placed so far.
         ground_dpt: inverse depth a x + b y + c of the ground at slopes (x, y), or None.
-        walls_dpt: that of every plane of the backdrop, the ground's included.
-        span: positions (see `View.dioptres`) between which props are set up.
+        walls_dpt: inverse depth of every plane of the backdrop, including the ground.
+        span: positions (see `View.dioptres`) between which props are placed.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Studio:
         self.walls_dpt: list[Vector3] = []
         nearest = rng.uniform(-0.3, 0.2) if chance(rng, 0.85) else rng.uniform(0.2, 0.6)
         self.span = (nearest, rng.uniform(max(0.7, nearest + 0.3), 1.2))
-        # Few materials, used again: then a surface ends in front of one that looks the same.
+        # Few materials, reused, so that some surfaces end in front of others that look the same.
         self._draw_photograph = draw_photograph
         self._materials = [self._new_material() for _ in range(int(rng.integers(3, 8)))]
 
@@ -105,17 +105,17 @@ class Studio:
         return x * self.view.half_width * z, y * self.view.half_height * z, z
 
     def size_m(self, z: float, low: float, high: float) -> float:
-        """A length at depth z that looks `low` to `high` half picture widths long."""
+        """A length at depth z that appears as `low` to `high` half picture widths."""
         return log_uniform(self.rng, low, high) * self.view.half_width * z
 
     def room_m(self, z: float) -> float:
-        """How far something at depth z may stick out towards the camera."""
+        """Largest extent towards the camera of a body at depth z."""
         return max(z - self.view.nearest_m, 0.0)
 
     def fitted(self, z: float, axes: Axes, half_m: Vector3) -> Vector3:
-        """Half sizes, each reduced so that a body on something at depth z comes not too near.
+        """Half sizes, reduced so that a body at depth z does not come too near.
 
-        What lies across the view keeps its size, however shallow the scene is.
+        Axes across the view keep their size, even in shallow scenes.
         """
         share = 0.25 * self.room_m(z)
         a, b, c = (
@@ -140,25 +140,25 @@ class Studio:
         seen_at_m: float | None = None,
         casts_shadow: bool = True,
     ) -> None:
-        """Set up a body; nothing happens where it would come too near, or has no room to be at all.
+        """Place a body, unless it would come too near or has no extent.
 
-        The pixels of its texture are about those of the picture at depth `seen_at_m`, by default
-        that of its centre.
+        Its texture has about the resolution of the picture at depth `seen_at_m`, by default the
+        depth of its centre.
         """
         texel_m = log_uniform(self.rng, 0.6, 4.0) * (seen_at_m or centre_m[2]) * self.view.pixel
         material = material or self.material()
-        # Numbers of NumPy would be asked first how to multiply a tensor, which takes longer.
+        # Python numbers multiply tensors faster than NumPy scalars.
         centre, first, second, third, half = map(floats, (centre_m, *axes, half_m))
         body = Body(form, centre, (first, second, third), half, material, texel_m, casts_shadow)
         endless = math.isinf(body.radius_m)
         too_near = not endless and centre_m[2] - body.depth_extent_m < self.view.nearest_m
-        if not too_near and min(half[:2]) > 0 and len(self.bodies) < MAX_BODIES:
+        if not too_near and min(half[:2]) > 0 and len(self.bodies) < _MAX_BODIES:
             self.bodies.append(body)
 
     def place_rod(
         self, start_m: Vector3, end_m: Vector3, radius_m: float, material: Material
     ) -> None:
-        """Set up a round rod between two points."""
+        """Place a round rod between two points."""
         half = math.dist(start_m, end_m) / 2
         along = unit((end_m[0] - start_m[0], end_m[1] - start_m[1], end_m[2] - start_m[2]))
         first, third = across(along, self.rng)
@@ -167,12 +167,12 @@ class Studio:
 
     def _new_material(self) -> Material:
         rng = self.rng
-        if chance(rng, PLAIN_SHARE):
+        if chance(rng, _PLAIN_SHARE):
             texture = plain(colour(rng), self.device)
-        elif self._draw_photograph is not None and chance(rng, PHOTOGRAPH_SHARE):
+        elif self._draw_photograph is not None and chance(rng, _PHOTOGRAPH_SHARE):
             texture = Texture(self._draw_photograph(rng).to(self.device))
         else:
             texture = Texture(torch.from_numpy(pattern(rng)).to(self.device))
-        if not chance(rng, GLOSSY_SHARE):
+        if not chance(rng, _GLOSSY_SHARE):
             return Material(texture)
         return Material(texture, log_uniform(rng, 0.03, 3), log_uniform(rng, 8, 300))

@@ -1,4 +1,4 @@
-"""What surfaces are made of: pictures with mip levels, drawn or photographed, and gloss."""
+"""Materials of surfaces: pictures with mip levels, drawn or photographed, and gloss."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.nn import functional
 from focaldiffusion.data.procedural.vectors import Vector3
 
 _ONE_LEVEL = 0.5
-"""Points whose levels differ by less share one: a surface that is seen about straight."""
+"""Points whose levels differ by less share one level, as on surfaces that face the camera."""
 
 
 class Texture:
-    """A picture to cover surfaces with, mirrored at its borders without end.
+    """A picture that covers surfaces, mirrored endlessly at its borders.
 
     Attributes:
         levels: (3, h, w) linear light, each half the size of the one before.
@@ -33,7 +33,7 @@ class Texture:
         Args:
             u_px: to the right.
             v_px: downwards.
-            footprint_px: what one sample stands for; light is averaged over about so much.
+            footprint_px: size of a sample, over which light is averaged.
         """
         height, width = self.levels[0].shape[-2:]
         if height == width == 1:
@@ -57,13 +57,13 @@ class Texture:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """How a surface sends light back.
+    """Reflection and emission of a surface.
 
     Attributes:
         texture: share of the light that it scatters, by colour.
         gloss: strength of the highlight, 0 for none.
-        sharpness: of the highlight, the exponent of Blinn and Phong.
-        glow: light that it sends out by itself, in units of its texture.
+        sharpness: Blinn-Phong exponent of the highlight.
+        glow: emitted light, in units of its texture.
     """
 
     texture: Texture
@@ -73,5 +73,5 @@ class Material:
 
 
 def plain(colour: Vector3, device: torch.device) -> Texture:
-    """One colour."""
+    """A texture of one colour."""
     return Texture(torch.tensor(colour, dtype=torch.float32, device=device)[:, None, None])

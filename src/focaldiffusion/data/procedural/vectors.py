@@ -9,11 +9,11 @@ import numpy as np
 
 Vector3 = tuple[float, float, float]
 Axes = tuple[Vector3, Vector3, Vector3]
-"""Three unit vectors at right angles."""
+"""Three orthogonal unit vectors."""
 
 
 def floats(vector: Iterable[float]) -> Vector3:
-    """Three components as numbers of Python."""
+    """Three components as Python numbers."""
     x, y, z = map(float, vector)
     return x, y, z
 
@@ -24,7 +24,7 @@ def direction(rng: np.random.Generator) -> Vector3:
 
 
 def across(axis: Vector3, rng: np.random.Generator) -> tuple[Vector3, Vector3]:
-    """Two unit vectors that make a right angle with a unit vector and each other."""
+    """Two unit vectors, orthogonal to a unit vector and to each other."""
     first = unit(cross(axis, direction(rng)))
     return first, cross(axis, first)
 
@@ -35,13 +35,13 @@ def cross(a: Vector3, b: Vector3) -> Vector3:
 
 
 def unit(vector: Vector3) -> Vector3:
-    """The vector at length 1."""
+    """The vector scaled to length 1."""
     length = math.hypot(*vector)
     return vector[0] / length, vector[1] / length, vector[2] / length
 
 
 def beyond(point: Vector3, along: Vector3, distance: float) -> Vector3:
-    """The point at a distance from another, along a direction."""
+    """The point at a distance from another along a direction."""
     return (
         point[0] + distance * along[0],
         point[1] + distance * along[1],

@@ -12,6 +12,8 @@ from focaldiffusion.config.data import CameraDefaults
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.rasters import DepthFormat, Turn, as_light, check_size, read_light
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.depth_files import read_values
 from focaldiffusion.io.stacks import OpenedStack
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
@@ -21,16 +23,19 @@ from focaldiffusion.stack import FocalStack
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """The depth map of a sample and its image, and what turns and units they have.
+    """The depth map of a sample and its image, with their turns and units.
 
     Attributes:
-        source: what messages call the sample.
+        source: name of the sample in messages.
         depth: the depth map; None for a stack without truth.
-        depth_format: what its numbers mean.
+        depth_format: units and kind of the depth map.
         image: sharp everywhere; None where there is none.
-        depth_dataset: of an HDF5 depth map, the name of the array.
+        depth_dataset: name of the array in an HDF5 depth map.
         depth_turns: how the depth map is turned.
-        image_turns: how the image is turned, and the frames.
+        image_turns: how the image and the frames are turned.
+        masks: maps of the size of the depth map, 0 where the depth is unknown.
+        published_size: (height, width) of the image, to which published intrinsics belong; None
+            where they follow the image.
     """
 
     source: str
@@ -40,6 +45,8 @@ class SampleFiles:
     depth_dataset: str | None = None
     depth_turns: tuple[Turn, ...] = ()
     image_turns: tuple[Turn, ...] = ()
+    masks: tuple[Path, ...] = ()
+    published_size: tuple[int, int] | None = None
 
     def scene(
         self,
@@ -51,7 +58,7 @@ class SampleFiles:
         """Read the image and its depth.
 
         Args:
-            given: what is known of the sample's camera, at the size of the turned image.
+            given: known values of the sample's camera, at the size of the turned image.
             defaults: `camera_defaults`.
             principal_point_px: (x, y), the image centre when not given.
 
@@ -62,6 +69,12 @@ class SampleFiles:
         assert self.image is not None
         image = read_light(self.image, self.image_turns)
         size = (image.shape[-2], image.shape[-1])
+        if self.published_size is not None and size != self.published_size:
+            height, width = self.published_size
+            raise InputError(
+                f"{self.image}: {size[1]}x{size[0]}; expected {width}x{height} as published, which "
+                "the intrinsics belong to. image_size resizes samples."
+            )
         camera = sample_camera(
             size, given, defaults, source=self.source, principal_point_px=principal_point_px
         )
@@ -71,8 +84,8 @@ class SampleFiles:
     def stack(self, opened: OpenedStack, given: LensFacts, defaults: CameraDefaults) -> StackSample:
         """Read the frames, their depth and the image, if there is one.
 
-        The camera is the given one, over that of stack.json or EXIF, over the defaults. Where only
-        the files know it, it may lack the aperture, or be None.
+        The given camera overrides that of stack.json or EXIF, which overrides the defaults. The
+        camera is None if all of them are empty, or the files incomplete.
 
         Raises:
             InputError: files that cannot be read or do not fit each other, or a camera that is
@@ -112,12 +125,16 @@ class SampleFiles:
         return sample_camera(size, given.over(opened.lens), defaults, source=self.source)
 
     def _depth_m(self, camera: Camera | None, size: tuple[int, int], other: Path) -> Tensor:
-        """(H, W) planar, NaN where unknown, after a check against the size of another file."""
+        """(H, W) planar, NaN where unknown; its size is checked against that of another file."""
         assert self.depth is not None
         depth_m = self.depth_format.read(
             self.depth, dataset=self.depth_dataset, turns=self.depth_turns
         )
         check_size(self.depth, depth_m, size, other)
+        for path in self.masks:
+            mask = read_values(path)
+            check_size(path, mask, size, other)
+            depth_m = depth_m.masked_fill(mask == 0, torch.nan)
         return self.depth_format.planar(depth_m, camera, self.source)
 
 

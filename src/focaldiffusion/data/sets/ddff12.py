@@ -24,8 +24,8 @@ whose variance is that of a disc of diameter k sqrt(16 (9² - 1) / 12) = 10.3 k,
 pixels, so blur is not linear in light, unlike everywhere else here.
 
 Never run on the real file. Not confirmed: whether it has the AiF arrays (they are optional here),
-the encoding (taken as sRGB). By that code AiF is the view beside the centre in both directions,
-so it lies up to 0.3 px beside the frames.
+the encoding (taken as sRGB). In that code AiF is the view next to the centre in both directions,
+so it is offset from the frames by up to 0.3 px.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ DISPARITY_PX_M = _BASELINE_M * _FOCAL_LENGTH_PX
 
 
 def focus_distances_m() -> Tensor:
-    """Where the ten frames are focused [m], near to far, evenly spaced in disparity."""
+    """Focus distances of the ten frames [m], near to far, evenly spaced in disparity."""
     disparities_px = np.linspace(
         DISPARITY_PX_M / _NEAREST_M, DISPARITY_PX_M / _FARTHEST_M, num=_FRAMES
     )
@@ -146,16 +146,16 @@ class DDFF12:
         return StackSample(stack, depth_m, valid, all_in_focus, source)
 
     def name(self, index: int) -> str:
-        """Split and place in its arrays."""
+        """Split and index in its arrays."""
         return f"{self._split}/{index:03d}"
 
-    def scene(self, index: int) -> str:
-        """Split and number of the scene; the file does not name it."""
+    def scene_name(self, index: int) -> str:
+        """Split and number of the scene; the file has no names."""
         return f"{self._split}/scene_{index // _STACKS_PER_SCENE}"
 
     @contextmanager
     def _open(self) -> Iterator[h5py.File]:
-        """The file, open as long as it is read from: handles do not survive a fork."""
+        """The file, opened for each access: handles do not survive a fork."""
         import h5py
 
         try:
@@ -170,7 +170,7 @@ class DDFF12:
         """One array of the split.
 
         Raises:
-            InputError: the file has none of that name.
+            InputError: no array of that name.
         """
         name = f"{content}_{self._split}"
         if name not in file:
@@ -181,6 +181,6 @@ class DDFF12:
 
 
 def _light(pixels: NDArray[np.float32]) -> Tensor:
-    """Pixels of 0 to 255 with channels last, as linear light with channels before rows."""
+    """Pixels (..., H, W, 3) from 0 to 255 as linear light (..., 3, H, W)."""
     linear = srgb_to_linear(torch.from_numpy(pixels.astype(np.float32)) / 255)
     return linear.movedim(-1, -3).contiguous()

@@ -18,16 +18,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import torch
-
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
-from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
+from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.assembly import SampleFiles
+from focaldiffusion.data.sets.files import samples_with_files
 from focaldiffusion.data.sets.options import check_published
-from focaldiffusion.errors import InputError
-from focaldiffusion.io.depth_files import read_values
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
@@ -55,7 +51,7 @@ class DIODE:
         check_published(
             source, split_from="its folders", depth_kind=kind, depth_scale=1.0, layouts=_TYPES
         )
-        self._options = source.options
+        self._defaults = source.options.camera_defaults
         self._depths = DepthFormat(1.0, kind=kind, bounds_m=source.options.depth_bounds)
         split = "train" if source.split == "train" else "val"
         self._folder = Roots.of(source.data_root).need(split, remedy=_GET)
@@ -65,8 +61,9 @@ class DIODE:
             for part in ((layout,) if layout else _TYPES)
             for path in self._folder.glob(f"{part}/scene_*/scan_*/*.png")
         )
-        faults = {name: first_missing(self._files(name)) for name in names}
-        self._names, self.skipped = complete_samples(source, faults, self._folder, _GET)
+        self._names, self.skipped = samples_with_files(
+            source, names, self._files, self._folder, _GET
+        )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -75,34 +72,19 @@ class DIODE:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
-        image_path, depth_path, mask_path = self._files(self._names[index])
-        light = read_light(image_path)
-        if tuple(light.shape[1:]) != _SIZE:
-            raise InputError(
-                f"{image_path}: {light.shape[2]}x{light.shape[1]}; expected 1024x768 as published, "
-                "which the intrinsics belong to. image_size resizes samples."
-            )
-        camera = sample_camera(
-            _SIZE,
-            LensFacts(focal_length_px=_FOCAL_LENGTH_PX),
-            self._options.camera_defaults,
-            source=str(image_path),
+        image, depth, mask = self._files(self._names[index])
+        files = SampleFiles(
+            str(image), depth, self._depths, image, masks=(mask,), published_size=_SIZE
         )
-        depth_m, mask = self._depths.read(depth_path), read_values(mask_path)
-        for path, plane in ((depth_path, depth_m), (mask_path, mask)):
-            check_size(path, plane, _SIZE, image_path)
-        depth_m = self._depths.planar(
-            depth_m.masked_fill(mask == 0, torch.nan), camera, str(depth_path)
-        )
-        return Scene(light, depth_m, ~depth_m.isnan(), camera, str(image_path))
+        return files.scene(LensFacts(focal_length_px=_FOCAL_LENGTH_PX), self._defaults)
 
     def name(self, index: int) -> str:
         """Path without suffix below the folder of the split."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The place, such as indoors/scene_00019, which was scanned from several points."""
         return "/".join(self._names[index].split("/")[:2])
 

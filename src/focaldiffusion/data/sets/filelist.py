@@ -11,7 +11,7 @@ import numpy as np
 from focaldiffusion.config.data import DatasetOptions, RootKind, Source
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.lists.entry import Entry
-from focaldiffusion.data.lists.files import read_list
+from focaldiffusion.data.lists.formats import read_list
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.assembly import SampleFiles
@@ -22,25 +22,25 @@ from focaldiffusion.io.stacks import OpenedStack, open_stack
 
 @dataclass(frozen=True)
 class _Item:
-    """A sample whose files are there."""
+    """A sample whose files exist."""
 
     entry: Entry
     name: str
     files: SampleFiles
     frames: Path | None
-    """None where the stack is to be simulated."""
+    """None for a stack to simulate."""
     focus_distances_m: tuple[float, ...] | None
-    """Of a stack to be simulated."""
+    """Focus of the stack to simulate."""
 
 
 class FileList:
     """The samples of `source.filelist`, with paths relative to `data.data_root`.
 
-    What an entry says comes before what the configuration says. Conflicts are errors.
+    An entry overrides the configuration. Conflicts are errors.
 
     Attributes:
         skipped: see `Dataset`.
-        notices: a sentence for each name of the original that the list uses.
+        notices: a sentence for each field name of the original in the list.
     """
 
     def __init__(self, source: Source) -> None:
@@ -98,7 +98,7 @@ class FileList:
         """Read an image to photograph, or a stack that was photographed or rendered before.
 
         Raises:
-            InputError: files that cannot be read or do not fit what the list says of them.
+            InputError: files that cannot be read or contradict the list.
         """
         item, defaults = self._items[index], self._defaults
         if item.frames is None:
@@ -111,13 +111,13 @@ class FileList:
         return item.files.stack(opened, item.entry.camera.facts(), defaults)
 
     def name(self, index: int) -> str:
-        """The name that the list gives, or the listed path of the image or the frames."""
+        """The listed name, or the listed path of the image or the frames."""
         return self._items[index].name
 
-    def scene(self, index: int) -> str:
-        """The scene that the list gives, or the first folder of the listed path.
+    def scene_name(self, index: int) -> str:
+        """The listed scene, or the first folder of the listed path.
 
-        A path without folders, or an absolute one, is a scene of its own.
+        A path without folders, or an absolute one, counts as a scene by itself.
         """
         item = self._items[index]
         if item.entry.scene is not None:
@@ -127,10 +127,10 @@ class FileList:
 
 
 def _name(entry: Entry, simulated: bool, place: str, taken: set[str]) -> str:
-    """What tells an entry from the others, which it joins in `taken`.
+    """A unique name for an entry, which is added to `taken`.
 
     Raises:
-        InputError: two entries are given one name.
+        InputError: two entries with one given name.
     """
     name = entry.name or _main(entry, simulated)
     if name in taken:
@@ -144,7 +144,7 @@ def _name(entry: Entry, simulated: bool, place: str, taken: set[str]) -> str:
 
 
 def _main(entry: Entry, simulated: bool) -> str:
-    """The listed path of what the sample is made from."""
+    """The listed path of the image or of the frames."""
     path = entry.all_in_focus if simulated else entry.focal_stack
     assert path is not None
     return path
@@ -153,10 +153,10 @@ def _main(entry: Entry, simulated: bool) -> str:
 def _paths(
     entry: Entry, simulated: bool, roots: Roots, place: str
 ) -> tuple[Path, Path | None, Path | None]:
-    """The depth map, the image and, unless they are to be simulated, the frames of an entry.
+    """The depth map, the image and, unless the stack is simulated, the frames of an entry.
 
     Raises:
-        InputError: one is missing.
+        InputError: a missing file.
     """
 
     def found(relative: str | None, kind: RootKind) -> Path | None:
@@ -174,7 +174,7 @@ def _paths(
 
 
 def _depth_format(entry: Entry, options: DatasetOptions) -> DepthFormat:
-    """What the numbers of an entry's depth map mean."""
+    """Format of an entry's depth map."""
     given = {
         "scale_m": entry.depth_scale,
         "shift_m": entry.depth_shift,
@@ -190,9 +190,9 @@ def _depth_format(entry: Entry, options: DatasetOptions) -> DepthFormat:
 def _focus_distances_m(
     entry: Entry, focal_range_m: tuple[float, float] | None
 ) -> tuple[float, ...] | None:
-    """Where a simulated stack of an entry is focused; None leaves that to who simulates.
+    """Focus distances of a simulated stack; None leaves them to the simulator.
 
-    An entry with a number of frames has them evenly in dioptres over its range, or the source's.
+    A given number of frames is spread evenly in dioptres over the range of the entry or source.
     """
     span_m = entry.focal_range or focal_range_m
     if entry.focus_distances_m is not None or entry.num_images is None or span_m is None:
@@ -202,10 +202,10 @@ def _focus_distances_m(
 
 
 def _opened(entry: Entry, frames: Path, source: str) -> OpenedStack:
-    """The frames of an entry and what is known of their focus: listed, of stack.json or of EXIF.
+    """The frames of an entry, with focus distances from the list, stack.json or EXIF.
 
     Raises:
-        InputError: frames that do not make a stack, or not the listed number of them.
+        InputError: frames that do not form a stack, or another number of them than listed.
     """
     chosen: Path | list[Path] = frames
     if entry.image_glob is not None:

@@ -8,13 +8,13 @@ f/1. Linked from https://github.com/dvl-tum/defocus-net.
 
 From the README and source/util_func.py of that repository: the lens, the distances, the
 beginning (six digits) and the end (All.tif, Dpt.exr) of names, five frames of each number in the
-order of their names, depth of channel R in metres (clipped there at 3 m), 400 samples to train.
+order of their names, depth in channel R in metres (clipped there at 3 m), 400 training samples.
 From https://github.com/fuy34/DFV (dataloader/FoD500.py): numbers below 400 are train.
 
-Never run on real files. Not confirmed: what stands between the number and All.tif (any text is
-read), the encoding (taken as sRGB), that depth is planar (Blender's own is), how empty background
-is marked (what is not finite or not positive is a hole). The sensor is not published: later code
-says 3.1 mm or 36 mm. So the focal length in pixels is unknown, and the camera with it, unless
+Never run on real files. Not confirmed: the text between the number and All.tif (any is read), the
+encoding (taken as sRGB), that depth is planar (Blender's own is), how empty background is marked
+(values that are not finite or not positive are holes). The sensor is not published: later code has
+3.1 mm or 36 mm. So the focal length in pixels is unknown, and with it the camera, unless
 `camera_defaults` has sensor_width_m, pixel_pitch_m or focal_length_px.
 """
 
@@ -49,7 +49,7 @@ _REMEDY = (
 class FoD500:
     """The first 400 samples as train, the others as val or as test.
 
-    Each sample is a scene of its own. There are no all-in-focus images.
+    Each sample is a separate scene, without an all-in-focus image.
 
     Attributes:
         skipped: a sentence for each sample that is left out because a file is missing.
@@ -78,7 +78,7 @@ class FoD500:
         """Read one sample.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
         sample = self._samples[index]
         source = f"FoD500 {sample}"
@@ -90,15 +90,15 @@ class FoD500:
         return StackSample(stack, depth_m, ~depth_m.isnan(), None, source)
 
     def name(self, index: int) -> str:
-        """The six digits that its files begin with."""
+        """The six digits that start its file names."""
         return self._samples[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The sample."""
         return self._samples[index]
 
     def _fault(self, sample: str, names: list[str]) -> str | None:
-        """What a sample lacks, in words; None for nothing."""
+        """A sentence on what a sample lacks, or None."""
         frames = sum(name.endswith(".tif") for name in names)
         if frames != len(FOCUS_DISTANCES_M):
             pattern = self._folder / f"{sample}*All.tif"
@@ -107,7 +107,7 @@ class FoD500:
         return None if depth in names else f"{self._folder / depth}: no such file."
 
     def _camera(self, size: tuple[int, int], source: str) -> Camera | None:
-        """The published lens on the sensor of the configuration; None where that says nothing."""
+        """The published lens on the configured sensor; None without one."""
         defaults = self._options.camera_defaults
         if defaults.focal_length_px is not None:
             lens = LensFacts(aperture_diameter_m=_FOCAL_LENGTH_M / _F_NUMBER)

@@ -1,4 +1,4 @@
-"""Plain folders as data sets: one folder a scene, its files under fixed names."""
+"""Plain folders as data sets: one folder per scene, with fixed file names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DEPTH_SUFFIXES = (".npz", ".npy", ".png")
 def scene_folders(source: Source) -> dict[str, Path]:
     """The folders below the roots of a source by name, in natural order.
 
-    They are all its samples, whatever the split: train and val need roots of their own.
+    They are its samples in every split: train and val need separate roots.
 
     Raises:
-        InputError: no such root, roots per kind of file, a list or a layout, or two folders of
+        InputError: a missing root, roots per kind of file, a list or a layout, or two folders with
             one name.
     """
     for name, value in (("filelist", source.filelist), ("layout", source.options.layout)):
@@ -55,10 +55,10 @@ def scene_folders(source: Source) -> dict[str, Path]:
 
 
 def only_file(folder: Path, stem: str, suffixes: Sequence[str]) -> Path | None:
-    """The file of a folder with this stem; None where there is none.
+    """The file of a folder with this stem, or None.
 
     Raises:
-        InputError: there are several, of which none is the right one.
+        InputError: several such files.
     """
     files = [path for suffix in suffixes if (path := folder / f"{stem}{suffix}").is_file()]
     if len(files) > 1:

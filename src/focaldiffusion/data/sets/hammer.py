@@ -6,10 +6,10 @@ Jung et al., CVPR 2023, https://github.com/Junggy/HAMMER-dataset, _dataset_proce
                                  rgb/000000.png     8-bit RGB, 1088 x 832
                                  _gt/000000.png     16-bit millimetres, 0 unknown
 
-There is no devkit; from readers that ran on the data (see tests/fixtures/hammer.py): names, units
-and the split, which they attribute to its authors. Not confirmed, never run on real files: that
-depth is planar, and that the principal point counts pixel centres at integers, both as readers
-have it (nothing here depends on the second).
+There is no devkit. Names, units and the split, attributed to its authors, are from readers that ran
+on the data (see tests/fixtures/hammer.py). Not confirmed, never run on real files: that depth is
+planar, and that the principal point counts pixel centres at integers, both as in these readers
+(nothing here depends on the second).
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import re
 from pathlib import Path
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
-from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
+from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
-from focaldiffusion.data.sets.numbers import read_numbers
+from focaldiffusion.data.sets.assembly import SampleFiles
+from focaldiffusion.data.sets.files import read_numbers, samples_with_files
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
@@ -48,7 +47,8 @@ class HAMMER:
 
     def __init__(self, source: Source) -> None:
         check_published(source, split_from="its scenes", depth_kind="planar", depth_scale=_METRES)
-        self._options = source.options
+        self._defaults = source.options.camera_defaults
+        self._depths = DepthFormat(_METRES, bounds_m=source.options.depth_bounds)
         self._folder = Roots.of(source.data_root).need(".", remedy=_GET)
         names = [
             f"{sequence.name}/{frame.stem}"
@@ -56,8 +56,9 @@ class HAMMER:
             if _is_of(sequence.name, train=source.split == "train")
             for frame in sorted(sequence.glob("polarization/rgb/*.png"))
         ]
-        faults = {name: first_missing(self._files(name)) for name in names}
-        self._names, self.skipped = complete_samples(source, faults, self._folder, _GET)
+        self._names, self.skipped = samples_with_files(
+            source, names, self._files, self._folder, _GET
+        )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -66,31 +67,22 @@ class HAMMER:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
-        image_path, depth_path, matrix_path = self._files(self._names[index])
-        light = read_light(image_path)
-        size = (light.shape[1], light.shape[2])
-        depths = DepthFormat(scale_m=_METRES, bounds_m=self._options.depth_bounds)
-        depth_m = depths.read(depth_path)
-        check_size(depth_path, depth_m, size, image_path)
-        depth_m = depths.planar(depth_m, None, str(depth_path))
+        image, depth, matrix_path = self._files(self._names[index])
         matrix = read_numbers(matrix_path, (3, 3))
-        camera = sample_camera(
-            size,
+        return SampleFiles(str(image), depth, self._depths, image).scene(
             LensFacts(focal_length_px=math.sqrt(matrix[0, 0] * matrix[1, 1])),
-            self._options.camera_defaults,
-            source=str(image_path),
+            self._defaults,
             principal_point_px=(matrix[0, 2] + 0.5, matrix[1, 2] + 0.5),
         )
-        return Scene(light, depth_m, ~depth_m.isnan(), camera, str(image_path))
 
     def name(self, index: int) -> str:
         """Sequence and frame, such as scene12_traj1_1/000000."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
-        """The table, such as scene12, whatever the trajectory, with its objects or without."""
+    def scene_name(self, index: int) -> str:
+        """The table, such as scene12, for all trajectories, with and without its objects."""
         return self._names[index].partition("_")[0]
 
     def _files(self, name: str) -> tuple[Path, Path, Path]:

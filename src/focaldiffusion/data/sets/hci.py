@@ -11,8 +11,8 @@ blender-addon (depth is the renderer's Z, in metres and planar: the disparity ma
 from it). Never run on real files.
 
 Depth-from-focus papers since AiFDepthNet read HCI_FS_trainval.h5 instead: stacks refocused by
-shifting the views, with disparity as truth. It holds neither focus distance nor sensor size, so no
-metres follow from it, and it is not read here.
+shifting the views, with disparity as truth. That file is not read here: without focus distances and
+sensor size it has no metric depth.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import configparser
 from pathlib import Path
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
-from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
+from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.assembly import SampleFiles
+from focaldiffusion.data.sets.files import samples_with_files
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
@@ -41,9 +41,9 @@ _CENTRE_VIEW = f"input_Cam{_GRID**2 // 2:03d}.png"
 class HCI:
     """The centre view of each light field, its depth and its lens: scenes to photograph.
 
-    train reads the categories additional and stratified (20 scenes), val and test both read
+    train reads the categories additional and stratified (20 scenes); val and test both read
     training (boxes, cotton, dino, sideboard), as those papers do. The category test has no public
-    truth. The views were rendered at f/100, all in focus: the aperture to simulate is that of
+    truth. The views were rendered at f/100, all in focus; the simulator uses the aperture of
     `camera_defaults`.
 
     Attributes:
@@ -52,7 +52,8 @@ class HCI:
 
     def __init__(self, source: Source) -> None:
         check_published(source, split_from="its folders", depth_kind="planar", depth_scale=1.0)
-        self._options = source.options
+        self._defaults = source.options.camera_defaults
+        self._depths = DepthFormat(1.0, bounds_m=source.options.depth_bounds)
         categories = ("additional", "stratified") if source.split == "train" else ("training",)
         self._folder = Roots.of(source.data_root).need(categories[0], remedy=_GET).parent
         names = []
@@ -61,8 +62,9 @@ class HCI:
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder. {_GET}")
             names += sorted(f"{category}/{p.name}" for p in folder.iterdir() if p.is_dir())
-        faults = {name: first_missing(self._files(name)) for name in names}
-        self._names, self.skipped = complete_samples(source, faults, self._folder, _GET)
+        self._names, self.skipped = samples_with_files(
+            source, names, self._files, self._folder, _GET
+        )
 
     def __len__(self) -> int:
         return len(self._names)
@@ -71,25 +73,18 @@ class HCI:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
-        image_path, depth_path, parameters_path = self._files(self._names[index])
-        light = read_light(image_path)
-        size = (light.shape[1], light.shape[2])
-        depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds)
-        depth_m = depths.read(depth_path)
-        check_size(depth_path, depth_m, size, image_path)
-        depth_m = depths.planar(depth_m, None, str(depth_path))
-        camera = sample_camera(
-            size, _lens(parameters_path), self._options.camera_defaults, source=str(image_path)
+        image, depth, parameters = self._files(self._names[index])
+        return SampleFiles(str(image), depth, self._depths, image).scene(
+            _lens(parameters), self._defaults
         )
-        return Scene(light, depth_m, ~depth_m.isnan(), camera, str(image_path))
 
     def name(self, index: int) -> str:
         """Category and scene, such as training/boxes."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The light field, such as boxes."""
         return self._names[index].partition("/")[2]
 
@@ -103,7 +98,7 @@ def _lens(path: Path) -> LensFacts:
     """Focal length and sensor of a parameters.cfg.
 
     Raises:
-        InputError: not such a file, or a grid of views whose centre is another one.
+        InputError: another kind of file, or a grid of views with another centre.
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:

@@ -1,7 +1,7 @@
 """HyperSim: path-traced rooms in HDR, with the distance along every ray and a camera per scene.
 
-Roberts et al., ICCV 2021, https://github.com/apple/ml-hypersim. A root holds the scenes as they
-are published, and beside them two tables of that repository: `metadata_images_split_scene_v1.csv`
+Roberts et al., ICCV 2021, https://github.com/apple/ml-hypersim. A root holds the published scenes
+and, beside them, two tables of that repository: `metadata_images_split_scene_v1.csv`
 (the official split and exclusions) and `metadata_camera_parameters.csv` (the cameras).
 """
 
@@ -22,6 +22,7 @@ from focaldiffusion.config.data import RootKind, Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size
 from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.files import without_frame
 from focaldiffusion.data.sets.image_plane import ImagePlane
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
@@ -29,12 +30,12 @@ from focaldiffusion.io.images import read_image
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
-SPLIT_CSV = "metadata_images_split_scene_v1.csv"
-CAMERA_CSV = "metadata_camera_parameters.csv"
+_SPLIT_CSV = "metadata_images_split_scene_v1.csv"
+_CAMERA_CSV = "metadata_camera_parameters.csv"
 _REPOSITORY = "https://github.com/apple/ml-hypersim"
 _SOURCES = {
-    SPLIT_CSV: f"{_REPOSITORY}/blob/main/evermotion_dataset/analysis/{SPLIT_CSV}",
-    CAMERA_CSV: f"{_REPOSITORY}/blob/main/contrib/mikeroberts3000/{CAMERA_CSV}",
+    _SPLIT_CSV: f"{_REPOSITORY}/blob/main/evermotion_dataset/analysis/{_SPLIT_CSV}",
+    _CAMERA_CSV: f"{_REPOSITORY}/blob/main/contrib/mikeroberts3000/{_CAMERA_CSV}",
 }
 _DISPLAY_GAMMA = 2.2
 _BRIGHT = 0.8**_DISPLAY_GAMMA
@@ -46,25 +47,25 @@ _LUMA = np.array([0.3, 0.59, 0.11], np.float32)  # CCIR 601, as in the published
 class HyperSim:
     """The frames of one official split that the public release includes.
 
-    Light is that of `frame.IIII.color.hdf5` at the exposure of the published tone map, see
+    Light is read from `frame.IIII.color.hdf5` at the exposure of the published tone map, see
     `exposed`. With `layout: preview` it is read from `frame.IIII.tonemap.jpg`, the same picture
-    in 8 bits; neither stands in for the other.
+    in 8 bits; neither replaces a missing file of the other.
 
-    Depth and intrinsics are those of each scene's own image plane, see `ImagePlane`: 277 of the
-    482 published cameras are tilted, by up to 41 degrees. Unknown are NaN, what the render entity
-    -1 marks as empty, and what lies outside `depth_bounds`. In 31 scenes rows and columns of the
-    image are up to 1.1 degrees off a right angle: their depth is exact, but the camera's rays are
-    up to 1 % of the depth off to the side.
+    Depth and intrinsics follow each scene's own image plane, see `ImagePlane`: 277 of the 482
+    published cameras are tilted, by up to 41 degrees. Unknown depth is NaN, marked as empty by the
+    render entity -1, or outside `depth_bounds`. In 31 scenes rows and columns of the image are up
+    to 1.1 degrees off a right angle: their depth is exact, but the camera's rays are displaced by
+    up to 1 % of the depth.
 
     Attributes:
         skipped: a sentence for each frame that is left out because a file is missing.
-        excluded: the frames of this split's scenes that the authors keep out of their release.
+        excluded: number of frames in this split's scenes that the authors do not release.
     """
 
     def __init__(self, source: Source) -> None:
         check_published(
             source,
-            split_from=SPLIT_CSV,
+            split_from=_SPLIT_CSV,
             depth_kind="ray",
             depth_scale=1.0,
             layouts=("hdf5", "preview"),
@@ -73,8 +74,8 @@ class HyperSim:
         self._options = source.options
         self._preview = source.options.layout == "preview"
         roots = Roots.of(source.data_root)
-        listed, self.excluded = _published_frames(_table(roots, SPLIT_CSV), source.split)
-        self._cameras = _cameras(_table(roots, CAMERA_CSV), {scene for scene, _, _ in listed})
+        listed, self.excluded = _published_frames(_table(roots, _SPLIT_CSV), source.split)
+        self._cameras = _cameras(_table(roots, _CAMERA_CSV), {scene for scene, _, _ in listed})
         self._folders: dict[tuple[str, str], tuple[Path, Path]] = {}
         self._frames: list[tuple[str, str, int]] = []
         for (scene, camera), frames in groupby(sorted(listed), key=lambda frame: frame[:2]):
@@ -87,13 +88,12 @@ class HyperSim:
                 missing = next((p for p in paths if p.name not in present[p.parent]), None)
                 if missing is None:
                     self._frames.append(frame)
-                elif source.allow_missing:
-                    self.skipped.append(f"{missing}: no such file; its frame is left out.")
                 else:
-                    raise InputError(
-                        f"{missing}: no such file. {SPLIT_CSV} lists it: get {scene} with the "
-                        f"download script of {_REPOSITORY}, or allow missing samples."
+                    remedy = (
+                        f"{_SPLIT_CSV} lists it: get {scene} with the download script of "
+                        f"{_REPOSITORY}, or allow missing samples."
                     )
+                    self.skipped.append(without_frame(source, missing, remedy))
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -102,7 +102,7 @@ class HyperSim:
         """Read one frame.
 
         Raises:
-            InputError: a file that is not what it should be, or an incomplete camera.
+            InputError: an invalid file, or an incomplete camera.
         """
         scene, camera_name, frame = self._frames[index]
         light_path, distance_path, entity_path = self._paths(scene, camera_name, frame)
@@ -134,16 +134,16 @@ class HyperSim:
         return Scene(light, depth_m, ~depth_m.isnan(), camera, source)
 
     def name(self, index: int) -> str:
-        """Scene, camera trajectory and frame, as the files are named."""
+        """Scene, camera trajectory and frame, as in the file names."""
         scene, camera, frame = self._frames[index]
         return f"{scene}/{camera}/frame.{frame:04d}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene; the official split never divides one."""
         return self._frames[index][0]
 
     def _find(self, roots: Roots, scene: str, camera: str) -> tuple[Path, Path]:
-        """The folders of light and geometry; where they ought to be if there are none."""
+        """The folders of light and geometry, existing or expected."""
 
         def find(kind: RootKind, content: str) -> Path:
             relative = f"{scene}/images/scene_{camera}_{content}"
@@ -168,15 +168,15 @@ def exposed(colour: NDArray[np.floating], not_empty: NDArray[np.bool_]) -> tuple
 
     That map (`code/python/tools/scene_generate_images_tonemap.py`) shows (k c)^(1/2.2), with k
     such that the 90th percentile of brightness is shown as 0.8. Light is k c, cut off at 1 as
-    there: blurring it and encoding it again differs from the published picture by nothing but
-    the curves of gamma 2.2 and sRGB. A frame too dark to expose is black, as published.
+    there: its sRGB encoding differs from the published picture only by the curves of gamma 2.2 and
+    sRGB. A frame too dark to expose is black, as published.
 
     Args:
         colour: (H, W, 3) radiance.
-        not_empty: (H, W), where there is geometry, which alone sets the exposure.
+        not_empty: (H, W), True where there is geometry, which alone sets the exposure.
 
     Returns:
-        (3, H, W) float32 in [0, 1]; (H, W) False where the colour is not a number (black there).
+        (3, H, W) float32 in [0, 1]; (H, W) False where the colour is NaN, and the light black.
     """
     light = colour.transpose(2, 0, 1).astype(np.float32, order="C")
     np.minimum(light, _LARGEST_HALF, out=light)  # half floats overflow at lamps
@@ -192,7 +192,7 @@ def exposed(colour: NDArray[np.floating], not_empty: NDArray[np.bool_]) -> tuple
 
 
 def _table(roots: Roots, name: str) -> Path:
-    """One of the two tables, under whichever root it lies."""
+    """One of the two tables, found under any root."""
     *others, last = roots.folders
     found = next((path for kind in others if (path := roots.find(name, kind))), None)
     return found or roots.need(
@@ -218,7 +218,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
 
 
 def _published_frames(path: Path, split: str) -> tuple[list[tuple[str, str, int]], int]:
-    """(scene, camera, frame) of a split, and how many of its scenes' frames are excluded."""
+    """(scene, camera, frame) of a split, and the number of excluded frames in its scenes."""
     frames: list[tuple[str, str, int]] = []
     excluded: list[str] = []
     columns = (
@@ -247,7 +247,7 @@ def _cameras(path: Path, scenes: set[str]) -> dict[str, NDArray[np.float64]]:
     }
     if unknown := sorted(scenes - cameras.keys()):
         raise InputError(
-            f"{path}: has no camera for {unknown[0]}. Download it again: {_SOURCES[CAMERA_CSV]}"
+            f"{path}: has no camera for {unknown[0]}. Download it again: {_SOURCES[_CAMERA_CSV]}"
         )
     return cameras
 
@@ -260,7 +260,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def _read(path: Path, dimensions: int) -> NDArray:
-    """The array of a HyperSim file, which is opened for this access only."""
+    """The array of a HyperSim file, opened for this access only."""
     import h5py
 
     try:

@@ -9,8 +9,8 @@ ibims1_core_raw.zip:
     mask_transp/corridor_01.png     1 bit
     calib/corridor_01.txt           fx,fy,cx,cy
 
-From readers that ran on the data (see tests/fixtures/ibims1.py): the unit, against the readme that
-ships with it, and that both masks are set where the depth is *good*, against their names. Not
+From readers that ran on the data (see tests/fixtures/ibims1.py): the unit, contrary to the readme
+of the data set, and that both masks are set where the depth is *good*, contrary to their names. Not
 confirmed, never run on real files: that depth is planar, and that cx and cy count pixel centres at
 integers (nothing here depends on it).
 """
@@ -19,19 +19,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
-from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
+from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
-from focaldiffusion.data.sets.numbers import read_numbers
+from focaldiffusion.data.sets.assembly import SampleFiles
+from focaldiffusion.data.sets.files import read_numbers, samples_with_files
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.depth_files import read_values
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
@@ -43,18 +38,10 @@ _METRES = 50 / 65535
 _SATURATED_M = 50.0
 
 
-class _Files(NamedTuple):
-    image: Path
-    depth: Path
-    mask_invalid: Path
-    mask_transp: Path
-    calib: Path
-
-
 class IBims1:
-    """All images, as val and as test; there is no training set.
+    """All images, as val and as test, without a training set.
 
-    Transparent objects are invalid: the scanner measures what is behind them.
+    Transparent objects are invalid: the scanner measures through them.
 
     Attributes:
         skipped: a sentence for each image that is left out because a file is missing.
@@ -68,12 +55,14 @@ class IBims1:
             raise InputError(
                 f"{source.name}: iBims-1 is a test set. Name it as a source of val or test."
             )
-        self._options = source.options
+        self._defaults = source.options.camera_defaults
+        self._depths = DepthFormat(
+            _METRES, largest_m=_SATURATED_M - _METRES / 2, bounds_m=source.options.depth_bounds
+        )
         images = Roots.of(source.data_root).need("rgb", remedy=_GET)
         self._folder = images.parent
         names = sorted(path.stem for path in images.glob("*.png"))
-        faults = {name: first_missing(self._files(name)) for name in names}
-        self._names, self.skipped = complete_samples(source, faults, images, _GET)
+        self._names, self.skipped = samples_with_files(source, names, self._files, images, _GET)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -82,44 +71,28 @@ class IBims1:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
-        files = self._files(self._names[index])
-        light = read_light(files.image)
-        size = (light.shape[1], light.shape[2])
-        depths = DepthFormat(scale_m=_METRES, bounds_m=self._options.depth_bounds)
-        depth_m = depths.read(files.depth)
-        check_size(files.depth, depth_m, size, files.image)
-        unknown = depth_m > _SATURATED_M - _METRES / 2
-        for path in (files.mask_invalid, files.mask_transp):
-            mask = read_values(path)
-            check_size(path, mask, size, files.image)
-            unknown |= mask == 0
-        depth_m = depths.planar(depth_m.masked_fill(unknown, torch.nan), None, str(files.depth))
-        fx, fy, cx, cy = read_numbers(files.calib, (4,))
-        camera = sample_camera(
-            size,
+        image, depth, *masks, calib = self._files(self._names[index])
+        fx, fy, cx, cy = read_numbers(calib, (4,))
+        return SampleFiles(str(image), depth, self._depths, image, masks=tuple(masks)).scene(
             LensFacts(focal_length_px=math.sqrt(fx * fy)),
-            self._options.camera_defaults,
-            source=str(files.image),
+            self._defaults,
             principal_point_px=(cx + 0.5, cy + 0.5),
         )
-        return Scene(light, depth_m, ~depth_m.isnan(), camera, str(files.image))
 
     def name(self, index: int) -> str:
         """Kind of room and number, such as corridor_01."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
-        """The image: it is not said which ones show the same room."""
+    def scene_name(self, index: int) -> str:
+        """The image: which images show the same room is not published."""
         return self._names[index]
 
-    def _files(self, name: str) -> _Files:
-        png = f"{name}.png"
-        return _Files(
-            self._folder / "rgb" / png,
-            self._folder / "depth" / png,
-            self._folder / "mask_invalid" / png,
-            self._folder / "mask_transp" / png,
-            self._folder / "calib" / f"{name}.txt",
-        )
+    def _files(self, name: str) -> list[Path]:
+        """Image, depth, two masks and intrinsics."""
+        images = [
+            self._folder / kind / f"{name}.png"
+            for kind in ("rgb", "depth", "mask_invalid", "mask_transp")
+        ]
+        return [*images, self._folder / "calib" / f"{name}.txt"]

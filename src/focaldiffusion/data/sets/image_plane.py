@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class ImagePlane:
-    """Where the pixels of an image lie, seen from the optical centre.
+    """Positions of the pixels of an image relative to the optical centre.
 
-    A picture depends on the optical centre and on this plane only. A tilted camera is therefore
-    an upright one in a frame that is turned with the plane: the optical axis is the plane's
-    normal, depth is measured along it, and the principal point is where it meets the plane,
-    perhaps outside the image. Depth along another axis of the tilted frame would not fit the
-    intrinsics, nor a lens that is parallel to its sensor.
+    A picture depends only on the optical centre and on this plane. A tilted camera is therefore an
+    upright one in a frame turned with the plane: the optical axis is the plane's normal, depth is
+    measured along it, and the principal point is where it meets the plane, perhaps outside the
+    image. Depth along another axis of the tilted frame would fit neither the intrinsics nor a lens
+    parallel to its sensor.
 
     Attributes:
-        from_pixels: (3, 3), which takes (x, y, 1), pixel centres at halves, to a point of the
-            plane, in camera axes of any unit.
+        from_pixels: (3, 3), maps (x, y, 1), pixel centres at halves, to a point of the plane, in
+            camera axes of any unit.
     """
 
     from_pixels: NDArray[np.float64]
 
     @classmethod
     def of(cls, cam_from_uv: NDArray[np.float64], image_size: tuple[int, int]) -> ImagePlane:
-        """The plane of a matrix that takes (u, v, 1) to rays.
+        """The plane of a matrix that maps (u, v, 1) to rays.
 
         Args:
             cam_from_uv: (3, 3); u to the right and v upwards, -1 and 1 at the image's borders.
@@ -39,9 +39,9 @@ class ImagePlane:
         return cls(cam_from_uv @ uv_from_pixels)
 
     def pinhole(self) -> tuple[float, tuple[float, float]]:
-        """The upright camera that this plane amounts to.
+        """The equivalent upright camera.
 
-        Where rows and columns are not at a right angle, which no `Camera` expresses, the focal
+        If rows and columns are not at a right angle, which a `Camera` cannot express, the focal
         length is that of a square pixel of the same area.
 
         Returns:
@@ -58,8 +58,8 @@ class ImagePlane:
     def depth(self, ray_distance_m: NDArray[np.floating]) -> NDArray[np.float32]:
         """Depth along the plane's normal, from the distance along each pixel's ray.
 
-        z = d D / |q|: depth is to distance as the plane's own distance D is to the length |q| of
-        the ray that reaches it. Exact whatever the tilt, shift and skew.
+        z = d D / |q|, where D is the distance of the plane and |q| the length of the ray to it.
+        Exact for any tilt, shift and skew.
 
         Args:
             ray_distance_m: d, (H, W), metres from the optical centre.

@@ -35,7 +35,7 @@ from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.files import samples_with_files
 from focaldiffusion.data.sets.published_stacks import (
     check_published_stacks,
     frames_on_grid,
@@ -60,9 +60,9 @@ _REMEDY = (
 class InfinigenDefocus:
     """Every view, as val or as test: the data set is for evaluation only.
 
-    A val.json of the authors beside the views says which of them to use, and in which order.
+    A val.json of the authors beside the views lists the views to use, in order.
     `layout` is the aperture of the stacks, one of `STOPS`; F1.4 when not given, as in published
-    figures. Stacks have all nine frames, near to far; those figures use every second one. With
+    figures. Stacks have all nine frames, near to far; published figures use every second one. With
     `generate_focal_stack` a view is a `Scene`, to be photographed with the aperture of
     `camera_defaults`.
 
@@ -82,8 +82,9 @@ class InfinigenDefocus:
             if listed.is_file()
             else sorted(path.name for path in self._folder.glob("*_[0-9]"))
         )
-        faults = {view: first_missing(self._paths(view)) for view in views}
-        self._views, self.skipped = complete_samples(source, faults, self._folder, _REMEDY)
+        self._views, self.skipped = samples_with_files(
+            source, views, self._paths, self._folder, _REMEDY
+        )
 
     def __len__(self) -> int:
         return len(self._views)
@@ -92,7 +93,7 @@ class InfinigenDefocus:
         """Read one view.
 
         Raises:
-            InputError: a file that is not what it should be, or a `Scene` without an aperture.
+            InputError: an invalid file, or a `Scene` without an aperture.
         """
         *frames, sharp, depth_path, camera_path = self._paths(self._views[index])
         source = f"Infinigen Defocus {self.name(index)}"
@@ -123,7 +124,7 @@ class InfinigenDefocus:
         """Scene and view, as the folder is named."""
         return self._views[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene; up to five views share one."""
         return self._views[index].rpartition("_")[0]
 
@@ -139,7 +140,7 @@ def _read_views(path: Path) -> list[str]:
     """The views that the authors' val.json lists.
 
     Raises:
-        InputError: a file of another form.
+        InputError: an invalid file.
     """
     try:
         return [str(entry["id"]) for entry in json.loads(path.read_bytes())["files"]]

@@ -12,8 +12,8 @@ focal length:
                   sync_depth_00045.png      16-bit millimetres, 0 unknown
 
 From the toolbox of the data set: the intrinsics of the RGB camera, counted from 1, and the
-projection mask, outside of which frames are white or have no depth; samples are cropped to it.
-Only the synchronised layout has run on real files.
+projection mask. Frames are white or without depth outside the mask; samples are cropped to it. Only
+the synchronised layout has run on real files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from focaldiffusion.config.data import Source
 from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.files import samples_with_files
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
@@ -78,7 +78,7 @@ class NYUv2:
         layout = source.options.layout or "labeled"
         sync = layout == _SYNC
         check_published(
-            # In this layout the list is the split: what is checked is all the rest.
+            # In this layout the list is the split; everything else is checked.
             source.model_copy(update={"filelist": None}) if sync else source,
             split_from="splits.mat",
             depth_kind="planar",
@@ -95,8 +95,9 @@ class NYUv2:
         roots = Roots.of(source.data_root)
         if sync:
             self._pairs, folder = _listed_pairs(source, roots)
-            faults = {name: first_missing(pair) for name, pair in self._pairs.items()}
-            self._names, self.skipped = complete_samples(source, faults, folder, _GET_SYNC)
+            self._names, self.skipped = samples_with_files(
+                source, self._pairs, self._pairs.__getitem__, folder, _GET_SYNC
+            )
         else:
             self._mat = roots.need("nyu_depth_v2_labeled.mat", remedy=_GET)
             numbers = _official(roots.need("splits.mat", remedy=_GET), source)
@@ -110,7 +111,7 @@ class NYUv2:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
         if self._array is None:
             image_path, depth_path = self._pairs[self._names[index]]
@@ -145,7 +146,7 @@ class NYUv2:
         """The number of a labelled image, counted from 1, or the path of a frame."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The room, such as kitchen_0004."""
         if self._array is None:
             return Path(self._names[index]).parent.as_posix()
@@ -162,7 +163,7 @@ class NYUv2:
 
 
 def _cropped(raster: Tensor) -> Tensor:
-    """What the projection mask shows of an image (3, H, W) or a map (H, W)."""
+    """The part of an image (3, H, W) or a map (H, W) inside the projection mask."""
     height, width = _CROPPED
     return raster[..., _TOP : _TOP + height, _LEFT : _LEFT + width].contiguous()
 
@@ -171,7 +172,7 @@ def _official(path: Path, source: Source) -> list[int]:
     """The numbers of the images of a split, counted from 1.
 
     Raises:
-        InputError: not such a file, or SciPy is not installed.
+        InputError: another kind of file, or SciPy is not installed.
     """
     try:
         from scipy.io import loadmat
@@ -199,10 +200,10 @@ def _rooms(path: Path, numbers: list[int]) -> list[_Image]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The labelled set in h5py, with its errors in words.
+    """The labelled set in h5py, with errors reported in words.
 
     Raises:
-        InputError: not such a file, or without what is read inside.
+        InputError: another kind of file, or one without the arrays.
     """
     import h5py
 
@@ -217,7 +218,7 @@ def _listed_pairs(source: Source, roots: Roots) -> tuple[dict[str, tuple[Path, P
     """Image and depth of each line of a list of BTS, by the image's name; and the list.
 
     Raises:
-        InputError: no list, or a line that is not image, depth and focal length.
+        InputError: no list, or a line without image, depth and focal length.
     """
     if source.filelist is None:
         raise InputError(f"{source.name}: layout sync needs a filelist, its split. {_GET_SYNC}")

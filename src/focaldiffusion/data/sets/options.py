@@ -1,4 +1,4 @@
-"""What a source's options may say of a data set that publishes its own units and files."""
+"""Checks of a source's options against a data set with published units and files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def check_published(
     layouts: Sequence[str] = (),
     has_stacks: bool = False,
 ) -> None:
-    """Refuse what contradicts a data set of fixed layout, rather than ignore it.
+    """Refuse options that contradict a data set of fixed layout, instead of ignoring them.
 
     Args:
-        source: of that data set.
-        split_from: where it takes its split from, in place of a file list.
-        depth_kind: what its depth files hold.
-        depth_scale: metres per unit of them.
-        layouts: the values of `layout` that it knows.
+        source: source of that data set.
+        split_from: origin of its split, named if the source has a file list.
+        depth_kind: kind of depth in its files.
+        depth_scale: metres per unit of depth in its files.
+        layouts: valid values of `layout`.
         has_stacks: whether it has photographed or rendered stacks to read.
 
     Raises:
-        InputError: names the first option that cannot apply.
+        InputError: names the first option that does not apply.
     """
     options = source.options
     if source.filelist is not None:

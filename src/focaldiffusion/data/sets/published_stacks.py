@@ -1,4 +1,4 @@
-"""What data sets of published focal stacks have in common: splits, complete samples, frames."""
+"""Shared parts of data sets of published focal stacks: checks of options, frames."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def check_published_stacks(
     layouts: Sequence[str] = (),
     has_all_in_focus: bool = True,
 ) -> None:
-    """Refuse what contradicts a data set of published stacks, rather than ignore it.
+    """Refuse options that contradict a data set of published stacks, instead of ignoring them.
 
     Args:
-        source: of that data set.
-        splits: those of which depth is public.
-        layouts: the values of `layout` that it knows.
-        has_all_in_focus: whether it has images that the simulator could photograph anew.
+        source: source of that data set.
+        splits: splits with public depth.
+        layouts: valid values of `layout`.
+        has_all_in_focus: whether it has images that the simulator can photograph.
 
     Raises:
-        InputError: another split, or the first option that cannot apply.
+        InputError: another split, or the first option that does not apply.
     """
     kind = source.dataset_type
     check_published(
@@ -57,7 +57,7 @@ def check_published_stacks(
 def light_on_grid(path: Path, size: tuple[int, int]) -> Tensor:
     """An image as linear light on the grid of its depth map.
 
-    Where the image is larger, light is averaged: a measured depth is never interpolated.
+    Larger images are averaged down, so that a measured depth is never interpolated.
 
     Args:
         path: the image.
@@ -67,7 +67,7 @@ def light_on_grid(path: Path, size: tuple[int, int]) -> Tensor:
         (3, height, width) float32, [0, 1], linear RGB.
 
     Raises:
-        InputError: unreadable, smaller than the depth map, or of another aspect.
+        InputError: unreadable, smaller than the depth map, or another aspect.
     """
     light = read_light(path)
     height, width = light.shape[1:]

@@ -31,7 +31,7 @@ _Positive = Annotated[float, Field(gt=0)]
 _LARGEST_DIFFERENCE = 0.01
 
 
-class Intrinsics(Section):
+class _Intrinsics(Section):
     """The content of a `camera.json`: a pinhole in pixels, whose pixel centres are integers."""
 
     model_config = ConfigDict(strict=True)
@@ -49,7 +49,7 @@ class Intrinsics(Section):
     height: Annotated[int, Field(gt=0)]
     """Rows of the image."""
     note: Any = None
-    """For people, as are the following: where image and depth are from, and what the depth is."""
+    """For human readers, like the fields below: origin of image and depth, and kind of depth."""
     source_repo: str | None = None
     source_path: str | None = None
     licence: str | None = None
@@ -75,7 +75,7 @@ class RGBD:
         """Find the files.
 
         Raises:
-            InputError: no scenes, an option that does not apply, or a file that is missing.
+            InputError: no scenes, an option that does not apply, or a missing file.
         """
         if source.options.generate_focal_stack is False:
             raise InputError(
@@ -116,11 +116,10 @@ class RGBD:
         """Read an image, its depth and its camera.
 
         Raises:
-            InputError: files that cannot be read or do not fit each other, or an aperture that is
-                not known.
+            InputError: files that cannot be read or do not fit each other, or an unknown aperture.
         """
         path, files = self._scenes[self._names[index]]
-        intrinsics = read_intrinsics(path)
+        intrinsics = _read_intrinsics(path)
         scene = files.scene(
             LensFacts(focal_length_px=math.sqrt(intrinsics.fx * intrinsics.fy)),
             self._defaults,
@@ -138,17 +137,17 @@ class RGBD:
         """The name of the folder."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The name of the folder."""
         return self._names[index]
 
 
-def read_intrinsics(path: Path) -> Intrinsics:
+def _read_intrinsics(path: Path) -> _Intrinsics:
     """Read a `camera.json`.
 
     Raises:
-        InputError: not JSON, an unknown key (with the nearest one), a value of the wrong kind, or
-            pixels that are not square.
+        InputError: invalid JSON, an unknown key (with the nearest one), a value of the wrong kind,
+            or pixels that are not square.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -157,12 +156,12 @@ def read_intrinsics(path: Path) -> Intrinsics:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}; expected an object in braces.")
     for name in content:
-        if name not in Intrinsics.model_fields:
+        if name not in _Intrinsics.model_fields:
             raise InputError(
-                f"{path}: field {name!r} {unknown_name(name, Intrinsics.model_fields)}"
+                f"{path}: field {name!r} {unknown_name(name, _Intrinsics.model_fields)}"
             )
     try:
-        intrinsics = Intrinsics.model_validate(content)
+        intrinsics = _Intrinsics.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{path}: {first_problem(error)}") from None
     if abs(intrinsics.fx / intrinsics.fy - 1) > _LARGEST_DIFFERENCE:

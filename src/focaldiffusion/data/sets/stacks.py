@@ -3,7 +3,7 @@
     ROOT/SCENE/stack/    the frames, with stack.json or EXIF
     ROOT/SCENE/truth/    depth.npz, depth.npy or depth.png; all_in_focus.png, if there is one
 
-or, where no image is known that is sharp everywhere,
+or, without an all-in-focus image,
 
     ROOT/SCENE/          the frames, with stack.json or EXIF, and depth.npz or depth.npy
 """
@@ -31,9 +31,8 @@ _ARRANGEMENT = (
 class Stacks:
     """The scenes below `data_root`, all of them in every split; each folder is a scene.
 
-    A sample is a `StackSample`; with `generate_focal_stack` a `Scene`, of the image in `truth`.
-    The camera is that of stack.json or EXIF, completed by `camera_defaults`; focus distances are
-    those of stack.json or EXIF, and no others.
+    A sample is a `StackSample`; with `generate_focal_stack` a `Scene` of the image in `truth`.
+    Camera and focus distances come from stack.json or EXIF; `camera_defaults` completes the camera.
 
     Attributes:
         skipped: see `Dataset`.
@@ -43,7 +42,7 @@ class Stacks:
         """Find the files.
 
         Raises:
-            InputError: no scenes, an option that does not apply, or a scene without its truth.
+            InputError: no scenes, an option that does not apply, or a scene without truth.
         """
         self._defaults = source.options.camera_defaults
         self._generate = bool(source.options.generate_focal_stack)
@@ -88,6 +87,6 @@ class Stacks:
         """The name of the folder."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The name of the folder."""
         return self._names[index]

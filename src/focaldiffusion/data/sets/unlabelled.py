@@ -1,8 +1,8 @@
-"""Plain folders of focal stacks of which nothing else is known, to adapt a model to a camera.
+"""Plain folders of focal stacks without truth, to adapt a model to a camera.
 
     ROOT/SCENE/          the frames, with stack.json or EXIF
 
-or, as in a folder of `stacks`, ROOT/SCENE/stack/; what lies beside is not read.
+or, as in a folder of `stacks`, ROOT/SCENE/stack/; files beside it are not read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from focaldiffusion.lens import LensFacts
 class Unlabelled:
     """The stacks below `data_root`, each folder a scene; a sample has no truth.
 
-    Camera and focus distances are those of stack.json or EXIF, completed by `camera_defaults`.
+    Camera and focus distances come from stack.json or EXIF, completed by `camera_defaults`.
 
     Attributes:
         skipped: always empty.
@@ -31,7 +31,7 @@ class Unlabelled:
         """Find the folders.
 
         Raises:
-            InputError: no scenes, an option that does not apply, or a split to compare with.
+            InputError: no scenes, an option that does not apply, or another split than train.
         """
         if source.split != "train":
             raise InputError(
@@ -69,6 +69,6 @@ class Unlabelled:
         """The name of the folder."""
         return self._names[index]
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The name of the folder, as in `stacks`."""
         return self._names[index]

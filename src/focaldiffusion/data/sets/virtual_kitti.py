@@ -2,8 +2,8 @@
 
 Cabon, Murray and Humenberger, 2020, https://europe.naverlabs.com/proxy-virtual-worlds-vkitti-2/.
 The archives vkitti_2.0.3_rgb.tar, vkitti_2.0.3_depth.tar and vkitti_2.0.3_textgt.tar.gz all hold
-SceneXX/<variation>/...; each is looked for in a folder of its name below a root, and then in the
-root itself.
+SceneXX/<variation>/...; each is searched in a folder of its name below a root, then in the root
+itself.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import torch
-
 from focaldiffusion.config.data import RootKind, Source, Split
-from focaldiffusion.data.cameras import sample_camera
-from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
+from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.assembly import SampleFiles
+from focaldiffusion.data.sets.files import without_frame
 from focaldiffusion.data.sets.options import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
@@ -29,9 +28,8 @@ SCENES: dict[Split, tuple[str, ...]] = {
     "val": ("Scene06",),
     "test": ("Scene02",),
 }
-"""Our split, since there is no official one: by drive, which holds every variation of the same
-views, from both cameras. 1623, 270 and 233 views, each 20 times; two short urban drives are held
-out."""
+"""Our split by drive, as no official one exists. A drive has all variations of the same views, from
+both cameras: 1623, 270 and 233 views, each 20 times. Two short urban drives are held out."""
 
 VARIATIONS = (
     "15-deg-left",
@@ -48,18 +46,22 @@ VARIATIONS = (
 CAMERAS = ("Camera_0", "Camera_1")
 
 _ARCHIVES = "https://europe.naverlabs.com/proxy-virtual-worlds-vkitti-2/"
+_GET = (
+    f"Unpack vkitti_2.0.3_rgb.tar and vkitti_2.0.3_depth.tar of {_ARCHIVES} under data_root, or "
+    "allow missing samples."
+)
 _SIZE = (375, 1242)
 _METRES = 0.01
 _SKY = 65535
-# K of intrinsic.txt, which is that of every frame: focal length, and the principal point with
-# pixel centres at integers.
+# K of intrinsic.txt, the same for every frame: focal length, and the principal point with pixel
+# centres at integers.
 _K = (725.0087, 620.5, 187.0)
 _K_COLUMNS = ("K[0,0]", "K[0,2]", "K[1,2]")
 
 
 @dataclass(frozen=True)
 class _Drive:
-    """What one camera saw in one variation of a scene."""
+    """The files of one camera in one variation of a scene."""
 
     scene: str
     variation: str
@@ -73,9 +75,9 @@ class _Drive:
         return self.images / f"rgb_{frame:05d}.jpg", self.depths / f"depth_{frame:05d}.png"
 
     def frames(self) -> Iterator[tuple[int, Path | None]]:
-        """The frames that have an image or a depth map, and which of the two is missing.
+        """The frames with an image or a depth map, and the missing one of the two.
 
-        Of an empty or absent folder frame 0 is named as missing.
+        In an empty or absent folder, frame 0 is missing.
         """
         present = {*self.images.glob("rgb_*.jpg"), *self.depths.glob("depth_*.png")}
         for frame in sorted({int(path.stem.rpartition("_")[2]) for path in present} or {0}):
@@ -85,8 +87,8 @@ class _Drive:
 class VirtualKITTI:
     """The frames of one split, see `SCENES`: every variation, both cameras.
 
-    Depth is planar, in centimetres; 65535, which is sky and what is beyond 655.34 m, is invalid.
-    Published practice believes 80 m at most: `depth_bounds: [0.1, 80]`.
+    Depth is planar, in centimetres; 65535, sky and everything beyond 655.34 m, is invalid.
+    Published figures use 80 m at most: `depth_bounds: [0.1, 80]`.
 
     Attributes:
         skipped: a sentence for each frame that is left out because a file is missing.
@@ -95,7 +97,10 @@ class VirtualKITTI:
     def __init__(self, source: Source) -> None:
         check_published(source, split_from="its scenes", depth_kind="planar", depth_scale=_METRES)
         self.skipped: list[str] = []
-        self._options = source.options
+        self._defaults = source.options.camera_defaults
+        self._depths = DepthFormat(
+            _METRES, largest_m=(_SKY - 0.5) * _METRES, bounds_m=source.options.depth_bounds
+        )
         self._frames: list[tuple[_Drive, int]] = []
         roots = Roots.of(source.data_root)
         for folders in product(SCENES[source.split], VARIATIONS, CAMERAS):
@@ -103,14 +108,8 @@ class VirtualKITTI:
             for frame, missing in drive.frames():
                 if missing is None:
                     self._frames.append((drive, frame))
-                elif source.allow_missing:
-                    self.skipped.append(f"{missing}: no such file; its frame is left out.")
                 else:
-                    raise InputError(
-                        f"{missing}: no such file. Unpack vkitti_2.0.3_rgb.tar and "
-                        f"vkitti_2.0.3_depth.tar of {_ARCHIVES} under data_root, or allow missing "
-                        "samples."
-                    )
+                    self.skipped.append(without_frame(source, missing, _GET))
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -119,44 +118,30 @@ class VirtualKITTI:
         """Read one frame.
 
         Raises:
-            InputError: a file that is not what it should be, or an incomplete camera.
+            InputError: an invalid file, or an incomplete camera.
         """
         drive, frame = self._frames[index]
-        image_path, depth_path = drive.paths(frame)
+        image, depth = drive.paths(frame)
         source = f"Virtual KITTI 2 {self.name(index)}"
-        light = read_light(image_path)
-        if tuple(light.shape[1:]) != _SIZE:
-            raise InputError(
-                f"{image_path}: {light.shape[2]}x{light.shape[1]}; expected 1242x375 as "
-                "published, which the intrinsics belong to. Let image_size resize the samples."
-            )
-        within = DepthFormat(_METRES, bounds_m=self._options.depth_bounds)
-        depth_m = within.read(depth_path)
-        check_size(depth_path, depth_m, _SIZE, image_path)
-        depth_m = depth_m.masked_fill(depth_m > (_SKY - 0.5) * _METRES, torch.nan)
-        depth_m = within.planar(depth_m, None, source)
         focal_length_px, x, y = _intrinsics(drive, frame)
-        camera = sample_camera(
-            _SIZE,
+        return SampleFiles(source, depth, self._depths, image, published_size=_SIZE).scene(
             LensFacts(focal_length_px=focal_length_px),
-            self._options.camera_defaults,
-            source=source,
+            self._defaults,
             principal_point_px=(x + 0.5, y + 0.5),
         )
-        return Scene(light, depth_m, ~depth_m.isnan(), camera, source)
 
     def name(self, index: int) -> str:
         """Scene, variation, camera and frame."""
         drive, frame = self._frames[index]
         return f"{drive.scene}/{drive.variation}/{drive.camera}/{frame:05d}"
 
-    def scene(self, index: int) -> str:
-        """The scene, whatever its weather, direction of view and camera."""
+    def scene_name(self, index: int) -> str:
+        """The scene, in all weathers, directions of view and cameras."""
         return self._frames[index][0].scene
 
 
 def _find(roots: Roots, scene: str, variation: str, camera: str) -> _Drive:
-    """Where the files of a drive are, or ought to be."""
+    """The folders of a drive, existing or expected."""
 
     def find(kind: RootKind, archive: str, content: str) -> Path:
         inside = f"{scene}/{variation}/{content}"
@@ -179,11 +164,11 @@ def _find(roots: Roots, scene: str, variation: str, camera: str) -> _Drive:
 def _intrinsics(drive: _Drive, frame: int) -> tuple[float, float, float]:
     """Focal length [px] and principal point (pixel centres at integers) of a frame.
 
-    From `intrinsic.txt`, of which the lines are `frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]`; the
+    From `intrinsic.txt`, whose lines are `frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]`; the
     published constants where the archive textgt is not unpacked.
 
     Raises:
-        InputError: the file does not know the frame.
+        InputError: the file does not list the frame.
     """
     if drive.intrinsics is None:
         return _K

@@ -16,7 +16,7 @@ https://huggingface.co/datasets/AKCITPixel3/DFD-Z: float32 depth, the motor posi
 
 Never run on real files. Not confirmed: the size of the JPEGs (that loader resizes them; larger
 ones are averaged to the size of the depth), their encoding (taken as sRGB), that depth is planar
-and that focus distances count from where depth does (that loader uses both so).
+and that focus distances and depth have the same origin (both as in that loader).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults, Source
@@ -35,7 +34,7 @@ from focaldiffusion.data.cameras import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples, first_missing
+from focaldiffusion.data.sets.files import first_missing, read_numbers, samples_with_files
 from focaldiffusion.data.sets.published_stacks import (
     check_published_stacks,
     frames_on_grid,
@@ -63,7 +62,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class _Run:
-    """One focus setting: the number and the motor position of file names, what it focuses on."""
+    """One focus setting: number and motor position in file names, and focus distance."""
 
     number: int
     motor: str
@@ -71,11 +70,11 @@ class _Run:
 
 
 class ZEDD:
-    """The scenes of val; the depth of test is kept by the authors' server, see `ZEDDTest`.
+    """The scenes of val; the authors' server keeps the depth of test, see `ZEDDTest`.
 
-    `layout` is the aperture of the stacks as files name it, one of `STOPS`; F2.8 when not given,
-    as in published figures. Stacks have all nine frames in the order of the runs, near to far;
-    those figures use every second one. With `generate_focal_stack` the F16 image and the depth
+    `layout` is the aperture of the stacks as in file names, one of `STOPS`; F2.8 by default, as in
+    published figures. Stacks have all nine frames in the order of the runs, near to far; published
+    figures use every second one. With `generate_focal_stack` the F16 image and the depth
     are a `Scene`, to be photographed with the aperture of `camera_defaults`.
 
     Attributes:
@@ -90,8 +89,9 @@ class ZEDD:
         self._runs = _read_runs(roots.need("metadata.txt", remedy=_REMEDY))
         self._folder = roots.need("val", remedy=_REMEDY)
         scenes = sorted(path.name for path in self._folder.glob("val_*"))
-        faults = {scene: first_missing(self._paths(scene)) for scene in scenes}
-        self._scenes, self.skipped = complete_samples(source, faults, self._folder, _REMEDY)
+        self._scenes, self.skipped = samples_with_files(
+            source, scenes, self._paths, self._folder, _REMEDY
+        )
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -100,7 +100,7 @@ class ZEDD:
         """Read one scene.
 
         Raises:
-            InputError: a file that is not what it should be, or a `Scene` without an aperture.
+            InputError: an invalid file, or a `Scene` without an aperture.
         """
         *frames, sharp, depth_path, matrix_path = self._paths(self._scenes[index])
         source = f"ZEDD {self.name(index)}"
@@ -126,7 +126,7 @@ class ZEDD:
         """Split and scene."""
         return f"val/{self._scenes[index]}"
 
-    def scene(self, index: int) -> str:
+    def scene_name(self, index: int) -> str:
         """The scene; each was captured once."""
         return self._scenes[index]
 
@@ -143,7 +143,7 @@ class ZEDD:
 
 
 class ZEDDTest:
-    """The stacks of test at F2.8, to predict for the authors' server, which keeps their depth.
+    """The stacks of test at F2.8, for predictions that the authors' server scores.
 
     Nine frames each, near to far, at the size of the depth that the server expects.
     """
@@ -152,7 +152,7 @@ class ZEDDTest:
         """Find the scenes.
 
         Raises:
-            InputError: no such folder, or a file that is missing.
+            InputError: a missing folder or file.
         """
         roots = Roots.of(str(data_root))
         self._runs = _read_runs(roots.need("metadata.txt", remedy=_REMEDY))
@@ -171,7 +171,7 @@ class ZEDDTest:
         """Read one stack.
 
         Raises:
-            InputError: a file that is not what it should be.
+            InputError: an invalid file.
         """
         scene = self._scenes[index]
         camera = _camera(
@@ -204,8 +204,8 @@ def _camera(
     defaults: CameraDefaults,
     source: str,
 ) -> Camera:
-    """The lens at an aperture; at that of the defaults where `stop` is None."""
-    matrix = _read_matrix(matrix_path)
+    """The lens at an aperture; None for `stop` takes the aperture of the defaults."""
+    matrix = read_numbers(matrix_path, (3, 3))
     known = LensFacts(
         # Pixels are square to 0.2 %.
         focal_length_px=float(np.sqrt(matrix[0, 0] * matrix[1, 1])),
@@ -222,7 +222,7 @@ def _read_runs(path: Path) -> tuple[_Run, ...]:
     """The focus settings of metadata.txt.
 
     Raises:
-        InputError: a line of another form, or other runs than 1 to 9.
+        InputError: an invalid line, or other runs than 1 to 9.
     """
     runs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -242,18 +242,3 @@ def _read_runs(path: Path) -> tuple[_Run, ...]:
             f"{path}: runs {[run.number for run in runs]}; expected 1 to {_RUNS}. Get it again."
         )
     return tuple(runs)
-
-
-def _read_matrix(path: Path) -> NDArray[np.float64]:
-    """The camera matrix of a text file, (3, 3).
-
-    Raises:
-        InputError: not nine numbers.
-    """
-    try:
-        matrix = np.loadtxt(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a camera matrix ({error}).") from error
-    if matrix.shape != (3, 3):
-        raise InputError(f"{path}: an array of {matrix.shape}; expected a camera matrix, (3, 3).")
-    return matrix

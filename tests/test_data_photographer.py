@@ -8,7 +8,7 @@ import torch
 from conftest import TOLERANCE
 from rooms import room, source
 
-from focaldiffusion.data.simulation import simulate
+from focaldiffusion.data.photographer import photograph
 from focaldiffusion.errors import InputError
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.capture import capture
@@ -23,15 +23,15 @@ def lens(**kwargs) -> dict:
 
 
 def sweeps(count: int, **changes) -> list[list[float]]:
-    """The focus distances [dpt] of so many stacks."""
+    """The focus distances [dpt] of `count` stacks."""
     where = source(**changes)
-    stacks = [simulate(room(), where, seeded(seed)).stack for seed in range(count)]
+    stacks = [photograph(room(), where, seeded(seed)).stack for seed in range(count)]
     return [(1 / stack.focus_distances_m).tolist() for stack in stacks]
 
 
 def test_an_ideal_lens_takes_what_capture_takes_and_the_truth_stays():
     scene = room()
-    sample = simulate(scene, source(), seeded())
+    sample = photograph(scene, source(), seeded())
     expected = capture(scene, [0.5, 1 / 1.125, 4.0])
     torch.testing.assert_close(sample.stack.images, expected.images, **TOLERANCE[torch.float32])
     assert sample.stack.camera == scene.camera
@@ -57,7 +57,7 @@ def test_a_seed_repeats_a_stack():
         ),
         focal_stack_size=(2, 6),
     )
-    first, again, other = (simulate(room(), where, seeded(seed)).stack for seed in (3, 3, 4))
+    first, again, other = (photograph(room(), where, seeded(seed)).stack for seed in (3, 3, 4))
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.focus_distances_m, again.focus_distances_m)
     assert first.camera == again.camera
@@ -72,7 +72,7 @@ def test_depth_moves_no_focus_plane():
     )
     near, deep = room(), replace(room(), depth_m=5 * room().depth_m)
     for seed in range(10):
-        one, two = (simulate(scene, where, seeded(seed)).stack for scene in (near, deep))
+        one, two = (photograph(scene, where, seeded(seed)).stack for scene in (near, deep))
         assert torch.equal(one.focus_distances_m, two.focus_distances_m)
         assert one.camera == two.camera
 
@@ -85,7 +85,7 @@ def test_frames_are_spaced_as_asked(spacing, distances):
     where = source(
         options=lens(focus_spacing=spacing), focal_range=(0.5, 2.0), focal_stack_size=(4, 4)
     )
-    found = simulate(room(), where, seeded()).stack.focus_distances_m.tolist()
+    found = photograph(room(), where, seeded()).stack.focus_distances_m.tolist()
     assert found == pytest.approx(distances, rel=1e-5)
 
 
@@ -118,17 +118,18 @@ def test_the_number_of_frames_is_drawn_from_the_fewest_to_the_most():
 def test_a_scene_that_knows_where_to_focus_is_focused_there():
     own = replace(room(), focus_distances_m=(0.7, 1.9, math.inf))
     where = source(options=lens(focus_range_jitter=0.3), focal_range=None)
-    found = simulate(own, where, seeded()).stack.focus_distances_m
+    found = photograph(own, where, seeded()).stack.focus_distances_m
     assert found.tolist() == pytest.approx([0.7, 1.9, math.inf])
     ranged = replace(room(), focal_range_m=(1.0, 3.0))
-    found = simulate(ranged, source(), seeded()).stack.focus_distances_m
+    found = photograph(ranged, source(), seeded()).stack.focus_distances_m
     assert found.tolist() == pytest.approx([1.0, 1.5, 3.0])
 
 
 def test_f1_4_and_f22_photograph_differently():
     wide, narrow = (replace(room().camera, aperture_diameter_m=0.05 / n) for n in (1.4, 22))
     one, two = (
-        simulate(replace(room(), camera=c), source(), seeded()).stack.images for c in (wide, narrow)
+        photograph(replace(room(), camera=c), source(), seeded()).stack.images
+        for c in (wide, narrow)
     )
     detail = [images.diff(dim=-1).abs().mean(dim=(1, 2, 3)).min() for images in (one, two)]
     assert detail[1] > 2 * detail[0]
@@ -137,7 +138,7 @@ def test_f1_4_and_f22_photograph_differently():
 def test_the_aperture_varies_by_stops_and_the_camera_says_so():
     where = source(options=lens(aperture_stops=2.0))
     scene = room()
-    found = [simulate(scene, where, seeded(seed)).stack.camera for seed in range(40)]
+    found = [photograph(scene, where, seeded(seed)).stack.camera for seed in range(40)]
     stops = [
         2 * math.log2(camera.aperture_diameter_m / scene.camera.aperture_diameter_m)
         for camera in found
@@ -148,32 +149,32 @@ def test_the_aperture_varies_by_stops_and_the_camera_says_so():
 
 def test_the_shape_of_the_blur_is_drawn():
     where = source(options=lens(psf="power_exponential", psf_exponent_range=[2, 2]))
-    found = simulate(room(), where, seeded()).stack.images
+    found = photograph(room(), where, seeded()).stack.images
     expected = capture(room(), [0.5, 1 / 1.125, 4.0], psf=PSF("gaussian")).images
     # An exponent of 2 is the Gaussian; a table of its transfer function is exact to 1e-6.
     assert ((found - expected).abs() < 1e-6).float().mean() > 0.999
     varied = source(options=lens(psf="power_exponential"))
-    stacks = [simulate(room(), varied, seeded(seed)).stack.images for seed in range(5)]
+    stacks = [photograph(room(), varied, seeded(seed)).stack.images for seed in range(5)]
     assert len({float(images.std()) for images in stacks}) > 2
 
 
 def test_no_range_and_no_distances_names_the_source_and_the_key():
     message = r"rooms: focal_range is missing, and room 0 does not say where to focus. Give the"
     with pytest.raises(InputError, match=message):
-        simulate(room(), source(focal_range=None), seeded())
+        photograph(room(), source(focal_range=None), seeded())
 
 
 def test_focus_within_the_focal_length_names_the_scene():
     options = {"camera_defaults": {"focal_length_m": 0.6}}
     message = r"room 0: the nearest focus, 0.5 m, lies within the focal length, 0.6 m"
     with pytest.raises(InputError, match=message):
-        simulate(room(), source(options=options), seeded())
+        photograph(room(), source(options=options), seeded())
     # 20 mm of aperture: even at f/0.5 the focal length is 10 mm.
     with pytest.raises(InputError, match=r"room 0: the nearest focus, 0.008 m, lies within"):
-        simulate(room(), source(focal_range=(0.008, 1.0)), seeded())
+        photograph(room(), source(focal_range=(0.008, 1.0)), seeded())
     equal = replace(room(), focus_distances_m=(1.0, 1.0))
     with pytest.raises(InputError, match=r"room 0: focus_distances_m: 1.0 appears more than once"):
-        simulate(equal, source(), seeded())
+        photograph(equal, source(), seeded())
 
 
 @pytest.mark.parametrize(
@@ -188,8 +189,8 @@ def test_focus_within_the_focal_length_names_the_scene():
     ],
 )
 def test_every_flaw_changes_the_frames_and_not_what_the_stack_reports(option):
-    ideal = simulate(room(), source(), seeded(1)).stack
-    flawed = simulate(room(), source(options=lens(**option)), seeded(1)).stack
+    ideal = photograph(room(), source(), seeded(1)).stack
+    flawed = photograph(room(), source(options=lens(**option)), seeded(1)).stack
     assert torch.equal(flawed.focus_distances_m, ideal.focus_distances_m)
     assert flawed.camera == ideal.camera
     difference = (flawed.images - ideal.images).abs().mean(dim=(1, 2, 3))
@@ -200,6 +201,6 @@ def test_every_flaw_changes_the_frames_and_not_what_the_stack_reports(option):
 def test_exposure_varies_from_frame_to_frame_within_its_bounds():
     flat = replace(room(), all_in_focus=torch.full((3, 48, 64), 0.3))
     where = source(options=lens(exposure_jitter=0.2, bit_depth=None), focal_stack_size=(40, 40))
-    gains = simulate(flat, where, seeded()).stack.images.mean(dim=(1, 2, 3)) / 0.3
+    gains = photograph(flat, where, seeded()).stack.images.mean(dim=(1, 2, 3)) / 0.3
     assert 0.8 <= gains.min() < 0.85
     assert 1.15 < gains.max() <= 1.2

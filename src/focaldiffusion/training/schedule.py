@@ -1,6 +1,6 @@
-"""The plan of a run: which samples each optimiser step takes, and at which learning rate.
+"""The schedule of a run: which samples each optimiser step takes, and at which learning rate.
 
-All of it is a function of the step alone, so that a run resumes from a number.
+Both are functions of the step alone, so a run resumes from a number.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from focaldiffusion.errors import InputError
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Steps over the positions of a `Mixture`, shared among processes.
+class Schedule:
+    """Optimiser steps over the positions of a `Mixture`, shared among processes.
 
     Attributes:
         batch_size: stacks of one forward pass.
         accumulation: forward passes of a process in one step.
-        processes: how many.
+        processes: number of them.
         epoch: positions in an epoch.
-        epochs: in the run.
+        epochs: number of them in the run.
     """
 
     batch_size: int
@@ -41,11 +41,11 @@ class Plan:
             )
 
     @classmethod
-    def of(cls, training: TrainingConfig, epoch: int, processes: int) -> Plan:
-        """The plan that a configuration asks for.
+    def of(cls, training: TrainingConfig, epoch: int, processes: int) -> Schedule:
+        """The schedule that a configuration asks for.
 
         Raises:
-            InputError: not even one step.
+            InputError: too few samples for one step.
         """
         return cls(
             training.batch_size,
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def stacks_per_step(self) -> int:
-        """The effective batch."""
+        """Size of the effective batch."""
         return self.batch_size * self.accumulation * self.processes
 
     @property
@@ -66,13 +66,13 @@ class Plan:
         return self.epochs * self.epoch // self.stacks_per_step
 
     def epochs_after(self, step: int) -> int:
-        """Epochs that are complete once so many steps are done."""
+        """Number of complete epochs after a number of steps."""
         if step == self.steps:
             return self.epochs
         return step * self.stacks_per_step // self.epoch
 
     def due(self, step: int, training: TrainingConfig) -> tuple[bool, bool]:
-        """Whether to validate, and whether to save, once so many steps are done."""
+        """Whether to validate, and whether to save, after a number of steps."""
         epochs = self.epochs_after(step)
         last, turned = step == self.steps, epochs > self.epochs_after(step - 1)
         every_steps = training.save_every_n_steps
@@ -86,8 +86,8 @@ class Plan:
     def positions(self, process: int, first_step: int) -> Sequence[int]:
         """The positions that a process reads from a step on, batch after batch.
 
-        Batch b of a step goes to process b mod P: whatever the number of processes, a step sees
-        the same stacks.
+        Batch b of a step goes to process b mod P, so a step sees the same stacks for any number of
+        processes.
         """
         batches = range(first_step * self.accumulation, self.steps * self.accumulation)
         return [
@@ -98,10 +98,10 @@ class Plan:
 
 
 def learning_rate_factor(scheduler: SchedulerConfig, step: int, steps: int) -> float:
-    """The learning rate of a step, 0 the first, relative to its peak.
+    """Learning rate of a step, the first being 0, relative to its peak.
 
-    Rises along a line over `warmup_steps`, then stays, or falls to zero at the end of the run
-    along a line or half a cosine.
+    It rises linearly over `warmup_steps`, then stays, or falls to zero at the end of the run along
+    a line or half a cosine.
     """
     if step < scheduler.warmup_steps:
         return (step + 1) / (scheduler.warmup_steps + 1)

@@ -17,18 +17,18 @@ from focaldiffusion.io.images import IMAGE_SUFFIXES
 Fields = dict[str, Any]
 
 _SPACE = re.compile(r"\s*")
-# A comment to the end of the line, or a word, of which parts may be quoted.
+# A comment to the end of the line, or a word, parts of which may be quoted.
 _WORD = re.compile(r'[\s,]*(#.*|(?:"[^"]*"|[^\s,"])+)')
 
 
 @dataclass(frozen=True)
 class FileListing:
-    """What a file list says.
+    """Content of a file list.
 
     Attributes:
         entries: its samples, in its order.
-        places: file and line of each, for messages.
-        notices: a sentence for each name of the original that it uses.
+        places: file and line of each entry, for messages.
+        notices: a sentence for each field name of the original in the list.
     """
 
     entries: tuple[Entry, ...]
@@ -90,7 +90,7 @@ def _csv_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the line that it starts in."""
+    """Non-empty rows, each with the number of its first line."""
     reader = csv.reader(text.split("\n"), skipinitialspace=True, strict=True)
     line = 1
     try:
@@ -135,7 +135,7 @@ def _by_position(values: Sequence[str], place: str) -> Fields:
     """The fields of a line without names: an image or a folder of frames, the depth, the count.
 
     Raises:
-        InputError: fewer than two, more than three, or a count that is no number.
+        InputError: fewer than two, more than three, or a count that is not a number.
     """
     if not 2 <= len(values) <= 3:
         raise InputError(
@@ -153,7 +153,7 @@ def _by_position(values: Sequence[str], place: str) -> Fields:
 
 
 def _array_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
-    """The objects of a JSON array, each with the line that it starts in."""
+    """The objects of a JSON array, each with the number of its first line."""
     at = _skip(text, text.index("[") + 1)
     line, counted = 1, 0
     while text[at : at + 1] != "]":
@@ -175,7 +175,7 @@ def _array_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
 
 
 def _object_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
-    """JSON Lines: an object a line."""
+    """JSON Lines: one object per line."""
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             fields, end = _object(content, _skip(content, 0), path, line, line)
@@ -187,7 +187,7 @@ def _object_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
 
 
 def _skip(text: str, at: int) -> int:
-    """The next position that is not white space."""
+    """Position of the next character that is not white space."""
     return _SPACE.match(text, at).end()  # type: ignore[union-attr]
 
 
@@ -198,8 +198,8 @@ def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple
         text: JSON.
         at: where the object starts.
         path: of the list.
-        first_line: the number in the file of the first line of `text`.
-        line: that of the object.
+        first_line: line number in the file of the first line of `text`.
+        line: line number of the object.
     """
     try:
         value, end = _DECODER.raw_decode(text, at)
@@ -218,7 +218,7 @@ def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Fields:
-    """An object; a name that appears twice would silently lose a value."""
+    """An object without duplicate names, which would silently lose values."""
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focaldiffusion.data.lists.entry import FIELDS, ORIGINALS, REFUSED, Entry
-from focaldiffusion.data.lists.files import FileListing, read_list
+from focaldiffusion.data.lists.formats import FileListing, read_list
 from focaldiffusion.errors import InputError
 
 README = Path(__file__).resolve().parents[1] / "data" / "filelists" / "README.md"
@@ -172,7 +172,7 @@ def test_names_of_the_original_are_taken_with_one_notice_each(tmp_path: Path) ->
         ("a.txt", "s d focal_range=1;2\n", "a.txt:1: focal_range governs simulated stacks only; "),
         ("a.txt", "a.png d image_glob=*.png\n", "a.txt:1: image_glob chooses the frames of a foc"),
         ("a.txt", "a.png d generate_focal_stack=false\n", "there are no frames to read; name"),
-        ("a.txt", "s d generate_focal_stack=true\n", "there is no image to simulate from; name"),
+        ("a.txt", "s d generate_focal_stack=true\n", "no image is given to simulate from; name"),
         ("a.txt", "a.png d depth_dataset=x\n", "names an array of an HDF5 file, and d is none."),
         ("a.txt", "a.png d focal_range=2;1\n", "focal_range expected [near, far] in metres, near "),
         (

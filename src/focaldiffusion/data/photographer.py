@@ -17,25 +17,25 @@ from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import Imperfections, capture
 
 _FARTHEST = 10.0
-"""Even steps in log s never reach infinity: jitter moves their far end out this many times."""
+"""Even steps in log s cannot reach infinity: jitter moves their far end this factor outwards."""
 _EXPONENTS_PER_OCTAVE = 8
-"""A new exponent of the PSF costs as much as a frame; 33 of them are tabulated once and kept."""
+"""A new PSF exponent costs as much as a frame, so few are used, and their tables are cached."""
 
 
-def simulate(scene: Scene, source: Source, generator: torch.Generator) -> StackSample:
-    """Photograph a scene with a lens and a sweep drawn from what its source allows.
+def photograph(scene: Scene, source: Source, generator: torch.Generator) -> StackSample:
+    """Photograph a scene with a lens and a sweep drawn from the ranges of its source.
 
-    Nothing that is drawn looks at the depth of the scene: it is focused at the distances, or over
-    the range, that it names itself, else over the source's `focal_range`.
+    No draw depends on the depth of the scene. It is focused at its own focus distances or over its
+    own range, else over the `focal_range` of the source.
 
     Args:
-        scene: what to photograph; the stack is made where its tensors are.
+        scene: to photograph, on the device of its tensors.
         source: `focal_range`, `focal_stack_size` and `options.simulator_kwargs`.
-        generator: of all that is drawn, on the CPU. For a scene elsewhere it seeds a generator
+        generator: draws everything on the CPU. For a scene on another device it seeds a generator
             there, which draws the noise.
 
     Raises:
-        InputError: no `focal_range`, or focus distances at which no lens of this scene focuses.
+        InputError: no `focal_range`, or focus distances at which the lens cannot focus.
     """
     options = source.options.simulator_kwargs
     _check_near_end(scene, source)
@@ -64,10 +64,10 @@ def simulate(scene: Scene, source: Source, generator: torch.Generator) -> StackS
 
 
 def _focus_dpt(scene: Scene, source: Source, generator: torch.Generator) -> Tensor:
-    """Where the frames report to be focused, (N,) dioptres, float64.
+    """Reported focus of the frames, (N,) dioptres, float64.
 
     Raises:
-        InputError: neither the scene nor its source says where to focus.
+        InputError: neither the scene nor its source has a focal range.
     """
     if scene.focus_distances_m is not None:
         return 1 / torch.tensor(scene.focus_distances_m, dtype=torch.float64)
@@ -96,11 +96,12 @@ def _focus_dpt(scene: Scene, source: Source, generator: torch.Generator) -> Tens
 def _check_near_end(scene: Scene, source: Source) -> None:
     """Refuse to focus within the focal length, where a lens forms no image.
 
-    Where the focal length in metres is unknown, half the aperture takes its place: no lens is
-    faster than f/0.5. What jitter may draw counts, so that the first sample fails, not a later one.
+    If the focal length in metres is unknown, half the aperture is used: no lens is faster than
+    f/0.5. The farthest that jitter may reach counts, so that the first sample fails, not a later
+    one.
 
     Raises:
-        InputError: names the scene and the nearest focus.
+        InputError: focus too near; names the scene and the nearest focus.
     """
     focal_range_m = scene.focal_range_m or source.focal_range
     if scene.focus_distances_m is not None:
@@ -132,7 +133,7 @@ def _exponent(options: SimulatorKwargs, generator: torch.Generator) -> float:
 def _imperfections(
     focus_dpt: Tensor, options: SimulatorKwargs, generator: torch.Generator
 ) -> Imperfections:
-    """What the frames suffer; ideal where the options are zero."""
+    """Imperfections of the frames; none where the options are zero."""
 
     def each(spread: float, *more: int) -> Tensor | None:
         shape = (len(focus_dpt), *more)
@@ -152,6 +153,6 @@ def _imperfections(
 
 
 def _generator_at(device: torch.device, generator: torch.Generator) -> torch.Generator:
-    """A generator on the device: millions of numbers are drawn there, not sent there."""
+    """A generator on the device, which draws millions of numbers there instead of copying them."""
     seed = integer(0, 2**62, generator)
     return generator if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
