@@ -132,6 +132,20 @@ def test_documented_names_exist() -> None:
         assert hasattr(importlib.import_module(module), attribute), name
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/algorithm.md"])
+def test_named_files_exist(page: str) -> None:
+    """Paths are below the package or the root; a bare name is in the folder of the one before."""
+    missing, folder = [], ROOT
+    for path in re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / page).read_text(encoding="utf-8")):
+        places = [base / path for base in (ROOT / "src" / "focaldiffusion", ROOT, folder)]
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            missing.append(path)
+        else:
+            folder = found.parent
+    assert missing == []
+
+
 def test_every_page_is_in_the_navigation_of_the_site(site: ModuleType) -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": (\S+\.md)$", text, re.MULTILINE))
