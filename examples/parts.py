@@ -1,4 +1,4 @@
-"""What a scene is made of: textured meshes and soft boxes."""
+"""Building blocks of a scene: textured meshes and soft boxes."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ DEPTH_MANTISSA_BITS = 17
 
 @dataclass(frozen=True)
 class Example:
-    """What the photographer decides before the first exposure.
+    """Choices of the photographer before the first exposure.
 
     Attributes:
         focal_length_px: image distance over pixel pitch, at SIZE [px].

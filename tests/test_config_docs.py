@@ -1,4 +1,4 @@
-"""docs/configuration.md says what the code does; every key is read by something."""
+"""docs/configuration.md agrees with the code; every key is read by something."""
 
 from __future__ import annotations
 

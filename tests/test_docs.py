@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -132,6 +134,20 @@ def test_documented_names_exist() -> None:
         assert hasattr(importlib.import_module(module), attribute), name
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/algorithm.md"])
+def test_named_files_exist(page: str) -> None:
+    """Paths are below the package or the root; a bare name is in the folder of the one before."""
+    missing, folder = [], ROOT
+    for path in re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / page).read_text(encoding="utf-8")):
+        places = [base / path for base in (ROOT / "src" / "focaldiffusion", ROOT, folder)]
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            missing.append(path)
+        else:
+            folder = found.parent
+    assert missing == []
+
+
 def test_every_page_is_in_the_navigation_of_the_site(site: ModuleType) -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": (\S+\.md)$", text, re.MULTILINE))
@@ -149,6 +165,18 @@ def site() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_site_builds_and_requests_nothing_from_elsewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > len(WITH_BLOCKS)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r"<(?:img|script|iframe)[^>]+src=[\"']?(?:https?:)?//[^>]*>", text) == []
+        assert re.findall(r"<link[^>]+href=[\"']?(?:https?:)?//[^>]*>", text) == []
 
 
 def test_formulas_become_drawings(site: ModuleType) -> None:

@@ -24,14 +24,14 @@ FLAGS = {
     "evaluate": "--config --checkpoint --dataset --data_root --split --output_dir --batch_size "
     "--num_inference_steps --max_samples --device --fp16 --save_viz --num_viz",
 }
-"""Of the original, which must all be in the tables."""
+"""Flags of the original, which must all be in the tables."""
 COMMANDS = {"train": train, "inference": inference, "evaluate": evaluate}
 NEEDED = {
     "train": "--config nowhere.yaml --dry-run",
     "inference": "--input nowhere --output out",
     "evaluate": "--dataset nyuv2 --data_root nowhere",
 }
-"""What makes a command complete, of which nothing is there."""
+"""Arguments that complete each command, with files that do not exist."""
 FIELDS_OF_THE_ORIGINAL = (
     "depth depth_path focal_stack focal_stack_dir scene_path all_in_focus aif aif_path "
     "focus_distances focus_range depth_dataset depth_scale depth_shift depth_range "
@@ -41,7 +41,7 @@ FIELDS_OF_THE_ORIGINAL = (
 
 
 def rows(heading: str) -> dict[str, str]:
-    """What the table with this first heading says of each name."""
+    """The second column, by name, of the table with this first heading."""
     table = PAGE.read_text(encoding="utf-8").partition(f"| {heading} |")[2].partition("\n\n")[0]
     found: dict[str, str] = {}
     for line in table.splitlines():
