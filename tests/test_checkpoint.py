@@ -243,7 +243,7 @@ def test_weights_that_differ_are_named(
         (
             "adapter/adapter_model.safetensors",
             lambda weights: weights.update(more=torch.zeros(1)),
-            r"adapter_model.safetensors: the weights are not .*\(unexpected more\)",
+            r"adapter_model.safetensors: the weights do not fit .*\(unexpected more\)",
         ),
     ],
 )
@@ -270,7 +270,7 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> No
 
 def test_a_full_checkpoint_refuses_a_base(tmp_path: Path) -> None:
     folder = saved(tmp_path / "out")
-    with pytest.raises(InputError, match="has all weights, and reads none of the base model sd"):
+    with pytest.raises(InputError, match=r"is a full checkpoint and needs no base model\. Drop --base-model sd"):
         load_model(str(folder), base_model="sd")
 
 
@@ -355,7 +355,7 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
 )
 def test_names_that_are_not_models(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_checkpoint(name, others=["physics"])
+        find_checkpoint(name, besides=["physics"])
 
 
 # The hub
