@@ -270,7 +270,9 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> No
 
 def test_a_full_checkpoint_refuses_a_base(tmp_path: Path) -> None:
     folder = saved(tmp_path / "out")
-    with pytest.raises(InputError, match=r"is a full checkpoint and needs no base model\. Drop --base-model sd"):
+    with pytest.raises(
+        InputError, match=r"is a full checkpoint and needs no base model\. Drop --base-model sd"
+    ):
         load_model(str(folder), base_model="sd")
 
 

@@ -173,7 +173,9 @@ def test_missing_cuda_is_refused(
 
 
 def test_no_stack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "give stacks" in refusal(capsys, tmp_path, main, "infer", "--output", tmp_path / "out")
+    assert "give either stacks" in refusal(
+        capsys, tmp_path, main, "infer", "--output", tmp_path / "out"
+    )
 
 
 def test_an_output_below_a_file_is_refused(

@@ -93,8 +93,8 @@ def test_running_out_of_memory_is_reported(
         text=True,
     )
     assert done.stderr == (
-        "error: plant: not enough memory on cpu for 3 frames of 800x600. What helps most, in this "
-        f"order: {ways}.\n"
+        "error: plant: not enough memory on cpu for 3 frames of 800x600. Remedies, most "
+        f"effective first: {ways}.\n"
     )
     assert done.returncode == 2
     assert contents(tmp_path) == before
