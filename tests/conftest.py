@@ -52,3 +52,17 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(pristine: Path, tmp_path: Path) -> Path:
     """A copy of `pristine` for one test."""
     return Path(shutil.copytree(pristine, tmp_path / "plant"))
+
+
+@pytest.fixture(scope="session")
+def from_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from plant import save_model
+
+    return save_model(tmp_path_factory.mktemp("model") / "noise", "noise")
+
+
+@pytest.fixture(scope="session")
+def from_estimate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from plant import save_model
+
+    return save_model(tmp_path_factory.mktemp("model") / "estimate", "estimate")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from command_line import exit_code
 
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
+from focaldiffusion.config.model import ModelConfig
+from focaldiffusion.config.run import Config
 from focaldiffusion.io.images import write_png
 from focaldiffusion.optics import Camera, linear_to_srgb
 from focaldiffusion.scene import Scene
@@ -65,3 +69,11 @@ def truncate(path: Path) -> None:
 
 def command(*argv: str | Path) -> list[str]:
     return [sys.executable, "-m", "focaldiffusion", *map(str, argv)]
+
+
+def save_model(folder: Path, start: Literal["estimate", "noise"]) -> Path:
+    """A checkpoint of the model in miniature, with random weights."""
+    config = Config(model=ModelConfig(preset="tiny", start=start))
+    model = FocalDiffusionPipeline.from_preset("tiny", start)
+    save_checkpoint(model, folder, config, {"steps": 0}, adapter_only=False)
+    return folder

@@ -357,7 +357,7 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
 )
 def test_names_that_are_not_models(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_checkpoint(name, besides=["physics"])
+        find_checkpoint(name, others=["physics"])
 
 
 # The hub

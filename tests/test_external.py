@@ -99,7 +99,7 @@ def test_predictions_are_read_back_unchanged(folder: Path) -> None:
 
 
 def test_pictures_of_depth_and_confidence_are_read_too(folder: Path) -> None:
-    write_depth_mm(folder / "depth_mm.png", DEPTH_M)
+    write_depth_mm(folder / "depth_mm.png", DEPTH_M.numpy())
     levels = np.full(SIZE, 0.4, np.float32)
     write_png(folder / "confidence.png", levels)
 
@@ -115,7 +115,7 @@ def test_pictures_of_depth_and_confidence_are_read_too(folder: Path) -> None:
 
 
 def test_the_exact_file_takes_precedence(folder: Path) -> None:
-    write_depth_mm(folder / "depth_mm.png", DEPTH_M)
+    write_depth_mm(folder / "depth_mm.png", DEPTH_M.numpy())
     write_npy(folder / "depth.npy", 2 * DEPTH_M)
 
     found = predictions(folder).predict(STACK, SAMPLE)

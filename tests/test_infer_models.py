@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,30 +23,9 @@ from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, photograph, texture
 from focaldiffusion.checkpoints.checkpoint import Checkpoint
 from focaldiffusion.checkpoints.finding import find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
-from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
 from focaldiffusion.io.images import write_png
 from focaldiffusion.optics import linear_to_srgb
-
-
-def save_model(folder: Path, start: Literal["estimate", "noise"]) -> Path:
-    """A checkpoint of the model in miniature, with random weights."""
-    config = Config(model=ModelConfig(preset="tiny", start=start))
-    model = FocalDiffusionPipeline.from_preset("tiny", start)
-    save_checkpoint(model, folder, config, {"steps": 0}, adapter_only=False)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def from_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model") / "noise", "noise")
-
-
-@pytest.fixture(scope="session")
-def from_estimate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model") / "estimate", "estimate")
 
 
 def metadata_of(output: Path) -> dict[str, Any]:

@@ -61,10 +61,10 @@ def test_an_input_list_has_one_stack_a_line(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--model-path a.pt", "a.pt: is no folder, and single files of weights are not read"),
-        ("--model-path physics --config a.yaml", "--config: without meaning for --model physics"),
-        ("--model-path physics --base-model sd", "--base-model: without meaning for --model phy"),
-        ("--model-path physics --num-inference-steps 9", "--steps: without meaning for --model"),
+        ("--model-path a.pt", "a.pt: not a folder, and single files of weights are not read"),
+        ("--model-path physics --config a.yaml", "--config: no effect with --model physics"),
+        ("--model-path physics --base-model sd", "--base-model: no effect with --model physics"),
+        ("--model-path physics --num-inference-steps 9", "--steps: no effect with --model"),
         ("--dtype float64", "argument --dtype: invalid choice: 'float64'"),
         ("--guidance-scale 7", "--guidance-scale: the model has no text prompt; leave it"),
         ("--camera-invariant-mode relative", "--camera-invariant-mode: the camera is used"),
@@ -80,7 +80,7 @@ def test_an_input_list_has_one_stack_a_line(
         ("--input-list a.txt", "argument --input-list: not allowed with argument --input"),
     ],
 )
-def test_what_means_nothing_is_refused(
+def test_flags_without_effect_are_refused(
     flags: str, message: str, stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ("--input", stack, "--output", tmp_path / "out", *flags.split())

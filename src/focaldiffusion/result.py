@@ -86,9 +86,9 @@ class Result:
     def __post_init__(self) -> None:
         size = self.all_in_focus.shape[:2]
         given = [name for name in FIELD_OF_AXIS.values() if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(FIELD_OF_AXIS.values())}; got {given}")
-        for name in (given[0], "confidence", "source_index"):
+        if given != [self.depth_field]:
+            raise ValueError(f"expected {self.depth_field} for this stack; got {given}")
+        for name in (self.depth_field, "confidence", "source_index"):
             check_shape(name, getattr(self, name), size)
 
     def __repr__(self) -> str:
