@@ -20,7 +20,7 @@ _DATASETS = {
     "ibims1": "sets.ibims1:IBims1",
     "infinigen_defocus": "sets.infinigen_defocus:InfinigenDefocus",
     "nyuv2": "sets.nyuv2:NYUv2",
-    "procedural": "procedural:Procedural",
+    "procedural": "procedural.scenes:Procedural",
     "rgbd": "sets.rgbd:RGBD",
     "stacks": "sets.stacks:Stacks",
     "unlabelled": "sets.unlabelled:Unlabelled",
