@@ -137,11 +137,7 @@ class Mixture:
 
 
 def _used(source: Source, dataset: Dataset) -> Indices:
-    """Indices of the samples used of a data set, at most `max_samples`, evenly spread.
-
-    Raises:
-        InputError: an empty data set.
-    """
+    """Indices of the samples used of a data set, at most `max_samples`, evenly spread."""
     count = len(dataset)
     if count == 0:
         skipped = dataset.skipped

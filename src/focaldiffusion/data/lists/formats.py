@@ -132,11 +132,7 @@ def _is_pair(word: str) -> bool:
 
 
 def _by_position(values: Sequence[str], place: str) -> Fields:
-    """The fields of a line without names: an image or a folder of frames, the depth, the count.
-
-    Raises:
-        InputError: fewer than two, more than three, or a count that is not a number.
-    """
+    """The fields of a line without names: an image or a folder of frames, the depth, the count."""
     if not 2 <= len(values) <= 3:
         raise InputError(
             f"{place}: {len(values)} values without a name ({', '.join(values)}); expected an "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.config.data import SPLITS, Source
-from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.procedural.backdrops import set_backdrop
 from focaldiffusion.data.procedural.props import set_props
 from focaldiffusion.data.procedural.rays import Rays
@@ -21,7 +21,7 @@ from focaldiffusion.data.procedural.textures import Photographs
 from focaldiffusion.data.procedural.vectors import Vector3, floats, log_uniform, unit
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.data.sets.published import check_published
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.scene import Scene
@@ -56,15 +56,12 @@ class Procedural:
     empty, is a folder of photographs for textures. `focal_range` is the working range of every
     scene; without it each scene has its own, from macro to street. The lens suits the working
     range, unless `camera_defaults` has an aperture.
-
-    Attributes:
-        skipped: always empty.
     """
 
     skipped: Sequence[str] = ()
 
     def __init__(self, source: Source) -> None:
-        check_published(source, split_from="its seeds", depth_kind="planar", depth_scale=1.0)
+        check_published(source, split_from="its seeds")
         self._source = source
         folders = Roots.of(source.data_root).folders.values()
         self._photographs = Photographs.of([path for kind in folders for path in kind])
@@ -73,11 +70,7 @@ class Procedural:
         return SCENES
 
     def __getitem__(self, index: int) -> Scene:
-        """Make a scene.
-
-        Raises:
-            InputError: an unreadable photograph, or an incomplete camera.
-        """
+        """Make a scene."""
         source, options = self._source, self._source.options
         scene = make_scene(
             (_SEED, SPLITS.index(source.split), index),
