@@ -20,7 +20,7 @@ from focaldiffusion.data.assembly import SampleFiles
 from focaldiffusion.data.lists.entry import first_problem
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.sets.folders import DEPTH_SUFFIXES, only_file, scene_folders
-from focaldiffusion.data.sets.published import complete_samples
+from focaldiffusion.data.sets.published import complete_samples, first_missing
 from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
@@ -82,18 +82,9 @@ class RGBD:
             image = only_file(folder, "image", _IMAGE_SUFFIXES)
             depth = only_file(folder, "depth", DEPTH_SUFFIXES)
             camera = only_file(folder, "camera", (".json",))
-            faults[name] = next(
-                (
-                    f"{folder / expected}: no such file."
-                    for found, expected in (
-                        (image, "image.png"),
-                        (depth, "depth.npz"),
-                        (camera, "camera.json"),
-                    )
-                    if found is None
-                ),
-                None,
-            )
+            found = {"image.png": image, "depth.npz": depth, "camera.json": camera}
+            lacking = (folder / file for file, path in found.items() if path is None)
+            faults[name] = first_missing(lacking)
             if depth is not None and camera is not None and image is not None:
                 form.check(depth, source.name)
                 self._scenes[name] = (camera, SampleFiles(str(folder), depth, form, image))
