@@ -111,13 +111,7 @@ class Cache:
 
 
 def _check_source(source: Source, written: list[dict[str, Any]], path: Path) -> None:
-    """Refuse a source that asks for other stacks than the cache holds.
-
-    Args:
-        source: to be read from the cache.
-        written: sources that the cache was written from, all of one split.
-        path: path of the index, for messages.
-    """
+    """Refuse a source that asks for other stacks than the cache, `written` from sources, holds."""
     split = written[0]["split"]
     if source.split != split:
         raise InputError(

@@ -250,8 +250,5 @@ def first_problem(error: ValidationError) -> str:
         return f"{name} is missing."
     if problem["type"] == "value_error":
         return f"{name} {problem['ctx']['error']}".strip().removesuffix(".") + "."
-    return f"{name} is {problem['input']!r}; expected {_expected(problem['msg'])}."
-
-
-def _expected(message: str) -> str:
-    return message.removeprefix("Input should be ").partition(", unable to parse")[0]
+    expected = problem["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
+    return f"{name} is {problem['input']!r}; expected {expected}."

@@ -190,12 +190,7 @@ def _skip(text: str, at: int) -> int:
 def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple[_Fields, int]:
     """The JSON object at a position, and where it ends.
 
-    Args:
-        text: JSON.
-        at: where the object starts.
-        path: of the list.
-        first_line: line number in the file of the first line of `text`.
-        line: line number of the object.
+    `text` starts at the line `first_line` of the list, the object at `line`.
     """
     try:
         value, end = _DECODER.raw_decode(text, at)

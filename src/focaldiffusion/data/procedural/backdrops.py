@@ -84,11 +84,8 @@ def _rough_ground(studio: Studio) -> None:
 def _ground(studio: Studio, bottom_dpt: float, horizon: float) -> Vector3:
     """Set up the ground through the lower border of the picture; returns the direction up.
 
-    Args:
-        studio: the scene.
-        bottom_dpt: inverse depth at the middle of the lower border.
-        horizon: inverse depth at the upper border, relative to the lower; below 0 the picture
-            shows the horizon.
+    Its inverse depth is `bottom_dpt` at the middle of the lower border, and `horizon` times that
+    at the upper border; below 0 the picture shows the horizon.
     """
     view = studio.view
     roll = studio.rng.normal(0, 0.06)
@@ -117,8 +114,7 @@ def _wall(studio: Studio, outwards: Vector3, through_m: Vector3) -> None:
 def _plane(studio: Studio, plane_dpt: Vector3) -> Vector3:
     """Set up the plane a X + b Y + c Z = 1, whose inverse depth at slopes (x, y) is a x + b y + c.
 
-    Returns:
-        a, b and c after moving it away from the camera if needed.
+    Returns a, b and c, for which the plane may have been moved away from the camera.
     """
     view = studio.view
     plane_dpt = _held_back(view, plane_dpt)

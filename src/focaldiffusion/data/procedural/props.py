@@ -35,9 +35,7 @@ def set_props(studio: Studio) -> None:
 def _foot(studio: Studio, near_to: tuple[float, float] | None = None) -> Vector3 | None:
     """A visible point of the ground within the scene's span, or None.
 
-    Args:
-        studio: the scene.
-        near_to: place in the picture (-1 to 1) near which it lies; anywhere by default.
+    It lies near the place `near_to` in the picture (-1 to 1), by default anywhere.
     """
     if studio.ground_dpt is None:
         return None

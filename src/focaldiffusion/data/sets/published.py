@@ -46,14 +46,13 @@ def check_published(
     options, kind = source.options, source.dataset_type
     if source.filelist is not None:
         raise InputError(
-            f"{source.name}: a file list ({source.filelist}) with dataset_type "
-            f"{kind}, whose split comes from {split_from}. Leave it out, or use "
-            "dataset_type: filelist."
+            f"{source.name}: a file list ({source.filelist}) with dataset_type {kind}, whose split "
+            f"comes from {split_from}. Leave it out, or use dataset_type: filelist."
         )
     if options.generate_focal_stack is False and not has_stacks:
         raise InputError(
-            f"{source.name}: generate_focal_stack is false, but {kind} has no "
-            "photographed stacks. Leave it out."
+            f"{source.name}: generate_focal_stack is false, but {kind} has no photographed stacks. "
+            "Leave it out."
         )
     if options.layout is not None and options.layout not in layouts:
         raise InputError(
@@ -67,8 +66,7 @@ def check_published(
     ):
         if given is not None and given != published:
             raise InputError(
-                f"{source.name}: {name} is {given}, but that of {kind} is "
-                f"{published}. Leave it out."
+                f"{source.name}: {name} is {given}, but that of {kind} is {published}. Leave it out."
             )
     if source.split not in splits:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Plain folders of focal stacks with their truth, such as `focaldiffusion simulate` writes.
+"""Plain folders of focal stacks: with truth, as `focaldiffusion simulate` writes, or without.
 
     ROOT/SCENE/stack/    the frames, with stack.json or EXIF
     ROOT/SCENE/truth/    depth.npz, depth.npy or depth.png; all_in_focus.png, if there is one
@@ -84,8 +84,7 @@ class Stacks:
 class Unlabelled:
     """The stacks below `data_root`, each folder a scene; a sample has no truth.
 
-    The folders are those of `Stacks`, but only the frames in them are read.
-
+    Folders are arranged as for `Stacks`; files other than the frames are not read.
     Camera and focus distances come from stack.json or EXIF, completed by `camera_defaults`.
     """
 
