@@ -66,7 +66,8 @@ def check_published(
     ):
         if given is not None and given != published:
             raise InputError(
-                f"{source.name}: {name} is {given}, but that of {kind} is {published}. Leave it out."
+                f"{source.name}: {name} is {given}, but that of {kind} is {published}. "
+                "Leave it out."
             )
     if source.split not in splits:
         raise InputError(
