@@ -38,7 +38,7 @@ from torch.nn import functional
 from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source
 from focaldiffusion.data.loading import batches
 from focaldiffusion.data.mixture import Mixture
-from focaldiffusion.data.procedural import Procedural
+from focaldiffusion.data.procedural.scenes import Procedural
 from focaldiffusion.data.sets.hypersim import HyperSim
 from focaldiffusion.data.sets.rgbd import RGBD
 from focaldiffusion.data.sets.stacks import Stacks

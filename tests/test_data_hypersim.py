@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 
 from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source
 from focaldiffusion.data.registry import open_dataset
-from focaldiffusion.data.sets.hypersim import HyperSim, exposed
-from focaldiffusion.data.sets.image_plane import ImagePlane
+from focaldiffusion.data.sets.hypersim import HyperSim, ImagePlane, exposed
 from focaldiffusion.depth import depth_from_ray_distance
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import read_values

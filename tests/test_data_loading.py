@@ -10,9 +10,8 @@ import torch
 from rooms import Rooms, source
 
 from focaldiffusion.config.data import DataConfig
-from focaldiffusion.data.batch import StackBatch
+from focaldiffusion.data.batch import StackBatch, moved
 from focaldiffusion.data.loading import (
-    _moved,
     _photographed,
     _Reader,
     _without_draws,
@@ -130,9 +129,9 @@ def test_what_is_made_after_the_workers_is_the_same(stacks):
     """The path of a GPU: samples from the workers, made into stacks by this process."""
     mixed = mixture(stacks=stacks)
     samples = _Reader(mixed, False, False, _without_draws)[[0, 1]]
-    moved = [_moved(sample, torch.device("cpu")) for sample in samples]
+    on_device = [moved(sample, "cpu") for sample in samples]
     (expected,) = batches(mixed, [0, 1], 2)
-    assert_equal(_photographed(moved, mixed, [0, 1], False), expected)
+    assert_equal(_photographed(on_device, mixed, [0, 1], False), expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -12,15 +12,15 @@ from torch.nn import functional
 
 from focaldiffusion.config.data import DatasetOptions, Source
 from focaldiffusion.data.photographer import photograph
-from focaldiffusion.data.procedural import Procedural
-from focaldiffusion.data.procedural.photographs import Photographs
 from focaldiffusion.data.procedural.scenes import (
     BLUR_PX_AT_512,
     CONTENT,
     LARGEST_APERTURE,
     WORKING_RANGE_M,
+    Procedural,
     make_scene,
 )
+from focaldiffusion.data.procedural.textures import Photographs
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import linear_to_srgb

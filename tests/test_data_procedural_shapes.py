@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from focaldiffusion.data.procedural.lighting import Lighting
-from focaldiffusion.data.procedural.raycast import cast, picture
-from focaldiffusion.data.procedural.rays import Grid
+from focaldiffusion.data.procedural.rays import Rays
+from focaldiffusion.data.procedural.rendering import Lighting, cast, picture
 from focaldiffusion.data.procedural.shapes import (
     Body,
     Box,
@@ -23,10 +22,10 @@ from focaldiffusion.data.procedural.shapes import (
     Plane,
     Relief,
 )
-from focaldiffusion.data.procedural.textures import Material, Texture, plain
+from focaldiffusion.data.procedural.textures import Material, Texture
 
-GRID = Grid((96, 128), 1 / 120, torch.device("cpu"))
-WHITE = Material(plain((1.0, 1.0, 1.0), torch.device("cpu")))
+RAYS = Rays.of_image((96, 128), 1 / 120)
+WHITE = Material(Texture(torch.ones(3, 1, 1)))
 # Turned about two axes; the rows are orthonormal.
 TURNED = ((0.8, 0.0, 0.6), (0.36, 0.8, -0.48), (-0.48, 0.6, 0.64))
 STRAIGHT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -65,7 +64,7 @@ def entry_by_search(one: Body, rays: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("form", [Box(), Ellipsoid(), Cylinder()])
 def test_the_depth_of_solids_is_that_of_the_ray_through_the_pixel_centre(form):
     one = body(form)
-    depth_m, _ = cast([one], GRID)
+    depth_m, _ = cast([one], RAYS)
     rows, columns = np.mgrid[0:96:4, 0:128:4].reshape(2, -1)
     x, y = (columns + 0.5 - 64) / 120, (rows + 0.5 - 48) / 120
     expected = entry_by_search(one, np.stack([x, y, np.ones_like(x)], 1))
@@ -79,7 +78,7 @@ def test_the_depth_of_solids_is_that_of_the_ray_through_the_pixel_centre(form):
 
 def test_small_far_spheres_keep_their_roundness():
     ball = body(Ellipsoid(), (0.0, 0.0, 60.0), STRAIGHT, (0.6, 0.6, 0.6))
-    depth_m, _ = cast([ball], Grid((9, 9), 0.0015, torch.device("cpu")))
+    depth_m, _ = cast([ball], Rays.of_image((9, 9), 0.0015))
     x = (np.arange(9) - 4.0) * 0.0015
     length_squared = 1 + x**2 + x[:, None] ** 2
     expected = (60 - np.sqrt(3600 - length_squared * (3600 - 0.36))) / length_squared
@@ -89,7 +88,7 @@ def test_small_far_spheres_keep_their_roundness():
 
 def test_depth_is_planar_not_along_the_ray():
     straight = body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0))
-    depth_m, _ = cast([straight], GRID)
+    depth_m, _ = cast([straight], RAYS)
     assert torch.equal(depth_m, torch.full_like(depth_m, 2.0))
 
 
@@ -97,9 +96,9 @@ def test_depth_is_planar_not_along_the_ray():
 def test_slanted_planes_have_linear_inverse_depth(form):
     half = (math.inf, math.inf, 0.0) if isinstance(form, Plane) else (9.0, 9.0, 0.0)
     slanted = body(form, half=half)
-    depth_m, _ = cast([slanted], GRID)
+    depth_m, _ = cast([slanted], RAYS)
     normal, centre = np.array(slanted.axes[2]), np.array(slanted.centre_m)
-    x, y = (slope.double().numpy() for slope in GRID.slopes)
+    x, y = (slope.double().numpy() for slope in RAYS.slopes)
     inverse = (normal[0] * x + normal[1] * y + normal[2]) / (normal @ centre)
     seen = torch.isfinite(depth_m).numpy()
     assert seen.mean() > 0.9
@@ -114,11 +113,11 @@ def test_relief_is_the_plane_scaled_by_its_heights():
         STRAIGHT,
         (math.inf,) * 3,
     )
-    depth_m, _ = cast([relief], GRID)
+    depth_m, _ = cast([relief], RAYS)
     heights = functional.interpolate(
         height[None, None].double(), size=(96, 128), mode="bicubic", align_corners=False
     )[0, 0]
-    x, y = GRID.slopes
+    x, y = RAYS.slopes
     expected = 1 / ((0.2 * x + 0.3 * y + 0.5) * (1 + heights))
     torch.testing.assert_close(depth_m.double(), expected, rtol=1e-5, atol=0)
 
@@ -127,7 +126,7 @@ def test_a_cut_card_shows_what_is_behind_its_holes():
     ring = torch.tensor([[1.0, 1, 1, 1], [1, -1, -1, 1], [1, -1, -1, 1], [1, 1, 1, 1]])
     card = body(Card(ring), (0.0, 0.0, 1.0), STRAIGHT, (0.4, 0.4, 0.0))
     wall = body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0))
-    depth_m, owner = cast([card, wall], GRID)
+    depth_m, owner = cast([card, wall], RAYS)
     assert depth_m[48, 64] == 2.0  # through the hole
     assert depth_m[48, 64 + 40] == 1.0  # the rim
     assert depth_m[48, 64 + 55] == 2.0  # beside the card
@@ -135,13 +134,13 @@ def test_a_cut_card_shows_what_is_behind_its_holes():
 
 
 def test_edges_are_smooth_in_the_picture_and_sharp_in_depth():
-    black = Material(plain((0.0, 0.0, 0.0), torch.device("cpu")))
+    black = Material(Texture(torch.zeros(3, 1, 1)))
     bodies = [
         Body(Card(), (0.0, 0.0, 1.0), TURNED, (0.3, 0.3, 0.0), WHITE, 0.01, False),
         Body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0), black, 0.01, False),
     ]
-    light, depth_m = picture(bodies, GRID, lit_evenly())
-    _, owner = cast(bodies, GRID)
+    light, depth_m = picture(bodies, RAYS, lit_evenly())
+    _, owner = cast(bodies, RAYS)
     assert torch.equal(depth_m == 2.0, owner == 1)
     inner = light[0][owner == 0].max()
     mixed = (light[0] > 0.1 * inner) & (light[0] < 0.9 * inner)
@@ -154,7 +153,7 @@ def test_a_body_throws_its_shadow_away_from_the_lamp():
     ball = body(Ellipsoid(), (0.0, 0.0, 1.5), STRAIGHT, (0.1, 0.1, 0.1))
     wall = Body(Plane(), (0.0, 0.0, 2.0), STRAIGHT, (math.inf, math.inf, 0.0), WHITE, 0.01, False)
     lighting = replace(lit_evenly(), towards=(-0.6, 0.0, -0.8), colour=(1.0, 1.0, 1.0))
-    light, _ = picture([ball, wall], GRID, lighting)
+    light, _ = picture([ball, wall], RAYS, lighting)
     lit = light[0, 48, 20]
     # Half a metre behind the ball, the shadow is 0.375 m to the right: 22.5 px.
     assert light[0, 48, 64 + 22] < lit - 0.7

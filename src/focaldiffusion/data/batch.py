@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,9 +16,11 @@ from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera
 from focaldiffusion.recovery import Estimate
+from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 
 _FILL_M = 1.0
+_Holder = TypeVar("_Holder", "StackBatch", Scene, StackSample, FocalStack)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +72,8 @@ class StackBatch:
         """The batch on a device, copied asynchronously from pinned memory."""
         # An asynchronous copy to the CPU would return memory that is still being written.
         waits = torch.device(device).type == "cpu"
-        moved = self._map(lambda tensor: tensor.to(device, non_blocking=not waits))
-        return replace(moved, estimates=tuple(one and one.to(device) for one in self.estimates))
+        batch = moved(self, device, non_blocking=not waits)
+        return replace(batch, estimates=tuple(one and one.to(device) for one in self.estimates))
 
     def stack(self, index: int) -> FocalStack:
         """One stack, without padding."""
@@ -94,16 +96,23 @@ class StackBatch:
             has_truth=bool(self.valid[index].any()),
         )
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> StackBatch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: dict[str, Any] = {
-            name: change(value) for name, value in values.items() if isinstance(value, Tensor)
-        }
-        return replace(self, **changed)
-
     def _of_cameras(self, value: Callable[[Camera], float | None]) -> Tensor:
         values = [None if camera is None else value(camera) for camera in self.cameras]
         return self.images.new_tensor([math.nan if one is None else one for one in values])
+
+
+def moved(holder: _Holder, device: torch.device | str, *, non_blocking: bool = False) -> _Holder:
+    """A dataclass with its tensors, stack and estimate on a device."""
+    changed: dict[str, Any] = {}
+    for field in fields(holder):
+        value = getattr(holder, field.name)
+        if isinstance(value, Tensor):
+            changed[field.name] = value.to(device, non_blocking=non_blocking)
+        elif isinstance(value, FocalStack):
+            changed[field.name] = moved(value, device)
+        elif isinstance(value, Estimate):
+            changed[field.name] = value.to(device)
+    return replace(holder, **changed)
 
 
 def collate(samples: Sequence[StackSample]) -> StackBatch:

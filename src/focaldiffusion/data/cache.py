@@ -77,12 +77,6 @@ class Cache:
     """
 
     def __init__(self, source: Source) -> None:
-        """Open the cache of a source.
-
-        Raises:
-            InputError: no cache, another format, an incomplete cache, or an option that does not
-                apply, such as another split.
-        """
         remedy = "Write the cache first, or correct data_root."
         path = Roots.of(source.data_root).need(_INDEX, "focal_stack", remedy=remedy)
         index = _read_index(path)
@@ -103,11 +97,7 @@ class Cache:
         return len(self._positions)
 
     def __getitem__(self, index: int) -> StackSample:
-        """Read a stack and its truth.
-
-        Raises:
-            InputError: its file is damaged.
-        """
+        """Read a stack and its truth."""
         return read_sample(_sample_path(self._directory, self._positions[index]))
 
     def name(self, index: int) -> str:
@@ -121,16 +111,7 @@ class Cache:
 
 
 def _check_source(source: Source, written: list[dict[str, Any]], path: Path) -> None:
-    """Refuse a source that asks for other stacks than the cache holds.
-
-    Args:
-        source: to be read from the cache.
-        written: sources that the cache was written from, all of one split.
-        path: path of the index, for messages.
-
-    Raises:
-        InputError: another split, a file list, or differing options; names them.
-    """
+    """Refuse a source that asks for other stacks than the cache, `written` from sources, holds."""
     split = written[0]["split"]
     if source.split != split:
         raise InputError(
@@ -170,11 +151,7 @@ def _index(mixture: Mixture, count: int, with_evidence: bool) -> dict[str, Any]:
 
 
 def _begin(directory: Path, index: dict[str, Any]) -> None:
-    """Write the index of a new cache, or check that an existing one lists the same samples.
-
-    Raises:
-        InputError: it lists others; names the first difference.
-    """
+    """Write the index of a new cache, or check that an existing one lists the same samples."""
     path = directory / _INDEX
     text = json.dumps(index, indent=1) + "\n"
     if path.exists():
@@ -191,11 +168,7 @@ def _begin(directory: Path, index: dict[str, Any]) -> None:
 
 
 def _read_index(path: Path) -> dict[str, Any]:
-    """The index of a cache.
-
-    Raises:
-        InputError: an invalid index, or another format.
-    """
+    """The index of a cache."""
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = index["format"]

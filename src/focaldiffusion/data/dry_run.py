@@ -55,7 +55,7 @@ def check_split(
     for source in resolve_sources(data, split):
         dataset = open_dataset(source)
         mixture = Mixture([(source, dataset)], seed, shuffle=split == "train")
-        good, bad = probe(mixture, min(batch_size, len(mixture)), device)
+        good, bad = _probe(mixture, min(batch_size, len(mixture)), device)
         scenes = mixture.scenes(0)
         batch = collate(good) if good else None
         notices = dataset.notices if isinstance(dataset, FileList) else ()
@@ -65,7 +65,9 @@ def check_split(
     return checks
 
 
-def probe(mixture: Mixture, count: int, device: str = "cpu") -> tuple[list[StackSample], list[str]]:
+def _probe(
+    mixture: Mixture, count: int, device: str = "cpu"
+) -> tuple[list[StackSample], list[str]]:
     """The first samples of a mixture, and a sentence for each that fails."""
     good: list[StackSample] = []
     bad: list[str] = []

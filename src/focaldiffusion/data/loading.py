@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import cv2
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from focaldiffusion.config.data import DataConfig, Split
 from focaldiffusion.config.sources import resolve_sources
-from focaldiffusion.data.batch import StackBatch, collate
+from focaldiffusion.data.batch import StackBatch, collate, moved
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.data.photographer import photograph
@@ -24,8 +24,8 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
 
-T = TypeVar("T")
-_MakeInput = Callable[[Any, Sequence[Draw]], T]
+_T = TypeVar("_T")
+_MakeInput = Callable[[Any, Sequence[Draw]], _T]
 """Turns a `StackBatch`, or an input found in a cache, and its draws into a network input."""
 _FindInput = Callable[[Sequence[Draw]], Any]
 """Finds the cached input for some draws, an object with a method `to(device)`; None on a miss."""
@@ -66,13 +66,13 @@ def prepared(
     mixture: Mixture,
     positions: Sequence[int],
     batch_size: int,
-    make_input: _MakeInput[T],
+    make_input: _MakeInput[_T],
     *,
     num_workers: int = 0,
     device: torch.device | str = "cpu",
     with_estimates: bool = False,
     find_input: _FindInput | None = None,
-) -> Iterator[T]:
+) -> Iterator[_T]:
     """Read, vary, photograph and collate the samples at these positions, in their order.
 
     On the CPU the workers photograph, estimate and make the input. Otherwise they deliver scenes,
@@ -111,8 +111,8 @@ def prepared(
             yield part
         else:
             if isinstance(part, list):
-                moved = [_moved(sample, device) for sample in part]
-                batch: Any = _photographed(moved, mixture, group, with_estimates)
+                samples = [moved(sample, device) for sample in part]
+                batch: Any = _photographed(samples, mixture, group, with_estimates)
             else:
                 batch = part.to(device)
             yield make_input(batch, [mixture.draw(position) for position in group])
@@ -122,12 +122,7 @@ def prepared(
 class _Reader:
     """A worker's part of each batch, as a map-style data set of groups of positions.
 
-    Attributes:
-        mixture: read from.
-        finishes: photograph the samples and make the input, instead of returning the samples.
-        with_estimates: see `prepared`.
-        make_input: see `prepared`.
-        find_input: see `prepared`.
+    If it `finishes`, it photographs the samples and makes the input, else it returns the samples.
     """
 
     mixture: Mixture
@@ -165,29 +160,6 @@ def _photographed(
             sample = replace(sample, estimate=made.mapped(Tensor.clone))
         stacks.append(sample)
     return collate(stacks)
-
-
-def _moved(sample: Sample, device: torch.device) -> Sample:
-    """The sample with its tensors on a device."""
-
-    def on_device(holder: Any) -> Any:
-        tensors = {
-            field.name: value.to(device)
-            for field in fields(holder)
-            if isinstance(value := getattr(holder, field.name), torch.Tensor)
-        }
-        return replace(holder, **tensors)
-
-    if isinstance(sample, Scene):
-        return on_device(sample)
-    estimate = sample.estimate
-    return on_device(
-        replace(
-            sample,
-            stack=on_device(sample.stack),
-            estimate=None if estimate is None else estimate.to(device),
-        )
-    )
 
 
 def _uncollated(part: Any) -> Any:

@@ -15,7 +15,7 @@ from focaldiffusion.data.dataset import Dataset, Sample
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 
-Indices = NDArray[np.int64]
+_Indices = NDArray[np.int64]
 _Purpose = Literal["transforms", "simulation", "flow"]
 _PURPOSES: tuple[_Purpose, ...] = get_args(_Purpose)
 
@@ -83,7 +83,7 @@ class Mixture:
                     )
         self._counts = counts
         self._schedule = _interleaved(counts) if shuffle else _in_turn(counts)
-        self._permutations: dict[int, tuple[int, Indices]] = {}
+        self._permutations: dict[int, tuple[int, _Indices]] = {}
 
     def __len__(self) -> int:
         """Positions in an epoch."""
@@ -126,7 +126,7 @@ class Mixture:
         options, size = source.options.transforms, source.image_size
         return transform(sample, options, size, draw.generator("transforms"))
 
-    def _permutation(self, source: int, rounds: int) -> Indices:
+    def _permutation(self, source: int, rounds: int) -> _Indices:
         """Order of one pass through a source; the latest one is cached."""
         kept = self._permutations.get(source)
         if kept is None or kept[0] != rounds:
@@ -136,12 +136,8 @@ class Mixture:
         return kept[1]
 
 
-def _used(source: Source, dataset: Dataset) -> Indices:
-    """Indices of the samples used of a data set, at most `max_samples`, evenly spread.
-
-    Raises:
-        InputError: an empty data set.
-    """
+def _used(source: Source, dataset: Dataset) -> _Indices:
+    """Indices of the samples used of a data set, at most `max_samples`, evenly spread."""
     count = len(dataset)
     if count == 0:
         skipped = dataset.skipped
@@ -153,13 +149,13 @@ def _used(source: Source, dataset: Dataset) -> Indices:
     return spread(count, source.max_samples)
 
 
-def spread(count: int, most: int | None) -> Indices:
+def spread(count: int, most: int | None) -> _Indices:
     """Indices of at most `most` of `count` samples, evenly spread; None takes all."""
     wanted = min(count, most or count)
     return np.arange(wanted) * count // wanted
 
 
-def _shares(weights: NDArray[np.float64], total: int) -> Indices:
+def _shares(weights: NDArray[np.float64], total: int) -> _Indices:
     """Whole numbers with the sum `total`, each within 1 of its share (largest remainder)."""
     exact = weights / weights.sum() * total
     shares = np.floor(exact).astype(np.int64)
@@ -168,14 +164,14 @@ def _shares(weights: NDArray[np.float64], total: int) -> Indices:
     return shares
 
 
-def _interleaved(counts: Indices) -> Indices:
+def _interleaved(counts: _Indices) -> _Indices:
     """(L, 2): source and turn at each place, with every source at even intervals."""
     turns = _in_turn(counts)
     moments = (turns[:, 1] + 0.5) / counts[turns[:, 0]]
     return turns[np.argsort(moments, kind="stable")]
 
 
-def _in_turn(counts: Indices) -> Indices:
+def _in_turn(counts: _Indices) -> _Indices:
     """(L, 2): source and turn at each place, one source after the other."""
     turns = [np.arange(count) for count in counts]
     return np.stack([np.repeat(np.arange(len(counts)), counts), np.concatenate(turns)], axis=1)

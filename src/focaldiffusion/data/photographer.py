@@ -64,11 +64,7 @@ def photograph(scene: Scene, source: Source, generator: torch.Generator) -> Stac
 
 
 def _focus_dpt(scene: Scene, source: Source, generator: torch.Generator) -> Tensor:
-    """Reported focus of the frames, (N,) dioptres, float64.
-
-    Raises:
-        InputError: neither the scene nor its source has a focal range.
-    """
+    """Reported focus of the frames, (N,) dioptres, float64."""
     if scene.focus_distances_m is not None:
         return 1 / torch.tensor(scene.focus_distances_m, dtype=torch.float64)
     focal_range_m = scene.focal_range_m or source.focal_range
@@ -99,9 +95,6 @@ def _check_near_end(scene: Scene, source: Source) -> None:
     If the focal length in metres is unknown, half the aperture is used: no lens is faster than
     f/0.5. The farthest that jitter may reach counts, so that the first sample fails, not a later
     one.
-
-    Raises:
-        InputError: focus too near; names the scene and the nearest focus.
     """
     focal_range_m = scene.focal_range_m or source.focal_range
     if scene.focus_distances_m is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 
 from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import Dataset
@@ -20,10 +20,10 @@ _DATASETS = {
     "ibims1": "sets.ibims1:IBims1",
     "infinigen_defocus": "sets.infinigen_defocus:InfinigenDefocus",
     "nyuv2": "sets.nyuv2:NYUv2",
-    "procedural": "procedural:Procedural",
+    "procedural": "procedural.scenes:Procedural",
     "rgbd": "sets.rgbd:RGBD",
     "stacks": "sets.stacks:Stacks",
-    "unlabelled": "sets.unlabelled:Unlabelled",
+    "unlabelled": "sets.stacks:Unlabelled",
     "virtual_kitti": "sets.virtual_kitti:VirtualKITTI",
     "zedd": "sets.zedd:ZEDD",
 }
@@ -34,7 +34,7 @@ def open_dataset(source: Source) -> Dataset:
     """The data set of a source: its split, its options.
 
     Raises:
-        InputError: an unknown `dataset_type`, or missing files.
+        InputError: an unknown `dataset_type`, an option that does not apply, or missing files.
     """
     if source.dataset_type not in _DATASETS:
         raise InputError(
@@ -42,7 +42,5 @@ def open_dataset(source: Source) -> Dataset:
             f"{unknown_name(source.dataset_type, _DATASETS)}"
         )
     module, name = _DATASETS[source.dataset_type].split(":")
-    dataset: Dataset = getattr(importlib.import_module(f"focaldiffusion.data.{module}"), name)(
-        source
-    )
-    return dataset
+    opened: Dataset = getattr(import_module(f"focaldiffusion.data.{module}"), name)(source)
+    return opened

@@ -23,22 +23,6 @@ from focaldiffusion.recovery import Estimate
 from focaldiffusion.solve.calibrate import BlurScale, Calibration
 from focaldiffusion.stack import FocalStack, Grade
 
-_TENSORS = (
-    "frames",
-    "all_in_focus",
-    "depth_m",
-    "valid",
-    "focus_distances_m",
-    "focus_positions_m",
-    "hypotheses",
-    "posterior_codes",
-    "first_all_in_focus",
-    "sharpest",
-    "never_sharp",
-    "coordinate",
-    "agreement",
-    "confidence",
-)
 _CAMERA = ("focal_length_px", "aperture_diameter_m", "principal_point_px")
 _WHOLE_CODE = 0.01
 """Light this close to 8-bit codes, in codes, is stored in 8 bits: a round trip adds 1e-3."""
@@ -93,8 +77,7 @@ def read_sample(path: Path) -> StackSample:
     try:
         with safe_open(path, framework="np") as file:
             notes = json.loads(file.metadata()["notes"])
-            names = set(_TENSORS).intersection(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         camera = notes["camera"] and _camera(notes["camera"], tensors["depth_m"].shape)
         stack = FocalStack(
             _light(tensors["frames"]),

@@ -71,11 +71,7 @@ def transform(
 def _window(
     sample: Sample, options: Transforms, size: tuple[int, int], generator: torch.Generator
 ) -> Window:
-    """A window of the wanted size that contains valid depth, random or in the middle.
-
-    Raises:
-        InputError: no such window was found.
-    """
+    """A window of the wanted size that contains valid depth, random or in the middle."""
     height, width = sample.valid.shape
     largest_step = min(height / size[0], width / size[1])
 

@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from focaldiffusion.config.data import CameraDefaults, DepthRange, DepthScale
 from focaldiffusion.config.section import Section
-from focaldiffusion.data.fields import first_problem
 from focaldiffusion.data.rasters import Turn
 from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.stack import check_focus
@@ -240,3 +239,16 @@ def _transposed(value: Any, place: str) -> list[Turn]:
     if text not in ("true", "false", "1", "0"):
         raise InputError(f"{place}: transpose_depth is {value!r}; expected true or false.")
     return ["transpose"] if text in ("true", "1") else []
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem of a failed validation, as one sentence."""
+    problem = error.errors()[0]
+    # A position in a list is named after the list.
+    name = ".".join(part for part in problem["loc"] if isinstance(part, str))
+    if problem["type"] == "missing":
+        return f"{name} is missing."
+    if problem["type"] == "value_error":
+        return f"{name} {problem['ctx']['error']}".strip().removesuffix(".") + "."
+    expected = problem["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
+    return f"{name} is {problem['input']!r}; expected {expected}."

@@ -14,7 +14,7 @@ from focaldiffusion.data.lists.entry import Entry, entry_of, known_field, our_na
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import IMAGE_SUFFIXES
 
-Fields = dict[str, Any]
+_Fields = dict[str, Any]
 
 _SPACE = re.compile(r"\s*")
 # A comment to the end of the line, or a word, parts of which may be quoted.
@@ -68,7 +68,7 @@ def _place(path: Path, line: int) -> str:
     return f"{path}:{line}"
 
 
-def _csv_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
+def _csv_fields(text: str, path: Path) -> Iterator[tuple[int, _Fields]]:
     """`stack_directory,depth_map_path[,num_images]`, or the columns that a first row names."""
     header: list[str] | None = None
     for number, (line, cells) in enumerate(_csv_rows(text, path)):
@@ -103,7 +103,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{_place(path, line)}: not CSV ({error}).") from None
 
 
-def _text_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
+def _text_fields(text: str, path: Path) -> Iterator[tuple[int, _Fields]]:
     """`image_or_stack depth [count] [field=value ...]`, by spaces or commas; `#` comments."""
     for line, content in enumerate(text.split("\n"), start=1):
         place = _place(path, line)
@@ -131,12 +131,8 @@ def _is_pair(word: str) -> bool:
     return re.match(r"[a-z_.]+=", word) is not None
 
 
-def _by_position(values: Sequence[str], place: str) -> Fields:
-    """The fields of a line without names: an image or a folder of frames, the depth, the count.
-
-    Raises:
-        InputError: fewer than two, more than three, or a count that is not a number.
-    """
+def _by_position(values: Sequence[str], place: str) -> _Fields:
+    """The fields of a line without names: an image or a folder of frames, the depth, the count."""
     if not 2 <= len(values) <= 3:
         raise InputError(
             f"{place}: {len(values)} values without a name ({', '.join(values)}); expected an "
@@ -144,7 +140,7 @@ def _by_position(values: Sequence[str], place: str) -> Fields:
             "Quote names with spaces or commas; name what else there is."
         )
     is_image = PurePath(values[0]).suffix.lower() in IMAGE_SUFFIXES
-    fields: Fields = {"all_in_focus" if is_image else "focal_stack": values[0], "depth": values[1]}
+    fields: _Fields = {"all_in_focus" if is_image else "focal_stack": values[0], "depth": values[1]}
     if len(values) == 3:
         if not values[2].isdecimal():
             raise InputError(f"{place}: the third value is {values[2]!r}; expected a frame count.")
@@ -152,7 +148,7 @@ def _by_position(values: Sequence[str], place: str) -> Fields:
     return fields
 
 
-def _array_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
+def _array_fields(text: str, path: Path) -> Iterator[tuple[int, _Fields]]:
     """The objects of a JSON array, each with the number of its first line."""
     at = _skip(text, text.index("[") + 1)
     line, counted = 1, 0
@@ -174,7 +170,7 @@ def _array_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
         raise InputError(f"{path}: not JSON: text after the end of the array.")
 
 
-def _object_fields(text: str, path: Path) -> Iterator[tuple[int, Fields]]:
+def _object_fields(text: str, path: Path) -> Iterator[tuple[int, _Fields]]:
     """JSON Lines: one object per line."""
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
@@ -191,15 +187,10 @@ def _skip(text: str, at: int) -> int:
     return _SPACE.match(text, at).end()  # type: ignore[union-attr]
 
 
-def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple[Fields, int]:
+def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple[_Fields, int]:
     """The JSON object at a position, and where it ends.
 
-    Args:
-        text: JSON.
-        at: where the object starts.
-        path: of the list.
-        first_line: line number in the file of the first line of `text`.
-        line: line number of the object.
+    `text` starts at the line `first_line` of the list, the object at `line`.
     """
     try:
         value, end = _DECODER.raw_decode(text, at)
@@ -217,7 +208,7 @@ def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple
     return value, end
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Fields:
+def _once(pairs: list[tuple[str, Any]]) -> _Fields:
     """An object without duplicate names, which would silently lose values."""
     names = [name for name, _ in pairs]
     for name in names:

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import torch
 
-from focaldiffusion.data.procedural.dice import chance, fractal, log_uniform
+from focaldiffusion.data.procedural.patterns import fractal
 from focaldiffusion.data.procedural.shapes import Plane, Relief
 from focaldiffusion.data.procedural.studio import Studio, View
-from focaldiffusion.data.procedural.vectors import Vector3, cross, unit
+from focaldiffusion.data.procedural.vectors import Vector3, cross, log_uniform, unit
 
 _RELIEF_PX = 256
 
@@ -33,11 +33,11 @@ def _room(studio: Studio) -> None:
     x, y = rng.uniform(-0.5, 0.5, 2)
     _wall(studio, ahead, studio.at(x, y, back_dpt))
     for sign in (-1, 1):
-        if chance(rng, 0.6):
+        if rng.random() < 0.6:
             border = math.copysign(rng.uniform(0.5, 1.3), sign * side[0])
             outwards: Vector3 = (sign * side[0], sign * side[1], sign * side[2])
             _wall(studio, outwards, studio.at(border, 0, view.dioptres(rng.uniform(0.5, 1.2))))
-    if chance(rng, 0.4):
+    if rng.random() < 0.4:
         _wall(studio, up, studio.at(0, -rng.uniform(0.6, 1.2), back_dpt))
 
 
@@ -45,7 +45,7 @@ def _table_top(studio: Studio) -> None:
     """Ground seen from above, perhaps with a wall behind."""
     rng, view = studio.rng, studio.view
     _ground(studio, view.dioptres(rng.uniform(-0.3, 0.4)), rng.uniform(0.0, 0.9))
-    if chance(rng, 0.6):
+    if rng.random() < 0.6:
         tilt = rng.normal(0, 0.3, 2) * view.farthest_dpt
         _plane(studio, (*tilt.tolist(), view.dioptres(rng.uniform(0.7, 2))))
 
@@ -54,7 +54,7 @@ def _slanted_wall(studio: Studio) -> None:
     """A wall at any tilt, sometimes with objects on it as on a circuit board."""
     near, far = sorted(studio.rng.uniform(0.0, 1.3, 2))
     plane = _plane(studio, _slanted_dpt(studio, near, far))
-    if chance(studio.rng, 0.5):
+    if studio.rng.random() < 0.5:
         studio.ground_dpt = plane
 
 
@@ -63,7 +63,7 @@ def _rough_ground(studio: Studio) -> None:
     rng, view = studio.rng, studio.view
     near, far = sorted(rng.uniform(0.1, 1.1, 2))
     height = fractal(rng, _RELIEF_PX, rng.uniform(1.2, 2.2), finest=_RELIEF_PX // 6)
-    if chance(rng, 0.5):
+    if rng.random() < 0.5:
         steps = log_uniform(rng, 0.5, 3)
         sharp = rng.uniform(0.6, 0.95)
         height = height - sharp * np.sin(2 * math.pi * steps * height) / (2 * math.pi * steps)
@@ -84,11 +84,8 @@ def _rough_ground(studio: Studio) -> None:
 def _ground(studio: Studio, bottom_dpt: float, horizon: float) -> Vector3:
     """Set up the ground through the lower border of the picture; returns the direction up.
 
-    Args:
-        studio: the scene.
-        bottom_dpt: inverse depth at the middle of the lower border.
-        horizon: inverse depth at the upper border, relative to the lower; below 0 the picture
-            shows the horizon.
+    Its inverse depth is `bottom_dpt` at the middle of the lower border, and `horizon` times that
+    at the upper border; below 0 the picture shows the horizon.
     """
     view = studio.view
     roll = studio.rng.normal(0, 0.06)
@@ -117,8 +114,7 @@ def _wall(studio: Studio, outwards: Vector3, through_m: Vector3) -> None:
 def _plane(studio: Studio, plane_dpt: Vector3) -> Vector3:
     """Set up the plane a X + b Y + c Z = 1, whose inverse depth at slopes (x, y) is a x + b y + c.
 
-    Returns:
-        a, b and c after moving it away from the camera if needed.
+    Returns a, b and c, for which the plane may have been moved away from the camera.
     """
     view = studio.view
     plane_dpt = _held_back(view, plane_dpt)

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.data.procedural.dice import chance, fractal, log_uniform
-from focaldiffusion.data.procedural.vectors import Vector3
+from focaldiffusion.data.procedural.vectors import Vector3, log_uniform
 
 _SIZE_PX = 256
 _OUTLINE_PX = 128
@@ -34,12 +33,33 @@ def pattern(rng: np.random.Generator) -> NDArray[np.float32]:
     """A random picture of stripes, bricks, text or the like, (3, h, w) linear light in [0, 1]."""
     draw = _KINDS[rng.integers(len(_KINDS))]
     shade = draw(rng)
-    if chance(rng, 0.5):  # dirt
+    if rng.random() < 0.5:  # dirt
         shade = shade + rng.uniform(0.03, 0.3) * fractal(rng, _SIZE_PX, rng.uniform(0.5, 1.5))
     first, other = (np.array(colour(rng), np.float32)[:, None, None] for _ in range(2))
     # Many surfaces have faint patterns; few have the full contrast of print.
     second = first + (other - first) * log_uniform(rng, 0.1, 1.0)
     return (first + (second - first) * np.clip(shade, 0, 1)).astype(np.float32)
+
+
+def fractal(
+    rng: np.random.Generator, size: int, slope: float, finest: float = math.inf
+) -> NDArray[np.float32]:
+    """Periodic noise whose amplitude falls with frequency f as f^-slope.
+
+    Args:
+        rng: the source of randomness.
+        size: side in pixels, even.
+        slope: 0 is white noise, 1 a cloudy texture, 2 smooth hills.
+        finest: the highest frequency, in periods per side.
+
+    Returns:
+        (size, size), mean 0, standard deviation 1.
+    """
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]) * size
+    frequency[(frequency == 0) | (frequency > finest)] = np.inf
+    spectrum = rng.standard_normal((2, *frequency.shape), dtype=np.float32) * frequency**-slope
+    noise = np.fft.irfft2(spectrum[0] + 1j * spectrum[1], s=(size, size))
+    return (noise / noise.std()).astype(np.float32)
 
 
 def _wave(phase: _Map, sharpness: float) -> _Map:
@@ -168,9 +188,9 @@ def outline(rng: np.random.Generator) -> _Map:
         return bar - holes - 0.35
     if kind == 3:  # letters, or a sheet that they are cut out of
         letters = _lettering(rng, _OUTLINE_PX, lines=int(rng.integers(1, 4))) - 0.5
-        return letters if chance(rng, 0.5) else -letters
+        return letters if rng.random() < 0.5 else -letters
     hole = rng.uniform(0.2, 0.7)  # a ring, or a frame
-    distance = np.hypot(x, y) if chance(rng, 0.5) else np.maximum(np.abs(x), np.abs(y))
+    distance = np.hypot(x, y) if rng.random() < 0.5 else np.maximum(np.abs(x), np.abs(y))
     return np.minimum(1 - distance, distance - hole)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from focaldiffusion.data.procedural.dice import chance, log_uniform
 from focaldiffusion.data.procedural.shapes import Box, Card, Cylinder, Ellipsoid
 from focaldiffusion.data.procedural.studio import Studio
 from focaldiffusion.data.procedural.textures import Material
@@ -16,6 +15,7 @@ from focaldiffusion.data.procedural.vectors import (
     beyond,
     cross,
     direction,
+    log_uniform,
     unit,
 )
 
@@ -35,9 +35,7 @@ def set_props(studio: Studio) -> None:
 def _foot(studio: Studio, near_to: tuple[float, float] | None = None) -> Vector3 | None:
     """A visible point of the ground within the scene's span, or None.
 
-    Args:
-        studio: the scene.
-        near_to: place in the picture (-1 to 1) near which it lies; anywhere by default.
+    It lies near the place `near_to` in the picture (-1 to 1), by default anywhere.
     """
     if studio.ground_dpt is None:
         return None
@@ -89,7 +87,7 @@ def _stack(
         if kind == 2:
             # Fitting would flatten balls, so they shrink instead.
             half = min(half, 0.4 * studio.room_m(foot[2]))
-            sizes = (half, half * (0.5 if chance(rng, 0.3) else 1), half)
+            sizes = (half, half * (0.5 if rng.random() < 0.3 else 1), half)
         else:
             wanted = (half, half * log_uniform(rng, 0.2, 2.5), half * rng.uniform(0.4, 1))
             sizes = studio.fitted(foot[2], axes, wanted)
@@ -180,7 +178,7 @@ def _on_walls(studio: Studio) -> None:
 def _cards(studio: Studio) -> None:
     """Sheets at any tilt, whole or cut."""
     for _ in range(studio.rng.integers(1, 8)):
-        form = studio.new_outline() if chance(studio.rng, 0.65) else Card()
+        form = studio.new_outline() if studio.rng.random() < 0.65 else Card()
         _card(studio, form, studio.somewhere(), (0.12, 0.8))
 
 

@@ -3,135 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from focaldiffusion.data.procedural.vectors import Vector3
 
-_Bounds = tuple[float, float, float, float]
-"""Slopes of rays: left, right, top, bottom."""
-
-CORNERS_PX = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+_CORNERS_PX = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
 """Offsets of the extra rays at edges from the pixel's centre: a turned square."""
 
 
-class Rays(Protocol):
-    """Rays from the origin through slopes x and y at depth 1."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the rays."""
-        ...
-
-    @property
-    def slopes(self) -> tuple[Tensor, Tensor]:
-        """Slopes x and y, which broadcast to the shape."""
-        ...
-
-    @property
-    def pixel_slope(self) -> float:
-        """1 / focal length in pixels."""
-        ...
-
-    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
-        """Window that contains the rays within bounds; all rays for None."""
-        ...
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The rays through the centres of an image's pixels.
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """Rays from the origin, one for each pixel of an image or several for some of the pixels.
 
     Attributes:
-        image_size: (height, width).
+        slopes: x and y of the rays at depth 1, which broadcast to their shape.
+        image_size: (height, width) [px].
         pixel_slope: 1 / focal length in pixels.
-        device: where to compute.
+        rows: (P,) sorted rows of the P pixels that have rays of shape (P, rays); None for a ray
+            through each pixel, (H, W).
     """
 
+    slopes: tuple[Tensor, Tensor]
     image_size: tuple[int, int]
     pixel_slope: float
-    device: torch.device
+    rows: Tensor | None = None
+
+    @classmethod
+    def of_image(
+        cls, image_size: tuple[int, int], pixel_slope: float, device: torch.device | str = "cpu"
+    ) -> Rays:
+        """The rays through the pixel centres; the optical axis meets the centre of the image."""
+        x, y = (
+            (torch.arange(size, device=device, dtype=torch.float32) + (0.5 - size / 2))
+            * pixel_slope
+            for size in reversed(image_size)
+        )
+        return cls((x[None], y[:, None]), image_size, pixel_slope)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> torch.Size:
         """Shape of the rays."""
-        return self.image_size
+        x, y = self.slopes
+        return torch.broadcast_shapes(x.shape, y.shape)
 
-    @property
-    def slopes(self) -> tuple[Tensor, Tensor]:
-        """x (1, W) and y (H, 1) of the rays at depth 1; the axis meets the image's centre."""
-        height, width = self.image_size
-        x = torch.arange(width, device=self.device, dtype=torch.float32) + (0.5 - width / 2)
-        y = torch.arange(height, device=self.device, dtype=torch.float32) + (0.5 - height / 2)
-        return x[None] * self.pixel_slope, y[:, None] * self.pixel_slope
+    def refined(self, edges: Tensor) -> Rays:
+        """The extra rays, (P, 4), of the pixels in a mask (H, W)."""
+        x, y = self.slopes
+        rows, columns = edges.nonzero(as_tuple=True)
+        offsets = torch.tensor(_CORNERS_PX, device=x.device) * self.pixel_slope
+        slopes = x[0, columns, None] + offsets[:, 0], y[rows] + offsets[:, 1]
+        return replace(self, slopes=slopes, rows=rows)
 
-    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
-        """The pixels within bounds in slopes, with a margin."""
+    def window(self, bounds: tuple[float, float, float, float] | None) -> tuple[slice, slice]:
+        """The rays within bounds in slopes (left, right, top, bottom), with a margin.
+
+        All rays for None. Of several rays for some pixels, all that lie in the rows of the window.
+        """
         if bounds is None:
             return slice(None), slice(None)
         left, right, top, bottom = (bound / self.pixel_slope for bound in bounds)
         height, width = self.image_size
-        return _clipped(top, bottom, height), _clipped(left, right, width)
-
-    def refined(self, edges: Tensor) -> EdgeRays:
-        """The extra rays of the pixels in a mask (H, W)."""
-        x, y = self.slopes
-        rows, columns = edges.nonzero(as_tuple=True)
-        offsets = torch.tensor(CORNERS_PX, device=self.device) * self.pixel_slope
-        return EdgeRays(x[0, columns, None] + offsets[:, 0], y[rows] + offsets[:, 1], self, rows)
-
-
-@dataclass(frozen=True, eq=False)
-class EdgeRays:
-    """Several rays for each of P pixels, in the order of their rows.
-
-    Attributes:
-        x, y: (P, rays) slopes.
-        grid: grid of the pixels.
-        rows: (P,) rows of the pixels.
-    """
-
-    x: Tensor
-    y: Tensor
-    grid: Grid
-    rows: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the rays."""
-        return self.x.shape[0], self.x.shape[1]
-
-    @property
-    def slopes(self) -> tuple[Tensor, Tensor]:
-        """x and y of the rays at depth 1, (P, rays)."""
-        return self.x, self.y
-
-    @property
-    def pixel_slope(self) -> float:
-        """1 / focal length in pixels, same as the grid's."""
-        return self.grid.pixel_slope
-
-    def window(self, bounds: _Bounds | None) -> tuple[slice, slice]:
-        """The rays of the rows within bounds in slopes."""
-        height, _ = self.grid.image_size
-        start, stop, _ = self.grid.window(bounds)[0].indices(height)
-        ends = torch.searchsorted(self.rows, torch.tensor([start, stop], device=self.rows.device))
+        rows = _clipped(top, bottom, height)
+        if self.rows is None:
+            return rows, _clipped(left, right, width)
+        ends = torch.searchsorted(self.rows, self.rows.new_tensor([rows.start, rows.stop]))
         return slice(int(ends[0]), int(ends[1])), slice(None)
 
-
-def around(balls: Iterable[tuple[Vector3, float]]) -> _Bounds | None:
-    """Bounds of the view of balls (centre, radius) and the space between; None for unbounded."""
-    xs, ys = [], []
-    for (x, y, z), radius in balls:
-        if z <= radius:
-            return None
-        for depth in (z - radius, z + radius):
-            xs += [(x - radius) / depth, (x + radius) / depth]
-            ys += [(y - radius) / depth, (y + radius) / depth]
-    return min(xs), max(xs), min(ys), max(ys)
+    def around(self, balls: Iterable[tuple[Vector3, float]]) -> tuple[slice, slice]:
+        """The rays that may meet balls (centre, radius) or the space between, as a window."""
+        xs, ys = [], []
+        for (x, y, z), radius in balls:
+            if z <= radius:
+                return self.window(None)
+            for depth in (z - radius, z + radius):
+                xs += [(x - radius) / depth, (x + radius) / depth]
+                ys += [(y - radius) / depth, (y + radius) / depth]
+        return self.window((min(xs), max(xs), min(ys), max(ys)))
 
 
 def _clipped(low_px: float, high_px: float, size: int) -> slice:

@@ -1,25 +1,36 @@
-"""A whole scene from a seed: working range and lens, backdrop, props, light, exposure."""
+"""Procedural scenes, an endless supply of pictures with exact depth, each made from its seed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from focaldiffusion.config.data import SPLITS, Source
+from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.procedural.backdrops import set_backdrop
-from focaldiffusion.data.procedural.dice import chance, log_uniform
-from focaldiffusion.data.procedural.lighting import Lighting
 from focaldiffusion.data.procedural.props import set_props
-from focaldiffusion.data.procedural.raycast import picture
-from focaldiffusion.data.procedural.rays import Grid
+from focaldiffusion.data.procedural.rays import Rays
+from focaldiffusion.data.procedural.rendering import Lighting, picture
 from focaldiffusion.data.procedural.studio import DrawPhotograph, Studio, View
-from focaldiffusion.data.procedural.vectors import Vector3, floats, unit
+from focaldiffusion.data.procedural.textures import Photographs
+from focaldiffusion.data.procedural.vectors import Vector3, floats, log_uniform, unit
+from focaldiffusion.data.rasters import DepthFormat
+from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.published import check_published
+from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.scene import Scene
 
+SCENES = 1_000_000
+"""Scenes per split: practically endless, but a data set has a length. `max_samples` limits it."""
+_DEFAULT_SIZE = (384, 512)
+"""(height, width) where the source names no `image_size`."""
+_SEED = 20251
 WORKING_RANGE_M = (0.1, 50.0)
 """Limits of the working ranges [m]."""
 CONTENT = (1 / 1.3, 2.0)
@@ -36,6 +47,58 @@ background is sharp. In the others it lies at any distance beyond."""
 LARGEST_APERTURE = 0.125
 """Largest aperture diameter, in units of the near end of the working range, as of macro lenses. A
 wider one would see around objects, which a single view cannot show."""
+
+
+class Procedural:
+    """Scenes generated when they are read, at the `image_size` of the source.
+
+    Scene i of a split is the same in every process and in any order. `data_root`, which may be
+    empty, is a folder of photographs for textures. `focal_range` is the working range of every
+    scene; without it each scene has its own, from macro to street. The lens suits the working
+    range, unless `camera_defaults` has an aperture.
+    """
+
+    skipped: Sequence[str] = ()
+
+    def __init__(self, source: Source) -> None:
+        check_published(source, split_from="its seeds")
+        self._source = source
+        folders = Roots.of(source.data_root).folders.values()
+        self._photographs = Photographs.of([path for kind in folders for path in kind])
+
+    def __len__(self) -> int:
+        return SCENES
+
+    def __getitem__(self, index: int) -> Scene:
+        """Make a scene."""
+        source, options = self._source, self._source.options
+        scene = make_scene(
+            (_SEED, SPLITS.index(source.split), index),
+            source.image_size or _DEFAULT_SIZE,
+            working_range_m=source.focal_range,
+            draw_photograph=self._photographs,
+        )
+        defaults = options.camera_defaults
+        own_aperture = defaults.f_number is None and defaults.aperture_diameter_m is None
+        given = LensFacts(
+            focal_length_px=scene.camera.focal_length_px,
+            aperture_diameter_m=scene.camera.aperture_diameter_m if own_aperture else None,
+        )
+        name = f"procedural {self.name(index)}"
+        camera = sample_camera(scene.size, given, defaults, source=name)
+        within = DepthFormat(bounds_m=options.depth_bounds)
+        depth_m = within.planar(scene.depth_m, camera, name)
+        return replace(
+            scene, depth_m=depth_m, valid=~torch.isnan(depth_m), camera=camera, source=name
+        )
+
+    def name(self, index: int) -> str:
+        """The split and the number of the scene."""
+        return f"{self._source.split} {index}"
+
+    def scene_name(self, index: int) -> str:
+        """The sample itself, which is a separate scene: no two splits share a seed."""
+        return self.name(index)
 
 
 def make_scene(
@@ -70,7 +133,7 @@ def make_scene(
     blur_px = log_uniform(rng, *BLUR_PX_AT_512) * width / 512
     aperture_m = min(blur_px / (sweep_dpt * focal_length_px), LARGEST_APERTURE * near_m)
     camera = Camera(focal_length_px, aperture_m, image_size)
-    beyond_dpt = 0.0 if chance(rng, _SWEPT_TO_THE_END) else log_uniform(rng, 0.02, 1) * sweep_dpt
+    beyond_dpt = 0.0 if rng.random() < _SWEPT_TO_THE_END else log_uniform(rng, 0.02, 1) * sweep_dpt
     view = View(
         half_width=width / (2 * focal_length_px),
         half_height=height / (2 * focal_length_px),
@@ -85,8 +148,8 @@ def make_scene(
         studio = Studio(rng, view, draw_photograph, device)
         set_backdrop(studio)
         set_props(studio)
-        grid = Grid(image_size, view.pixel, device)
-        light, depth_m = picture(studio.bodies, grid, _lighting(studio))
+        rays = Rays.of_image(image_size, view.pixel, device)
+        light, depth_m = picture(studio.bodies, rays, _lighting(studio))
         image = _exposed(rng, light)
     return Scene(
         image.clone(),  # outside inference mode, so that gradients are possible
@@ -112,7 +175,7 @@ def _lighting(studio: Studio) -> Lighting:
     lamp_position = rng.uniform(0, 1.1)
     lamp = studio.at(rng.uniform(-1.2, 1.2), rng.uniform(-1.5, 0.3), view.dioptres(lamp_position))
     ambient, main = log_uniform(rng, 0.1, 0.7), log_uniform(rng, 0.1, 2)
-    near = log_uniform(rng, 0.1, 1) if chance(rng, 0.5) else 0.0
+    near = log_uniform(rng, 0.1, 1) if rng.random() < 0.5 else 0.0
     a, b, c = studio.ground_dpt or (0.0, 1.0, 0.0)
     return Lighting(
         # From above and from the camera's side, so that visible surfaces are lit.
@@ -125,7 +188,7 @@ def _lighting(studio: Studio) -> Lighting:
         lamp_colour=_tinted(rng, near),
         lamp_reach_m=lamp[2] * view.half_width,
         corner_m=rng.uniform(0, 0.5) * view.half_width / view.dioptres(1.0),
-        stencil=studio.new_outline().outline if chance(rng, _STENCIL_SHARE) else None,
+        stencil=studio.new_outline().outline if rng.random() < _STENCIL_SHARE else None,
         stencil_m=studio.size_m(1 / view.dioptres(1.0), 0.2, 1.5),
     )
 

@@ -19,8 +19,8 @@ from focaldiffusion.data.procedural.textures import Material
 from focaldiffusion.data.procedural.vectors import Axes, Vector3
 
 _Vector = tuple[Any, Any, Any]
-Span = tuple[Tensor, Tensor]
-Surface = tuple[_Vector, tuple[Tensor, Tensor]]
+_Span = tuple[Tensor, Tensor]
+_Surface = tuple[_Vector, tuple[Tensor, Tensor]]
 
 _TINY = 1e-12  # keeps a ray along a face from dividing zero by zero
 
@@ -28,11 +28,11 @@ _TINY = 1e-12  # keeps a ray along a face from dividing zero by zero
 class Form(Protocol):
     """A shape in its own frame, about its own centre, of given half sizes along its axes [m]."""
 
-    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> _Span:
         """Multiples of `ray` at entry and exit; the exit comes first where the ray misses."""
         ...
 
-    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> _Surface:
         """Normal (any length, either side) and texture coordinates [m] at points on the surface."""
         ...
 
@@ -40,12 +40,12 @@ class Form(Protocol):
 class Box:
     """A cuboid."""
 
-    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> _Span:
         """See `Form`."""
         spans = [_slab(*axis) for axis in zip(origin, ray, half_m, strict=True)]
         return _common(_common(spans[0], spans[1]), spans[2])
 
-    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> _Surface:
         """See `Form`."""
         share = torch.stack([p.abs() / h for p, h in zip(point, half_m, strict=True)])
         axis = share.argmax(0)
@@ -58,14 +58,14 @@ class Box:
 class Ellipsoid:
     """A sphere, stretched."""
 
-    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> _Span:
         """See `Form`."""
         return _quadric(
             [o / h for o, h in zip(origin, half_m, strict=True)],
             [r / h for r, h in zip(ray, half_m, strict=True)],
         )
 
-    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> _Surface:
         """See `Form`."""
         x, y, z = (p / h for p, h in zip(point, half_m, strict=True))
         u = torch.atan2(x, z) * half_m[0]
@@ -76,7 +76,7 @@ class Ellipsoid:
 class Cylinder:
     """A cylinder along its second axis, with flat ends."""
 
-    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> _Span:
         """See `Form`."""
         side = _quadric(
             [origin[0] / half_m[0], origin[2] / half_m[2]],
@@ -84,7 +84,7 @@ class Cylinder:
         )
         return _common(side, _slab(origin[1], ray[1], half_m[1]))
 
-    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> _Surface:
         """See `Form`."""
         x, y, z = (p / h for p, h in zip(point, half_m, strict=True))
         at_end = y * y > x * x + z * z
@@ -100,12 +100,12 @@ class Cylinder:
 class Plane:
     """The unbounded plane across its third axis."""
 
-    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> _Span:
         """See `Form`."""
         at = -origin[2] / ray[2]
         return at, at
 
-    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> _Surface:
         """See `Form`."""
         return (0.0, 0.0, torch.ones_like(point[2])), (point[0], point[1])
 
@@ -120,7 +120,7 @@ class Card:
 
     outline: Tensor | None = None
 
-    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> _Span:
         """See `Form`. For shadows, the sheet is thickest far from its edges."""
         at = -origin[2] / (ray[2] + _TINY)
         u = (origin[0] + at * ray[0]) / half_m[0]
@@ -137,7 +137,7 @@ class Card:
             inside = torch.minimum(inside, field.reshape(u.shape))
         return at, at + min(half_m[0], half_m[1]) * inside
 
-    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> _Surface:
         """See `Form`."""
         return Plane().surface(point, half_m)
 
@@ -158,12 +158,12 @@ class Relief:
     height: Tensor
     half_view: tuple[float, float]
 
-    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> Span:
+    def span(self, origin: _Vector, ray: _Vector, half_m: Vector3) -> _Span:
         """See `Form`."""
         at = 1 / self.inverse_depth_dpt(*torch.broadcast_tensors(ray[0], ray[1]))
         return at, at
 
-    def surface(self, point: _Vector, half_m: Vector3) -> Surface:
+    def surface(self, point: _Vector, half_m: Vector3) -> _Surface:
         """See `Form`.
 
         A surface q(x, y) in slopes has the normal (q_x, q_y, q - x q_x - y q_y), like a plane.
@@ -221,11 +221,11 @@ class Body:
         """Half the extent of its bounding box along the optical axis."""
         return sum(abs(axis[2]) * half for axis, half in zip(self.axes, self.half_m, strict=True))
 
-    def span(self, origin: _Vector, ray: _Vector) -> Span:
+    def span(self, origin: _Vector, ray: _Vector) -> _Span:
         """`Form.span` of rays in camera coordinates."""
         return self.form.span(self.local(origin), self._turned(ray), self.half_m)
 
-    def surface(self, point: _Vector) -> Surface:
+    def surface(self, point: _Vector) -> _Surface:
         """`Form.surface` at points in camera coordinates, with the normal in camera coordinates."""
         (a, b, c), coordinates = self.form.surface(self.local(point), self.half_m)
         first, second, third = self.axes
@@ -263,14 +263,14 @@ class Body:
         return turned  # type: ignore[return-value]
 
 
-def _slab(origin: Any, ray: Any, half_m: float) -> Span:
+def _slab(origin: Any, ray: Any, half_m: float) -> _Span:
     """The span between two parallel faces, across one axis."""
     inverse = 1 / (ray + _TINY)
     middle, reach = -origin * inverse, half_m * abs(inverse)
     return middle - reach, middle + reach
 
 
-def _quadric(origin: list[Any], ray: list[Any]) -> Span:
+def _quadric(origin: list[Any], ray: list[Any]) -> _Span:
     """The span within the unit sphere (three components) or circle (two).
 
     Measured from the nearest approach: in the usual b² - 4 a c small, far spheres vanish in
@@ -285,6 +285,6 @@ def _quadric(origin: list[Any], ray: list[Any]) -> Span:
     return nearest - reach, nearest + reach
 
 
-def _common(one: Span, other: Span) -> Span:
+def _common(one: _Span, other: _Span) -> _Span:
     """The intersection of two spans."""
     return torch.maximum(one[0], other[0]), torch.minimum(one[1], other[1])

@@ -10,11 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from focaldiffusion.data.procedural.dice import chance, log_uniform
 from focaldiffusion.data.procedural.patterns import colour, leaf, outline, pattern
 from focaldiffusion.data.procedural.shapes import Body, Card, Cylinder, Form
-from focaldiffusion.data.procedural.textures import Material, Texture, plain
-from focaldiffusion.data.procedural.vectors import Axes, Vector3, across, beyond, floats, unit
+from focaldiffusion.data.procedural.textures import Material, Texture
+from focaldiffusion.data.procedural.vectors import (
+    Axes,
+    Vector3,
+    across,
+    beyond,
+    floats,
+    log_uniform,
+    unit,
+)
 
 _PLAIN_SHARE = 0.35
 """Share of materials of one colour, without evidence, where a network has to complete depth."""
@@ -80,7 +87,7 @@ class Studio:
         self.bodies: list[Body] = []
         self.ground_dpt: Vector3 | None = None
         self.walls_dpt: list[Vector3] = []
-        nearest = rng.uniform(-0.3, 0.2) if chance(rng, 0.85) else rng.uniform(0.2, 0.6)
+        nearest = rng.uniform(-0.3, 0.2) if rng.random() < 0.85 else rng.uniform(0.2, 0.6)
         self.span = (nearest, rng.uniform(max(0.7, nearest + 0.3), 1.2))
         # Few materials, reused, so that some surfaces end in front of others that look the same.
         self._draw_photograph = draw_photograph
@@ -167,12 +174,13 @@ class Studio:
 
     def _new_material(self) -> Material:
         rng = self.rng
-        if chance(rng, _PLAIN_SHARE):
-            texture = plain(colour(rng), self.device)
-        elif self._draw_photograph is not None and chance(rng, _PHOTOGRAPH_SHARE):
+        if rng.random() < _PLAIN_SHARE:
+            one = torch.tensor(colour(rng), dtype=torch.float32, device=self.device)
+            texture = Texture(one[:, None, None])
+        elif self._draw_photograph is not None and rng.random() < _PHOTOGRAPH_SHARE:
             texture = Texture(self._draw_photograph(rng).to(self.device))
         else:
             texture = Texture(torch.from_numpy(pattern(rng)).to(self.device))
-        if not chance(rng, _GLOSSY_SHARE):
+        if rng.random() >= _GLOSSY_SHARE:
             return Material(texture)
         return Material(texture, log_uniform(rng, 0.03, 3), log_uniform(rng, 8, 300))

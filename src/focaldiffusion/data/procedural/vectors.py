@@ -1,4 +1,7 @@
-"""Directions and points of three components: x right, y down, z away from the camera."""
+"""Vectors of three components: x right, y down, z away from the camera; random draws.
+
+Draws happen on the CPU, so that a scene is the same on every device.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,11 @@ def floats(vector: Iterable[float]) -> Vector3:
     """Three components as Python numbers."""
     x, y, z = map(float, vector)
     return x, y, z
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform between those of `low` and `high`, both > 0."""
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
 def direction(rng: np.random.Generator) -> Vector3:

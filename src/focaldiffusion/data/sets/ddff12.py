@@ -40,11 +40,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.published_stacks import check_published_stacks
+from focaldiffusion.data.sets.published import check_published
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import srgb_to_linear
@@ -89,7 +89,7 @@ class DDFF12:
     """
 
     def __init__(self, source: Source) -> None:
-        check_published_stacks(source, ("train", "val"))
+        check_published(source, split_from="its files", splits=("train", "val"), has_stacks=True)
         self.skipped: list[str] = []
         self._options = source.options
         self._split = source.split
@@ -114,11 +114,7 @@ class DDFF12:
         return self._length
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one stack.
-
-        Raises:
-            InputError: a stack that cannot be read, or a `Scene` without an aperture.
-        """
+        """Read one stack."""
         source = f"DDFF-12 {self.name(index)}"
         simulated = bool(self._options.generate_focal_stack)
         with self._open() as file:
@@ -167,11 +163,7 @@ class DDFF12:
             ) from error
 
     def _array(self, file: h5py.File, content: str) -> h5py.Dataset:
-        """One array of the split.
-
-        Raises:
-            InputError: no array of that name.
-        """
+        """One array of the split."""
         name = f"{content}_{self._split}"
         if name not in file:
             raise InputError(

@@ -19,11 +19,10 @@ import math
 from pathlib import Path
 
 from focaldiffusion.config.data import Source
+from focaldiffusion.data.assembly import SampleFiles
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.assembly import SampleFiles
-from focaldiffusion.data.sets.files import samples_with_files
-from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.data.sets.published import check_published, samples_with_files
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
@@ -41,16 +40,11 @@ class DIODE:
 
     train reads the folder train; val and test both read val, since no test set was published.
     Depth reaches 350 m outdoors.
-
-    Attributes:
-        skipped: a sentence for each image that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
         kind = source.options.depth_kind or "planar"
-        check_published(
-            source, split_from="its folders", depth_kind=kind, depth_scale=1.0, layouts=_TYPES
-        )
+        check_published(source, split_from="its folders", depth_kind=kind, layouts=_TYPES)
         self._defaults = source.options.camera_defaults
         self._depths = DepthFormat(1.0, kind=kind, bounds_m=source.options.depth_bounds)
         split = "train" if source.split == "train" else "val"
@@ -69,11 +63,7 @@ class DIODE:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Scene:
-        """Read one scene.
-
-        Raises:
-            InputError: an invalid file.
-        """
+        """Read one scene."""
         image, depth, mask = self._files(self._names[index])
         files = SampleFiles(
             str(image), depth, self._depths, image, masks=(mask,), published_size=_SIZE

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from focaldiffusion.config.data import DatasetOptions, RootKind, Source
+from focaldiffusion.data.assembly import SampleFiles
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.lists.entry import Entry
 from focaldiffusion.data.lists.formats import read_list
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.assembly import SampleFiles
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.images import natural_key
 from focaldiffusion.io.stacks import OpenedStack, open_stack
@@ -44,11 +44,6 @@ class FileList:
     """
 
     def __init__(self, source: Source) -> None:
-        """Read the list and find its files.
-
-        Raises:
-            InputError: no list, a bad line, or a file that is missing.
-        """
         if source.filelist is None:
             raise InputError(
                 f"{source.name}: no list of the {source.split} samples. Give "
@@ -95,11 +90,7 @@ class FileList:
         return len(self._items)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read an image to photograph, or a stack that was photographed or rendered before.
-
-        Raises:
-            InputError: files that cannot be read or contradict the list.
-        """
+        """Read an image to photograph, or a stack that was photographed or rendered before."""
         item, defaults = self._items[index], self._defaults
         if item.frames is None:
             return replace(
@@ -127,11 +118,7 @@ class FileList:
 
 
 def _name(entry: Entry, simulated: bool, place: str, taken: set[str]) -> str:
-    """A unique name for an entry, which is added to `taken`.
-
-    Raises:
-        InputError: two entries with one given name.
-    """
+    """A unique name for an entry, which is added to `taken`."""
     name = entry.name or _main(entry, simulated)
     if name in taken:
         if entry.name is not None:
@@ -153,11 +140,7 @@ def _main(entry: Entry, simulated: bool) -> str:
 def _paths(
     entry: Entry, simulated: bool, roots: Roots, place: str
 ) -> tuple[Path, Path | None, Path | None]:
-    """The depth map, the image and, unless the stack is simulated, the frames of an entry.
-
-    Raises:
-        InputError: a missing file.
-    """
+    """The depth map, the image and, unless the stack is simulated, the frames of an entry."""
 
     def found(relative: str | None, kind: RootKind) -> Path | None:
         remedy = (
@@ -202,11 +185,7 @@ def _focus_distances_m(
 
 
 def _opened(entry: Entry, frames: Path, source: str) -> OpenedStack:
-    """The frames of an entry, with focus distances from the list, stack.json or EXIF.
-
-    Raises:
-        InputError: frames that do not form a stack, or another number of them than listed.
-    """
+    """The frames of an entry, with focus distances from the list, stack.json or EXIF."""
     chosen: Path | list[Path] = frames
     if entry.image_glob is not None:
         found = frames.iterdir() if frames.is_dir() else ()

@@ -26,17 +26,16 @@ from collections import defaultdict
 import torch
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import complete_samples
-from focaldiffusion.data.sets.published_stacks import check_published_stacks, frames_on_grid
+from focaldiffusion.data.sets.published import check_published, complete_samples, light_on_grid
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FocalStack
 
-FOCUS_DISTANCES_M = (0.1, 0.15, 0.3, 0.7, 1.5)
+_FOCUS_DISTANCES_M = (0.1, 0.15, 0.3, 0.7, 1.5)
 _FOCAL_LENGTH_M, _F_NUMBER = 2.9e-3, 1.0
 _TRAIN_SAMPLES = 400
 _NAME = re.compile(r"(?P<sample>\d{6}).*(?:All\.tif|Dpt\.exr)")
@@ -50,13 +49,10 @@ class FoD500:
     """The first 400 samples as train, the others as val or as test.
 
     Each sample is a separate scene, without an all-in-focus image.
-
-    Attributes:
-        skipped: a sentence for each sample that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
-        check_published_stacks(source, ("train", "val", "test"), has_all_in_focus=False)
+        check_published(source, split_from="its files", has_stacks=True, has_all_in_focus=False)
         self._options = source.options
         self._folder = Roots.of(source.data_root).need(".", remedy=_REMEDY)
         files: dict[str, list[str]] = defaultdict(list)
@@ -75,18 +71,16 @@ class FoD500:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> StackSample:
-        """Read one sample.
-
-        Raises:
-            InputError: an invalid file.
-        """
+        """Read one sample."""
         sample = self._samples[index]
         source = f"FoD500 {sample}"
         depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds)
         depth_m = depths.planar(depths.read(self._folder / f"{sample}Dpt.exr"), None, source)
         size = (depth_m.shape[0], depth_m.shape[1])
-        frames = frames_on_grid([self._folder / name for name in self._frames[sample]], size)
-        stack = FocalStack(frames, self._camera(size, source), torch.tensor(FOCUS_DISTANCES_M))
+        frames = torch.stack(
+            [light_on_grid(self._folder / name, size) for name in self._frames[sample]]
+        )
+        stack = FocalStack(frames, self._camera(size, source), torch.tensor(_FOCUS_DISTANCES_M))
         return StackSample(stack, depth_m, ~depth_m.isnan(), None, source)
 
     def name(self, index: int) -> str:
@@ -100,9 +94,9 @@ class FoD500:
     def _fault(self, sample: str, names: list[str]) -> str | None:
         """A sentence on what a sample lacks, or None."""
         frames = sum(name.endswith(".tif") for name in names)
-        if frames != len(FOCUS_DISTANCES_M):
+        if frames != len(_FOCUS_DISTANCES_M):
             pattern = self._folder / f"{sample}*All.tif"
-            return f"{pattern}: {frames} files; expected {len(FOCUS_DISTANCES_M)}."
+            return f"{pattern}: {frames} files; expected {len(_FOCUS_DISTANCES_M)}."
         depth = f"{sample}Dpt.exr"
         return None if depth in names else f"{self._folder / depth}: no such file."
 

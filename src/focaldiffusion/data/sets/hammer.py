@@ -19,11 +19,10 @@ import re
 from pathlib import Path
 
 from focaldiffusion.config.data import Source
+from focaldiffusion.data.assembly import SampleFiles
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.assembly import SampleFiles
-from focaldiffusion.data.sets.files import read_numbers, samples_with_files
-from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.data.sets.published import check_published, read_numbers, samples_with_files
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
@@ -40,13 +39,10 @@ class HAMMER:
     """Every frame of the polarisation camera, which is the RGB camera.
 
     train reads scenes 2 to 11; val and test both read 12 to 14.
-
-    Attributes:
-        skipped: a sentence for each frame that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
-        check_published(source, split_from="its scenes", depth_kind="planar", depth_scale=_METRES)
+        check_published(source, split_from="its scenes", depth_scale=_METRES)
         self._defaults = source.options.camera_defaults
         self._depths = DepthFormat(_METRES, bounds_m=source.options.depth_bounds)
         self._folder = Roots.of(source.data_root).need(".", remedy=_GET)
@@ -64,11 +60,7 @@ class HAMMER:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Scene:
-        """Read one scene.
-
-        Raises:
-            InputError: an invalid file.
-        """
+        """Read one scene."""
         image, depth, matrix_path = self._files(self._names[index])
         matrix = read_numbers(matrix_path, (3, 3))
         return SampleFiles(str(image), depth, self._depths, image).scene(

@@ -21,11 +21,10 @@ import configparser
 from pathlib import Path
 
 from focaldiffusion.config.data import Source
+from focaldiffusion.data.assembly import SampleFiles
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.assembly import SampleFiles
-from focaldiffusion.data.sets.files import samples_with_files
-from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.data.sets.published import check_published, samples_with_files
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
@@ -45,13 +44,10 @@ class HCI:
     training (boxes, cotton, dino, sideboard), as those papers do. The category test has no public
     truth. The views were rendered at f/100, all in focus; the simulator uses the aperture of
     `camera_defaults`.
-
-    Attributes:
-        skipped: a sentence for each scene that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
-        check_published(source, split_from="its folders", depth_kind="planar", depth_scale=1.0)
+        check_published(source, split_from="its folders")
         self._defaults = source.options.camera_defaults
         self._depths = DepthFormat(1.0, bounds_m=source.options.depth_bounds)
         categories = ("additional", "stratified") if source.split == "train" else ("training",)
@@ -70,11 +66,7 @@ class HCI:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Scene:
-        """Read one scene.
-
-        Raises:
-            InputError: an invalid file.
-        """
+        """Read one scene."""
         image, depth, parameters = self._files(self._names[index])
         return SampleFiles(str(image), depth, self._depths, image).scene(
             _lens(parameters), self._defaults
@@ -95,11 +87,7 @@ class HCI:
 
 
 def _lens(path: Path) -> LensFacts:
-    """Focal length and sensor of a parameters.cfg.
-
-    Raises:
-        InputError: another kind of file, or a grid of views with another centre.
-    """
+    """Focal length and sensor of a parameters.cfg."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(path.read_text(encoding="utf-8"))

@@ -21,11 +21,10 @@ import math
 from pathlib import Path
 
 from focaldiffusion.config.data import Source
+from focaldiffusion.data.assembly import SampleFiles
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.assembly import SampleFiles
-from focaldiffusion.data.sets.files import read_numbers, samples_with_files
-from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.data.sets.published import check_published, read_numbers, samples_with_files
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
@@ -42,15 +41,10 @@ class IBims1:
     """All images, as val and as test, without a training set.
 
     Transparent objects are invalid: the scanner measures through them.
-
-    Attributes:
-        skipped: a sentence for each image that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
-        check_published(
-            source, split_from="its being a test set", depth_kind="planar", depth_scale=_METRES
-        )
+        check_published(source, split_from="its being a test set", depth_scale=_METRES)
         if source.split == "train":
             raise InputError(
                 f"{source.name}: iBims-1 is a test set. Name it as a source of val or test."
@@ -68,11 +62,7 @@ class IBims1:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Scene:
-        """Read one scene.
-
-        Raises:
-            InputError: an invalid file.
-        """
+        """Read one scene."""
         image, depth, *masks, calib = self._files(self._names[index])
         fx, fy, cx, cy = read_numbers(calib, (4,))
         return SampleFiles(str(image), depth, self._depths, image, masks=tuple(masks)).scene(

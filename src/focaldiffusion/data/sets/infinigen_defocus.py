@@ -31,15 +31,14 @@ import torch
 from numpy.typing import NDArray
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import samples_with_files
-from focaldiffusion.data.sets.published_stacks import (
-    check_published_stacks,
-    frames_on_grid,
+from focaldiffusion.data.sets.published import (
+    check_published,
     light_on_grid,
+    samples_with_files,
 )
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
@@ -47,7 +46,7 @@ from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 
 STOPS = ("F1.4", "F2.0", "F2.8", "F4.0", "F5.6")
-FOCUS_DISTANCES_M = (0.8, 1.2, 1.7, 2.3, 3.0, 3.8, 4.7, 6.0, 8.0)
+_FOCUS_DISTANCES_M = (0.8, 1.2, 1.7, 2.3, 3.0, 3.8, 4.7, 6.0, 8.0)
 _PUBLISHED_STOP = "F1.4"
 _SENSOR_HEIGHT_M = 0.018
 _BOUNDS_M = (0.01, 1000.0)
@@ -65,13 +64,12 @@ class InfinigenDefocus:
     figures. Stacks have all nine frames, near to far; published figures use every second one. With
     `generate_focal_stack` a view is a `Scene`, to be photographed with the aperture of
     `camera_defaults`.
-
-    Attributes:
-        skipped: a sentence for each view that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
-        check_published_stacks(source, ("val", "test"), layouts=STOPS)
+        check_published(
+            source, split_from="its files", splits=("val", "test"), has_stacks=True, layouts=STOPS
+        )
         self._options = source.options
         self._f_number = float((source.options.layout or _PUBLISHED_STOP)[1:])
         roots = Roots.of(source.data_root)
@@ -90,11 +88,7 @@ class InfinigenDefocus:
         return len(self._views)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one view.
-
-        Raises:
-            InputError: an invalid file, or a `Scene` without an aperture.
-        """
+        """Read one view."""
         *frames, sharp, depth_path, camera_path = self._paths(self._views[index])
         source = f"Infinigen Defocus {self.name(index)}"
         depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds or _BOUNDS_M)
@@ -117,7 +111,8 @@ class InfinigenDefocus:
         valid = ~depth_m.isnan()
         if simulated:
             return Scene(all_in_focus, depth_m, valid, camera, source)
-        stack = FocalStack(frames_on_grid(frames, size), camera, torch.tensor(FOCUS_DISTANCES_M))
+        images = torch.stack([light_on_grid(path, size) for path in frames])
+        stack = FocalStack(images, camera, torch.tensor(_FOCUS_DISTANCES_M))
         return StackSample(stack, depth_m, valid, all_in_focus, source)
 
     def name(self, index: int) -> str:
@@ -131,17 +126,13 @@ class InfinigenDefocus:
     def _paths(self, view: str) -> list[Path]:
         """The frames, the sharp image, the depth and the camera."""
         stop = f"image_ap_{self._f_number:.2f}"
-        names = [f"{stop}_fd_{distance_m:.2f}.png" for distance_m in FOCUS_DISTANCES_M]
+        names = [f"{stop}_fd_{distance_m:.2f}.png" for distance_m in _FOCUS_DISTANCES_M]
         names += ["image_all_in_focus.png", "depth.npy", "cam_all_in_focus.npz"]
         return [self._folder / view / name for name in names]
 
 
 def _read_views(path: Path) -> list[str]:
-    """The views that the authors' val.json lists.
-
-    Raises:
-        InputError: an invalid file.
-    """
+    """The views that the authors' val.json lists."""
     try:
         return [str(entry["id"]) for entry in json.loads(path.read_bytes())["files"]]
     except (ValueError, KeyError, TypeError) as error:
@@ -153,11 +144,7 @@ def _read_views(path: Path) -> list[str]:
 
 
 def _read_matrix(path: Path) -> NDArray[np.float64]:
-    """The camera matrix of an .npz file, (3, 3).
-
-    Raises:
-        InputError: no array K of that shape.
-    """
+    """The camera matrix of an .npz file, (3, 3)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             matrix = np.asarray(arrays["K"], np.float64)

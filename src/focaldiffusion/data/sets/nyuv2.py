@@ -29,11 +29,10 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import samples_with_files
-from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.data.sets.published import check_published, samples_with_files
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import srgb_to_linear
@@ -69,9 +68,6 @@ class NYUv2:
       654. Depth is rawDepths, whose holes are 0 and invalid here.
     - labeled_filled: the same with depths, whose holes the authors filled in from the colours.
     - sync: the frames of `filelist`, a list of BTS, which is the split.
-
-    Attributes:
-        skipped: a sentence for each frame that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
@@ -81,7 +77,6 @@ class NYUv2:
             # In this layout the list is the split; everything else is checked.
             source.model_copy(update={"filelist": None}) if sync else source,
             split_from="splits.mat",
-            depth_kind="planar",
             depth_scale=_METRES if sync else 1.0,
             layouts=(*_ARRAYS, _SYNC),
         )
@@ -108,11 +103,7 @@ class NYUv2:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Scene:
-        """Read one scene.
-
-        Raises:
-            InputError: an invalid file.
-        """
+        """Read one scene."""
         if self._array is None:
             image_path, depth_path = self._pairs[self._names[index]]
             source = str(image_path)
@@ -169,11 +160,7 @@ def _cropped(raster: Tensor) -> Tensor:
 
 
 def _official(path: Path, source: Source) -> list[int]:
-    """The numbers of the images of a split, counted from 1.
-
-    Raises:
-        InputError: another kind of file, or SciPy is not installed.
-    """
+    """The numbers of the images of a split, counted from 1."""
     try:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
@@ -200,11 +187,7 @@ def _rooms(path: Path, numbers: list[int]) -> list[_Image]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The labelled set in h5py, with errors reported in words.
-
-    Raises:
-        InputError: another kind of file, or one without the arrays.
-    """
+    """The labelled set in h5py, with errors reported in words."""
     import h5py
 
     try:
@@ -215,11 +198,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _listed_pairs(source: Source, roots: Roots) -> tuple[dict[str, tuple[Path, Path]], Path]:
-    """Image and depth of each line of a list of BTS, by the image's name; and the list.
-
-    Raises:
-        InputError: no list, or a line without image, depth and focal length.
-    """
+    """Image and depth of each line of a list of BTS, by the image's name; and the list."""
     if source.filelist is None:
         raise InputError(f"{source.name}: layout sync needs a filelist, its split. {_GET_SYNC}")
     path = Path(source.filelist)

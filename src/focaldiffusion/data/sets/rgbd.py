@@ -16,11 +16,11 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from focaldiffusion.config.data import Source
 from focaldiffusion.config.section import Section
-from focaldiffusion.data.fields import first_problem
+from focaldiffusion.data.assembly import SampleFiles
+from focaldiffusion.data.lists.entry import first_problem
 from focaldiffusion.data.rasters import DepthFormat
-from focaldiffusion.data.sets.assembly import SampleFiles
-from focaldiffusion.data.sets.files import complete_samples
 from focaldiffusion.data.sets.folders import DEPTH_SUFFIXES, only_file, scene_folders
+from focaldiffusion.data.sets.published import complete_samples, first_missing
 from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
@@ -66,17 +66,9 @@ class RGBD:
     """The scenes below `data_root`, all of them in every split; each folder is a scene.
 
     The aperture is that of `camera_defaults`.
-
-    Attributes:
-        skipped: see `Dataset`.
     """
 
     def __init__(self, source: Source) -> None:
-        """Find the files.
-
-        Raises:
-            InputError: no scenes, an option that does not apply, or a missing file.
-        """
         if source.options.generate_focal_stack is False:
             raise InputError(
                 f"{source.name}: generate_focal_stack is false, but dataset_type rgbd has no "
@@ -90,18 +82,9 @@ class RGBD:
             image = only_file(folder, "image", _IMAGE_SUFFIXES)
             depth = only_file(folder, "depth", DEPTH_SUFFIXES)
             camera = only_file(folder, "camera", (".json",))
-            faults[name] = next(
-                (
-                    f"{folder / expected}: no such file."
-                    for found, expected in (
-                        (image, "image.png"),
-                        (depth, "depth.npz"),
-                        (camera, "camera.json"),
-                    )
-                    if found is None
-                ),
-                None,
-            )
+            found = {"image.png": image, "depth.npz": depth, "camera.json": camera}
+            lacking = (folder / file for file, path in found.items() if path is None)
+            faults[name] = first_missing(lacking)
             if depth is not None and camera is not None and image is not None:
                 form.check(depth, source.name)
                 self._scenes[name] = (camera, SampleFiles(str(folder), depth, form, image))
@@ -113,11 +96,7 @@ class RGBD:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Scene:
-        """Read an image, its depth and its camera.
-
-        Raises:
-            InputError: files that cannot be read or do not fit each other, or an unknown aperture.
-        """
+        """Read an image, its depth and its camera."""
         path, files = self._scenes[self._names[index]]
         intrinsics = _read_intrinsics(path)
         scene = files.scene(
@@ -143,12 +122,7 @@ class RGBD:
 
 
 def _read_intrinsics(path: Path) -> _Intrinsics:
-    """Read a `camera.json`.
-
-    Raises:
-        InputError: invalid JSON, an unknown key (with the nearest one), a value of the wrong kind,
-            or pixels that are not square.
-    """
+    """Read a `camera.json`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Plain folders of focal stacks with their truth, such as `focaldiffusion simulate` writes.
+"""Plain folders of focal stacks: with truth, as `focaldiffusion simulate` writes, or without.
 
     ROOT/SCENE/stack/    the frames, with stack.json or EXIF
     ROOT/SCENE/truth/    depth.npz, depth.npy or depth.png; all_in_focus.png, if there is one
@@ -13,11 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from focaldiffusion.config.data import Source
-from focaldiffusion.data.dataset import Sample
+from focaldiffusion.data.assembly import SampleFiles
+from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
-from focaldiffusion.data.sets.assembly import SampleFiles
-from focaldiffusion.data.sets.files import complete_samples
 from focaldiffusion.data.sets.folders import DEPTH_SUFFIXES, only_file, scene_folders
+from focaldiffusion.data.sets.published import complete_samples
+from focaldiffusion.errors import InputError
 from focaldiffusion.io.simulated import STACK, TRUTH, TRUTH_IMAGE
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.lens import LensFacts
@@ -33,17 +34,9 @@ class Stacks:
 
     A sample is a `StackSample`; with `generate_focal_stack` a `Scene` of the image in `truth`.
     Camera and focus distances come from stack.json or EXIF; `camera_defaults` completes the camera.
-
-    Attributes:
-        skipped: see `Dataset`.
     """
 
     def __init__(self, source: Source) -> None:
-        """Find the files.
-
-        Raises:
-            InputError: no scenes, an option that does not apply, or a scene without truth.
-        """
         self._defaults = source.options.camera_defaults
         self._generate = bool(source.options.generate_focal_stack)
         form = DepthFormat.of(source.options)
@@ -72,11 +65,7 @@ class Stacks:
         return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a stack and its truth, or the image to photograph.
-
-        Raises:
-            InputError: files that cannot be read, or that do not fit each other.
-        """
+        """Read a stack and its truth, or the image to photograph."""
         frames, files = self._scenes[self._names[index]]
         opened = open_stack(frames)
         if not self._generate:
@@ -89,4 +78,49 @@ class Stacks:
 
     def scene_name(self, index: int) -> str:
         """The name of the folder."""
+        return self._names[index]
+
+
+class Unlabelled:
+    """The stacks below `data_root`, each folder a scene; a sample has no truth.
+
+    Folders are arranged as for `Stacks`; files other than the frames are not read.
+    Camera and focus distances come from stack.json or EXIF, completed by `camera_defaults`.
+    """
+
+    def __init__(self, source: Source) -> None:
+        if source.split != "train":
+            raise InputError(
+                f"{source.name}: dataset_type unlabelled has no truth to compare with in "
+                f"{source.split}. Name it in data.train_sources, and for {source.split} a data set "
+                "with depth, or none."
+            )
+        folders = scene_folders(source)
+        if not folders:
+            raise InputError(
+                f"{source.data_root}: no folder in this folder. Expected one for each stack, with "
+                "its frames and their focus distances."
+            )
+        self._defaults = source.options.camera_defaults
+        self._names = list(folders)
+        self._frames = [
+            folder / STACK if (folder / STACK).is_dir() else folder for folder in folders.values()
+        ]
+        self.skipped: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> StackSample:
+        """Read a stack."""
+        frames = self._frames[index]
+        files = SampleFiles(str(frames), None, DepthFormat())
+        return files.stack(open_stack(frames), LensFacts(), self._defaults)
+
+    def name(self, index: int) -> str:
+        """The name of the folder."""
+        return self._names[index]
+
+    def scene_name(self, index: int) -> str:
+        """The name of the folder, as in `stacks`."""
         return self._names[index]

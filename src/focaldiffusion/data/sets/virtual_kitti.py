@@ -14,11 +14,10 @@ from itertools import product
 from pathlib import Path
 
 from focaldiffusion.config.data import RootKind, Source, Split
+from focaldiffusion.data.assembly import SampleFiles
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.assembly import SampleFiles
-from focaldiffusion.data.sets.files import without_frame
-from focaldiffusion.data.sets.options import check_published
+from focaldiffusion.data.sets.published import check_published, without_frame
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
@@ -89,13 +88,10 @@ class VirtualKITTI:
 
     Depth is planar, in centimetres; 65535, sky and everything beyond 655.34 m, is invalid.
     Published figures use 80 m at most: `depth_bounds: [0.1, 80]`.
-
-    Attributes:
-        skipped: a sentence for each frame that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
-        check_published(source, split_from="its scenes", depth_kind="planar", depth_scale=_METRES)
+        check_published(source, split_from="its scenes", depth_scale=_METRES)
         self.skipped: list[str] = []
         self._defaults = source.options.camera_defaults
         self._depths = DepthFormat(
@@ -115,11 +111,7 @@ class VirtualKITTI:
         return len(self._frames)
 
     def __getitem__(self, index: int) -> Scene:
-        """Read one frame.
-
-        Raises:
-            InputError: an invalid file, or an incomplete camera.
-        """
+        """Read one frame."""
         drive, frame = self._frames[index]
         image, depth = drive.paths(frame)
         source = f"Virtual KITTI 2 {self.name(index)}"
@@ -166,9 +158,6 @@ def _intrinsics(drive: _Drive, frame: int) -> tuple[float, float, float]:
 
     From `intrinsic.txt`, whose lines are `frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]`; the
     published constants where the archive textgt is not unpacked.
-
-    Raises:
-        InputError: the file does not list the frame.
     """
     if drive.intrinsics is None:
         return _K

@@ -30,15 +30,16 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults, Source
-from focaldiffusion.data.cameras import sample_camera
+from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
-from focaldiffusion.data.sets.files import first_missing, read_numbers, samples_with_files
-from focaldiffusion.data.sets.published_stacks import (
-    check_published_stacks,
-    frames_on_grid,
+from focaldiffusion.data.sets.published import (
+    check_published,
+    first_missing,
     light_on_grid,
+    read_numbers,
+    samples_with_files,
 )
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
@@ -76,13 +77,12 @@ class ZEDD:
     published figures. Stacks have all nine frames in the order of the runs, near to far; published
     figures use every second one. With `generate_focal_stack` the F16 image and the depth
     are a `Scene`, to be photographed with the aperture of `camera_defaults`.
-
-    Attributes:
-        skipped: a sentence for each scene that is left out because a file is missing.
     """
 
     def __init__(self, source: Source) -> None:
-        check_published_stacks(source, ("val",), layouts=STOPS)
+        check_published(
+            source, split_from="its files", splits=("val",), has_stacks=True, layouts=STOPS
+        )
         self._options = source.options
         self._stop = source.options.layout or _PUBLISHED_STOP
         roots = Roots.of(source.data_root)
@@ -97,11 +97,7 @@ class ZEDD:
         return len(self._scenes)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one scene.
-
-        Raises:
-            InputError: an invalid file, or a `Scene` without an aperture.
-        """
+        """Read one scene."""
         *frames, sharp, depth_path, matrix_path = self._paths(self._scenes[index])
         source = f"ZEDD {self.name(index)}"
         depths = DepthFormat(1.0, bounds_m=self._options.depth_bounds or _BOUNDS_M)
@@ -119,7 +115,8 @@ class ZEDD:
         valid = ~depth_m.isnan()
         if simulated:
             return Scene(all_in_focus, depth_m, valid, camera, source)
-        stack = FocalStack(frames_on_grid(frames, size), camera, _distances_m(self._runs))
+        images = torch.stack([light_on_grid(path, size) for path in frames])
+        stack = FocalStack(images, camera, _distances_m(self._runs))
         return StackSample(stack, depth_m, valid, all_in_focus, source)
 
     def name(self, index: int) -> str:
@@ -177,7 +174,7 @@ class ZEDDTest:
         camera = _camera(
             scene / "gt" / "K.txt", SIZE, _PUBLISHED_STOP, CameraDefaults(), f"ZEDD {scene.name}"
         )
-        frames = frames_on_grid(self._frames(scene), SIZE)
+        frames = torch.stack([light_on_grid(path, SIZE) for path in self._frames(scene)])
         return FocalStack(frames, camera, _distances_m(self._runs))
 
     def name(self, index: int) -> str:
@@ -219,11 +216,7 @@ def _camera(
 
 
 def _read_runs(path: Path) -> tuple[_Run, ...]:
-    """The focus settings of metadata.txt.
-
-    Raises:
-        InputError: an invalid line, or other runs than 1 to 9.
-    """
+    """The focus settings of metadata.txt."""
     runs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -1,4 +1,4 @@
-"""Light on surfaces: a lamp with soft shadows, its surroundings, corners, highlights."""
+"""An antialiased picture of bodies: visible surfaces, soft shadows, dark corners, highlights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.data.procedural.rays import Rays, around
+from focaldiffusion.data.procedural.rays import Rays
 from focaldiffusion.data.procedural.shapes import Body, Card, Plane
 from focaldiffusion.data.procedural.vectors import Vector3, beyond, cross, unit
 
+_SAME_FACE = 0.7
+"""Cosine between the normals of neighbouring pixels above which no edge runs between them."""
 _MAX_CASTERS = 16
 """Number of bodies with a shadow, the largest in view first: each costs a pass over the points."""
-
 _SHADOW_REACH = 8.0
 """Length of a body's shadow, in its radii; it fades out there."""
 _DARKENS_REACH = 2.5
@@ -54,20 +55,73 @@ class Lighting:
     stencil_m: float
 
 
-def light_up(
-    bodies: Sequence[Body], rays: Rays, depth_m: Tensor, owner: Tensor, lighting: Lighting
-) -> tuple[Tensor, Tensor]:
-    """Light from the visible points to the camera.
-
-    Args:
-        bodies: bodies of the scene.
-        rays: rays to the points.
-        depth_m: depth at which each ray ends.
-        owner: index of the body there.
-        lighting: the lamps.
+def cast(bodies: Sequence[Body], rays: Rays) -> tuple[Tensor, Tensor]:
+    """The nearest body on each ray.
 
     Returns:
-        Linear light and unit normals towards the camera, (3, *shape of the rays).
+        Depth along the optical axis [m], infinite without a body, and index of the body, both with
+        the shape of the rays.
+    """
+    x, y = rays.slopes
+    depth_m = torch.full(rays.shape, torch.inf, device=x.device)
+    owner = torch.zeros(rays.shape, dtype=torch.int16, device=x.device)
+    for index, body in enumerate(bodies):
+        rows, columns = window = rays.window(body.bounds)
+        nearest = depth_m[window]
+        if nearest.numel() == 0:
+            continue
+        ray = (_part(x, rows, columns), _part(y, rows, columns), 1.0)
+        enter, leave = body.span((0.0, 0.0, 0.0), ray)
+        seen = (enter > 0) & (leave >= enter) & (enter < nearest)
+        depth_m[window] = torch.where(seen, enter, nearest)
+        owner[window].masked_fill_(seen, index)
+    return depth_m, owner
+
+
+def picture(bodies: Sequence[Body], rays: Rays, lighting: Lighting) -> tuple[Tensor, Tensor]:
+    """Light and depth of a scene whose backdrop stops every ray.
+
+    Pixels at edges are the mean of five rays. Depth is always that of the pixel centre.
+
+    Returns:
+        (3, H, W) linear light, unbounded, and (H, W) depth along the optical axis [m].
+    """
+    depth_m, owner = cast(bodies, rays)
+    light, normal = _light_up(bodies, rays, depth_m, owner, lighting)
+    edges = _edges(owner, normal)
+    extra = rays.refined(edges)
+    around, _ = _light_up(bodies, extra, *cast(bodies, extra), lighting)
+    light[:, edges] = (light[:, edges] + around.sum(-1)) / (1 + extra.shape[1])
+    return light, depth_m
+
+
+def _edges(owner: Tensor, normal: Tensor) -> Tensor:
+    """Pixels next to another body or another face, (H, W) bool."""
+    edges = torch.zeros_like(owner, dtype=torch.bool)
+    for dim in (0, 1):
+        size = owner.shape[dim] - 1
+        cosine = (normal.narrow(dim + 1, 0, size) * normal.narrow(dim + 1, 1, size)).sum(0)
+        differ = owner.narrow(dim, 0, size) != owner.narrow(dim, 1, size)
+        edge = differ | (cosine < _SAME_FACE)
+        edges.narrow(dim, 0, size).logical_or_(edge)
+        edges.narrow(dim, 1, size).logical_or_(edge)
+    return edges
+
+
+def _part(slopes: Tensor, rows: slice, columns: slice) -> Tensor:
+    """A window of slopes, which may be constant along an axis."""
+    return slopes[
+        rows if slopes.shape[0] > 1 else slice(None),
+        columns if slopes.shape[1] > 1 else slice(None),
+    ]
+
+
+def _light_up(
+    bodies: Sequence[Body], rays: Rays, depth_m: Tensor, owner: Tensor, lighting: Lighting
+) -> tuple[Tensor, Tensor]:
+    """Linear light from the visible points to the camera and unit normals towards it.
+
+    Both are (3, *shape of the rays); each ray ends at `depth_m` on the body of index `owner`.
     """
     x, y = rays.slopes
     ray = torch.stack(torch.broadcast_tensors(x, y, torch.ones_like(depth_m)))
@@ -149,12 +203,12 @@ def _unblocked(
     for index in casters[:_MAX_CASTERS]:
         body, radius = bodies[index], bodies[index].radius_m
         shadow_end = beyond(body.centre_m, lighting.towards, -_SHADOW_REACH * radius)
-        window = rays.window(around([(body.centre_m, radius), (shadow_end, radius)]))
+        window = rays.around([(body.centre_m, radius), (shadow_end, radius)])
         here, others = (slice(None), *window), owner[window] != index
         lit[window] *= 1 - _shadow(body, point[here], lighting) * others
         if isinstance(body.form, Card):  # thin: the light it blocks arrives on its other side
             continue
-        window = rays.window(around([(body.centre_m, _DARKENS_REACH * radius)]))
+        window = rays.around([(body.centre_m, _DARKENS_REACH * radius)])
         here, others = (slice(None), *window), owner[window] != index
         open_sky[window] *= 1 - _darkening(body, point[here], normal[here]) * others
     return lit, open_sky
