@@ -1,6 +1,6 @@
 """Layered rendering with an ideal disc, pixel by pixel in float64, for a few pixels.
 
-Written from the docstrings of `physics.render`, `physics.silhouettes` and `physics.psf`. Layers
+Written from the docstrings of `simulation.render` and `psf`. Layers
 and images are lists of planes (H, W); the layer planes themselves are given.
 """
 
