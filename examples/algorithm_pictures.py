@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 import focaldiffusion as fd
-from focaldiffusion.align import find_alignment
+from focaldiffusion.align.registration import find_alignment
 from focaldiffusion.filters import box_mean
 from focaldiffusion.fusion.fuse import Fusion, fuse
 from focaldiffusion.fusion.upsample import upsample

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from focaldiffusion.align import find_alignment
 from focaldiffusion.align.alignment import common_crop, divide_light
 from focaldiffusion.align.motion import Motion, to_pixels, warp
 from focaldiffusion.align.poses import Link, adjust_poses
+from focaldiffusion.align.registration import find_alignment
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear

@@ -239,9 +239,9 @@ def test_order_of_the_frames_changes_nothing(axis):
 
 def test_a_network_can_be_trained_on_what_inference_mode_made():
     found = proposal("inverse_depth_dpt")
-    layer = torch.nn.Conv2d(3 + condition_channels(8, "extremes"), 2, 1)
+    layer = torch.nn.Conv2d(3 + condition_channels(8, keep_pixels=False), 2, 1)
     image = functional.avg_pool2d(found.all_in_focus, 8)
-    layer(torch.cat([image, latent_condition(found, 8, "extremes")], 1)).sum().backward()
+    layer(torch.cat([image, latent_condition(found, 8, keep_pixels=False)], 1)).sum().backward()
     assert layer.weight.grad is not None
     assert not any(planes.is_inference() for planes in maps_of(found))
 
@@ -249,12 +249,12 @@ def test_a_network_can_be_trained_on_what_inference_mode_made():
 # The latent grid
 
 
-@pytest.mark.parametrize("pooling", ["extremes", "unshuffled"])
+@pytest.mark.parametrize("keep_pixels", [False, True])
 @pytest.mark.parametrize("factor", [2, 8])
-def test_condition_has_the_channels_that_were_announced(factor, pooling):
-    found = latent_condition(proposal("inverse_depth_dpt"), factor, pooling)
+def test_condition_has_the_channels_that_were_announced(factor, keep_pixels):
+    found = latent_condition(proposal("inverse_depth_dpt"), factor, keep_pixels)
     cells = (SIZE[0] // factor, SIZE[1] // factor)
-    assert found.shape == (1, condition_channels(factor, pooling), *cells)
+    assert found.shape == (1, condition_channels(factor, keep_pixels), *cells)
     assert -1 <= float(found.min()) < float(found.max()) <= 1
 
 
@@ -263,7 +263,7 @@ def test_a_depth_edge_inside_a_cell_stays_two_depths():
     truth = code.encode(1 / edge_scene())[None, None]
     found = replace(proposal("inverse_depth_dpt"), depth_code=truth)
     maps = 1 + len(FEATURES)
-    mean, lowest, highest = latent_condition(found, 8, "extremes")[0, [0, maps, 2 * maps]]
+    mean, lowest, highest = latent_condition(found, 8, keep_pixels=False)[0, [0, maps, 2 * maps]]
     cell = EDGE // 8
     near, far = truth[0, 0, 0, 0], truth[0, 0, 0, -1]
     assert torch.equal(lowest[:, cell], near.expand(len(lowest)))
@@ -280,14 +280,14 @@ def test_pooled_histogram_keeps_its_mass_and_both_peaks():
     histogram = torch.where(is_near, near[None, :, None, None], far[None, :, None, None])
     found = replace(found, histogram=histogram.expand(1, -1, *SIZE).contiguous())
     smooth = HISTOGRAM_BINS + SURROUNDINGS
-    pooled = latent_condition(found, 8, "extremes")[0, -smooth:-SURROUNDINGS]
+    pooled = latent_condition(found, 8, keep_pixels=False)[0, -smooth:-SURROUNDINGS]
     assert pooled[[2, 12], 0, EDGE // 8].tolist() == [0.25, 0.75]
     torch.testing.assert_close(pooled.sum(0), torch.ones(SIZE[0] // 8, SIZE[1] // 8))
 
 
 def test_unshuffled_maps_lose_nothing():
     found = proposal("inverse_depth_dpt")
-    maps = latent_condition(found, 4, "unshuffled")[:, : -HISTOGRAM_BINS - SURROUNDINGS]
+    maps = latent_condition(found, 4, keep_pixels=True)[:, : -HISTOGRAM_BINS - SURROUNDINGS]
     restored = functional.pixel_shuffle(maps, 4)
     assert torch.equal(restored[:, :1], found.depth_code)
     assert torch.equal(restored[:, 1:], found.features)
@@ -295,8 +295,10 @@ def test_unshuffled_maps_lose_nothing():
 
 def test_a_batch_equals_singles():
     singles = [proposal("inverse_depth_dpt", 5), proposal("order", 9)]
-    batch = latent_condition(Proposal.batched(singles), 8, "extremes")
-    assert torch.equal(batch, torch.cat([latent_condition(one, 8, "extremes") for one in singles]))
+    batch = latent_condition(Proposal.batched(singles), 8, keep_pixels=False)
+    assert torch.equal(
+        batch, torch.cat([latent_condition(one, 8, keep_pixels=False) for one in singles])
+    )
 
 
 def test_all_maps_change_alike():

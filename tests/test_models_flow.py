@@ -11,10 +11,8 @@ from torch import Tensor
 from focaldiffusion.models.flow import (
     clean_from_velocity,
     draw_sigma,
-    even_sigmas,
     noised,
     sample,
-    timestep,
     velocity,
 )
 
@@ -85,11 +83,6 @@ def test_drawn_levels_follow_the_generator():
     assert torch.equal(first, second)
 
 
-def test_even_sigmas():
-    assert even_sigmas(1) == [1.0]
-    assert even_sigmas(4) == [1.0, 0.75, 0.5, 0.25]
-
-
 # Sampling
 
 
@@ -101,7 +94,7 @@ def test_perfect_velocity_lands_on_clean_in_any_number_of_steps(steps, shift):
     def predict(x: Tensor, sigma: Tensor) -> Tensor:
         return (x - clean) / sigma.reshape(-1, 1, 1, 1)  # the only x_0 there is
 
-    found = sample(predict, start, even_sigmas(steps), scheduler(shift))
+    found = sample(predict, start, steps, scheduler(shift))
     torch.testing.assert_close(found, clean, **TOLERANCE[torch.float32])
 
 
@@ -118,9 +111,10 @@ def test_training_and_sampling_agree_on_sigma(shift):
         return velocity(clean, start)
 
     euler = scheduler(shift)
-    sample(predict, start, even_sigmas(4), euler)
-    assert seen == pytest.approx([shift * s / (1 + (shift - 1) * s) for s in even_sigmas(4)])
-    assert timestep(torch.tensor(seen)).tolist() == pytest.approx(euler.timesteps.tolist())
+    sample(predict, start, 4, euler)
+    even = (1.0, 0.75, 0.5, 0.25)
+    assert seen == pytest.approx([shift * s / (1 + (shift - 1) * s) for s in even])
+    assert [1000 * sigma for sigma in seen] == pytest.approx(euler.timesteps.tolist())
 
 
 def test_one_step_from_the_estimate_is_the_formula_of_training():
@@ -128,14 +122,14 @@ def test_one_step_from_the_estimate_is_the_formula_of_training():
     predicted = velocity(clean, start) + 0.1  # an imperfect network
     sigma = draw_sigma("estimate", 2, torch.Generator())
     expected = clean_from_velocity(noised(clean, start, sigma), predicted, sigma)
-    found = sample(lambda x, s: predicted, start, even_sigmas(1), scheduler())
+    found = sample(lambda x, s: predicted, start, 1, scheduler())
     assert torch.equal(found, expected)
 
 
 def test_zero_velocity_returns_the_start_bit_for_bit():
     _, start = pair()
     # The network may run in bf16; what it leaves unchanged must not be rounded to bf16.
-    found = sample(lambda x, s: torch.zeros_like(x).bfloat16(), start, even_sigmas(3), scheduler())
+    found = sample(lambda x, s: torch.zeros_like(x).bfloat16(), start, 3, scheduler())
     assert torch.equal(found, start)
 
 
@@ -151,7 +145,7 @@ def test_steps_from_noise_approach_the_flow_of_a_gaussian():
         return x * (share - (1 - share) * s**2) / variance
 
     errors = [
-        float((sample(predict, start, even_sigmas(n), scheduler(1.0)) - s * start).abs().max())
+        float((sample(predict, start, n, scheduler(1.0)) - s * start).abs().max())
         for n in (1, 10, 100)
     ]
     # One step gives the mean of the clean latents, which is not a sample of them.
@@ -165,5 +159,5 @@ def test_a_scheduler_serves_again_with_another_number_of_steps():
     clean, start = pair()
     euler = scheduler()
     for steps in (4, 1, 2):
-        found = sample(lambda x, s: velocity(clean, start), start, even_sigmas(steps), euler)
+        found = sample(lambda x, s: velocity(clean, start), start, steps, euler)
         torch.testing.assert_close(found, clean, **TOLERANCE[torch.float32])

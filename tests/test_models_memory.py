@@ -17,7 +17,6 @@ from focaldiffusion.models.memory import (
     _checkpoint,
     _Work,
     memory_row,
-    memory_table,
     peak_bytes,
 )
 from focaldiffusion.models.presets import PRESETS
@@ -164,18 +163,8 @@ def documented(row: MemoryRow) -> str:
 def test_the_documented_table_is_what_comes_out() -> None:
     """For the compact preset, at both sizes; the large ones take long."""
     page = (Path(__file__).resolve().parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
-    for row in memory_table(["compact"], (512, 1024)):
+    for row in (memory_row("compact", side_px) for side_px in (512, 1024)):
         assert documented(row) in page
-
-
-def test_the_table_has_a_row_for_each_preset_and_size() -> None:
-    rows = memory_table(names=["tiny", "compact"], sides_px=[64, 128])
-    assert [(row.preset, row.side_px) for row in rows] == [
-        ("tiny", 64),
-        ("tiny", 128),
-        ("compact", 64),
-        ("compact", 128),
-    ]
 
 
 def test_the_autoencoder_counts_with_the_transformer() -> None:

@@ -22,9 +22,8 @@ from sample_stacks import photograph, texture
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.models.codecs import decode_state, encode_state
+from focaldiffusion.models.completer import Sampling, tiles_of
 from focaldiffusion.models.conditioning import Proposal
-from focaldiffusion.models.sampling import Sampling
-from focaldiffusion.models.tiles import tiles_of
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, recover
@@ -127,7 +126,7 @@ def test_save_and_load_gives_identical_bits(name, start, tmp_path):
     assert torch.equal(got.coordinate, expected.coordinate)
     assert torch.equal(got.confidence, expected.confidence)
     assert torch.equal(got.generation.image, expected.generation.image)
-    for key in ("start", "depth_code", "patch_factor", "pooling"):
+    for key in ("start", "depth_code", "patch_factor"):
         assert loaded.config[key] == model.config[key]
     assert got.generation.model == str(tmp_path)
     assert got.generation.provenance["weights"] == str(tmp_path / "denoiser")
@@ -216,9 +215,7 @@ def test_stacks_without_distances_are_completed(grade, field):
     assert result.depth_field == field
     values = getattr(result, field)
     assert np.isfinite(values).all()
-    focus = stack.focus_coordinates
-    if field == "height_m":
-        focus = -focus  # the positions are listed downwards
+    focus = stack.focus_coordinates.abs()  # heights grow in the direction of the travel
     assert focus.min() - 1e-6 <= values.min() < values.max() <= focus.max() + 1e-6
 
 

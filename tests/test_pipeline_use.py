@@ -17,8 +17,8 @@ from sample_stacks import SIZE, native, photograph, texture
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.results import strict_json
+from focaldiffusion.models.completer import Sampling
 from focaldiffusion.models.prompt import EmptyPrompt
-from focaldiffusion.models.sampling import Sampling
 from focaldiffusion.progress import Stages
 from focaldiffusion.stack import FocalStack
 

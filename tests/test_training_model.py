@@ -21,8 +21,7 @@ from focaldiffusion.checkpoints.hub import TEXT_ENCODERS
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
-from focaldiffusion.models.four_bit import quantize
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize
 from focaldiffusion.training import model as model_module
 from focaldiffusion.training.mean import Mean
 from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters

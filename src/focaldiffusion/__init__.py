@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from focaldiffusion.errors import InputError
     from focaldiffusion.io.stacks import open_stack
     from focaldiffusion.lens import LensFacts
-    from focaldiffusion.models.sampling import Sampling
+    from focaldiffusion.models.completer import Sampling
     from focaldiffusion.optics import Camera
     from focaldiffusion.psf import PSF
     from focaldiffusion.reconstruction import Settings, reconstruct
@@ -34,7 +34,7 @@ _MODULES = {
     "LensFacts": "lens",
     "PSF": "psf",
     "Result": "result",
-    "Sampling": "models.sampling",
+    "Sampling": "models.completer",
     "Settings": "reconstruction",
     "load_model": "checkpoints.finding",
     "open_stack": "io.stacks",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,8 +20,7 @@ from torch.nn import functional
 from focaldiffusion.errors import InputError
 
 Family = Literal["disc", "gaussian", "power_exponential"]
-FAMILIES: tuple[Family, ...] = ("disc", "gaussian", "power_exponential")
-EXPONENT_RANGE = (2.0, 32.0)
+_EXPONENT_RANGE = (2.0, 32.0)
 
 _TABLE_STEPS_PER_UNIT = 64
 _TABLE_END = 32  # |f| R beyond which the transforms of the other families count as zero
@@ -40,7 +39,7 @@ class PSF:
       deviation down to 0.89 of theirs), so c is the multiple of R with equal variance.
 
     Attributes:
-        family: one of `FAMILIES`.
+        family: of the shapes above.
         exponent: p in [2, 32]; for `power_exponential` only.
 
     Raises:
@@ -51,11 +50,10 @@ class PSF:
     exponent: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise InputError(
-                f"PSF family {self.family!r} is unknown; expected one of {', '.join(FAMILIES)}."
-            )
-        low, high = EXPONENT_RANGE
+        if self.family not in get_args(Family):
+            families = ", ".join(get_args(Family))
+            raise InputError(f"PSF family {self.family!r} is unknown; expected one of {families}.")
+        low, high = _EXPONENT_RANGE
         if not low <= self.exponent <= high:
             raise InputError(
                 f"PSF exponent is {self.exponent}; expected a number from {low:g} (a Gaussian) to "

@@ -26,13 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from focaldiffusion.align import Alignment, find_alignment
+from focaldiffusion.align.alignment import Alignment
+from focaldiffusion.align.registration import find_alignment
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.arrays import Array
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.lens import LensFacts
-from focaldiffusion.models.sampling import Sampling
+from focaldiffusion.models.completer import Sampling
 from focaldiffusion.progress import Report, Stages
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Refine, recover

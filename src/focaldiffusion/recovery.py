@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion import __version__
-from focaldiffusion.align import Alignment
+from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, noise_std

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.align import Alignment
+from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import check_shape
 from focaldiffusion.io.colour_scales import DepthRange
 from focaldiffusion.io.images import ImageMetadata, pillow_image, write_png

@@ -1,7 +1,7 @@
 """Layered rendering with an ideal disc, pixel by pixel in float64, for a few pixels.
 
-Written from the docstrings of `physics.render`, `physics.silhouettes` and `physics.psf`. Layers
-and images are lists of planes (H, W); the layer planes themselves are given.
+Written from the docstrings of `simulation.render` and `psf`. Layers and images are lists of planes
+(H, W); the layer planes themselves are given.
 """
 
 from __future__ import annotations

@@ -52,36 +52,24 @@ class FrameAlignment:
     corner_displacement_px: float
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        matrix: Matrix,
-        size: tuple[int, int],
-        *,
-        gain: float = 1.0,
-        method: Method = "identity",
-        correlation: float | None = None,
-        residual_before: float | None = None,
-        residual: float | None = None,
-    ) -> FrameAlignment:
-        """The alignment of a motion in frames of (height, width)."""
+    def of(cls, name: str, matrix: Matrix, size: tuple[int, int]) -> FrameAlignment:
+        """The alignment of a motion in frames of (height, width), not compared to any other."""
         height, width = size
         points = np.array(
             [[width / 2, height / 2], [0, 0], [width, 0], [0, height], [width, height]]
         )
+        (xx, xy), (yx, yy) = matrix[:, :2]
         moved = points @ matrix[:, :2].T + matrix[:, 2] - points
         return cls(
             name=name,
             matrix=matrix,
-            gain=gain,
-            method=method,
-            correlation=correlation,
-            residual_before=residual_before,
-            residual=residual,
+            gain=1.0,
+            method="identity",
+            correlation=None,
+            residual_before=None,
+            residual=None,
             scale=float(np.sqrt(np.linalg.det(matrix[:, :2]))),
-            rotation_deg=math.degrees(
-                math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1])
-            ),
+            rotation_deg=math.degrees(math.atan2(yx - xy, xx + yy)),
             shift_px=(float(moved[0, 0]), float(moved[0, 1])),
             corner_displacement_px=float(np.linalg.norm(moved[1:], axis=1).max()),
         )
@@ -152,7 +140,7 @@ class Alignment:
         """
         if self.is_identity:
             return frames
-        return AlignedFrames(frames, self, cv2.INTER_LINEAR if draft else cv2.INTER_LANCZOS4)
+        return _AlignedFrames(frames, self, cv2.INTER_LINEAR if draft else cv2.INTER_LANCZOS4)
 
     def summary(self) -> dict[str, Any]:
         """All attributes, JSON-serialisable."""
@@ -165,7 +153,7 @@ class Alignment:
         }
 
 
-class AlignedFrames:
+class _AlignedFrames:
     """A FrameSource of aligned frames, each moved, cropped and matched in exposure when read."""
 
     def __init__(self, source: FrameSource, alignment: Alignment, interpolation: int) -> None:
@@ -222,17 +210,14 @@ def common_crop(matrices: Sequence[Matrix], names: Sequence[str], size: tuple[in
     left, top, right, bottom = 0.5, 0.5, width - 0.5, height - 0.5
     # Outermost pixel centres of each frame, in the reference: samples must lie between them.
     corners = np.array([[x, y] for y in (top, bottom) for x in (left, right)])
-    kept = []
+    firsts, lasts = [], []
     for matrix in matrices:
-        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = (corners - matrix[:, 2]) @ np.linalg.inv(
-            matrix[:, :2]
-        ).T
-        inner = max(x0, x2), max(y0, y1), min(x1, x3), min(y2, y3)
-        kept.append(
-            (min(inner[2], width) - max(inner[0], 0)) * (min(inner[3], height) - max(inner[1], 0))
-        )
-        left, top = max(left, inner[0]), max(top, inner[1])
-        right, bottom = min(right, inner[2]), min(bottom, inner[3])
+        seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = seen
+        firsts.append((max(x0, x2), max(y0, y1)))
+        lasts.append((min(x1, x3), min(y2, y3)))
+    left, top = np.max([(left, top), *firsts], axis=0)
+    right, bottom = np.min([(right, bottom), *lasts], axis=0)
     # The tolerance keeps rounding of inverted matrices from costing a pixel.
     first_x, first_y = math.ceil(left - 0.5 - 1e-6), math.ceil(top - 0.5 - 1e-6)
     crop = Crop(
@@ -242,7 +227,8 @@ def common_crop(matrices: Sequence[Matrix], names: Sequence[str], size: tuple[in
         math.floor(right - 0.5 + 1e-6) - first_x + 1,
     )
     if crop.height < 1 or crop.width < 1 or crop.height * crop.width < _LEAST_KEPT * height * width:
-        farthest = names[int(np.argmin(kept))]
+        sides = np.minimum(lasts, (width, height)) - np.maximum(firsts, 0)
+        farthest = names[int(sides.prod(axis=1).argmin())]
         raise InputError(
             f"the frames have less than {_LEAST_KEPT:.0%} of their area in common, once aligned; "
             f"{farthest} is farthest off. Leave out frames that show something else, or turn "

@@ -73,13 +73,11 @@ def link_frames(
         nearest = order[position - 1]
         link = Link(nearest, index, find_motion(pyramids[nearest], pyramids[index]))
         if not link.motion.is_reliable and position > 1:
-            others = [
-                Link(
-                    other, index, refine_motion(pyramids[other], pyramids[index], only_middle=True)
-                )
+            correlations = {
+                other: refine_motion(pyramids[other], pyramids[index], only_middle=True).correlation
                 for other in order[: position - 1]
-            ]
-            likeliest = max(others, key=lambda other: other.motion.correlation).first
+            }
+            likeliest = max(correlations, key=correlations.__getitem__)
             motion = find_motion(pyramids[likeliest], pyramids[index])
             if motion.is_reliable or motion.correlation > link.motion.correlation:
                 link = Link(likeliest, index, motion)

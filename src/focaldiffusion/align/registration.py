@@ -11,11 +11,9 @@ import numpy as np
 import torch
 
 from focaldiffusion.align.alignment import Alignment, Crop, FrameAlignment, common_crop
-from focaldiffusion.align.exposure import Exposure, fit_gain
 from focaldiffusion.align.motion import (
     LEAST_CORRELATION,
     Matrix,
-    Motion,
     MotionModel,
     Plane,
     Pyramid,
@@ -47,6 +45,9 @@ _SATURATED = 0.95  # relative to the light that encodes as 1
 _AFFINE_IMPROVEMENT = 0.04
 """Share of the residual of similarities. Tripods and rails reach 0.02, hands 0.05 to 0.5."""
 _MODEL_LINKS = 8
+_LOW_PASS_PX = 8  # at the resolution of exposures
+_LEAST_AREA = 0.02
+_FLAT = 0.02  # relative bend below which a place counts fully
 
 
 def find_alignment(
@@ -86,7 +87,10 @@ def find_alignment(
     if reference is not None and not 0 <= reference < count:
         raise ValueError(f"reference {reference} of {count} frames")
     if mode == "off":
-        return _untouched(frames, order[(count - 1) // 2] if reference is None else reference)
+        still = tuple(FrameAlignment.of(name, np.eye(2, 3), frames.size) for name in frames.names)
+        middle = order[(count - 1) // 2] if reference is None else reference
+        whole = Crop(0, 0, *frames.size)
+        return Alignment(middle, still, tuple(range(count)), (), whole, frames.size)
 
     meter = meter or Meter()
     meter.expect(3 * count)
@@ -102,7 +106,7 @@ def find_alignment(
             "Choose another reference."
         )
     layout = _locate(views, chains, kept, reference, frames.size, meter.advance)
-    if mode == "auto" and not layout.has_motion(views[0].size):
+    if mode == "auto" and not _have_motion(layout.links, views[0].size):
         middle = kept[(len(kept) - 1) // 2] if reference is None else reference
         layout = replace(layout, reference=middle, poses={index: np.eye(3) for index in kept})
     gains = _fit_gains(views, layout, mode)
@@ -114,21 +118,23 @@ def find_alignment(
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """Features of a frame for alignment."""
+    """Features of a frame: structure, linear light, and the share of each pixel that is clipped."""
 
     pyramid: Pyramid
-    exposure: Exposure
     size: tuple[int, int]
+    luminance: Plane
+    saturated: Plane
 
     @classmethod
     def of(cls, srgb: Plane) -> _View:
         # Light must be averaged as light. Within one small pixel, its square root is close enough
         # to the sRGB encoding, and a square is far cheaper than sRGB's power.
-        light = _linear(_shrink(srgb * srgb, _LONG_SIDE_PX))
+        encoded = np.sqrt(_shrink(srgb * srgb, _LONG_SIDE_PX))
+        light = srgb_to_linear(torch.from_numpy(encoded)).numpy()
         luminance = light @ _LUMINANCE
         saturated = (light.max(axis=2) > _SATURATED).astype(np.float32)
-        exposure = Exposure(_shrink(luminance, _EXPOSURE_PX), _shrink(saturated, _EXPOSURE_PX))
-        return cls(Pyramid.of(luminance), exposure, luminance.shape)
+        small = _shrink(luminance, _EXPOSURE_PX), _shrink(saturated, _EXPOSURE_PX)
+        return cls(Pyramid.of(luminance), luminance.shape, *small)
 
 
 def _shrink(image: Plane, long_side_px: int) -> Plane:
@@ -141,16 +147,8 @@ def _shrink(image: Plane, long_side_px: int) -> Plane:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
-def _linear(squared_srgb: Plane) -> Plane:
-    return srgb_to_linear(torch.from_numpy(np.sqrt(squared_srgb))).numpy()
-
-
 def _keep(chains: Chains, names: Sequence[str], drop_unaligned: bool) -> tuple[int, ...]:
-    """The largest group of matching frames, in the order of the sweep.
-
-    Raises:
-        InputError: frames are left over, or no two frames match.
-    """
+    """The largest group of matching frames, in the order of the sweep."""
     kept = max(chains.groups, key=len)
     lost = [index for group in chains.groups if group is not kept for index in group]
     if not lost or (drop_unaligned and len(kept) > 1):
@@ -180,15 +178,14 @@ class _Layout:
     poses: dict[int, Matrix]
     links: tuple[Link, ...]
 
-    def has_motion(self, size: tuple[int, int]) -> bool:
-        """Whether any two linked frames of (height, width) moved."""
-        return any(_is_motion(link.motion, size) for link in self.links)
 
-
-def _is_motion(motion: Motion, size: tuple[int, int]) -> bool:
-    """Whether two frames moved; a change of focus alone can fake a pixel or two."""
-    displacement_px = corner_displacement(motion.matrix) * half_diagonal_px(size)
-    return displacement_px > _LEAST_MOTION_PX and motion.improvement > _LEAST_IMPROVEMENT
+def _have_motion(links: Sequence[Link], size: tuple[int, int]) -> bool:
+    """Whether any linked frames moved; a change of focus alone can fake a pixel or two."""
+    least = _LEAST_MOTION_PX / half_diagonal_px(size)
+    return any(
+        corner_displacement(motion.matrix) > least and motion.improvement > _LEAST_IMPROVEMENT
+        for motion in (link.motion for link in links)
+    )
 
 
 def _locate(
@@ -223,7 +220,7 @@ def _locate(
 
 def _choose_model(views: Sequence[_View], links: list[Link]) -> tuple[list[Link], MotionModel]:
     """Affine motions if they explain clearly more than similarities, in most of a few links."""
-    if not any(_is_motion(link.motion, views[0].size) for link in links):
+    if not _have_motion(links, views[0].size):
         return links, "similarity"
 
     def improve(link: Link) -> Link:
@@ -259,17 +256,55 @@ def _fit_gains(views: Sequence[_View], layout: _Layout, mode: AlignMode) -> dict
 
     Frames with too little to compare, because most of it is clipped, have gain 1.
     """
-    reference = views[layout.reference].exposure
-    gains = {
-        index: fit_gain(reference, views[index].exposure, pose)
-        for index, pose in layout.poses.items()
-    }
-    known = {index: gain for index, gain in gains.items() if gain is not None}
+    reference = views[layout.reference]
+    fits = {index: _fit_gain(reference, views[index], pose) for index, pose in layout.poses.items()}
     if mode == "auto" and all(
-        abs(np.log(gain.value)) < max(_LEAST_GAIN, 3 * gain.error) for gain in known.values()
+        abs(np.log(gain)) < max(_LEAST_GAIN, 3 * error) for gain, error in fits.values()
     ):
-        known = {}
-    return {index: known[index].value if index in known else 1.0 for index in gains}
+        return dict.fromkeys(fits, 1.0)
+    return {index: gain for index, (gain, _) in fits.items()}
+
+
+def _fit_gain(first: _View, second: _View, motion: Matrix) -> tuple[float, float]:
+    """The gain of a second frame over a first, and its standard error; 1 and 0 if unknown.
+
+    A weighted median over their common area. Both are low-passed, and a place is weighted by its
+    light and by the flatness of its surroundings, 1 / (s^2 |laplacian| / light)^2: to first order,
+    blur moves light in proportion to the Laplacian. Surroundings of clipped pixels are left out,
+    because the light lost there depends on focus.
+    """
+    size = first.luminance.shape
+    pixels = to_pixels(motion, size)
+    moved = warp(second.luminance, pixels, size)
+    clipped = np.maximum(first.saturated, warp(second.saturated, pixels, size))
+    inside = warp(np.ones_like(moved), pixels, size, border=cv2.BORDER_CONSTANT)
+    around = np.ones((2 * _LOW_PASS_PX + 1,) * 2, np.uint8)
+    use = (inside > 0.99) & (cv2.dilate(clipped, around) < 0.01)
+    if use.mean() < _LEAST_AREA:
+        return 1.0, 0.0
+    share = np.maximum(_low_pass(use.astype(np.float32)), 1e-3)
+    low_first, low_second = (
+        np.maximum(_low_pass(image * use) / share, 1e-6) for image in (first.luminance, moved)
+    )
+    light = (low_first + low_second) / 2
+    laplacian: Plane = cv2.Laplacian(light, cv2.CV_32F, ksize=3)  # type: ignore[assignment]
+    bend: Plane = np.abs(laplacian) * np.float32(_LOW_PASS_PX**2) / light
+    weights: Plane = (light / np.square(_FLAT + _low_pass(bend)))[use].astype(np.float32)
+    log_ratio: Plane = np.log(low_second / low_first)[use].astype(np.float32)
+    value = _weighted_median(log_ratio, weights)
+    spread = 1.4826 * _weighted_median(np.abs(log_ratio - value), weights)
+    independent = weights.sum() ** 2 / np.square(weights).sum() / (4 * np.pi * _LOW_PASS_PX**2)
+    return float(np.exp(value)), float(spread / np.sqrt(max(1.0, independent)))
+
+
+def _low_pass(image: Plane) -> Plane:
+    return cv2.GaussianBlur(image, (0, 0), _LOW_PASS_PX)  # type: ignore[return-value]
+
+
+def _weighted_median(values: Plane, weights: Plane) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(weights[order], dtype=np.float64)
+    return float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
 
 
 def _describe(
@@ -282,10 +317,8 @@ def _describe(
         key=lambda motion: motion.correlation,
     )
     still = np.array_equal(pose, np.eye(3))
-    return FrameAlignment.of(
-        frames.names[index],
-        to_pixels(pose, frames.size),
-        frames.size,
+    return replace(
+        FrameAlignment.of(frames.names[index], to_pixels(pose, frames.size), frames.size),
         gain=gain,
         method="identity" if still else best.method,
         correlation=best.correlation if best.method != "identity" else None,
@@ -301,11 +334,3 @@ def _residual(first: _View, second: _View, pose: Matrix) -> float:
     moved = warp(other, pixels, middle.shape)
     inside = warp(np.ones_like(other), pixels, middle.shape, border=cv2.BORDER_CONSTANT) > 0.99
     return float(np.sqrt(np.square(moved - middle)[inside].mean()))
-
-
-def _untouched(frames: FrameSource, reference: int) -> Alignment:
-    """The identity alignment."""
-    found = tuple(FrameAlignment.of(name, np.eye(2, 3), frames.size) for name in frames.names)
-    return Alignment(
-        reference, found, tuple(range(len(found))), (), Crop(0, 0, *frames.size), frames.size
-    )

@@ -55,7 +55,7 @@ def widened_base(
     transformer = widen(
         load_part(SD3Transformer2DModel, folder, "transformer", model.variant, dtype),
         codec.channels + codec.depth_channels,
-        codec.channels + condition_channels(codec.factor, "extremes"),
+        codec.channels + condition_channels(codec.factor, keep_pixels=False),
         model.start,
     )
     return FocalDiffusionPipeline(

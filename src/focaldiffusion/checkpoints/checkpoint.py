@@ -181,7 +181,7 @@ class Checkpoint:
 
         try:
             index: Any = FocalDiffusionPipeline.load_config(self.folder, local_files_only=True)
-            said = {key: index[key] for key in ("start", "depth_code", "patch_factor", "pooling")}
+            said = {key: index[key] for key in ("start", "depth_code", "patch_factor")}
         except (OSError, KeyError) as error:
             raise InputError(
                 f"{self.folder / 'model_index.json'}: is damaged ({error}). Get the checkpoint "

@@ -24,14 +24,13 @@ from torch import Tensor, nn
 from focaldiffusion.checkpoints.hub import realign_weights
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
-from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators
+from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators, Sampling
 from focaldiffusion.models.conditioning import Proposal, condition_channels, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.flow import Start
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
-from focaldiffusion.models.sampling import Sampling
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.progress import Meter, Report, Stages
@@ -69,7 +68,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         start: str = "estimate",
         depth_code: str = "log",
         patch_factor: int | None = None,
-        pooling: str = "extremes",
     ) -> None:
         """Assemble a model from its parts.
 
@@ -82,16 +80,13 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start: start of the flow: "estimate" or "noise".
             depth_code: kind of `SurfaceCode`: "log" or "inverse".
             patch_factor: side [px] of a latent cell of the patch codec; None with a vae.
-            pooling: pooling in `latent_condition`: "extremes" or "unshuffled".
 
         Raises:
             InputError: the parts do not fit each other.
         """
         super().__init__()
         self.register_modules(denoiser=denoiser, prompt=prompt, scheduler=scheduler, vae=vae)
-        self.register_to_config(
-            start=start, depth_code=depth_code, patch_factor=patch_factor, pooling=pooling
-        )
+        self.register_to_config(start=start, depth_code=depth_code, patch_factor=patch_factor)
         self._check_parts()
 
     @classmethod
@@ -129,7 +124,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start=start,
             depth_code=depth_code,
             patch_factor=preset.patch_factor,
-            pooling=preset.pooling,
         )
         pipeline.register_to_config(_name_or_path=f"{name}, random weights of seed {seed}")
         return pipeline
@@ -173,7 +167,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             self.scheduler,
             self.codec,
             self.config["start"],
-            self.config["pooling"],
             self._execution_device,
         )
 
@@ -369,7 +362,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             )
         codec = self.codec
         state = codec.channels + codec.depth_channels
-        condition = codec.channels + condition_channels(codec.factor, self.config["pooling"])
+        condition = codec.channels + condition_channels(codec.factor, self.vae is None)
         got = (self.denoiser.config.in_channels, self.denoiser.config.out_channels)
         if got != (state + condition, state):
             raise InputError(

@@ -94,7 +94,7 @@ def _check_sizes(names: Iterable[str], sides_px: Iterable[int]) -> None:
 
 
 def _report(names: Iterable[str], sides_px: Sequence[int]) -> dict[str, Any]:
-    from focaldiffusion.models.memory import memory_table
+    from focaldiffusion.models.memory import memory_row
 
     devices = list_devices()
     return {
@@ -105,7 +105,9 @@ def _report(names: Iterable[str], sides_px: Sequence[int]) -> dict[str, Any]:
         "optional": _optional(),
         "devices": [asdict(device) for device in devices],
         AUTO: resolve_device(AUTO),
-        "memory": [_need(row, devices) for row in memory_table(names, sides_px)],
+        "memory": [
+            _need(memory_row(name, side_px), devices) for name in names for side_px in sides_px
+        ],
         "hub": _hub(),
     }
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from focaldiffusion.checkpoints.checkpoint import Checkpoint
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+    from focaldiffusion.models.completer import Sampling
     from focaldiffusion.models.denoiser import AttentionBackend
-    from focaldiffusion.models.sampling import Sampling
 
 PHYSICS = "physics"
 """Name of the physical estimate, which uses no model; the default of --model."""
@@ -127,7 +127,7 @@ class ChosenModel:
 
 def sampling(options: argparse.Namespace) -> Sampling:
     """Sampling options from the flags; all others keep the defaults of `Sampling`."""
-    from focaldiffusion.models.sampling import Sampling
+    from focaldiffusion.models.completer import Sampling
 
     given = {name: getattr(options, name) for name in _SAMPLING}
     return Sampling(**{name: value for name, value in given.items() if value is not None})

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.align import find_alignment
+from focaldiffusion.align.registration import find_alignment
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.learned import Learned
 from focaldiffusion.evaluation.physical import PhysicalEstimates

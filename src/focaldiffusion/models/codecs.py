@@ -96,15 +96,16 @@ class PatchCodec:
 
     def encode_image(self, rgb: Tensor) -> Tensor:
         """Latents (B, `channels`, h, w) of sRGB (B, 3, H, W) in [-1, 1]."""
-        return self._encode(rgb)
+        _check_size(rgb, self.factor)
+        return functional.pixel_unshuffle(rgb, self.factor)
 
     def encode_depth(self, code: Tensor) -> Tensor:
         """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
-        return self._encode(code)
+        return self.encode_image(code)
 
     def decided_by(self, valid: Tensor) -> Tensor:
         """Mask (B, `depth_channels`, h, w) of the depth latents that only valid pixels decide."""
-        return self._encode(valid)
+        return self.encode_image(valid)
 
     def decode_image(self, latents: Tensor) -> Tensor:
         """The sRGB image (B, 3, H, W)."""
@@ -112,11 +113,7 @@ class PatchCodec:
 
     def decode_depth(self, latents: Tensor) -> Tensor:
         """The depth code (B, 1, H, W)."""
-        return functional.pixel_shuffle(latents, self.factor)
-
-    def _encode(self, planes: Tensor) -> Tensor:
-        _check_size(planes, self.factor)
-        return functional.pixel_unshuffle(planes, self.factor)
+        return self.decode_image(latents)
 
 
 LatentCodec = VAECodec | PatchCodec

@@ -1,19 +1,19 @@
-"""Completer: a network with everything needed to run it on proposals."""
+"""Completer: a network with everything needed to run it on proposals, whole or in tiles."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from focaldiffusion.models.codecs import LatentCodec, decode_state, pad, unpad
-from focaldiffusion.models.conditioning import Pooling, Proposal, latent_condition
-from focaldiffusion.models.flow import Start, even_sigmas, sample, timestep
+from focaldiffusion.models.codecs import LatentCodec, PatchCodec, decode_state, pad, unpad
+from focaldiffusion.models.conditioning import Proposal, latent_condition
+from focaldiffusion.models.flow import Start, sample
 from focaldiffusion.models.presets import cells_of_token, max_side_tokens
-from focaldiffusion.models.tiles import Tile, blend, tiles_of
 from focaldiffusion.progress import Meter
 
 if TYPE_CHECKING:
@@ -29,6 +29,25 @@ Generators = torch.Generator | list[torch.Generator] | None
 DEFAULT_STEPS: dict[Start, int] = {"estimate": 1, "noise": 4}
 """Number of steps along the flow, by its start."""
 
+_OVERLAP_SHARE = 4  # neighbours share a quarter of a tile's side, less at most one `multiple`
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a learned model is run.
+
+    Attributes:
+        steps: along the flow; None for 1 from the physical estimate, 4 from noise.
+        ensemble: number of members, of seeds `seed`, `seed` + 1, ...; their median counts.
+        seed: of the noise.
+        tile_px: longest side of a tile [px]; None for the longest that the model covers.
+    """
+
+    steps: int | None = None
+    ensemble: int = 1
+    seed: int = 0
+    tile_px: int | None = None
+
 
 @dataclass(frozen=True, eq=False)
 class Completer:
@@ -41,7 +60,6 @@ class Completer:
         scheduler: of the flow.
         codec: between images or depth codes and latents.
         start: of the flow.
-        pooling: of the conditioning.
         device: of the computation. With offloading, the weights wait on another.
     """
 
@@ -50,7 +68,6 @@ class Completer:
     scheduler: FlowMatchEulerDiscreteScheduler
     codec: LatentCodec
     start: Start
-    pooling: Pooling
     device: torch.device
 
     @property
@@ -73,7 +90,8 @@ class Completer:
             (B, C, h, w) float32.
         """
         image = self.codec.encode_image(proposal.all_in_focus).float()
-        return torch.cat([image, latent_condition(proposal, self.codec.factor, self.pooling)], 1)
+        keep_pixels = isinstance(self.codec, PatchCodec)
+        return torch.cat([image, latent_condition(proposal, self.codec.factor, keep_pixels)], 1)
 
     def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Velocity that the network predicts at a state of the flow, to sample and to train.
@@ -92,7 +110,7 @@ class Completer:
             hidden_states=torch.cat([state, condition], dim=1).to(dtype),
             encoder_hidden_states=embeds.to(dtype),
             pooled_projections=pooled.to(dtype),
-            timestep=timestep(sigma),
+            timestep=1000 * sigma,  # not rounded to an integer
             return_dict=False,
         )[0]
 
@@ -145,7 +163,7 @@ class Completer:
                 start = self.estimate(part, condition)
             else:
                 start = tile.of(noise, self.codec.factor)
-            state = sample(velocity, start, even_sigmas(steps), self.scheduler)
+            state = sample(velocity, start, steps, self.scheduler)
             if with_image:
                 return torch.cat(decode_state(self.codec, state), dim=1)
             return self.codec.decode_depth(state[:, self.codec.channels :])
@@ -155,15 +173,13 @@ class Completer:
 
     def passes(self, proposal: Proposal, steps: int, tile_px: int | None) -> int:
         """Number of passes through the network that `predict` takes."""
-        size = (
-            math.ceil(side / self.multiple_px) * self.multiple_px
-            for side in proposal.depth_code.shape[-2:]
-        )
-        return len(self._tiles(tuple(size), tile_px)) * steps  # type: ignore[arg-type]
+        height, width = proposal.depth_code.shape[-2:]
+        padded = height + -height % self.multiple_px, width + -width % self.multiple_px
+        return len(self._tiles(padded, tile_px)) * steps
 
     def _tiles(self, padded_size: tuple[int, int], tile_px: int | None) -> list[Tile]:
         side_px = (tile_px or self.max_side_px) // self.multiple_px * self.multiple_px
-        return list(tiles_of(padded_size, side_px, self.multiple_px))
+        return tiles_of(padded_size, side_px, self.multiple_px)
 
     def estimate(self, proposal: Proposal, condition: Tensor) -> Tensor:
         """Start of the flow at the physical estimate: a state (B, C, h, w), float32.
@@ -180,3 +196,84 @@ class Completer:
         from diffusers.utils.torch_utils import randn_tensor
 
         return randn_tensor(shape, generator, self.device)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of an image.
+
+    Attributes:
+        top: first row [px].
+        left: first column [px].
+        size: (height, width) [px].
+    """
+
+    top: int
+    left: int
+    size: tuple[int, int]
+
+    def of(self, planes: Tensor, cell_px: int = 1) -> Tensor:
+        """This part of (..., H, W) planes, in cells with sides of `cell_px` pixels."""
+        top, left, height, width = (side // cell_px for side in (self.top, self.left, *self.size))
+        return planes[..., top : top + height, left : left + width]
+
+
+def tiles_of(size: tuple[int, int], side_px: int, multiple: int) -> list[Tile]:
+    """Even tiles that cover an image, row by row.
+
+    Args:
+        size: (height, width) of the image, multiples of `multiple`.
+        side_px: longest side of a tile, at least four times `multiple` and a multiple of it.
+        multiple: pixels whose multiples tiles begin and end at.
+
+    Returns:
+        The tiles; a single one if the image fits.
+    """
+    height, width = (min(side, side_px) for side in size)
+    return [
+        Tile(top, left, (height, width))
+        for top in _starts(size[0], height, multiple)
+        for left in _starts(size[1], width, multiple)
+    ]
+
+
+def blend(size: tuple[int, int], parts: Iterable[tuple[Tile, Tensor]]) -> Tensor:
+    """Join tiles into one image (B, C, H, W), each fading linearly into its neighbours.
+
+    Args:
+        size: (height, width) of the image that `tiles_of` was given.
+        parts: every tile with its result (B, C, h, w).
+    """
+    total = weight_sum = None
+    for tile, part in parts:
+        if total is None or weight_sum is None:
+            total = part.new_zeros(*part.shape[:2], *size)
+            weight_sum = part.new_zeros(size)
+        rows = _weight(tile.top, tile.size[0], size[0])
+        columns = _weight(tile.left, tile.size[1], size[1])
+        weight = (rows[:, None] * columns).to(part)
+        tile.of(total).add_(weight * part)
+        tile.of(weight_sum).add_(weight)
+    if total is None or weight_sum is None:
+        raise ValueError("no tile to blend")
+    return total / weight_sum
+
+
+def _starts(length: int, side: int, multiple: int) -> list[int]:
+    """Even starts of tiles along one axis; the last tile ends with the image."""
+    if side == length:
+        return [0]
+    steps = math.ceil((length - side) / (side - side / _OVERLAP_SHARE))
+    return [index * (length - side) // steps // multiple * multiple for index in range(steps + 1)]
+
+
+def _weight(start: int, side: int, length: int) -> Tensor:
+    """(side,) weight of a tile along one axis: ramps over overlaps, 1 at the image's border."""
+    ramp_px = side / _OVERLAP_SHARE
+    position = torch.arange(side) + 0.5
+    weight = torch.ones(side)
+    if start > 0:
+        weight = torch.minimum(weight, position / ramp_px)
+    if start + side < length:
+        weight = torch.minimum(weight, (side - position) / ramp_px)
+    return weight

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,8 +30,6 @@ FEATURES = (
 """The channels of `Proposal.features`."""
 
 HISTOGRAM_BINS = 16
-
-Pooling = Literal["extremes", "unshuffled"]
 
 # In code units, a 512th of the range. Hypotheses beyond the bounds of the code, such as infinity,
 # share the code of the bound; without this minimum they would have no width and no weight.
@@ -61,17 +58,13 @@ class Proposal:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Proposal:
         """The proposal with one change to each of its (B, C, H, W): padded, cropped, moved."""
-        return Proposal(*(change(getattr(self, field.name)) for field in fields(self)))
+        return Proposal(*map(change, vars(self).values()))
 
     @classmethod
     def batched(cls, proposals: Sequence[Proposal]) -> Proposal:
         """One proposal of several of the same size."""
-        return cls(
-            *(
-                torch.cat([getattr(proposal, field.name) for proposal in proposals])
-                for field in fields(cls)
-            )
-        )
+        every = [vars(proposal).values() for proposal in proposals]
+        return cls(*map(torch.cat, zip(*every, strict=True)))
 
 
 def proposal_of(
@@ -105,23 +98,23 @@ def proposal_of(
     )
 
 
-def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tensor:
+def latent_condition(proposal: Proposal, factor: int, keep_pixels: bool) -> Tensor:
     """The maps of a proposal on the latent grid. Its image goes through the codec instead.
 
-    extremes: mean, minimum and maximum of each map over a cell, so that a depth edge within it
-    stays two depths. unshuffled: all pixels of a cell, as in the patch codec. Both average the
-    histogram, which keeps the peaks of two surfaces, and the smooth surroundings.
+    A cell has all pixels of each map, as in the patch codec; or, for an autoencoder, their mean,
+    minimum and maximum, so that a depth edge within it stays two depths. The histogram, whose mean
+    keeps the peaks of two surfaces, and the smooth surroundings are always averaged.
 
     Args:
         proposal: with sides that divide by `factor`.
         factor: of the codec.
-        pooling: extremes or unshuffled.
+        keep_pixels: whether the codec is a `PatchCodec`.
 
     Returns:
         (B, `condition_channels`, h, w) in [-1, 1].
     """
     maps = torch.cat([proposal.depth_code, proposal.features], dim=1)
-    if pooling == "unshuffled":
+    if keep_pixels:
         pooled = [functional.pixel_unshuffle(maps, factor)]
     else:
         pooled = [
@@ -133,10 +126,10 @@ def latent_condition(proposal: Proposal, factor: int, pooling: Pooling) -> Tenso
     return torch.cat([*pooled, functional.avg_pool2d(smooth, factor)], dim=1)
 
 
-def condition_channels(factor: int, pooling: Pooling) -> int:
+def condition_channels(factor: int, keep_pixels: bool) -> int:
     """Number of channels of `latent_condition`."""
     maps = 1 + len(FEATURES)
-    return maps * (factor**2 if pooling == "unshuffled" else 3) + HISTOGRAM_BINS + SURROUNDINGS
+    return maps * (factor**2 if keep_pixels else 3) + HISTOGRAM_BINS + SURROUNDINGS
 
 
 def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, Tensor, Tensor]:

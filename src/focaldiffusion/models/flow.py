@@ -7,7 +7,7 @@ Liu et al., Flow Straight and Fast (2022); Esser et al., Scaling Rectified Flow 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -52,11 +52,6 @@ def clean_from_velocity(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     return x - _per_sample(sigma, x) * velocity
 
 
-def timestep(sigma: Tensor) -> Tensor:
-    """Timestep of `SD3Transformer2DModel`: 1000 σ, not rounded to an integer."""
-    return 1000 * sigma
-
-
 def draw_sigma(mode: Start, count: int, generator: torch.Generator) -> Tensor:
     """Noise levels to train at.
 
@@ -72,18 +67,10 @@ def draw_sigma(mode: Start, count: int, generator: torch.Generator) -> Tensor:
     return torch.randn(count, generator=generator, device=generator.device).sigmoid()
 
 
-def even_sigmas(steps: int) -> list[float]:
-    """The levels 1, ..., 1/n of n even steps; the last step ends at 0.
-
-    The default of schedulers ends at σ = 0.009, which wastes the last of few steps.
-    """
-    return [1 - index / steps for index in range(steps)]
-
-
 def sample(
     predict_velocity: Callable[[Tensor, Tensor], Tensor],
     start: Tensor,
-    sigmas: Sequence[float],
+    steps: int,
     scheduler: FlowMatchEulerDiscreteScheduler,
 ) -> Tensor:
     """Follow the flow from its start, σ = 1, to clean latents, σ = 0, by Euler steps.
@@ -91,14 +78,16 @@ def sample(
     Args:
         predict_velocity: called with the state (B, C, h, w) and σ (B,) float32, gives (B, C, h, w).
         start: (B, C, h, w).
-        sigmas: beginnings of the steps, from 1 down, see `even_sigmas`; the scheduler shifts them
-            by its own `shift`, which leaves 1 at 1.
+        steps: number n of Euler steps. They begin at the levels 1, ..., 1/n, which the scheduler
+            shifts by its own `shift`.
         scheduler: of the model.
 
     Returns:
         (B, C, h, w) in the dtype of `start`.
     """
-    scheduler.set_timesteps(sigmas=list(sigmas), device=start.device)
+    # The scheduler's own levels end at σ = 0.009, which wastes the last of few steps.
+    sigmas = [1 - index / steps for index in range(steps)]
+    scheduler.set_timesteps(sigmas=sigmas, device=start.device)
     x = start
     for sigma, time in zip(scheduler.sigmas[:-1], scheduler.timesteps, strict=True):
         # The scheduler returns the dtype of the velocity; low precision would round x.

@@ -8,7 +8,7 @@ above all for convolutions, come on top.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
@@ -66,17 +66,9 @@ class MemoryRow:
     training_checkpointed_bytes: int
 
 
-def memory_table(
-    names: Iterable[str] = ("compact", "sd35-medium", "sd35-large"),
-    sides_px: Sequence[int] = (512, 1024),
-) -> list[MemoryRow]:
-    """A row for each preset and size; the large ones take seconds each."""
-    return [memory_row(name, side_px) for name in names for side_px in sides_px]
-
-
 @cache
 def memory_row(name: str, side_px: int) -> MemoryRow:
-    """Needs of a preset, by its name, for square images of this size."""
+    """Needs of a preset, by its name, for square images; large networks take seconds."""
     preset = PRESETS[name]
     work = _Work(preset, side_px)
     parameters = sum(parameter.numel() for parameter in work.model.parameters())

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from focaldiffusion.models.conditioning import Pooling, condition_channels
+from focaldiffusion.models.conditioning import condition_channels
 
 _MAX_SIDE_CELLS = 384  # of a convolutional network, so that a tile fits into memory
-CLIP_TOKENS = 77
 T5_TOKENS = 77
 """As in the paper. The default of diffusers, 256, takes a seventh more time at 512 px and adds
 nothing to an empty prompt."""
@@ -47,19 +46,14 @@ class Preset:
         return 2 ** (len(self.autoencoder["block_out_channels"]) - 1)
 
     @property
-    def pooling(self) -> Pooling:
-        """Pooling of `latent_condition` that suits the codec."""
-        return "unshuffled" if self.autoencoder is None else "extremes"
-
-    @property
     def image_channels(self) -> int:
         """Latent channels of an RGB image."""
-        return 3 * self.factor**2 if self.autoencoder is None else self._latent_channels
+        return self.autoencoder["latent_channels"] if self.autoencoder else 3 * self.factor**2
 
     @property
     def depth_channels(self) -> int:
         """Latent channels of a depth code."""
-        return self.factor**2 if self.autoencoder is None else self._latent_channels
+        return self.autoencoder["latent_channels"] if self.autoencoder else self.factor**2
 
     @property
     def state_channels(self) -> int:
@@ -69,7 +63,7 @@ class Preset:
     @property
     def condition_channels(self) -> int:
         """Channels of the conditioning, latents of the fused image and maps."""
-        return self.image_channels + condition_channels(self.factor, self.pooling)
+        return self.image_channels + condition_channels(self.factor, self.autoencoder is None)
 
     @property
     def prompt_channels(self) -> int:
@@ -85,11 +79,6 @@ class Preset:
     def max_side_px(self) -> int:
         """Longest side of an image that the network takes at once; larger ones are tiled."""
         return self.factor * cells_of_token(self.network) * max_side_tokens(self.network)
-
-    @property
-    def _latent_channels(self) -> int:
-        assert self.autoencoder is not None
-        return self.autoencoder["latent_channels"]
 
 
 def cells_of_token(network: Mapping[str, Any]) -> int:
@@ -130,44 +119,30 @@ def _autoencoder(widths: tuple[int, ...], **arguments: Any) -> dict[str, Any]:
     }
 
 
-_SD35_SHARED = {
-    "sample_size": 128,
-    "patch_size": 2,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 2048,
-}
-_SD35_AUTOENCODER = _autoencoder(
-    (128, 256, 512, 512), latent_channels=16, layers_per_block=2, sample_size=1024
-)
-_SD35_PROMPT_TOKENS = CLIP_TOKENS + T5_TOKENS
+def _sd35(size: str, *, layers: int, dual_layers: int, max_side_tokens: int) -> Preset:
+    return Preset(
+        _transformer(
+            layers=layers,
+            heads=layers,
+            head_width=64,
+            dual_attention_layers=tuple(range(dual_layers)),
+            pos_embed_max_size=max_side_tokens,
+            sample_size=128,
+            patch_size=2,
+            joint_attention_dim=4096,
+            pooled_projection_dim=2048,
+        ),
+        prompt_tokens=77 + T5_TOKENS,  # CLIP reads 77
+        autoencoder=_autoencoder(
+            (128, 256, 512, 512), latent_channels=16, layers_per_block=2, sample_size=1024
+        ),
+        base_model_id=f"stabilityai/stable-diffusion-3.5-{size}",
+    )
+
 
 PRESETS: dict[str, Preset] = {
-    "sd35-medium": Preset(
-        _transformer(
-            layers=24,
-            heads=24,
-            head_width=64,
-            dual_attention_layers=tuple(range(13)),
-            pos_embed_max_size=384,
-            **_SD35_SHARED,
-        ),
-        prompt_tokens=_SD35_PROMPT_TOKENS,
-        autoencoder=_SD35_AUTOENCODER,
-        base_model_id="stabilityai/stable-diffusion-3.5-medium",
-    ),
-    "sd35-large": Preset(
-        _transformer(
-            layers=38,
-            heads=38,
-            head_width=64,
-            dual_attention_layers=(),
-            pos_embed_max_size=192,
-            **_SD35_SHARED,
-        ),
-        prompt_tokens=_SD35_PROMPT_TOKENS,
-        autoencoder=_SD35_AUTOENCODER,
-        base_model_id="stabilityai/stable-diffusion-3.5-large",
-    ),
+    "sd35-medium": _sd35("medium", layers=24, dual_layers=13, max_side_tokens=384),
+    "sd35-large": _sd35("large", layers=38, dual_layers=0, max_side_tokens=192),
     # The one that is trained here and ships, see docs/compact.md. It sees 4 cells of 4 px to
     # either side: its conditioning carries what lies farther away.
     "compact": Preset({"width": 48}, patch_factor=4),

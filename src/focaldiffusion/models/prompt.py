@@ -74,7 +74,4 @@ class EmptyPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def forward(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """The prompt for each sample, (B, L, C) and (B, P)."""
-        return (
-            self.prompt_embeds.expand(batch_size, -1, -1),
-            self.pooled.expand(batch_size, -1),
-        )
+        return self.prompt_embeds.expand(batch_size, -1, -1), self.pooled.expand(batch_size, -1)

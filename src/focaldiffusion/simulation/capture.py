@@ -39,11 +39,7 @@ class Imperfections:
     gains: Tensor | None = None
 
     def check(self, frame_count: int) -> None:
-        """Check that every attribute has one entry per frame.
-
-        Raises:
-            ValueError: an attribute has another shape.
-        """
+        """Raise ValueError unless every attribute has one entry per frame."""
         for field in fields(self):
             value = getattr(self, field.name)
             if value is not None:
@@ -51,7 +47,7 @@ class Imperfections:
                 check_shape(f"Imperfections.{field.name}", value, shape)
 
 
-IDEAL = Imperfections()
+_IDEAL = Imperfections()
 
 
 def capture(
@@ -60,7 +56,7 @@ def capture(
     *,
     psf: PSF | None = None,
     blur_of: Literal["light", "srgb"] = "light",
-    imperfections: Imperfections = IDEAL,
+    imperfections: Imperfections = _IDEAL,
     noise_std_lsb: float = 0.0,
     bit_depth: Literal[8, 16] | None = 8,
     jpeg_quality: int | None = None,
@@ -154,21 +150,18 @@ def moved(frames: Tensor, centre_px: tuple[float, float], imperfections: Imperfe
     Returns:
         (N, 3, H, W); `frames` itself if nothing moves.
     """
-    if imperfections.magnifications is None and imperfections.shifts_px is None:
+    scale, shift = imperfections.magnifications, imperfections.shifts_px
+    if scale is None and shift is None:
         return frames
     count, _, height, width = frames.shape
     size, centre = frames.new_tensor([width, height]), frames.new_tensor(centre_px)
-    magnification = frames.new_ones(count, 1)
-    if imperfections.magnifications is not None:
-        magnification = imperfections.magnifications.to(frames)[:, None]
-    shift = frames.new_zeros(count, 2)
-    if imperfections.shifts_px is not None:
-        shift = imperfections.shifts_px.to(frames)
+    scale = frames.new_ones(count) if scale is None else scale.to(frames)
+    shift = frames.new_zeros(count, 2) if shift is None else shift.to(frames)
     # Pixel x samples c + (x - c - shift) / m; the grid runs from -1 to 1 over the size.
-    offset = centre - (centre + shift) / magnification
+    m = scale[:, None]
     matrix = frames.new_zeros(count, 2, 3)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / magnification[:, 0]
-    matrix[:, :, 2] = 1 / magnification - 1 + 2 * offset / size
+    matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / scale
+    matrix[:, :, 2] = 1 / m - 1 + 2 * (centre - (centre + shift) / m) / size
     grid = functional.affine_grid(matrix, list(frames.shape), align_corners=False)
     # Bilinear sampling would blur moved frames by up to half a pixel.
     return functional.grid_sample(

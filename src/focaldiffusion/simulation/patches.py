@@ -14,7 +14,7 @@ from focaldiffusion.psf import fast_fft_size, filter_margin
 
 
 @dataclass(frozen=True)
-class Span:
+class _Span:
     """One axis of a patch.
 
     Attributes:
@@ -32,8 +32,11 @@ class Span:
     inside: slice
 
     @classmethod
-    def around(cls, first: int, last: int, margin: int, side: int) -> Span:
-        """The span of pixels `first` to `last` of a `side`, lit from up to `margin` px away."""
+    def around(cls, run: slice, spread: int, margin: int, side: int) -> _Span:
+        """The span where pixels in `run` are seen, up to `spread` px away; lit from `margin` px."""
+        first, last = max(run.start - spread, 0), min(run.stop + spread, side)
+        # Even distances from both ends: the grid of a mirrored image is the mirrored grid.
+        first, last = first - first % 2, last + (side - last) % 2
         margin = min(margin, side)  # beyond it the whole side is needed, see below
         extent = fast_fft_size(last - first + 2 * margin)
         margin = (extent - (last - first)) // 2  # so that mirrored images have mirrored grids
@@ -62,8 +65,8 @@ class Span:
 class Patch:
     """A rectangle of an image in which a layer may show, and the periodic grid to blur it on."""
 
-    rows: Span
-    columns: Span
+    rows: _Span
+    columns: _Span
 
     def seen(self, planes: Tensor) -> Tensor:
         """View of the pixels (..., H, W) that the patch yields."""
@@ -110,17 +113,8 @@ def find_patches(used: NDArray[np.bool_], reach_px: float, sight_px: float) -> I
     margin, spread = filter_margin(reach_px), filter_margin(reach_px + sight_px)
     for x in _runs(np.asarray(used.any(0)), 2 * spread):
         for y in _runs(np.asarray(used[:, x].any(1)), 2 * spread):
-            rows, columns = (
-                _around(run, spread, margin, side) for run, side in ((y, height), (x, width))
-            )
-            yield Patch(rows, columns)
-
-
-def _around(run: slice, spread: int, margin: int, side: int) -> Span:
-    """The span where a layer with pixels in `run` is visible."""
-    first, last = max(run.start - spread, 0), min(run.stop + spread, side)
-    # Even distances from both ends: the grid of a mirrored image is the mirrored grid.
-    return Span.around(first - first % 2, last + (side - last) % 2, margin, side)
+            rows = _Span.around(y, spread, margin, height)
+            yield Patch(rows, _Span.around(x, spread, margin, width))
 
 
 def _runs(used: NDArray[np.bool_], gap: int) -> list[slice]:

@@ -16,8 +16,7 @@ from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, staging
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
-from focaldiffusion.models.four_bit import quantize
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.checkpoint import Checkpoint

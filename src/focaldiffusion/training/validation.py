@@ -20,7 +20,7 @@ from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.metrics import depth_metrics
 from focaldiffusion.io.colour_scales import ColourScale, DepthRange
 from focaldiffusion.io.panels import Panel, Strip, page, srgb_pixels
-from focaldiffusion.models.sampling import Sampling
+from focaldiffusion.models.completer import Sampling
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.recovery import recover
 from focaldiffusion.result import Result

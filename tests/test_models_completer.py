@@ -8,7 +8,7 @@ from conftest import TOLERANCE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from focaldiffusion.models.tiles import Tile, blend, tiles_of
+from focaldiffusion.models.completer import Tile, blend, tiles_of
 
 MULTIPLE = 8
 
