@@ -24,9 +24,8 @@ from torch import Tensor
 import focaldiffusion as fd
 from focaldiffusion.align.registration import find_alignment
 from focaldiffusion.filters import box_mean
-from focaldiffusion.fusion.fuse import Fusion, fuse
+from focaldiffusion.fusion.fuse import Fusion, frame_weights, fuse
 from focaldiffusion.fusion.upsample import upsample
-from focaldiffusion.fusion.weights import frame_weights
 from focaldiffusion.io.arrays import ArrayFrames
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.recovery import Estimate, estimate_depth

@@ -20,9 +20,8 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from focaldiffusion.checkpoints.base import widened_base
-from focaldiffusion.checkpoints.checkpoint import DESCRIPTION
-from focaldiffusion.checkpoints.finding import find_checkpoint, load_model
+from focaldiffusion.checkpoints.checkpoint import DESCRIPTION, find_checkpoint, load_model
+from focaldiffusion.checkpoints.hub import widened_base
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.model import ModelConfig

@@ -12,7 +12,7 @@ import torch
 from command_line import exit_code
 from fixtures import stacks
 
-from focaldiffusion.checkpoints.finding import find_checkpoint
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main

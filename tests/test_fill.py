@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from focaldiffusion.fusion.fill import fill
-from focaldiffusion.fusion.fuse import Fusion
+from focaldiffusion.fusion.fuse import Fusion, fill
 from focaldiffusion.optics import linear_to_srgb
 
 WORKING = (30, 40)

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_stacks import SIZE, Frames, native, photograph, texture
 
-from focaldiffusion.fusion.fuse import fuse
-from focaldiffusion.fusion.weights import frame_weights
+from focaldiffusion.fusion.fuse import frame_weights, fuse
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
 

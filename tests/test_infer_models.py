@@ -20,8 +20,7 @@ from plant import (
 )
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, photograph, texture
 
-from focaldiffusion.checkpoints.checkpoint import Checkpoint
-from focaldiffusion.checkpoints.finding import find_checkpoint
+from focaldiffusion.checkpoints.checkpoint import Checkpoint, find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.cli.main import main
 from focaldiffusion.io.images import write_png

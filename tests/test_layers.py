@@ -13,7 +13,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "process", "progress"),
+    ("errors", "progress"),
     ("devices", "optics", "packages", "psf"),
     ("filters", "lens", "window"),
     ("config", "depth", "scene", "stack"),

@@ -16,7 +16,7 @@ from miniature import TINY, empty_prompt, save_base
 from torch import nn
 from training_runs import checkpoint, config_of, losses, state, val_sources, write_stacks
 
-from focaldiffusion.checkpoints.finding import find_checkpoint, load_model
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint, load_model
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS
 from focaldiffusion.config.model import ModelConfig
 from focaldiffusion.config.training import OptimizerConfig, TrainingConfig

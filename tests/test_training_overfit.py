@@ -9,7 +9,7 @@ import pytest
 import torch
 from training_runs import config_of, losses, write_stacks
 
-from focaldiffusion.checkpoints.finding import load_model
+from focaldiffusion.checkpoints.checkpoint import load_model
 from focaldiffusion.data.cache import Cache
 from focaldiffusion.data.loading import open_split
 from focaldiffusion.evaluation.metrics import depth_metrics

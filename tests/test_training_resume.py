@@ -18,7 +18,7 @@ import torch
 from command_line import names
 from training_runs import checkpoint, config_of, losses, run_yaml, state, val_sources, write_stacks
 
-from focaldiffusion.checkpoints.finding import load_model
+from focaldiffusion.checkpoints.checkpoint import load_model
 from focaldiffusion.errors import InputError
 from focaldiffusion.training.stopping import RunningLoss
 from focaldiffusion.training.trainer import train

@@ -4,7 +4,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from focaldiffusion.fusion.weights import frame_weights
+from focaldiffusion.fusion.fuse import frame_weights
 
 
 @given(

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from focaldiffusion.checkpoints.finding import load_model
+    from focaldiffusion.checkpoints.checkpoint import load_model
     from focaldiffusion.errors import InputError
     from focaldiffusion.io.stacks import open_stack
     from focaldiffusion.lens import LensFacts
@@ -36,7 +36,7 @@ _MODULES = {
     "Result": "result",
     "Sampling": "models.completer",
     "Settings": "reconstruction",
-    "load_model": "checkpoints.finding",
+    "load_model": "checkpoints.checkpoint",
     "open_stack": "io.stacks",
     "reconstruct": "reconstruction",
     "refocus": "virtual_camera",

@@ -216,7 +216,7 @@ def _refine(
     if model == PHYSICS:
         return None
     if isinstance(model, str):
-        from focaldiffusion.checkpoints.finding import load_model
+        from focaldiffusion.checkpoints.checkpoint import load_model
 
         with stages("loading the model"):
             model = load_model(model, device=settings.device)

@@ -41,15 +41,12 @@ from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, noise_std
-from focaldiffusion.fusion.fill import fill
-from focaldiffusion.fusion.fuse import Fusion, fuse
+from focaldiffusion.fusion.fuse import Fusion, fill, frame_weights, fuse
 from focaldiffusion.fusion.upsample import upsample
-from focaldiffusion.fusion.weights import frame_weights
 from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, far_bound_dpt
-from focaldiffusion.process import peak_memory_mib
-from focaldiffusion.progress import Stages
+from focaldiffusion.progress import Stages, peak_memory_mib
 from focaldiffusion.psf import PSF
 from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result
 from focaldiffusion.solve.calibrate import Calibration, calibrate

@@ -151,8 +151,7 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
         return None
     import torch
 
-    from focaldiffusion.checkpoints.checkpoint import default_dtype
-    from focaldiffusion.checkpoints.finding import find_checkpoint
+    from focaldiffusion.checkpoints.checkpoint import default_dtype, find_checkpoint
 
     checkpoint = find_checkpoint(options.model, others=[PHYSICS])
     if options.config is not None:

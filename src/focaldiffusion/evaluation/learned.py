@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from focaldiffusion.checkpoints.finding import find_checkpoint
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint
 from focaldiffusion.evaluation.physical import PhysicalEstimates
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.stack import FocalStack

@@ -34,7 +34,7 @@ from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.images import write_png
 from focaldiffusion.io.staging import write_whole
-from focaldiffusion.process import peak_memory_mib
+from focaldiffusion.progress import peak_memory_mib
 from focaldiffusion.stack import FocalStack
 
 Progress = Callable[[int, int], None]

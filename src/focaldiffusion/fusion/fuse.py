@@ -8,15 +8,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from focaldiffusion.filters import bracket
+from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
-from focaldiffusion.stack import FrameSource
+from focaldiffusion.stack import FocalStack, FrameSource
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
 _NOISE_STD = 1 / 255  # sRGB; detail below it does not count as sharper
+_FEATHER_PX = 4  # width of the generated image's fade-in, at working resolution
 _WEIGHT_FLOOR = 1e-6  # keeps a pixel defined where every frame's weight has faded
 
 
@@ -132,3 +136,61 @@ def index_type(frame_count: int) -> type[np.unsignedinteger[Any]]:
 def generated_mark(dtype: DTypeLike) -> int:
     """Value of generated pixels in a `source_index`: 255 in uint8, 65535 in uint16."""
     return int(np.iinfo(dtype).max)  # type: ignore[arg-type]
+
+
+def frame_weights(coordinate: Tensor, focus: Tensor) -> Tensor:
+    """Weight of each frame (N, ...), summing to 1, at pixels that are sharpest at a coordinate.
+
+    Between two focus settings the weights are the normalised cubes of linear interpolation: 1 at a
+    frame's own focus, 1/2 half-way to the next. Frames with equal focus, which rounded EXIF
+    distances produce, share one weight.
+
+    Args:
+        coordinate: sharpest coordinate of each pixel, any shape, on the axis of the stack.
+        focus: (N,) coordinate at which each frame is focused.
+    """
+    ordered, member = focus.unique(return_inverse=True)
+    before, after, share = bracket(coordinate, ordered)
+    near, far = (1 - share) ** 3, share**3
+    weights = coordinate.new_zeros((len(ordered), *coordinate.shape))
+    weights.scatter_(0, before[None], (near / (near + far))[None])
+    weights.scatter_(0, after[None], (far / (near + far))[None])
+    sharing = member.bincount().to(weights)[member]
+    return weights[member] / sharing.reshape(-1, *[1] * coordinate.ndim)
+
+
+def blend_sharpest(stack: FocalStack, sharpest: Tensor) -> Tensor:
+    """All-in-focus image (3, H, W) at working resolution, linear, from the frames in focus."""
+    weights = frame_weights(sharpest, stack.focus_coordinates)
+    return torch.einsum("nhw,nchw->chw", weights, stack.images)
+
+
+def fill(fusion: Fusion, generated: Tensor, never_sharp: Tensor) -> Fusion:
+    """Let a generated image replace the pixels that no frame shows sharp.
+
+    The image fades in inside the mask, so every pixel outside keeps its captured value to the bit.
+    Each pixel that it contributes to is marked.
+
+    Args:
+        fusion: fused image at native size (H, W).
+        generated: (3, h, w) linear RGB in [0, 1], at working resolution.
+        never_sharp: (h, w) bool.
+
+    Returns:
+        The fusion with the generated image in it, `generated_mark` in its `source_index`.
+    """
+    size = fusion.source_index.shape[::-1]
+    depth_px = cv2.distanceTransform(never_sharp.cpu().numpy().astype(np.uint8), cv2.DIST_L2, 5)
+    # The outermost pixels of the mask are left out: enlarging spreads them half a pixel outwards.
+    share: Image = cv2.resize(
+        np.clip((depth_px - 1) / _FEATHER_PX, 0, 1), size, interpolation=cv2.INTER_LINEAR
+    )
+    encoded = linear_to_srgb(generated.clamp(0, 1)).permute(1, 2, 0).cpu().numpy()
+    image: Image = cv2.resize(encoded, size, interpolation=cv2.INTER_LINEAR)
+    # In place, because the image has native size.
+    image -= fusion.all_in_focus
+    image *= share[..., None]
+    image += fusion.all_in_focus
+    source_index = fusion.source_index.copy()
+    source_index[share > 0] = generated_mark(source_index.dtype)
+    return Fusion(image, source_index)

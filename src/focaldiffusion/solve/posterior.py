@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, noise_std, srgb_luma
-from focaldiffusion.fusion.weights import blend_sharpest
+from focaldiffusion.fusion.fuse import blend_sharpest
 from focaldiffusion.stack import FocalStack
 
 POSTERIOR_STRENGTH = 36.0

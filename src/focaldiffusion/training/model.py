@@ -46,7 +46,7 @@ def trainable_model(
         InputError: neither a base model nor a preset, or both; a base model or a checkpoint is
             missing; `training.tuning` does not suit it.
     """
-    from focaldiffusion.checkpoints.base import widened_base
+    from focaldiffusion.checkpoints.hub import widened_base
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
     if (model.base_model_id is None) == (model.preset is None):
@@ -163,8 +163,7 @@ def _checkpoint_of(model: ModelConfig, training: TrainingConfig, name: str) -> C
         InputError: it is missing or of another model; it is an adapter and `tuning` is not lora, or
             the other way round.
     """
-    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE
-    from focaldiffusion.checkpoints.finding import find_checkpoint
+    from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE, find_checkpoint
 
     checkpoint = find_checkpoint(name)
     checkpoint.check(model)
