@@ -28,8 +28,7 @@ from PIL import Image
 from focaldiffusion.data.sets.ddff12 import focus_distances_m
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
-from focaldiffusion.evaluation.photography import OraclePlanes
-from focaldiffusion.evaluation.protocol import Protocol, chosen_frames
+from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, chosen_frames
 from focaldiffusion.evaluation.protocols import PROTOCOLS, find_protocol
 from focaldiffusion.evaluation.published import PUBLISHED
 from focaldiffusion.evaluation.scoring import METRICS, score

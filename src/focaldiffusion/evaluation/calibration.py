@@ -1,6 +1,6 @@
 """Relative error of depth against confidence.
 
-Pixels of equal confidence count alike: a boundary inside a tie takes the mean over all orders of
+_Pixels of equal confidence count alike: a boundary inside a tie takes the mean over all orders of
 the tie. Depth and truth are as in `metrics.depth_metrics`; a missing prediction has relative
 error 1. Confidence is (H, W), higher is surer, without NaN where `valid`.
 """
@@ -8,7 +8,7 @@ error 1. Confidence is (H, W), higher is surer, without NaN where `valid`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from torch import Tensor
 from focaldiffusion.errors import check_shape
 from focaldiffusion.evaluation.metrics import valid_pixels
 
-Pixels = NDArray[np.float64]
+_Pixels = NDArray[np.float64]
 
 
 class Decile(NamedTuple):
@@ -27,24 +27,17 @@ class Decile(NamedTuple):
     abs_rel: float
     share: float
     """Share of the valid pixels."""
-    within_5_percent: float
-    """Share of the decile with a relative error below 0.05."""
-    within_10_percent: float
 
 
 def abs_rel_confident(
-    prediction_m: Tensor,
-    truth_m: Tensor,
-    valid: Tensor,
-    confidence: Tensor,
-    share: float = 0.5,
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor, share: float = 0.5
 ) -> float:
     """`abs_rel` of the most confident share of the valid pixels; of all if confidence is constant.
 
     Args:
-        prediction_m: (H, W) metres.
-        truth_m: (H, W) metres.
-        valid: (H, W) bool.
+        prediction_m: as in `metrics.depth_metrics`.
+        truth_m: as in `metrics.depth_metrics`.
+        valid: as in `metrics.depth_metrics`.
         confidence: (H, W).
         share: in (0, 1].
 
@@ -67,15 +60,7 @@ def ause(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tenso
     accurate share (the oracle), for shares from one pixel to all; the area is its mean. Zero if
     confidence ranks pixels exactly by their error.
 
-    Args:
-        prediction_m: (H, W) metres.
-        truth_m: (H, W) metres.
-        valid: (H, W) bool.
-        confidence: (H, W).
-
-    Raises:
-        InputError: as `metrics.depth_metrics`.
-        ValueError: NaN confidence.
+    Arguments and errors are those of `abs_rel_confident`.
     """
     error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
     places = np.arange(1, len(error) + 1, dtype=np.float64)
@@ -90,28 +75,17 @@ def deciles(
 
     A pixel on a boundary is split between both sides.
 
-    Args:
-        prediction_m: (H, W) metres.
-        truth_m: (H, W) metres.
-        valid: (H, W) bool.
-        confidence: (H, W).
-
-    Raises:
-        InputError: as `metrics.depth_metrics`.
-        ValueError: NaN confidence.
+    Arguments and errors are those of `abs_rel_confident`.
     """
     error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
     places = np.linspace(0, len(error), 11)
-    sums = _sums_of_surest([sureness, error, error < 0.05, error < 0.1], sureness, places)
-    means = np.diff(sums) / np.diff(places)
-    return [
-        Decile(mean, abs_rel, 0.1, *within) for mean, abs_rel, *within in means.T[::-1].tolist()
-    ]
+    means = np.diff(_sums_of_surest([sureness, error], sureness, places)) / np.diff(places)
+    return [Decile(mean, abs_rel, 0.1) for mean, abs_rel in means.T[::-1].tolist()]
 
 
 def _error_and_confidence(
     prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor
-) -> tuple[Pixels, Pixels]:
+) -> tuple[_Pixels, _Pixels]:
     """Relative error and confidence of the valid pixels, (P,)."""
     prediction, truth = valid_pixels(prediction_m, truth_m, valid)
     check_shape("confidence", confidence, valid.shape)
@@ -122,8 +96,8 @@ def _error_and_confidence(
 
 
 def _sums_of_surest(
-    columns: Sequence[NDArray[Any]], sureness: Pixels, places: float | Pixels
-) -> Pixels:
+    columns: Sequence[_Pixels], sureness: _Pixels, places: float | _Pixels
+) -> _Pixels:
     """Sum of each (P,) column over the n surest pixels, for each n of places (K,): (columns, K).
 
     Inside a tie, or a pixel, the sum is interpolated linearly between its two ends.

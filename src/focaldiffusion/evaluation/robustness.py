@@ -18,9 +18,14 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.dataset import Dataset, StackSample
-from focaldiffusion.evaluation.photography import OraclePlanes, Photography, WorkingRange
 from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
-from focaldiffusion.evaluation.protocol import Protocol, chosen_frames
+from focaldiffusion.evaluation.protocol import (
+    OraclePlanes,
+    Photography,
+    Protocol,
+    WorkingRange,
+    chosen_frames,
+)
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.capture import Imperfections, compressed, moved

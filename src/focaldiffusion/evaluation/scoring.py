@@ -143,7 +143,7 @@ def calibration_of(sample: StackSample, prediction: Prediction) -> list[list[flo
         return None
     maps = _maps(sample, prediction.depth_m)
     tenths = calibration.deciles(*maps, prediction.confidence.cpu())
-    return [[tenth.mean_confidence, tenth.abs_rel, tenth.share] for tenth in tenths]
+    return [list(tenth) for tenth in tenths]
 
 
 def _maps(sample: StackSample, prediction_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,8 +26,7 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.digest import sha256_of
 from focaldiffusion.io.staging import file_errors_named
-from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import trained_parameters
+from focaldiffusion.training.model import Mean, trained_parameters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
