@@ -140,12 +140,13 @@ class Photography:
         return StackSample(stack, scene.depth_m, scene.valid, scene.all_in_focus, scene.source)
 
     def settings(self) -> dict[str, str]:
-        """The columns of a table of protocols: focus planes, lens, blur and noise in words."""
+        """Columns of a table of protocols, in words: frames, focus planes, lens, blur, noise."""
         planes = str(self.planes)
         if isinstance(self.planes, tuple):
             planes = ", ".join(f"{distance_m:g}" for distance_m in self.planes) + " m"
         bits = "not quantised" if self.bit_depth is None else f"{self.bit_depth} bit"
         return {
+            "frames": "simulated",
             "focus planes": planes,
             "lens": _lens_text(self.lens),
             "blur": f"{self.psf.family}, of {self.blur_of}",
@@ -200,11 +201,6 @@ class Protocol:
     samples: int | None = None
 
     @property
-    def needs_files(self) -> bool:
-        """Whether the data set is read from a folder, not generated."""
-        return self.dataset_type not in FILELESS
-
-    @property
     def oracle(self) -> bool:
         """Whether the focus planes were taken from the truth, which every table marks."""
         return self.oracle_frames or (self.photography is not None and self.photography.oracle)
@@ -218,13 +214,9 @@ class Protocol:
         """Whether a sample of this name enters the mean."""
         return sample.startswith(self.counted_prefixes)
 
-    def count(self, dataset: Dataset) -> int:
-        """Number of samples used of its data set."""
-        return min(len(dataset), self.samples or len(dataset))
-
     def indices(self, dataset: Dataset, most: int | None) -> list[int]:
         """Indices of the samples, thinned evenly where there are more than `most`."""
-        return spread(self.count(dataset), most).tolist()
+        return spread(min(len(dataset), self.samples or len(dataset)), most).tolist()
 
     def open(self, data_root: str | Path | None, *, allow_missing: bool = False) -> Dataset:
         """The data set of the protocol.
@@ -236,7 +228,7 @@ class Protocol:
         Raises:
             InputError: no folder, or files that are missing or invalid.
         """
-        if data_root is None and self.needs_files:
+        if data_root is None and self.dataset_type not in FILELESS:
             raise InputError(
                 f"--data-root is missing: the folder of the data set {self.dataset_type}, which "
                 f"the protocol {self.name} reads."
@@ -286,19 +278,15 @@ class Protocol:
             size = "{1}x{0}, middle".format(*self.image_size)
         elif self.photography is not None and self.photography.long_side_px is not None:
             size = f"long side {self.photography.long_side_px} at most"
-        truth = "all"
-        if self.depth_range_m is not None:
-            truth = "{:g}-{:g} m".format(*self.depth_range_m)
-        errors = "depth"
-        if self.domain == "disparity":
-            errors = f"depth; disparity = {DISPARITY_PX_M:.5f} px / z"
+        range_m = self.depth_range_m
+        disparity = f"; disparity = {DISPARITY_PX_M:.5f} px / z"
         prefixes = ", ".join(f"{prefix}…" for prefix in self.counted_prefixes)
         columns = {
             "data set": ", ".join(filter(None, (self.dataset_type, self.split, self.layout))),
-            **self._frame_settings(),
+            **(self.photography.settings() if self.photography else self._frame_settings()),
             "size": size,
-            "truth": truth,
-            "errors of": errors,
+            "truth": "all" if range_m is None else "{:g}-{:g} m".format(*range_m),
+            "errors of": "depth" + (disparity if self.domain == "disparity" else ""),
             "mean over": "all" if self.counts("") else prefixes,
         }
         if self.oracle:
@@ -306,8 +294,7 @@ class Protocol:
         return columns
 
     def _frame_settings(self) -> dict[str, str]:
-        if self.photography is not None:
-            return {"frames": "simulated", **self.photography.settings()}
+        """Columns of a protocol that reads its stacks."""
         frames = "all" if self.frames is None else ", ".join(map(str, self.frames))
         from_files = dict.fromkeys(("focus planes", "lens", "blur", "noise"), "of the files")
         return {"frames": f"{frames} of the files", **from_files}

@@ -58,10 +58,8 @@ _FOSSA_PAPER = "Zuo et al. 2026, arXiv 2603.26658"
 _DDFT = "README of the code of Chen et al., Deep Depth from Focus with Transformer"
 _DUALFOCUS = "the DualFocus paper"
 _AIFDEPTHNET = "Wang et al. 2021, arXiv 2108.10843"
-_DERED = "https://ehzoahis.github.io/DEReD (2023)"
 
 _DISPARITY_METRICS = "disparity:mse", "disparity:rmse", "disparity:abs_rel", "disparity:delta_1.25"
-_DERED_METRICS = "delta_1.25", "rmse", "abs_rel"
 
 _SERVER = "test split, scored by the authors' server"
 _ONE_IMAGE = "one sharp image, no stack"
@@ -177,8 +175,8 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
         ),
     ),
     "nyuv2": _table(
-        _DERED,
-        _DERED_METRICS,
+        "https://ehzoahis.github.io/DEReD (2023)",
+        ("delta_1.25", "rmse", "abs_rel"),
         {
             "DFV": (0.967, 0.232, 0.445),
             "DEReD (self-supervised)": (0.950, 0.325, 0.170),

@@ -102,9 +102,9 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
         _print_table(console, table)
     for model, scores in summary.plain.items():
         if scores.seconds is not None:
-            memory = scores.peak_memory_mib
-            cost = f"{model}: {scores.seconds:.2g} s per sample"
-            console.print(Text(cost + (f", peak {memory} MiB" if memory else ""), style="dim"))
+            memory = f", peak {scores.peak_memory_mib} MiB" if scores.peak_memory_mib else ""
+            cost = f"{model}: {scores.seconds:.2g} s per sample{memory}"
+            console.print(Text(cost, style="dim"))
     for name, checkpoint in summary.run.get("checkpoints", {}).items():
         console.print(Text(f"{name}: weights with SHA-256 {checkpoint['sha256']}", style="dim"))
     console.print(Text(summary.counts_note()))
@@ -149,23 +149,20 @@ def _page(summary: Summary) -> str:
     """The report as HTML; pictures are read from the folder of the run."""
     shown = [name for name in LEADING if any(name in one.means for one in summary.plain.values())]
     confident = [model for model, one in summary.plain.items() if one.calibration is not None]
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            summary=summary,
-            command=shlex.join(map(str, summary.run.get("command", ()))),
-            tables=tables(summary),
-            failure_notes=summary.failure_notes(),
-            calibration=calibration_chart(summary),
-            calibration_legend=legend(summary, confident) if confident else "",
-            robustness=_robustness(summary, shown),
-            robustness_legend=legend(summary, summary.models),
-            variants=[_variants(summary, name) for name in shown] if summary.variants else [],
-            cases={model: found for model in summary.models if (found := _cases(summary, model))},
-            samples=[_samples(summary, name) for name in shown],
-            settings=_settings(summary),
-        )
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        summary=summary,
+        command=shlex.join(map(str, summary.run.get("command", ()))),
+        tables=tables(summary),
+        failure_notes=summary.failure_notes(),
+        calibration=calibration_chart(summary),
+        calibration_legend=legend(summary, confident) if confident else "",
+        robustness=_robustness(summary, shown),
+        robustness_legend=legend(summary, summary.models),
+        variants=[_variants(summary, name) for name in shown] if summary.variants else [],
+        cases={model: found for model in summary.models if (found := _cases(summary, model))},
+        samples=[_samples(summary, name) for name in shown],
+        settings=_settings(summary),
     )
 
 
@@ -238,17 +235,11 @@ def _changes(records: Sequence[Record], metric: str) -> dict[tuple[str, str], li
 def _samples(summary: Summary, metric: str) -> _Grid:
     """A metric of every sample on the unperturbed protocol."""
     models = [model for model, scores in summary.plain.items() if metric in scores.means]
+    plain = [record for record in summary.records if record.variant is None]
+    places = decimals(metric, [one.metrics[metric] for one in plain if metric in one.metrics])
     samples: dict[str, dict[str, Record]] = defaultdict(dict)
-    for record in summary.records:
-        if record.variant is None:
-            samples[record.sample][record.model] = record
-    values = [
-        record.metrics[metric]
-        for records in samples.values()
-        for record in records.values()
-        if metric in record.metrics
-    ]
-    places = decimals(metric, values)
+    for record in plain:
+        samples[record.sample][record.model] = record
 
     def entry(record: Record | None) -> _Entry:
         if record is None or metric not in record.metrics:

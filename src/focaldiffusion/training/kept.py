@@ -38,11 +38,7 @@ _KEPT_AS: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class KeptExamples:
-    """A folder with a file for each finished example of a mixture.
-
-    Attributes:
-        directory: of the files.
-    """
+    """A folder with a file for each finished example of a mixture."""
 
     directory: Path
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.training import TrainingConfig
@@ -133,15 +133,16 @@ class Learner:
         """
         if not self.sharded:
             return self.pipeline
-        return _gathered(self._accelerator, self._wrapped, self._config)
+        state = self._accelerator.get_state_dict(self._wrapped)
+        if not self._accelerator.is_main_process:
+            return None
+        copy = trainable_model(self._config.model, self._config.training, "cpu")
+        copy.denoiser.load_state_dict(state)
+        return copy
 
 
 def _is_sharded(accelerator: Accelerator, training: TrainingConfig) -> bool:
-    """Whether accelerate shards the weights.
-
-    Raises:
-        InputError: it does, and the configuration does not allow it.
-    """
+    """Whether accelerate shards the weights, by FSDP or DeepSpeed. Not yet run on GPUs."""
     from accelerate.utils import DistributedType
 
     kind = accelerator.distributed_type
@@ -162,18 +163,3 @@ def _is_sharded(accelerator: Accelerator, training: TrainingConfig) -> bool:
         deepspeed = accelerator.state.deepspeed_plugin.deepspeed_config
         deepspeed["train_micro_batch_size_per_gpu"] = training.batch_size
     return True
-
-
-def _gathered(
-    accelerator: Accelerator, wrapped: nn.Module, config: Config
-) -> FocalDiffusionPipeline | None:
-    """A copy of the model with all weights, in the main process; None in the others.
-
-    Every process has to call this.
-    """
-    state = accelerator.get_state_dict(wrapped)
-    if not accelerator.is_main_process:
-        return None
-    copy = trainable_model(config.model, config.training, "cpu")
-    copy.denoiser.load_state_dict(state)
-    return copy

@@ -72,26 +72,22 @@ def trainable_model(
             model.preset, model.start, training.seed, model.depth_code
         )
     else:
-        prompt = _zeros(model) if prompt_of_zeros else base_prompt(model, device)
+        prompt = _zeros(model) if prompt_of_zeros else _base_prompt(model, device)
         pipeline = widened_base(model, prompt, dtype=dtype)
     if training.base_weights == "nf4":
         quantize(pipeline.denoiser)
     if pipeline.vae is not None:
         pipeline.vae.requires_grad_(False)
     pipeline.prompt.requires_grad_(False)
-    choose_trained(pipeline.denoiser, training)
+    _choose_trained(pipeline.denoiser, training)
     if training.gradient_checkpointing:
         for part in filter(None, (pipeline.denoiser, pipeline.vae)):
             part.enable_gradient_checkpointing()
     return pipeline.to(device)
 
 
-def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
-    """Let exactly the weights train that `training.tuning` names, as float32.
-
-    Raises:
-        InputError: the network has no such layers.
-    """
+def _choose_trained(network: nn.Module, training: TrainingConfig) -> None:
+    """Let exactly the weights train that `training.tuning` names, as float32."""
     from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 
     if isinstance(network, ConvolutionalDenoiser) and training.tuning != "full":
@@ -167,12 +163,7 @@ class Mean:
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
-        """Start from the current weights.
-
-        Args:
-            parameters: that train, by name.
-            decay: `training.ema_decay`.
-        """
+        """Start from the current weights; `decay` is `training.ema_decay`."""
         self._parameters, self._decay = parameters, decay
         self._mean = {name: one.detach().clone() for name, one in parameters.items()}
 
@@ -206,12 +197,7 @@ class Mean:
 
 
 def _checkpoint_of(model: ModelConfig, training: TrainingConfig, name: str) -> Checkpoint:
-    """The checkpoint to start from.
-
-    Raises:
-        InputError: it is missing or of another model; it is an adapter and `tuning` is not lora, or
-            the other way round.
-    """
+    """The checkpoint to start from, if it fits the model and `training.tuning`."""
     from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE
     from focaldiffusion.checkpoints.finding import find_checkpoint
 
@@ -246,12 +232,8 @@ def _zeros(model: ModelConfig) -> EmptyPrompt:
     return EmptyPrompt(1, config["joint_attention_dim"], config["pooled_projection_dim"])
 
 
-def base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:
-    """The empty prompt of a base model, from the cache or, once, from its text encoders.
-
-    Raises:
-        InputError: the text encoders are missing.
-    """
+def _base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:
+    """The empty prompt of a base model, from the cache or, once, from its text encoders."""
     from focaldiffusion.models.prompt import EmptyPrompt
 
     assert model.base_model_id is not None

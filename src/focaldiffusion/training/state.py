@@ -216,10 +216,8 @@ class Checkpoints:
         if not weights:
             return
         if self._accelerator.is_main_process:
-            state = {
-                name: one.detach().contiguous()
-                for name, one in trained_parameters(self._network).items()
-            }
+            moving = trained_parameters(self._network)
+            state = {name: one.detach().contiguous() for name, one in moving.items()}
             save_file(state, Path(directory) / _WEIGHTS)
             if self._mean is not None:
                 save_file(self._mean.state(), Path(directory) / _MEAN)
