@@ -151,6 +151,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     for name in ("A", "B", "B − A", f"{100 * CONFIDENCE:g} % interval", "P(B better)"):
         grid.add_column(name, justify="right")
     grid.add_column("B is")
+    styles = {"better": "bold green", "worse": "bold red"}
     for name, metric in found.metrics.items():
         change = metric.change
         places = decimals(name, [metric.a, metric.b])
@@ -162,14 +163,11 @@ def print_comparison(found: Comparison, console: Console) -> None:
             number(change.mean, places),
             " to ".join(number(end, places) for end in interval) if interval else "–",
             "–" if metric.b_better is None else f"{metric.b_better:.3f}",
-            Text(metric.verdict, style=_STYLES.get(metric.verdict, "dim")),
+            Text(metric.verdict, style=styles.get(metric.verdict, "dim")),
         )
     console.print(grid)
     for note in _notes(found):
         console.print(Text(note))
-
-
-_STYLES = {"better": "bold green", "worse": "bold red"}
 
 
 def _notes(found: Comparison) -> list[str]:

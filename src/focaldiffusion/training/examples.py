@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -65,13 +65,11 @@ class Examples:
 
     def to(self, device: torch.device | str) -> Examples:
         """The examples on a device. Frames stay where they are: their batch moves them."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device)
-            for field in fields(Truth)
-            if isinstance(value := getattr(self.truth, field.name), Tensor)
+        truth: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in vars(self.truth).items()
         }
-        proposal = self.proposal.map(lambda maps: maps.to(device))
-        return Examples(proposal, replace(self.truth, **moved))
+        return Examples(self.proposal.map(lambda maps: maps.to(device)), Truth(**truth))
 
 
 def examples_of(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ _SSIM_REACH_PX = 11  # side of the window
 _SMALL = 1e-6
 
 
-class _Term(NamedTuple):
+@dataclass(frozen=True)
+class _Term:
     """Weight of a mean in the loss, and the number of pixels, latent values or pairs in it."""
 
     weight: float
@@ -223,11 +224,9 @@ class Objective:
 
 def _log_ratio(truth: Truth, code: Tensor) -> Tensor:
     """(B, 1, H, W) log of predicted over true depth, both decoded."""
-    ratios = []
-    for one, predicted, true in zip(truth.codes, code, truth.depth_code, strict=True):
-        # Coordinates are inverse depths.
-        ratios.append(one.decode(true).log() - one.decode(predicted).log())
-    return torch.stack(ratios)
+    triples = zip(truth.codes, code, truth.depth_code, strict=True)
+    # Coordinates are inverse depths.
+    return torch.stack([one.decode(true).log() - one.decode(p).log() for one, p, true in triples])
 
 
 def _silog(log_ratio: Tensor, valid: Tensor) -> Tensor:

@@ -314,10 +314,8 @@ def _difference(there: Any, here: Any, path: str = "") -> str | None:
         items = (_difference(*pair, path) for pair in zip(there, here, strict=True))
         return next(filter(None, items), None)
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            inner = f"{path}.{key}" if path else key
-            found = _difference(there.get(key), here.get(key), inner)
-            if found:
-                return found
-        return None
+        trios = ((there.get(key), here.get(key), key) for key in sorted({*there, *here}))
+        prefix = f"{path}." if path else ""
+        items = (_difference(one, other, f"{prefix}{key}") for one, other, key in trios)
+        return next(filter(None, items), None)
     return path
