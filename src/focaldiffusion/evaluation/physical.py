@@ -26,10 +26,11 @@ class Physical:
     """The physical estimate of a stack, at working size.
 
     Attributes:
-        stack: at its own size.
-        working: the same at working size, with its native frames.
-        estimate: of `working`.
-        shared_seconds: wall time that making it cost another model; 0 for the one that made it.
+        stack: the stack at its own size.
+        working: the stack at working size, with its native frames.
+        estimate: estimate of `working`.
+        shared_seconds: wall time of the estimate if another model computed it; 0 for the one that
+            did.
     """
 
     stack: FocalStack
@@ -38,7 +39,7 @@ class Physical:
     shared_seconds: float = 0.0
 
     def prediction(self, refine: Refine | None = None) -> Prediction:
-        """The result of `focaldiffusion infer`, by a model or by physics alone."""
+        """The result of `focaldiffusion infer`, with a model or with physics alone."""
         found = recover(self.working, refine=refine, physical=self.estimate)
         return Prediction(
             None if found.depth_m is None else torch.from_numpy(found.depth_m),
@@ -48,7 +49,7 @@ class Physical:
         )
 
     def entropy(self) -> Tensor:
-        """(H, W) at the size of the stack, of the nearest working pixel; 1 is ignorance."""
+        """Entropy (H, W) at the size of the stack, by nearest working pixel; 1 is ignorance."""
         entropy = self.estimate.evidence.entropy.cpu()
         return functional.interpolate(
             entropy[None, None], size=self.stack.size, mode="nearest-exact"
@@ -56,17 +57,17 @@ class Physical:
 
 
 class PhysicalEstimates:
-    """Makes physical estimates, and keeps the last one for models that ask for the same stack."""
+    """Computes physical estimates, and keeps the last one for other models on the same stack."""
 
     def __init__(self, device: str) -> None:
-        """Computes on a torch device, such as "cpu" or "cuda"."""
+        """Compute on a torch device, such as "cpu" or "cuda"."""
         self.device = device
         self._last: tuple[FocalStack, Physical] | None = None
 
     def of(self, stack: FocalStack) -> Physical:
-        """The estimate of a stack; made once for the very same one."""
+        """The estimate of a stack; reused if it is the same object as the last one."""
         if self._last is None or self._last[0] is not stack:
-            self._last = None  # the posterior of one stack is large enough
+            self._last = None  # frees memory: a posterior is large
             started = time.perf_counter()
             made = self.anew(stack)
             seconds = time.perf_counter() - started
@@ -75,24 +76,24 @@ class PhysicalEstimates:
         return self._last[1]
 
     def anew(self, stack: FocalStack) -> Physical:
-        """The estimate of a stack; keeps nothing."""
+        """The estimate of a stack, not kept."""
         working = stack.at_working_size(device=self.device)
         return Physical(stack, working, estimate_depth(working, PSF()))
 
 
 class Learned:
-    """A checkpoint, as `focaldiffusion infer` runs it: with its own steps, one member, seed 0."""
+    """A checkpoint, run as by `focaldiffusion infer`: default steps, one member, seed 0."""
 
     def __init__(self, name: str, estimates: PhysicalEstimates, others: Iterable[str] = ()) -> None:
-        """Finds the checkpoint; its weights are loaded when they are needed.
+        """Find the checkpoint; its weights are loaded when needed.
 
         Args:
             name: see `find_checkpoint`.
-            estimates: what it completes, on the device where it computes.
+            estimates: physical estimates to complete, on the device to use.
             others: see `find_checkpoint`.
 
         Raises:
-            InputError: there is no such checkpoint.
+            InputError: the checkpoint does not exist.
         """
         self.name = name
         self.checkpoint = find_checkpoint(name, others)
@@ -100,7 +101,7 @@ class Learned:
         self._pipeline: FocalDiffusionPipeline | None = None
 
     def load(self) -> FocalDiffusionPipeline:
-        """The model, read once a process; called ahead of `predict` so as not to be timed with it.
+        """The model, loaded once per process; called before `predict` to keep it out of its time.
 
         Raises:
             InputError: its weights are damaged or missing.
