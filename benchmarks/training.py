@@ -30,8 +30,7 @@ from focaldiffusion.config.load import load_config
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.loading import open_split, prepared
-from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
+from focaldiffusion.training.model import Mean, make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 from focaldiffusion.training.trainer import train
 

@@ -21,7 +21,7 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation import physical
 from focaldiffusion.evaluation.baselines import open_model
-from focaldiffusion.evaluation.learned import Learned
+from focaldiffusion.evaluation.physical import Learned
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.evaluation.records import read_records
 from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.charts import legend, robustness_chart
-from focaldiffusion.evaluation.page import page as render_page
 from focaldiffusion.evaluation.report import print_summary, write_report
 from focaldiffusion.evaluation.robustness import CURVES
 from focaldiffusion.evaluation.scoring import METRICS
@@ -238,8 +237,9 @@ def test_the_page_loads_nothing_and_is_well_formed(page: str) -> None:
     assert reader.elements.count("svg") >= 4  # calibration, robustness and their legends
 
 
-def test_the_page_of_a_run_is_always_the_same(found: Summary, page: str) -> None:
-    assert render_page(found) == page
+def test_the_page_of_a_run_is_always_the_same(folder: Path, page: str) -> None:
+    write_report(folder)
+    assert (folder / "report.html").read_text(encoding="utf-8") == page
 
 
 def test_names_are_text(page: str) -> None:

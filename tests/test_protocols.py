@@ -25,11 +25,11 @@ from fixtures import (
 )
 from PIL import Image
 
+from focaldiffusion.config.sources import FILELESS
 from focaldiffusion.data.sets.ddff12 import focus_distances_m
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
-from focaldiffusion.evaluation.photography import OraclePlanes
-from focaldiffusion.evaluation.protocol import Protocol, chosen_frames
+from focaldiffusion.evaluation.protocol import OraclePlanes, Protocol, chosen_frames
 from focaldiffusion.evaluation.protocols import PROTOCOLS, find_protocol
 from focaldiffusion.evaluation.published import PUBLISHED
 from focaldiffusion.evaluation.scoring import METRICS, score
@@ -95,7 +95,9 @@ FOCUS_M = {
 """Focus distances of the protocols whose planes do not depend on the sample."""
 
 
-@pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].needs_files])
+@pytest.mark.parametrize(
+    "name", [name for name, one in PROTOCOLS.items() if one.dataset_type not in FILELESS]
+)
 def test_every_protocol_runs_from_native_files_to_figures(name: str, tmp_path: Path) -> None:
     TREES[name](tmp_path / "data")
     protocol = replace(PROTOCOLS[name], image_size=SIZE)
@@ -129,7 +131,7 @@ def test_procedural_scenes_need_no_files_and_are_focused_over_their_working_rang
     assert focus_m[[0, -1]].tolist() == pytest.approx([near_m, far_m])
     assert (1 / focus_m).diff().diff().abs().max() < 1e-6
     assert not protocol.oracle
-    assert protocol.count(dataset) == 48
+    assert len(protocol.indices(dataset, None)) == 48
     assert torch.equal(protocol.sample(dataset, 7).stack.images, sample.stack.images)
 
 

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import Sample, StackSample
 from focaldiffusion.evaluation.baselines import open_model
-from focaldiffusion.evaluation.photography import OraclePlanes, Photography
 from focaldiffusion.evaluation.prediction import reference_frame
-from focaldiffusion.evaluation.protocol import Protocol
+from focaldiffusion.evaluation.protocol import OraclePlanes, Photography, Protocol
 from focaldiffusion.evaluation.robustness import CURVES, SUITES, VARIANTS
 from focaldiffusion.optics import Camera, linear_to_srgb
 from focaldiffusion.psf import PSF

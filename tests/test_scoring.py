@@ -8,7 +8,7 @@ from sample_stacks import texture
 
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
-from focaldiffusion.evaluation import calibration, image_metrics, metrics
+from focaldiffusion.evaluation import image_metrics, metrics
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.evaluation.scoring import METRICS, Metric, calibration_of, score
 from focaldiffusion.optics import linear_to_srgb
@@ -92,7 +92,7 @@ def test_values_are_those_of_the_functions(sample: StackSample, truth: Predictio
     assert found["scale:delta_1.05"] == metrics.delta(*fitted, 1.05)
     fitted = metrics.aligned(*maps, "disparity_scale_shift"), *maps[1:]
     assert found["disparity_scale_shift:abs_rel"] == metrics.abs_rel(*fitted)
-    assert found["ause"] == calibration.ause(*maps, prediction.confidence)
+    assert found["ause"] == metrics.ause(*maps, prediction.confidence)
     frames = linear_to_srgb(sample.stack.images)
     assert prediction.all_in_focus is not None
     assert found.items() >= image_metrics.detail_metrics(prediction.all_in_focus, frames).items()

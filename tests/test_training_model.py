@@ -23,8 +23,7 @@ from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize
 from focaldiffusion.training import model as model_module
-from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
+from focaldiffusion.training.model import Mean, make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.trainer import train
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from focaldiffusion.align.registration import find_alignment
 from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation.learned import Learned
-from focaldiffusion.evaluation.physical import PhysicalEstimates
+from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
 from focaldiffusion.evaluation.prediction import (
     Model,
     Prediction,

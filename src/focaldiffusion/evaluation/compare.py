@@ -23,12 +23,10 @@ class Comparison:
 
     Attributes:
         protocol: of both runs.
-        model_a: model of run A.
-        model_b: model of run B.
+        model_a, model_b: models of run A and of run B.
         samples: number of samples that both have.
         scenes: number of scenes they show.
-        only_a: samples that only A has, because B lacks them or failed.
-        only_b: samples that only B has.
+        only_a, only_b: samples that only one has, because the other lacks them or failed.
         metrics: by the names of `scoring.METRICS`, each over the samples that have it (a flat wall
             has no boundary F1).
     """
@@ -59,8 +57,7 @@ def compare(
     Args:
         a: folder of run A.
         b: folder of run B; may be the same, to compare two of its models.
-        model_a: model of run A; None takes its only one, or each that both runs have.
-        model_b: same for run B.
+        model_a, model_b: models of A and B; None takes the only one, or each that both runs have.
 
     Raises:
         InputError: no run, different protocols, an unknown model, or no sample in common.
@@ -154,6 +151,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     for name in ("A", "B", "B − A", f"{100 * CONFIDENCE:g} % interval", "P(B better)"):
         grid.add_column(name, justify="right")
     grid.add_column("B is")
+    styles = {"better": "bold green", "worse": "bold red"}
     for name, metric in found.metrics.items():
         change = metric.change
         places = decimals(name, [metric.a, metric.b])
@@ -165,14 +163,11 @@ def print_comparison(found: Comparison, console: Console) -> None:
             number(change.mean, places),
             " to ".join(number(end, places) for end in interval) if interval else "–",
             "–" if metric.b_better is None else f"{metric.b_better:.3f}",
-            Text(metric.verdict, style=_STYLES.get(metric.verdict, "dim")),
+            Text(metric.verdict, style=styles.get(metric.verdict, "dim")),
         )
     console.print(grid)
     for note in _notes(found):
         console.print(Text(note))
-
-
-_STYLES = {"better": "bold green", "worse": "bold red"}
 
 
 def _notes(found: Comparison) -> list[str]:

@@ -20,19 +20,12 @@ from focaldiffusion.errors import InputError, check_shape
 if TYPE_CHECKING:
     from torch import nn
 
-Plane = NDArray[np.float64]
+_Plane = NDArray[np.float64]
 
-_SSIM_BORDER = 5
-"""Half of the 11-pixel window of SSIM."""
-
-_SSIM_STRIP = 256
-"""Rows of an image compared at a time, which bounds memory."""
-
-_BLOCK_PX = 16
-"""Side of the blocks whose detail is compared."""
-
-_LEAST_DETAIL = 2 / 255
-"""Least detail of a block that counts; sensor noise of 1 / 255 adds up to a third of it."""
+_SSIM_BORDER = 5  # half of the 11-pixel window
+_SSIM_STRIP = 256  # rows of an image compared at a time, which bounds memory
+_BLOCK_PX = 16  # side of the blocks whose detail is compared
+_LEAST_DETAIL = 2 / 255  # of a block that counts; noise of 1 / 255 adds up to a third of it
 
 
 def psnr(prediction: Tensor, truth: Tensor) -> float:
@@ -41,8 +34,7 @@ def psnr(prediction: Tensor, truth: Tensor) -> float:
     10 log10(1 / mean((p - t)²)); infinite for equal images.
 
     Args:
-        prediction: (3, H, W) sRGB-encoded, [0, 1].
-        truth: same as `prediction`.
+        prediction, truth: (3, H, W) sRGB-encoded, [0, 1].
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -57,8 +49,7 @@ def ssim(prediction: Tensor, truth: Tensor) -> float:
     window leaves the image do not count.
 
     Args:
-        prediction: (3, H, W) sRGB-encoded, [0, 1], at least 11 pixels either way.
-        truth: same as `prediction`.
+        prediction, truth: (3, H, W) sRGB-encoded, [0, 1], at least 11 pixels either way.
 
     Raises:
         ValueError: images of different sizes, or smaller than the window.
@@ -80,8 +71,7 @@ def lpips(prediction: Tensor, truth: Tensor) -> float | None:
     """Learned perceptual distance (Zhang et al. 2018), version 0.1 with AlexNet.
 
     Args:
-        prediction: (3, H, W) sRGB-encoded, [0, 1].
-        truth: same as `prediction`.
+        prediction, truth: (3, H, W) sRGB-encoded, [0, 1].
 
     Returns:
         0 for equal images, about 1 for unrelated ones; None without the packages `lpips` and
@@ -156,7 +146,7 @@ def detail_metrics(prediction: Tensor, frames: Tensor) -> dict[str, float]:
     return found
 
 
-def _block_detail(image: Tensor) -> Plane:
+def _block_detail(image: Tensor) -> _Plane:
     """Detail of each whole block: (H // 16, W // 16)."""
     rows, columns = image.shape[1] // _BLOCK_PX, image.shape[2] // _BLOCK_PX
     colours = image.permute(1, 2, 0).float().cpu().contiguous().numpy()
@@ -179,7 +169,7 @@ def _lpips_network() -> nn.Module:
         ) from error
 
 
-def _similarity(prediction: Plane, truth: Plane) -> Plane:
+def _similarity(prediction: _Plane, truth: _Plane) -> _Plane:
     """SSIM at each pixel of (H, W) planes whose window lies inside: (H - 10, W - 10).
 
     (2 p t + C1) (2 cov + C2) / ((p² + t² + C1) (var_p + var_t + C2)) of local means p and t.
@@ -193,7 +183,7 @@ def _similarity(prediction: Plane, truth: Plane) -> Plane:
     return (2 * mean_p * mean_t + c1) / (mean_p**2 + mean_t**2 + c1) * contrast
 
 
-def _local_mean(plane: Plane) -> Plane:
+def _local_mean(plane: _Plane) -> _Plane:
     window = 2 * _SSIM_BORDER + 1
     inner = slice(_SSIM_BORDER, -_SSIM_BORDER)
     return np.asarray(cv2.GaussianBlur(plane, (window, window), 1.5)[inner, inner])

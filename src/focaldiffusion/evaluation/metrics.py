@@ -5,13 +5,16 @@ Every metric takes (H, W) metres and covers the `valid` pixels of one image; the
 over images. A prediction that is NaN, infinite or not positive is *missing*: it counts as depth 0
 (relative error 1, delta false), except in metrics of log depth, which cover the predicted pixels
 only. `coverage` is the share of predicted pixels. Everything is computed in float64.
+
+Confidence is (H, W), higher is surer, without NaN where `valid`. Pixels of equal confidence count
+alike: a boundary inside a tie takes the mean over all orders of the tie.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,7 +24,8 @@ from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
 
-Plane = NDArray[np.float64]
+_Plane = NDArray[np.float64]
+_Pixels = NDArray[np.float64]
 
 DELTA_THRESHOLDS = {
     "delta_1.05": 1.05,
@@ -33,6 +37,15 @@ DELTA_THRESHOLDS = {
 
 Alignment = Literal["scale", "scale_shift", "disparity_scale", "disparity_scale_shift"]
 """Quantities fitted to the truth, in depth or in its inverse."""
+
+
+class Decile(NamedTuple):
+    """A tenth of the valid pixels of one image, chosen by confidence."""
+
+    mean_confidence: float
+    abs_rel: float
+    share: float
+    """Share of the valid pixels."""
 
 
 def depth_metrics(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> dict[str, float]:
@@ -64,7 +77,7 @@ def depth_metrics(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> dict[
 
 def abs_rel(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Mean of |p - z| / z (Eigen et al. 2014); arguments as in `depth_metrics`."""
-    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
     return ((prediction - truth).abs() / truth).mean().item()
 
 
@@ -74,13 +87,11 @@ def abs_rel_untextured(
     """`abs_rel` of the third of the valid pixels with the weakest evidence from defocus.
 
     Args:
-        prediction_m: as in `depth_metrics`.
-        truth_m: as in `depth_metrics`.
-        valid: as in `depth_metrics`.
+        prediction_m, truth_m, valid: as in `depth_metrics`.
         entropy: (H, W) of `Evidence`, the same for every compared model. Ties with the last pixel
             of the third all count.
     """
-    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
     check_shape("entropy", entropy, truth_m.shape)
     flatness = entropy[valid]
     third = math.ceil(len(flatness) / 3)
@@ -90,13 +101,13 @@ def abs_rel_untextured(
 
 def sq_rel(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Mean of (p - z)² / z, metres (Eigen et al. 2014); arguments as in `depth_metrics`."""
-    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
     return ((prediction - truth) ** 2 / truth).mean().item()
 
 
 def mse(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Mean of (p - z)², square metres; arguments as in `depth_metrics`."""
-    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
     return ((prediction - truth) ** 2).mean().item()
 
 
@@ -129,12 +140,10 @@ def delta(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, threshold: float
     """Share of pixels with max(p / z, z / p) < threshold (Ladicky et al. 2014).
 
     Args:
-        prediction_m: as in `depth_metrics`.
-        truth_m: as in `depth_metrics`.
-        valid: as in `depth_metrics`.
+        prediction_m, truth_m, valid: as in `depth_metrics`.
         threshold: > 1.
     """
-    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
     # z / 0 is infinite, so a missing prediction fails every threshold.
     ratio = torch.maximum(prediction / truth, truth / prediction)
     return (ratio < threshold).double().mean().item()
@@ -142,7 +151,7 @@ def delta(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, threshold: float
 
 def coverage(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     """Share of the valid pixels that have a prediction; arguments as in `depth_metrics`."""
-    prediction, _ = valid_pixels(prediction_m, truth_m, valid)
+    prediction, _ = _valid_pixels(prediction_m, truth_m, valid)
     return (prediction > 0).double().mean().item()
 
 
@@ -161,9 +170,8 @@ def boundary_f1(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> float:
     directions.
 
     Args:
-        prediction_m: as in `depth_metrics`; missing pixels have no contours.
-        truth_m: as in `depth_metrics`.
-        valid: as in `depth_metrics`; a pair with an invalid pixel does not count.
+        prediction_m, truth_m, valid: as in `depth_metrics`; missing pixels have no contours, and
+            a pair with an invalid pixel does not count.
 
     Returns:
         F1 in [0, 1]; NaN if the truth has no contour.
@@ -192,9 +200,7 @@ def aligned(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, alignment: Ali
     (any disparity is a multiple of it, and the fit absorbs the factor).
 
     Args:
-        prediction_m: as in `depth_metrics`.
-        truth_m: as in `depth_metrics`.
-        valid: as in `depth_metrics`.
+        prediction_m, truth_m, valid: as in `depth_metrics`.
         alignment: which fit.
 
     Returns:
@@ -203,7 +209,7 @@ def aligned(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, alignment: Ali
     """
     inverse = alignment.startswith("disparity")
     whole = _known(prediction_m)
-    predicted, truth = valid_pixels(prediction_m, truth_m, valid)
+    predicted, truth = _valid_pixels(prediction_m, truth_m, valid)
     predicted, truth = predicted[predicted > 0], truth[predicted > 0]
     if inverse:
         whole, predicted, truth = whole.reciprocal(), predicted.reciprocal(), truth.reciprocal()
@@ -232,9 +238,7 @@ def disparity_metrics(
     of per cent.
 
     Args:
-        prediction_m: as in `depth_metrics`; missing counts as disparity 0.
-        truth_m: as in `depth_metrics`.
-        valid: as in `depth_metrics`.
+        prediction_m, truth_m, valid: as in `depth_metrics`; missing counts as disparity 0.
         disparity_px_m: disparity [px] times depth [m].
 
     Returns:
@@ -242,7 +246,7 @@ def disparity_metrics(
         0.07 px) and bumpiness.
     """
     maps = disparity_px_m / prediction_m.double(), disparity_px_m / truth_m.double(), valid
-    predicted, truth = valid_pixels(*maps)
+    predicted, truth = _valid_pixels(*maps)
     return {
         "mse": mse(*maps),
         "rmse": rmse(*maps),
@@ -255,7 +259,59 @@ def disparity_metrics(
     }
 
 
-def valid_pixels(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def abs_rel_confident(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor, share: float = 0.5
+) -> float:
+    """`abs_rel` of the most confident share of the valid pixels; of all if confidence is constant.
+
+    Args:
+        prediction_m, truth_m, valid: as in `depth_metrics`.
+        confidence: (H, W).
+        share: in (0, 1].
+
+    Raises:
+        InputError: as `depth_metrics`.
+        ValueError: `share` out of range, or NaN confidence.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; expected 0 < share <= 1")
+    error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
+    places = share * len(error)
+    (total,) = _sums_of_surest([error], sureness, places)
+    return float(total / places)
+
+
+def ause(prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor) -> float:
+    """Area under the sparsification error curve of AbsRel (Ilg et al. 2018, arXiv 1802.07095).
+
+    The curve is the AbsRel of the most confident share of pixels minus the AbsRel of the most
+    accurate share (the oracle), for shares from one pixel to all; the area is its mean. Zero if
+    confidence ranks pixels exactly by their error.
+
+    Arguments and errors are those of `abs_rel_confident`.
+    """
+    error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
+    places = np.arange(1, len(error) + 1, dtype=np.float64)
+    (by_confidence,) = _sums_of_surest([error], sureness, places)
+    return float(((by_confidence - np.sort(error).cumsum()) / places).mean())
+
+
+def deciles(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor
+) -> list[Decile]:
+    """Error by confidence: ten tenths of the valid pixels, the least confident first.
+
+    A pixel on a boundary is split between both sides.
+
+    Arguments and errors are those of `abs_rel_confident`.
+    """
+    error, sureness = _error_and_confidence(prediction_m, truth_m, valid, confidence)
+    places = np.linspace(0, len(error), 11)
+    means = np.diff(_sums_of_surest([sureness, error], sureness, places)) / np.diff(places)
+    return [Decile(mean, abs_rel, 0.1) for mean, abs_rel in means.T[::-1].tolist()]
+
+
+def _valid_pixels(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """(P,) float64 prediction, 0 where missing, and truth at the valid pixels."""
     check_shape("truth_m", truth_m, ("H", "W"))
     check_shape("prediction_m", prediction_m, truth_m.shape)
@@ -273,7 +329,7 @@ def valid_pixels(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> tuple[
 
 def _log_error(prediction_m: Tensor, truth_m: Tensor, valid: Tensor) -> Tensor:
     """ln p - ln z at the predicted valid pixels; one NaN without any."""
-    prediction, truth = valid_pixels(prediction_m, truth_m, valid)
+    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
     predicted = prediction > 0
     if not predicted.any():
         return prediction.new_full((1,), torch.nan)
@@ -287,7 +343,7 @@ def _neighbour_ratios(
 
     Each (P,) over the pairs that are valid on both sides; NaN where a prediction is missing.
     """
-    valid_pixels(prediction_m, truth_m, valid)  # checks the input
+    _valid_pixels(prediction_m, truth_m, valid)  # checks the input
     maps = _known(prediction_m), truth_m.double(), valid
     for prediction, truth, mask in (maps, tuple(plane.T for plane in maps)):
         pairs = mask[1:] & mask[:-1]
@@ -305,13 +361,10 @@ def _bumpiness(prediction_px: Tensor, truth_px: Tensor, valid: Tensor) -> float:
     """
     difference = _known(prediction_px).nan_to_num(nan=0.0) - truth_px.where(valid, 0)
 
-    def derivatives(plane: Plane) -> list[Plane]:
+    def derivatives(plane: _Plane) -> list[_Plane]:
+        options: Any = {"scale": 1 / 16, "borderType": cv2.BORDER_REFLECT}
         orders = ((1, 0), (0, 1))
-        reflect = cv2.BORDER_REFLECT
-        return [
-            np.asarray(cv2.Scharr(plane, cv2.CV_64F, *order, scale=1 / 16, borderType=reflect))
-            for order in orders
-        ]
+        return [np.asarray(cv2.Scharr(plane, cv2.CV_64F, *order, **options)) for order in orders]
 
     first = derivatives(difference.cpu().numpy())
     squares = [second**2 for plane in first for second in derivatives(plane)]
@@ -323,3 +376,30 @@ def _known(prediction: Tensor) -> Tensor:
     """The prediction in float64, NaN where it is missing."""
     prediction = prediction.double()
     return prediction.where(prediction.isfinite() & (prediction > 0), torch.nan)
+
+
+def _error_and_confidence(
+    prediction_m: Tensor, truth_m: Tensor, valid: Tensor, confidence: Tensor
+) -> tuple[_Pixels, _Pixels]:
+    """Relative error and confidence of the valid pixels, (P,)."""
+    prediction, truth = _valid_pixels(prediction_m, truth_m, valid)
+    check_shape("confidence", confidence, valid.shape)
+    sureness = confidence[valid].double()
+    if sureness.isnan().any():
+        raise ValueError("confidence is NaN at valid pixels")
+    return ((prediction - truth).abs() / truth).cpu().numpy(), sureness.cpu().numpy()
+
+
+def _sums_of_surest(
+    columns: Sequence[_Pixels], sureness: _Pixels, places: float | _Pixels
+) -> _Pixels:
+    """Sum of each (P,) column over the n surest pixels, for each n of places (K,): (columns, K).
+
+    Inside a tie, or a pixel, the sum is interpolated linearly between its two ends.
+    """
+    order = np.argsort(-sureness)
+    ranked = sureness[order]
+    ends = np.flatnonzero(np.append(ranked[1:] < ranked[:-1], True)) + 1
+    knots = np.append(0, ends)
+    sums = (np.append(0.0, column[order].cumsum()[ends - 1]) for column in columns)
+    return np.stack([np.interp(places, knots, sums_at_knots) for sums_at_knots in sums])

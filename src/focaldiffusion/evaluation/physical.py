@@ -1,18 +1,24 @@
-"""The physical estimate of a stack, computed once for all models that build on it."""
+"""The physical estimate of a stack, made once for all models, and the models that complete it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from focaldiffusion.checkpoints.finding import find_checkpoint
 from focaldiffusion.evaluation.prediction import Prediction, channels_first
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, Refine, estimate_depth, recover
 from focaldiffusion.stack import FocalStack
+
+if TYPE_CHECKING:
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +79,37 @@ class PhysicalEstimates:
         """The estimate of a stack, not kept."""
         working = stack.at_working_size(device=self.device)
         return Physical(stack, working, estimate_depth(working, PSF()))
+
+
+class Learned:
+    """A checkpoint, run as by `focaldiffusion infer`: default steps, one member, seed 0."""
+
+    def __init__(self, name: str, estimates: PhysicalEstimates, others: Iterable[str] = ()) -> None:
+        """Find the checkpoint; its weights are loaded when needed.
+
+        Args:
+            name: see `find_checkpoint`.
+            estimates: physical estimates to complete, on the device to use.
+            others: see `find_checkpoint`.
+
+        Raises:
+            InputError: the checkpoint does not exist.
+        """
+        self.name = name
+        self.checkpoint = find_checkpoint(name, others)
+        self._estimates = estimates
+        self._pipeline: FocalDiffusionPipeline | None = None
+
+    def load(self) -> FocalDiffusionPipeline:
+        """The model, loaded once per process; called before `predict` to keep it out of its time.
+
+        Raises:
+            InputError: its weights are damaged or missing.
+        """
+        if self._pipeline is None:
+            self._pipeline = self.checkpoint.load(device=self._estimates.device)
+        return self._pipeline
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """See `Model`."""
+        return self._estimates.of(stack).prediction(self.load().refine)

@@ -47,21 +47,28 @@ def _columns(sample: StackSample, prediction: Prediction) -> list[_Column]:
         _image("Prediction: all in focus", prediction.all_in_focus, linear=False),
     )
     columns: list[_Column] = [images] if any(images) else []
-    if prediction.depth_m is not None:
-        known = sample.valid & sample.depth_m.isfinite()
-        truth_m = sample.depth_m.where(known, np.nan).cpu().numpy()
-        predicted_m = prediction.depth_m.detach().cpu().to(sample.depth_m.dtype).numpy()
-        found = np.isfinite(predicted_m) & (predicted_m > 0)
-        predicted_m = np.where(found, predicted_m, np.nan)
-        confidence = prediction.confidence
-        columns += [
-            _depths(truth_m, predicted_m),
-            (
-                _error(truth_m, predicted_m),
-                None if confidence is None else _confidence(confidence.detach().cpu().numpy()),
-            ),
-        ]
-    return columns
+    if prediction.depth_m is None:
+        return columns
+    known = sample.valid & sample.depth_m.isfinite()
+    truth_m = sample.depth_m.where(known, np.nan).cpu().numpy()
+    predicted_m = prediction.depth_m.detach().cpu().to(sample.depth_m.dtype).numpy()
+    found = np.isfinite(predicted_m) & (predicted_m > 0)
+    predicted_m = np.where(found, predicted_m, np.nan)
+    # The scale of the truth serves both: a wild prediction must not take the colours.
+    depths = DepthRange.of(truth_m, "depth_m")
+    if depths is None:
+        raise ValueError("no valid depth is finite")
+    scale = ColourScale.of_depth(depths)
+    title = scale.title.lower()
+    truth = Panel.of_map(f"Truth: {title}", truth_m, scale)
+    predicted = Panel.of_map(f"Prediction: {title}", predicted_m, scale)
+    confidence = None
+    if prediction.confidence is not None:
+        sure = prediction.confidence.detach().cpu().numpy()
+        low, high = min(0.0, float(sure.min())), max(1.0, float(sure.max()))
+        greys = ColourScale("Confidence", low, high, "gray")
+        confidence = Panel.of_map("Confidence", sure, greys)
+    return [*columns, (truth, predicted), (_error(truth_m, predicted_m), confidence)]
 
 
 def _image(heading: str, image: Tensor | None, *, linear: bool) -> Panel | None:
@@ -71,19 +78,6 @@ def _image(heading: str, image: Tensor | None, *, linear: bool) -> Panel | None:
     return Panel(heading, srgb_pixels(shown.permute(1, 2, 0).float().numpy()))
 
 
-def _depths(truth_m: Map, predicted_m: Map) -> tuple[Panel, Panel]:
-    # The scale of the truth serves both: a wild prediction must not take the colours.
-    known = DepthRange.of(truth_m, "depth_m")
-    if known is None:
-        raise ValueError("no valid depth is finite")
-    scale = ColourScale.of_depth(known)
-    title = scale.title.lower()
-    return (
-        Panel.of_map(f"Truth: {title}", truth_m, scale),
-        Panel.of_map(f"Prediction: {title}", predicted_m, scale),
-    )
-
-
 def _error(truth_m: Map, predicted_m: Map) -> Panel:
     missing = np.isnan(predicted_m) & np.isfinite(truth_m)
     heading = "Relative error" + (", black missing" if missing.any() else "")
@@ -91,8 +85,3 @@ def _error(truth_m: Map, predicted_m: Map) -> Panel:
     step = round(len(truth_m) / len(errors.pixels))
     errors.pixels[missing[::step, ::step]] = 0
     return errors
-
-
-def _confidence(confidence: Map) -> Panel:
-    low, high = min(0.0, float(confidence.min())), max(1.0, float(confidence.max()))
-    return Panel.of_map("Confidence", confidence, ColourScale("Confidence", low, high, "gray"))

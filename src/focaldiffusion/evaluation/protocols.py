@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from focaldiffusion.config.data import CameraDefaults
 from focaldiffusion.errors import InputError, unknown_name
-from focaldiffusion.evaluation.photography import OraclePlanes, Photography, WorkingRange
-from focaldiffusion.evaluation.protocol import Protocol
+from focaldiffusion.evaluation.protocol import OraclePlanes, Photography, Protocol, WorkingRange
 from focaldiffusion.psf import PSF
 
 _FULL_FRAME_M = 0.036

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,17 @@ def _table(
     )
 
 
+_quoted = partial(_table, second_hand=True)
+
 _FOSSA = "README of https://github.com/princeton-vl/FOSSA (2026)"
 _FOSSA_PAPER = "Zuo et al. 2026, arXiv 2603.26658"
 _DDFT = "README of the code of Chen et al., Deep Depth from Focus with Transformer"
 _DUALFOCUS = "the DualFocus paper"
 _AIFDEPTHNET = "Wang et al. 2021, arXiv 2108.10843"
-_DERED = "https://ehzoahis.github.io/DEReD (2023)"
 
-_FOSSA_METRICS = "delta_1.05", "delta_1.15", "delta_1.25", "abs_rel"
 _DISPARITY_METRICS = "disparity:mse", "disparity:rmse", "disparity:abs_rel", "disparity:delta_1.25"
-_DERED_METRICS = "delta_1.25", "rmse", "abs_rel"
 
+_SERVER = "test split, scored by the authors' server"
 _ONE_IMAGE = "one sharp image, no stack"
 _FOSSA_BLUR = "their simulator: nearer surfaces hide nothing, kernels end at 15 px"
 _NYU_BLUR = "their simulator: twice the blur of the lens, kernels end at 7 px; another crop"
@@ -68,60 +69,47 @@ _TUNED = "trained on DDFF-12; number of frames not stated"
 _CLIPPED = "depth beyond 1.5 m perhaps clipped, not left out"
 _LIGHT_FIELDS = "refocused light fields (HCI_FS), the baseline of each for its disparity"
 
+
+def _fossa(
+    small: Sequence[float], base: Sequence[float], *, differs: str = ""
+) -> tuple[PublishedRow, ...]:
+    """FOSSA's two models; it takes focus planes from the truth where it simulates frames."""
+    return _table(
+        _FOSSA,
+        ("delta_1.05", "delta_1.15", "delta_1.25", "abs_rel"),
+        {"FOSSA ViT-S": small, "FOSSA ViT-B": base},
+        differs=differs,
+        oracle=bool(differs),
+    )
+
+
 PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
     "zedd": (
-        *_table(
-            _FOSSA,
-            _FOSSA_METRICS,
-            {
-                "FOSSA ViT-S": (0.4450, 0.7866, 0.8858, 0.0985),
-                "FOSSA ViT-B": (0.4317, 0.8101, 0.9194, 0.0957),
-            },
-        ),
-        *_table(
+        *_fossa((0.4450, 0.7866, 0.8858, 0.0985), (0.4317, 0.8101, 0.9194, 0.0957)),
+        *_quoted(
             _FOSSA_PAPER,
             ("delta_1.25", "abs_rel"),
             {"FOSSA ViT-B": (0.918, 0.089), "DFV": (0.576, None)},
-            differs="test split, scored by the authors' server",
-            second_hand=True,
+            differs=_SERVER,
         ),
-        *_table(
+        *_quoted(
             _FOSSA_PAPER,
             ("delta_1.25", "abs_rel"),
             {"Depth Pro": (None, 0.201), "MoGe-2": (0.580, None)},
             differs="test split; the F16 image and its focal length, no stack",
-            second_hand=True,
         ),
     ),
     "infinigen_defocus": (
-        *_table(
-            _FOSSA,
-            _FOSSA_METRICS,
-            {
-                "FOSSA ViT-S": (0.5201, 0.8635, 0.9400, 0.0847),
-                "FOSSA ViT-B": (0.4199, 0.8199, 0.9355, 0.0908),
-            },
-        ),
-        *_table(
-            _FOSSA_PAPER,
-            ("abs_rel",),
-            {"Depth Pro": (0.176,)},
-            differs=_ONE_IMAGE,
-            second_hand=True,
-        ),
+        *_fossa((0.5201, 0.8635, 0.9400, 0.0847), (0.4199, 0.8199, 0.9355, 0.0908)),
+        *_quoted(_FOSSA_PAPER, ("abs_rel",), {"Depth Pro": (0.176,)}, differs=_ONE_IMAGE),
     ),
     "ibims1": (
-        *_table(
-            _FOSSA,
-            _FOSSA_METRICS,
-            {
-                "FOSSA ViT-S": (0.5193, 0.8502, 0.9540, 0.0745),
-                "FOSSA ViT-B": (0.5548, 0.8719, 0.9633, 0.0701),
-            },
+        *_fossa(
+            (0.5193, 0.8502, 0.9540, 0.0745),
+            (0.5548, 0.8719, 0.9633, 0.0701),
             differs=_FOSSA_BLUR,
-            oracle=True,
         ),
-        *_table(
+        *_quoted(
             "the papers of these models",
             ("delta_1.25",),
             {
@@ -131,37 +119,20 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
                 "Metric3Dv2": (0.684,),
             },
             differs=_ONE_IMAGE,
-            second_hand=True,
         ),
     ),
     "diode": (
-        *_table(
-            _FOSSA,
-            _FOSSA_METRICS,
-            {
-                "FOSSA ViT-S": (0.4105, 0.6649, 0.7661, 0.1778),
-                "FOSSA ViT-B": (0.4127, 0.6692, 0.7786, 0.1601),
-            },
+        *_fossa(
+            (0.4105, 0.6649, 0.7661, 0.1778),
+            (0.4127, 0.6692, 0.7786, 0.1601),
             differs=_FOSSA_BLUR,
-            oracle=True,
         ),
-        *_table(
-            _FOSSA_PAPER,
-            ("abs_rel",),
-            {"Depth Pro": (0.289,)},
-            differs=_ONE_IMAGE,
-            second_hand=True,
-        ),
+        *_quoted(_FOSSA_PAPER, ("abs_rel",), {"Depth Pro": (0.289,)}, differs=_ONE_IMAGE),
     ),
-    "hammer": _table(
-        _FOSSA,
-        _FOSSA_METRICS,
-        {
-            "FOSSA ViT-S": (0.6006, 0.9889, 0.9987, 0.0440),
-            "FOSSA ViT-B": (0.9377, 0.9974, 0.9993, 0.0172),
-        },
+    "hammer": _fossa(
+        (0.6006, 0.9889, 0.9987, 0.0440),
+        (0.9377, 0.9974, 0.9993, 0.0172),
         differs=f"{_FOSSA_BLUR}; frames chosen and resized by MoGe's authors",
-        oracle=True,
     ),
     "ddff12": (
         *_table(
@@ -185,14 +156,13 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
             },
             differs=_TUNED,
         ),
-        *_table(
+        *_quoted(
             _DUALFOCUS,
             _DISPARITY_METRICS,
             {"DualFocus": (4.7e-4, 0.0194, None, 0.800)},
             differs=_TUNED,
-            second_hand=True,
         ),
-        *_table(
+        *_quoted(
             _AIFDEPTHNET,
             _DISPARITY_METRICS,
             {
@@ -201,13 +171,12 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
                 "DDFF": (9.7e-4, None, None, None),
                 "VDFF": (7.3e-3, None, None, None),
             },
-            differs="test split, scored by the authors' server",
-            second_hand=True,
+            differs=_SERVER,
         ),
     ),
     "nyuv2": _table(
-        _DERED,
-        _DERED_METRICS,
+        "https://ehzoahis.github.io/DEReD (2023)",
+        ("delta_1.25", "rmse", "abs_rel"),
         {
             "DFV": (0.967, 0.232, 0.445),
             "DEReD (self-supervised)": (0.950, 0.325, 0.170),
@@ -217,7 +186,7 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
         differs=f"{_NYU_BLUR}; their loader tells models 1, 3, 5, 7, 9 m",
     ),
     "nyuv2_oracle": (
-        *_table(
+        *_quoted(
             "the HybridDepth and DualFocus papers",
             ("rmse", "abs_rel", "delta_1.25"),
             {
@@ -227,14 +196,12 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
             },
             differs=f"{_NYU_BLUR}; the sharp image is given too",
             oracle=True,
-            second_hand=True,
         ),
-        *_table(
+        *_quoted(
             "the HybridDepth and DualFocus papers",
             ("rmse", "abs_rel", "delta_1.25"),
             {"Metric3Dv2-L": (0.183, 0.047, 0.989), "UniDepth": (0.201, 0.057, 0.984)},
             differs=_ONE_IMAGE,
-            second_hand=True,
         ),
     ),
     "fod500": (
@@ -244,17 +211,16 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
             {"DDFT": (0.0084,), "DfF in the Wild": (0.0087,), "AiFDepthNet": (0.0127,)},
             differs=_CLIPPED,
         ),
-        *_table(
+        *_quoted(
             _DUALFOCUS,
             ("mse",),
             {"DualFocus": (0.015,), "DefocusNet": (0.0175,), "DFV": (0.020,)},
             differs=_CLIPPED,
-            second_hand=True,
         ),
     ),
     "hci": (
         *_table(_DDFT, ("disparity:mse",), {"DDFT": (0.021,)}, differs=_LIGHT_FIELDS),
-        *_table(
+        *_quoted(
             _AIFDEPTHNET,
             ("disparity:mse", "disparity:rmse"),
             {
@@ -265,7 +231,6 @@ PUBLISHED: dict[str, tuple[PublishedRow, ...]] = {
                 "VDFF": (1.3, 1.15),
             },
             differs=_LIGHT_FIELDS,
-            second_hand=True,
         ),
     ),
 }

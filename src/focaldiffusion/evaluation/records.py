@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.staging import write_whole
 
 SAMPLES = "samples.jsonl"
 RUN = "run.json"
@@ -29,7 +30,7 @@ class Record:
         metrics: by the names of `scoring.METRICS`.
         seconds: wall time of the prediction.
         peak_memory_mib: peak of the predicting process up to then.
-        calibration: ten rows of `calibration.Decile`; None without confidence.
+        calibration: ten rows of `metrics.Decile`; None without confidence.
         picture: path of the result's picture, relative to the folder of the run.
         prediction_sha256: hash of another tool's prediction files; None for a model that ran.
     """
@@ -89,6 +90,4 @@ def read_records(directory: Path) -> list[Record]:
 
 def write_records(directory: Path, records: Iterable[Record]) -> None:
     """Replace the file of records."""
-    partial = directory / f".{SAMPLES}.partial"
-    partial.write_text("".join(record.line() for record in records), encoding="utf-8")
-    partial.replace(directory / SAMPLES)
+    write_whole(directory / SAMPLES, "".join(record.line() for record in records).encode())

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.dataset import Dataset, StackSample
-from focaldiffusion.evaluation.photography import OraclePlanes, Photography, WorkingRange
 from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
-from focaldiffusion.evaluation.protocol import Protocol, chosen_frames
+from focaldiffusion.evaluation.protocol import Photography, Protocol, chosen_frames
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.capture import Imperfections, compressed, moved
@@ -50,12 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Variant:
-    """A point on a curve.
-
-    Attributes:
-        curve: a name of `CURVES`.
-        value: one of its values.
-    """
+    """A point on a curve: the name of one of `CURVES`, and one of its values."""
 
     curve: str
     value: float | str
@@ -148,7 +142,7 @@ def _frame_missing(stack: FocalStack, which: str, _: torch.Generator) -> FocalSt
 def _frames_photographed(photography: Photography, count: int) -> Photography:
     """Evenly along the original sweep: its own number of frames gives its own planes."""
     planes = photography.planes
-    if isinstance(planes, (OraclePlanes, WorkingRange)):
+    if not isinstance(planes, tuple):
         return replace(photography, planes=replace(planes, count=count))
     focus_dpt = 1 / np.array(planes)
     place = np.linspace(0, len(planes) - 1, count)

@@ -24,8 +24,7 @@ from focaldiffusion.data.dataset import Dataset, StackSample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
 from focaldiffusion.evaluation.external import Predictions
-from focaldiffusion.evaluation.learned import Learned
-from focaldiffusion.evaluation.physical import PhysicalEstimates
+from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
 from focaldiffusion.evaluation.prediction import Model, Prediction
 from focaldiffusion.evaluation.protocols import find_protocol

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.sets.ddff12 import DISPARITY_PX_M
-from focaldiffusion.evaluation import calibration, image_metrics, metrics
+from focaldiffusion.evaluation import image_metrics, metrics
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.optics import linear_to_srgb
 
@@ -137,13 +137,13 @@ def score(
 def calibration_of(sample: StackSample, prediction: Prediction) -> list[list[float]] | None:
     """Mean confidence, AbsRel and share of the pixels of each tenth, the least confident first.
 
-    None without depth or confidence; see `calibration.deciles`.
+    None without depth or confidence; see `metrics.deciles`.
     """
     if prediction.depth_m is None or prediction.confidence is None:
         return None
     maps = _maps(sample, prediction.depth_m)
-    tenths = calibration.deciles(*maps, prediction.confidence.cpu())
-    return [[tenth.mean_confidence, tenth.abs_rel, tenth.share] for tenth in tenths]
+    tenths = metrics.deciles(*maps, prediction.confidence.cpu())
+    return [list(tenth) for tenth in tenths]
 
 
 def _maps(sample: StackSample, prediction_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,8 +165,8 @@ def _depth_scores(
         if alignment == "scale":
             found["scale:delta_1.05"] = metrics.delta(*fitted, 1.05)
     if confidence is not None:
-        found["abs_rel_confident_half"] = calibration.abs_rel_confident(*maps, confidence.cpu())
-        found["ause"] = calibration.ause(*maps, confidence.cpu())
+        found["abs_rel_confident_half"] = metrics.abs_rel_confident(*maps, confidence.cpu())
+        found["ause"] = metrics.ause(*maps, confidence.cpu())
     return found
 
 

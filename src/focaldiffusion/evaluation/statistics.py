@@ -23,7 +23,7 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 _SEED = 0
 
-Better = Literal["up", "down"]
+_Better = Literal["up", "down"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Difference:
     """Two models on the same samples.
 
     Attributes:
-        a: mean of the first.
-        b: mean of the second.
+        a, b: means of the first and the second.
         change: mean of b - a, with its interval.
         b_better: share of draws in which B is better, ties counting half; None with one scene.
         better: the direction of improvement.
@@ -64,7 +63,7 @@ class Difference:
     b: float
     change: SampleMean
     b_better: float | None
-    better: Better
+    better: _Better
 
     @property
     def verdict(self) -> str:
@@ -92,20 +91,18 @@ def sample_mean(values: Sequence[float], scenes: Sequence[str]) -> SampleMean:
     means = _means(values, scenes)
     interval = None
     if means is not None:
-        tail = (1 - CONFIDENCE) / 2
-        low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
+        low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
         interval = low, high
     return SampleMean(float(np.mean(values)), interval, len(values), len(set(scenes)))
 
 
 def difference(
-    a: Sequence[float], b: Sequence[float], scenes: Sequence[str], better: Better
+    a: Sequence[float], b: Sequence[float], scenes: Sequence[str], better: _Better
 ) -> Difference:
     """Difference of two models sample by sample, so that shared difficulty cancels.
 
     Args:
-        a: values of the first model, one per sample, at least one, finite.
-        b: values of the second model on the same samples.
+        a, b: values of both models, one per sample, at least one, finite.
         scenes: the scene of each sample.
         better: the direction of improvement.
     """

@@ -27,9 +27,6 @@ from focaldiffusion.evaluation.statistics import (
     sample_mean,
 )
 
-Calibration = list[list[float]]
-"""Rows of `calibration.Decile`, the least confident first."""
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -41,7 +38,7 @@ class Scores:
         failed: number of samples without a prediction.
         seconds: mean wall time of a prediction; None if all failed.
         peak_memory_mib: largest peak of the predicting processes.
-        calibration: mean over samples.
+        calibration: ten rows of `metrics.Decile`, each a mean over samples.
     """
 
     means: dict[str, SampleMean]
@@ -49,7 +46,7 @@ class Scores:
     failed: int
     seconds: float | None
     peak_memory_mib: int | None
-    calibration: Calibration | None
+    calibration: list[list[float]] | None
 
 
 @dataclass(frozen=True)

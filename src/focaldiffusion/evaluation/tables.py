@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from focaldiffusion.evaluation.published import PublishedRow
@@ -57,7 +56,7 @@ _ALIGNMENTS = {
     "disparity_scale_shift": "1/z scaled + shifted",
     "disparity": "disparity",
 }
-HEADLINES = (
+_HEADLINES = (
     *("abs_rel", "abs_rel_untextured", "rmse", "delta_1.05", "delta_1.25", "coverage"),
     *("boundary_f1", "ause"),
     *("disparity:mse", "disparity:rmse", "disparity:abs_rel", "disparity:delta_1.25"),
@@ -77,16 +76,8 @@ class Cell(NamedTuple):
     is_best: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
-    """A model of this run, or a published one.
-
-    Attributes:
-        name: of the model.
-        kind: published figures come from elsewhere.
-        cells: one per column, None where there is no figure.
-        marks: marks that refer to the notes of a published row.
-    """
+class _Row(NamedTuple):
+    """A model of this run or a published one; its marks refer to the notes of the table."""
 
     name: str
     kind: Literal["model", "untrained", "published"]
@@ -94,13 +85,12 @@ class Row:
     marks: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Metrics as columns, models as rows."""
 
     title: str
     metrics: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[_Row]
     notes: Sequence[str]
 
 
@@ -137,11 +127,11 @@ def tables(summary: Summary, *, headlines: bool = False) -> list[Table]:
 
     Args:
         summary: the run.
-        headlines: restrict metrics to `HEADLINES` and published ones.
+        headlines: restrict metrics to `_HEADLINES` and published ones.
     """
     published = {name for row in summary.protocol.published for name in row.figures}
     found = {name for scores in summary.plain.values() for name in scores.means}
-    wanted = published | (found & set(HEADLINES) if headlines else found)
+    wanted = published | (found & set(_HEADLINES) if headlines else found)
     shown = [name for name in METRICS if name in wanted]
     groups = {title: [name for name in shown if _group(name) == title] for title in _GROUPS}
     return [_table(summary, title, names) for title, names in groups.items() if names]
@@ -172,15 +162,16 @@ def _table(summary: Summary, title: str, names: Sequence[str]) -> Table:
     if any(cell and cell.text.endswith("*") for column in columns for cell in column):
         notes.insert(0, "* over fewer samples than models without this mark")
     cells = list(zip(*columns, strict=True))
-    own: list[Row] = []
-    for model, row in zip(plain, cells, strict=False):
-        if any(row):
-            own.append(Row(model, "untrained" if model in summary.untrained else "model", row))
+    own = [
+        _Row(model, "untrained" if model in summary.untrained else "model", row)
+        for model, row in zip(plain, cells, strict=False)
+        if any(row)
+    ]
     others = zip(published, cells[len(plain) :], marks, strict=True)
     return Table(
         title,
         names,
-        [*own, *(Row(row.model, "published", line, mark) for row, line, mark in others)],
+        [*own, *(_Row(row.model, "published", line, mark) for row, line, mark in others)],
         notes,
     )
 

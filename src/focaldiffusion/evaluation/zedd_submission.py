@@ -87,8 +87,7 @@ def write_submission(
                     )
                 with archive.open(name, "w") as file:
                     np.lib.format.write_array(file, _complete(scene, depth_m, fill_m).numpy())
-        missing = next(remaining, None)
-        if missing is not None:
+        if (missing := next(remaining, None)) is not None:
             raise InputError(
                 f"{path}: test_{missing[12:16]} is missing. Give test_0001 to test_0050."
             )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +16,6 @@ from focaldiffusion.models.conditioning import Proposal, proposal_of
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import inverse_m, linear_to_srgb
 from focaldiffusion.stack import FocalStack
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +48,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """B proposals of one size and their truth.
-
-    Attributes:
-        proposal: of the physical estimates.
-        truth: to compare with.
-    """
+    """B proposals of one size, made from physical estimates, and the truth to compare with."""
 
     proposal: Proposal
     truth: Truth
@@ -72,13 +65,11 @@ class Examples:
 
     def to(self, device: torch.device | str) -> Examples:
         """The examples on a device. Frames stay where they are: their batch moves them."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device)
-            for field in fields(Truth)
-            if isinstance(value := getattr(self.truth, field.name), Tensor)
+        truth: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in vars(self.truth).items()
         }
-        proposal = self.proposal.map(lambda maps: maps.to(device))
-        return Examples(proposal, replace(self.truth, **moved))
+        return Examples(self.proposal.map(lambda maps: maps.to(device)), Truth(**truth))
 
 
 def examples_of(
@@ -94,7 +85,7 @@ def examples_of(
     Raises:
         InputError: a stack without focus distances, so that its depth in metres has no code.
     """
-    proposals, images, truths, codes, stacks, scales = [], [], [], [], [], []
+    parts = []
     for index in range(len(batch)):
         stack, estimate = batch.stack(index), batch.estimates[index]
         if estimate is None:
@@ -105,33 +96,28 @@ def examples_of(
                 "code. Add them to the file list or to a stack.json, or "
                 "leave the sample out."
             )
-        whole = SurfaceCode.from_stack(
-            stack, estimate.evidence, estimate.calibration.blur_scale, depth_code
-        )
+        scale = estimate.calibration.blur_scale
+        whole = SurfaceCode.from_stack(stack, estimate.evidence, scale, depth_code)
         code = whole.around(estimate.coordinate, estimate.confidence)
         proposal = proposal_of(
             estimate.evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
         )
-        known = bool(batch.has_all_in_focus[index])
-        true_image = 2 * linear_to_srgb(batch.all_in_focus[index].clamp(0, 1)) - 1
+        one = slice(index, index + 1)
+        true_image = 2 * linear_to_srgb(batch.all_in_focus[one].clamp(0, 1)) - 1
         true_code = code.encode(inverse_m(batch.depth_m[index]))
-        proposals.append(proposal)
-        images.append(true_image if known else proposal.all_in_focus[0])
-        truths.append(torch.where(batch.valid[index], true_code, proposal.depth_code[0, 0]))
-        codes.append(code)
-        stacks.append(stack)
-        scales.append(estimate.calibration.blur_scale)
-    truth = Truth(
-        image=torch.stack(images),
-        has_image=batch.has_all_in_focus,
-        depth_code=torch.stack(truths)[:, None],
-        valid=batch.valid[:, None],
-        codes=tuple(codes),
-        stacks=tuple(stacks) if with_stacks else (),
-        blur_scales_px_m=tuple(scales),
-        sources=batch.sources,
-    )
-    return Examples(Proposal.batched(proposals), truth)
+        valid = batch.valid[one, None]
+        truth = Truth(
+            image=true_image if batch.has_all_in_focus[index] else proposal.all_in_focus,
+            has_image=batch.has_all_in_focus[one],
+            depth_code=torch.where(valid, true_code, proposal.depth_code),
+            valid=valid,
+            codes=(code,),
+            stacks=(stack,) if with_stacks else (),
+            blur_scales_px_m=(scale,),
+            sources=(batch.sources[index],),
+        )
+        parts.append(Examples(proposal, truth))
+    return Examples.batched(parts)
 
 
 def patches_of(
@@ -175,23 +161,13 @@ def patches_of(
         parts = [one(maps[index // count]) for index, one in enumerate(cuts)]
         return torch.stack(parts)
 
-    def again(values: tuple[_T, ...]) -> tuple[_T, ...]:
-        return tuple(value for value in values for _ in range(count))
+    def of_patches(values: Any) -> Any:
+        if isinstance(values, tuple):
+            return tuple(value for value in values for _ in range(count))
+        return cut(values) if values.ndim == 4 else values.repeat_interleave(count)
 
-    truth = examples.truth
-    return Examples(
-        examples.proposal.map(cut),
-        replace(
-            truth,
-            image=cut(truth.image),
-            has_image=truth.has_image.repeat_interleave(count),
-            depth_code=cut(truth.depth_code),
-            valid=cut(truth.valid),
-            codes=again(truth.codes),
-            blur_scales_px_m=again(truth.blur_scales_px_m),
-            sources=again(truth.sources),
-        ),
-    )
+    truth = {name: of_patches(values) for name, values in vars(examples.truth).items()}
+    return Examples(examples.proposal.map(cut), Truth(**truth))
 
 
 def _random_cut(

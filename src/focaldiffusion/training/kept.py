@@ -38,11 +38,7 @@ _KEPT_AS: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class KeptExamples:
-    """A folder with a file for each finished example of a mixture.
-
-    Attributes:
-        directory: of the files.
-    """
+    """A folder with a file for each finished example of a mixture."""
 
     directory: Path
 
@@ -157,15 +153,9 @@ def _maps_of(examples: Examples) -> dict[str, Tensor]:
 
 def _with_maps(truth: Truth, maps: Mapping[str, Tensor]) -> Examples:
     """Examples of these maps, and of the rest of a truth."""
-    return Examples(
-        Proposal(**{field.name: maps[field.name] for field in fields(Proposal)}),
-        replace(
-            truth,
-            image=maps["true_image"],
-            depth_code=maps["true_depth_code"],
-            valid=maps["valid"],
-        ),
-    )
+    proposal = Proposal(**{field.name: maps[field.name] for field in fields(Proposal)})
+    image, depth_code, valid = maps["true_image"], maps["true_depth_code"], maps["valid"]
+    return Examples(proposal, replace(truth, image=image, depth_code=depth_code, valid=valid))
 
 
 def _file_of(examples: Examples, index: int) -> bytes:

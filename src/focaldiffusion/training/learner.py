@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.config.run import Config
-from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
+from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.errors import InputError
+from focaldiffusion.training.model import Mean, make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, Prepared
-from focaldiffusion.training.sharding import gathered, is_sharded
 from focaldiffusion.training.stopping import memory_explained
 
 if TYPE_CHECKING:
@@ -58,11 +58,12 @@ class Learner:
         """Open the model of a configuration and make its optimiser.
 
         Raises:
-            InputError: see `trainable_model`, `make_optimizer` and `is_sharded`; too little memory.
+            InputError: see `trainable_model` and `make_optimizer`; shards that the configuration
+                does not allow; too little memory.
         """
         training = config.training
         self._config, self._accelerator = config, accelerator
-        self.sharded = is_sharded(accelerator, training)
+        self.sharded = _is_sharded(accelerator, training)
         with accelerator.main_process_first(), memory_explained(training):  # it downloads for all
             self.pipeline = trainable_model(config.model, training, accelerator.device)
         self.network = self.pipeline.denoiser
@@ -132,4 +133,33 @@ class Learner:
         """
         if not self.sharded:
             return self.pipeline
-        return gathered(self._accelerator, self._wrapped, self._config)
+        state = self._accelerator.get_state_dict(self._wrapped)
+        if not self._accelerator.is_main_process:
+            return None
+        copy = trainable_model(self._config.model, self._config.training, "cpu")
+        copy.denoiser.load_state_dict(state)
+        return copy
+
+
+def _is_sharded(accelerator: Accelerator, training: TrainingConfig) -> bool:
+    """Whether accelerate shards the weights, by FSDP or DeepSpeed. Not yet run on GPUs."""
+    from accelerate.utils import DistributedType
+
+    kind = accelerator.distributed_type
+    if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return False
+    if training.use_ema:
+        raise InputError(
+            f"training.use_ema: a running mean needs the whole weights, which {kind.value} keeps "
+            "in shards. Set it to false, or start with configs/accelerate/ddp.yaml."
+        )
+    if kind == DistributedType.DEEPSPEED:
+        if training.gradient_accumulation_steps > 1:
+            raise InputError(
+                "training.gradient_accumulation_steps: DeepSpeed takes a step after every backward "
+                "pass. Set it to 1 and raise training.batch_size, or start with "
+                "configs/accelerate/fsdp.yaml."
+            )
+        deepspeed = accelerator.state.deepspeed_plugin.deepspeed_config
+        deepspeed["train_micro_batch_size_per_gpu"] = training.batch_size
+    return True

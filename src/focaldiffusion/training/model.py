@@ -1,15 +1,17 @@
-"""The model of a configuration, the weights that train, and their optimiser."""
+"""The model of a configuration, the weights that train, their optimiser and running mean."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS, load_part, resolve_base
 from focaldiffusion.config.model import ModelConfig
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.prompt import EmptyPrompt
 
+_WARMUP = 10.0  # steps, of the running mean
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16}
 
 
@@ -68,26 +71,22 @@ def trainable_model(
             model.preset, model.start, training.seed, model.depth_code
         )
     else:
-        prompt = _zeros(model) if prompt_of_zeros else base_prompt(model, device)
+        prompt = _zeros(model) if prompt_of_zeros else _base_prompt(model, device)
         pipeline = widened_base(model, prompt, dtype=dtype)
     if training.base_weights == "nf4":
         quantize(pipeline.denoiser)
     if pipeline.vae is not None:
         pipeline.vae.requires_grad_(False)
     pipeline.prompt.requires_grad_(False)
-    choose_trained(pipeline.denoiser, training)
+    _choose_trained(pipeline.denoiser, training)
     if training.gradient_checkpointing:
         for part in filter(None, (pipeline.denoiser, pipeline.vae)):
             part.enable_gradient_checkpointing()
     return pipeline.to(device)
 
 
-def choose_trained(network: nn.Module, training: TrainingConfig) -> None:
-    """Let exactly the weights train that `training.tuning` names, as float32.
-
-    Raises:
-        InputError: the network has no such layers.
-    """
+def _choose_trained(network: nn.Module, training: TrainingConfig) -> None:
+    """Let exactly the weights train that `training.tuning` names, as float32."""
     from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 
     if isinstance(network, ConvolutionalDenoiser) and training.tuning != "full":
@@ -156,13 +155,48 @@ def make_optimizer(
     return kind(parameters, **shared)
 
 
-def _checkpoint_of(model: ModelConfig, training: TrainingConfig, name: str) -> Checkpoint:
-    """The checkpoint to start from.
+class Mean:
+    """m ← d m + (1 - d) w after each step, with d = min(decay, (1 + n) / (10 + n)) after n steps.
 
-    Raises:
-        InputError: it is missing or of another model; it is an adapter and `tuning` is not lora, or
-            the other way round.
+    The smaller decay at first forgets the random weights that training started from.
     """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], decay: float) -> None:
+        """Start from the current weights; `decay` is `training.ema_decay`."""
+        self._parameters, self._decay = parameters, decay
+        self._mean = {name: one.detach().clone() for name, one in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Include the weights after `steps` steps."""
+        decay = min(self._decay, (1 + steps) / (_WARMUP + steps))
+        for name, one in self._parameters.items():
+            self._mean[name].lerp_(one.detach(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Give the network the mean instead of its weights, inside the block."""
+        kept = {name: one.data for name, one in self._parameters.items()}
+        for name, one in self._parameters.items():
+            one.data = self._mean[name]
+        try:
+            yield
+        finally:
+            for name, one in self._parameters.items():
+                one.data = kept[name]
+
+    def state(self) -> dict[str, Tensor]:
+        """The mean, by name."""
+        return {name: one.contiguous() for name, one in self._mean.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore a mean that `state` returned."""
+        for name, one in self._mean.items():
+            one.copy_(state[name])
+
+
+def _checkpoint_of(model: ModelConfig, training: TrainingConfig, name: str) -> Checkpoint:
+    """The checkpoint to start from, if it fits the model and `training.tuning`."""
     from focaldiffusion.checkpoints.checkpoint import OF_THE_PIPELINE, find_checkpoint
 
     checkpoint = find_checkpoint(name)
@@ -196,12 +230,8 @@ def _zeros(model: ModelConfig) -> EmptyPrompt:
     return EmptyPrompt(1, config["joint_attention_dim"], config["pooled_projection_dim"])
 
 
-def base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:
-    """The empty prompt of a base model, from the cache or, once, from its text encoders.
-
-    Raises:
-        InputError: the text encoders are missing.
-    """
+def _base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:
+    """The empty prompt of a base model, from the cache or, once, from its text encoders."""
     from focaldiffusion.models.prompt import EmptyPrompt
 
     assert model.base_model_id is not None

@@ -35,13 +35,8 @@ _SMALL = 1e-6
 
 
 @dataclass(frozen=True)
-class Term:
-    """One term of the loss.
-
-    Attributes:
-        weight: of its mean in the loss.
-        count: number of pixels, latent values or pairs in that mean, known without a network.
-    """
+class _Term:
+    """Weight of a mean in the loss, and the number of pixels, latent values or pairs in it."""
 
     weight: float
     count: Callable[[Prepared], Tensor]
@@ -171,13 +166,13 @@ class Objective:
 
         rgb, depth = losses.rgb_weight, losses.depth_weight
         terms = {
-            "flow": Term(losses.diffusion_weight, lambda p: p.latent_valid.sum()),
-            "rgb_l1": Term(rgb * losses.rgb_l1, image_pixels),
-            "rgb_ssim": Term(rgb * losses.rgb_ssim, image_pixels),
-            "depth_l1": Term(depth * losses.depth_l1, pixels),
-            "depth_silog": Term(depth * losses.depth_silog, pixels),
-            "depth_gradient": Term(depth * losses.depth_gradient, lambda p: _pairs(p.truth)),
-            "consistency": Term(losses.consistency_weight, frame_pixels),
+            "flow": _Term(losses.diffusion_weight, lambda p: p.latent_valid.sum()),
+            "rgb_l1": _Term(rgb * losses.rgb_l1, image_pixels),
+            "rgb_ssim": _Term(rgb * losses.rgb_ssim, image_pixels),
+            "depth_l1": _Term(depth * losses.depth_l1, pixels),
+            "depth_silog": _Term(depth * losses.depth_silog, pixels),
+            "depth_gradient": _Term(depth * losses.depth_gradient, lambda p: _pairs(p.truth)),
+            "consistency": _Term(losses.consistency_weight, frame_pixels),
         }
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
         if not self.terms:
@@ -216,29 +211,22 @@ class Objective:
     def _decoded(self, truth: Truth, image: Tensor, code: Tensor) -> dict[str, Tensor]:
         """The terms of a decoded image (B, 3, H, W) and depth code (B, 1, H, W)."""
         known = truth.has_image[:, None, None, None]
-        sums = {}
-        if "rgb_l1" in self.terms:
-            sums["rgb_l1"] = ((image - truth.image).abs().mean(1, keepdim=True) * known).sum()
-        if "rgb_ssim" in self.terms:
-            sums["rgb_ssim"] = _one_minus_ssim(image, truth.image, truth.has_image)
-        if "depth_l1" in self.terms:
-            sums["depth_l1"] = ((code - truth.depth_code).abs() * truth.valid).sum()
-        if "depth_silog" in self.terms:
-            sums["depth_silog"] = _silog(_log_ratio(truth, code), truth.valid)
-        if "depth_gradient" in self.terms:
-            sums["depth_gradient"] = _gradient(_log_ratio(truth, code), truth.valid)
-        if "consistency" in self.terms:
-            sums["consistency"] = _consistency(truth, image, code)
-        return sums
+        errors: dict[str, Callable[[], Tensor]] = {
+            "rgb_l1": lambda: ((image - truth.image).abs().mean(1, keepdim=True) * known).sum(),
+            "rgb_ssim": lambda: _one_minus_ssim(image, truth.image, truth.has_image),
+            "depth_l1": lambda: ((code - truth.depth_code).abs() * truth.valid).sum(),
+            "depth_silog": lambda: _silog(_log_ratio(truth, code), truth.valid),
+            "depth_gradient": lambda: _gradient(_log_ratio(truth, code), truth.valid),
+            "consistency": lambda: _consistency(truth, image, code),
+        }
+        return {name: error() for name, error in errors.items() if name in self.terms}
 
 
 def _log_ratio(truth: Truth, code: Tensor) -> Tensor:
     """(B, 1, H, W) log of predicted over true depth, both decoded."""
-    ratios = []
-    for one, predicted, true in zip(truth.codes, code, truth.depth_code, strict=True):
-        # Coordinates are inverse depths.
-        ratios.append(one.decode(true).log() - one.decode(predicted).log())
-    return torch.stack(ratios)
+    triples = zip(truth.codes, code, truth.depth_code, strict=True)
+    # Coordinates are inverse depths.
+    return torch.stack([one.decode(true).log() - one.decode(p).log() for one, p, true in triples])
 
 
 def _silog(log_ratio: Tensor, valid: Tensor) -> Tensor:

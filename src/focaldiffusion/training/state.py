@@ -26,8 +26,7 @@ from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.digest import sha256_of
 from focaldiffusion.io.staging import file_errors_named
-from focaldiffusion.training.mean import Mean
-from focaldiffusion.training.model import trained_parameters
+from focaldiffusion.training.model import Mean, trained_parameters
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -217,10 +216,8 @@ class Checkpoints:
         if not weights:
             return
         if self._accelerator.is_main_process:
-            state = {
-                name: one.detach().contiguous()
-                for name, one in trained_parameters(self._network).items()
-            }
+            moving = trained_parameters(self._network)
+            state = {name: one.detach().contiguous() for name, one in moving.items()}
             save_file(state, Path(directory) / _WEIGHTS)
             if self._mean is not None:
                 save_file(self._mean.state(), Path(directory) / _MEAN)
@@ -317,10 +314,8 @@ def _difference(there: Any, here: Any, path: str = "") -> str | None:
         items = (_difference(*pair, path) for pair in zip(there, here, strict=True))
         return next(filter(None, items), None)
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            inner = f"{path}.{key}" if path else key
-            found = _difference(there.get(key), here.get(key), inner)
-            if found:
-                return found
-        return None
+        trios = ((there.get(key), here.get(key), key) for key in sorted({*there, *here}))
+        prefix = f"{path}." if path else ""
+        items = (_difference(one, other, f"{prefix}{key}") for one, other, key in trios)
+        return next(filter(None, items), None)
     return path

@@ -74,7 +74,10 @@ def memory_explained(training: TrainingConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
+        # Only the error of CUDA has a class of its own.
+        of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        words = str(error)
+        if not of_memory and "can't allocate memory" not in words and "out of memory" not in words:
             raise
         helps = []
         if training.batch_size > 1:
@@ -90,13 +93,3 @@ def memory_explained(training: TrainingConfig) -> Iterator[None]:
             helps.append("training.base_weights=nf4")
         helps.append("a smaller data.image_size")
         raise InputError(f"out of memory. Settings that need less: {', '.join(helps)}.") from error
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Whether a device ran out of memory; only the error of CUDA has a class of its own."""
-    words = str(error)
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "can't allocate memory" in words
-        or "out of memory" in words
-    )

@@ -8,11 +8,11 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -40,15 +40,8 @@ from focaldiffusion.training.watch import Pace, Watch
 _BAD_BATCH = "bad_batch"
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended.
-
-    Attributes:
-        step: optimiser steps done.
-        steps: of the whole run.
-        checkpoint: the last one that was written.
-    """
+class Ending(NamedTuple):
+    """End of a run: the optimiser steps done, those of the whole run, and the last checkpoint."""
 
     step: int
     steps: int
@@ -68,7 +61,7 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
         InputError: data, base weights or a checkpoint that are missing or bad; a loss that is not
             finite, explodes, or covers no valid pixel; too little memory.
     """
-    run = Run(config, resume, cpu=cpu)
+    run = _Run(config, resume, cpu=cpu)
     with closing(run.watch), Stop(run.accelerator) as stop, memory_explained(config.training):
         if run.state.owes_score:
             run.validate()
@@ -87,15 +80,8 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
     return run.ending()
 
 
-class Run:
-    """One training run: its learner, its data, its progress and its checkpoints.
-
-    Attributes:
-        accelerator: of its processes.
-        schedule: of the steps.
-        state: its progress.
-        watch: its reports.
-    """
+class _Run:
+    """One training run: its learner, its data, its progress and its checkpoints."""
 
     def __init__(self, config: Config, resume: str | None, *, cpu: bool) -> None:
         """Open everything; arguments and errors are those of `train`."""
@@ -155,12 +141,7 @@ class Run:
         return validates and self._validation is not None, saves
 
     def step(self) -> None:
-        """Take one optimiser step on the next effective batch.
-
-        Raises:
-            InputError: a sample that cannot be read; a loss that is not finite, explodes, or
-                covers no valid pixel since the last report.
-        """
+        """Take one optimiser step on the next effective batch."""
         parts = [next(self._batches) for _ in range(self.schedule.accumulation)]
         means, counts = self._learner.backward(self._objective, parts)
         self._counted += float(counts.sum())
@@ -205,15 +186,10 @@ class Run:
         self.save(owes_score=False)
 
     def save(self, *, owes_score: bool) -> None:
-        """Write a checkpoint of this step.
-
-        Args:
-            owes_score: whether its validation is still to come.
-        """
+        """Write a checkpoint of this step; `owes_score` if its validation is still to come."""
         self.state = replace(self.state, owes_score=owes_score)
-        self._latest = self._checkpoints.save(
-            self.state, partial(self._export, self._learner.whole())
-        )
+        export = partial(self._export, self._learner.whole())
+        self._latest = self._checkpoints.save(self.state, export)
 
     def ending(self) -> Ending:
         """How the run ended, after its last checkpoint."""
@@ -253,11 +229,7 @@ class Run:
         )
 
     def _report(self, loss: float, terms: dict[str, float], others: dict[str, float]) -> None:
-        """Write down the numbers of this step.
-
-        Raises:
-            InputError: no term had anything to compare with since the last report.
-        """
+        """Write down the numbers of this step."""
         done, stacks = self.state.step, self.schedule.stacks_per_step
         if self._counted == 0:
             raise InputError(
@@ -274,11 +246,7 @@ class Run:
         self.watch.say(f"step {done}/{self.schedule.steps}  loss {loss:.4g}  {errors}  {left}")
 
     def _refuse(self, parts: list[Prepared], problem: str) -> NoReturn:
-        """Keep the batch of a bad step, and stop.
-
-        Raises:
-            InputError: always.
-        """
+        """Keep the batch of a bad step, and stop."""
         folder = self._directory / _BAD_BATCH
         _keep_batch(parts, folder, self.accelerator.process_index)
         raise InputError(
@@ -312,11 +280,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _check_new(save_dir: Path, resume: str | None) -> None:
-    """Refuse to overwrite another run.
-
-    Raises:
-        InputError: the folder holds one.
-    """
+    """Refuse to overwrite another run."""
     if resume is None and any((save_dir / "checkpoints").glob("step-*")):
         raise InputError(
             f"{save_dir}: already holds a run. Go on with it by --resume auto, or choose another "

@@ -73,10 +73,8 @@ class Watch:
         self.numbers(step, values)
         for index, picture in enumerate(pictures):
             self._picture(step, f"val/{index}", picture)
-        metrics = "  ".join(
-            f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items()
-        )
-        self.say(f"validation after step {step}: {metrics}")
+        metrics = (f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
+        self.say(f"validation after step {step}: {'  '.join(metrics)}")
 
     def close(self) -> None:
         """Flush the logs."""
@@ -106,12 +104,12 @@ class Pace:
 
     def text(self, total: int) -> str:
         """The pace towards a total of stacks, as text; empty before the second mark."""
-        (first, before), (last, after) = self._marks[0], self._marks[-1]
-        if after == before:
+        if not self.rate:
             return ""
-        rate = (after - before) / (last - first)
-        left = round((total - after) / rate)
-        return f"{rate:.2f} stacks/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        left = round((total - self._marks[-1][1]) / self.rate)
+        return (
+            f"{self.rate:.2f} stacks/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
+        )
 
     @property
     def rate(self) -> float:
@@ -124,10 +122,8 @@ def _forget_after(step: int, log: Path) -> None:
     """Remove the lines of later steps, and a truncated one."""
     if not log.exists():
         return
-    kept = []
-    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["step"] <= step:
-            kept.append(line)
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [one for one in lines if one.endswith("\n") and json.loads(one)["step"] <= step]
     log.write_text("".join(kept), encoding="utf-8")
 
 
