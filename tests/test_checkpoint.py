@@ -25,8 +25,7 @@ from focaldiffusion.checkpoints.checkpoint import DESCRIPTION
 from focaldiffusion.checkpoints.finding import find_checkpoint, load_model
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, SURROUNDINGS, Proposal
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS

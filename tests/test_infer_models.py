@@ -25,8 +25,7 @@ from focaldiffusion.checkpoints.finding import find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.io.images import write_png
 from focaldiffusion.optics import linear_to_srgb
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from script.inference import main
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from focaldiffusion.checkpoints.hub import load_part, resolve_base
-from focaldiffusion.config.model import ModelConfig
+from focaldiffusion.config.run import ModelConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import widen
 

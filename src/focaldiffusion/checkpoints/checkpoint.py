@@ -24,8 +24,7 @@ from pydantic import JsonValue, model_validator
 from focaldiffusion.checkpoints.adapter import ADAPTER_FILES, load_adapter
 from focaldiffusion.checkpoints.base import load_scheduler, widened_base
 from focaldiffusion.checkpoints.hub import load_part
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.config.section import Section
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.digest import sha256_of_files

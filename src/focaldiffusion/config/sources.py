@@ -16,8 +16,8 @@ from focaldiffusion.config.data import (
     SourceConfig,
     Split,
 )
-from focaldiffusion.config.merge import merged
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import replaced
 
 FILELESS = {"procedural"}
 """Data sets that are made, not read."""
@@ -55,6 +55,24 @@ def has_split(data: DataConfig, split: Split) -> bool:
     if data.dataset_type == "filelist":
         return getattr(data, f"{split}_filelist") is not None
     return data.dataset_type is not None
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """The merged block: inner blocks merge as well, other values are replaced.
+
+    Setting a camera value in one form removes the other form from `base`: an aperture diameter
+    the f-number, a pixel pitch the sensor's width.
+    """
+    obsolete = replaced(
+        [key for key, value in base.items() if value is not None],
+        [key for key, value in over.items() if value is not None],
+    )
+    result = {key: value for key, value in base.items() if key not in obsolete}
+    for key, value in over.items():
+        below = result.pop(key, None)  # before it is set, so that the key is the upper one, too
+        both = isinstance(below, dict) and isinstance(value, dict)
+        result[key] = merged(below, value) if both else value
+    return result
 
 
 def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:

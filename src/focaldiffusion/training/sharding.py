@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from focaldiffusion.config.run import Config
-from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.config.run import Config, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.training.model import trainable_model
 
