@@ -27,7 +27,7 @@ from focaldiffusion.checkpoints.hub import load_part
 from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.config.section import Section
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.digest import sha256_of_files
+from focaldiffusion.io.staging import sha256_of_files
 from focaldiffusion.models.denoiser import network_class
 
 if TYPE_CHECKING:

@@ -6,8 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
+from focaldiffusion.cli.flags import (
+    Commands,
+    add_config,
+    add_device,
+    given_path,
+    positive_integer,
+    read_config,
+)
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands, add_device
+from focaldiffusion.cli.flags import Commands, add_config, add_device, read_config
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError
 from focaldiffusion.packages import check_installed

@@ -23,13 +23,13 @@ from focaldiffusion.io.images import is_raw, is_tiff, open_pillow
 from focaldiffusion.io.makernotes import FocusReading, interval, read_maker_focus
 from focaldiffusion.lens import LensFacts, implausible
 
-FULL_FRAME_DIAGONAL_MM = 43.2666
+_FULL_FRAME_DIAGONAL_MM = 43.2666
 """Diagonal of 36 mm x 24 mm, which 35 mm-equivalent focal lengths refer to (CIPA DCG-001)."""
 
 _SENSOR_PLANE_MAKERS = ("canon", "nikon")
 _DECODABLE_MAKERS = ("nikon", "canon", "apple", "olympus", "om digital")
 _UNTRUSTED_MAKERS = ("sony", "panasonic", "fujifilm")
-_PITCH_DISAGREEMENT = 0.15
+_DISAGREEMENT = 0.15
 """FocalLengthIn35mmFilm is a whole number and rounds by up to 10 % on short lenses."""
 
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
@@ -118,15 +118,16 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
     It follows from the focal plane resolution, or from the 35 mm-equivalent focal length f35 by
     the diagonal: pitch = 43.2666 mm (f / f35) / diagonal_px.
     """
-    recorded = [_positive(tags.get(name)) for name in ("PixelXDimension", "PixelYDimension")]
+    width_px = _positive(tags.get("PixelXDimension"))
+    height_px = _positive(tags.get("PixelYDimension"))
     long_px, short_px = max(image_size), min(image_size)
     recorded_long_px: float = long_px
-    if recorded[0] and recorded[1]:
-        recorded_long_px = max(recorded[0], recorded[1])
-        aspect = recorded_long_px / min(recorded[0], recorded[1])
+    if width_px and height_px:
+        recorded_long_px = max(width_px, height_px)
+        aspect = recorded_long_px / min(width_px, height_px)
         if abs(aspect / (long_px / short_px) - 1) > 0.01:
             return None, (
-                f"the image was cropped: EXIF gives {recorded[0]:.0f} x {recorded[1]:.0f} pixels, "
+                f"the image was cropped: EXIF gives {width_px:.0f} x {height_px:.0f} pixels, "
                 f"the frames have {image_size[1]} x {image_size[0]}"
             )
     focal_mm = _positive(tags.get("FocalLength"))
@@ -137,19 +138,17 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
     from_diagonal_mm = None
     if focal_mm and focal_35_mm:
         crop_factor = focal_35_mm / focal_mm
-        from_diagonal_mm = FULL_FRAME_DIAGONAL_MM / crop_factor / math.hypot(*image_size)
+        from_diagonal_mm = _FULL_FRAME_DIAGONAL_MM / crop_factor / math.hypot(*image_size)
     from_plane_mm = None
     if per_unit and unit_mm:
         from_plane_mm = unit_mm / per_unit * recorded_long_px / long_px
 
-    if from_plane_mm and from_diagonal_mm:
-        if abs(math.log(from_plane_mm / from_diagonal_mm)) > _PITCH_DISAGREEMENT:
+    if from_plane_mm:
+        if from_diagonal_mm and abs(math.log(from_plane_mm / from_diagonal_mm)) > _DISAGREEMENT:
             return None, (
                 f"EXIF contradicts itself: FocalPlaneXResolution gives {from_plane_mm * 1000:.3g} "
                 f"µm, FocalLengthIn35mmFilm {from_diagonal_mm * 1000:.3g} µm"
             )
-        return from_plane_mm / 1000, "FocalPlaneXResolution"
-    if from_plane_mm:
         return from_plane_mm / 1000, "FocalPlaneXResolution"
     if from_diagonal_mm:
         return from_diagonal_mm / 1000, "FocalLength and FocalLengthIn35mmFilm"
