@@ -35,6 +35,7 @@ def test_a_folder_gives_numpy_arrays_and_a_folder_of_results(stack: Path, tmp_pa
     np.testing.assert_array_equal(np.load(tmp_path / "out/depth.npy"), result.depth_m)
     assert Image.open(tmp_path / "out/overview.png").size == result.overview().shape[1::-1]
     assert result._repr_png_().startswith(b"\x89PNG")
+    assert repr(result).startswith("<Result plant: calibrated, 96x64 px, depth 0.4")
 
 
 def test_arrays_give_what_their_files_give(stack: Path) -> None:

@@ -166,7 +166,7 @@ def test_what_cannot_be_written_is_said_and_recorded(tmp_path: Path):
     assert names(tmp_path) == ALWAYS | {"depth.npy"}
     assert left_out == {
         "depth_mm.png": "the depth reaches 80 m, and 16-bit millimetres end at 65.535 m; "
-        "use depth.npy",
+        "use depth.npy or .exr",
         "point_cloud.ply": "the focal length is unknown; give the camera to get points",
     }
     assert metadata(tmp_path)["results"]["left_out"] == left_out

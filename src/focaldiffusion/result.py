@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.align import Alignment
 from focaldiffusion.errors import check_shape
+from focaldiffusion.io.colour_scales import DepthRange
 from focaldiffusion.io.images import ImageMetadata, pillow_image, save_png, write_png
 from focaldiffusion.io.panels import depth_picture
 from focaldiffusion.io.pictures import overview
@@ -39,7 +40,7 @@ FIELD_OF_AXIS: dict[Axis, str] = {
 """Field, and file, that carries the result of a sweep over each axis."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """The all-in-focus image and the depth of a stack, at the native size of its frames.
 
@@ -88,6 +89,15 @@ class Result:
             raise ValueError(f"exactly one of {', '.join(FIELD_OF_AXIS.values())}; got {given}")
         for name in (given[0], "confidence", "source_index"):
             check_shape(name, getattr(self, name), size)
+
+    def __repr__(self) -> str:
+        known = DepthRange.of(self.depth, self.depth_field)
+        depth = "no depth is known" if known is None else known.text or "relative depth"
+        height, width = self.depth.shape
+        return (
+            f"<Result {self.name}: {self.calibration}, {width}x{height} px, {depth}, "
+            f"mean confidence {self.confidence.mean():.2f}>"
+        )
 
     @property
     def grade(self) -> Grade:

@@ -147,7 +147,7 @@ def write_depth(
     if "png" not in formats or field != "depth_m":
         return {}
     if reason := why_not_millimetres(depth):
-        return {_MILLIMETRES: f"{reason}; use {stem}.npy"}
+        return {_MILLIMETRES: f"{reason}; use {stem}.npy or .exr"}
     write_depth_mm(folder / _MILLIMETRES, depth)
     return {}
 
