@@ -86,11 +86,7 @@ def _open(options: argparse.Namespace) -> tuple[Config, Mixture, str]:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    """Draw the contact sheet and return the exit code.
-
-    Raises:
-        InputError: a mistake in the configuration, or missing or bad data.
-    """
+    """Draw the contact sheet and return the exit code."""
     import numpy as np
     import torch
 
@@ -120,11 +116,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _cache(options: argparse.Namespace) -> int:
-    """Write the cache and return the exit code.
-
-    Raises:
-        InputError: a mistake in the configuration, missing or bad data, or another cache.
-    """
+    """Write the cache and return the exit code."""
     from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.data.cache import write_cache
 

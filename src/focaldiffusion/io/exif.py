@@ -134,7 +134,6 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
     focal_35_mm = _positive(tags.get("FocalLengthIn35mmFilm"))
     unit_mm = _UNIT_MM.get(tags.get("FocalPlaneResolutionUnit", 2))
     per_unit = _positive(tags.get("FocalPlaneXResolution"))
-
     from_diagonal_mm = None
     if focal_mm and focal_35_mm:
         crop_factor = focal_35_mm / focal_mm
@@ -213,9 +212,8 @@ def _own_focus(tags: _Tags) -> FocusReading | None:
         return reading
     if reading := _point(tags.get("SubjectDistance"), tags, "EXIF SubjectDistance"):
         return reading
-    adobe = re.search(
-        rb"aux:ApproximateFocusDistance(?:\s*=\s*[\"']|>)(\d+)/(\d+)", tags.get("xmp", b"")
-    )
+    pattern = rb"aux:ApproximateFocusDistance(?:\s*=\s*[\"']|>)(\d+)/(\d+)"
+    adobe = re.search(pattern, tags.get("xmp", b""))
     if adobe is None or int(adobe[2]) == 0:
         return None
     return _point(int(adobe[1]) / int(adobe[2]), tags, "XMP aux:ApproximateFocusDistance")
@@ -231,9 +229,8 @@ def _exiftool_focus(tags: _Tags) -> FocusReading | None:
     upper_m = _printed_m(tags.get("Canon:FocusDistanceUpper"))
     lower_m = _printed_m(tags.get("Canon:FocusDistanceLower"))
     if upper_m is not None and lower_m is not None:
-        return interval(
-            upper_m, lower_m, "sensor", "Canon FocusDistanceUpper and FocusDistanceLower"
-        )
+        tag = "Canon FocusDistanceUpper and FocusDistanceLower"
+        return interval(upper_m, lower_m, "sensor", tag)
     ends = str(tags.get("Apple:FocusDistanceRange", "")).split()
     if len(ends) == 2:
         return interval(float(ends[0]), float(ends[1]), "lens", "Apple FocusDistanceRange")
@@ -254,12 +251,6 @@ _EXIFTOOL_STANDARD = {
     "ExifIFD:FocalPlaneResolutionUnit": "FocalPlaneResolutionUnit",
     "ExifIFD:FocalLengthIn35mmFormat": "FocalLengthIn35mmFilm",
 }
-_EXIFTOOL_MAKER = (
-    "Nikon:FocusDistance",
-    "Canon:FocusDistanceUpper",
-    "Canon:FocusDistanceLower",
-    "Olympus:FocusDistance",
-)
 
 
 def _exiftool_tags(paths: Sequence[Path]) -> list[_Tags]:
@@ -269,7 +260,8 @@ def _exiftool_tags(paths: Sequence[Path]) -> list[_Tags]:
     # A trailing # requests the number. Distances are requested as printed: infinity is then "inf",
     # not a code of the maker's own.
     arguments = ["-G1", *(f"-{name}#" for name in _EXIFTOOL_STANDARD)]
-    arguments += ["-Apple:FocusDistanceRange#", *(f"-{name}" for name in _EXIFTOOL_MAKER)]
+    arguments += ["-Apple:FocusDistanceRange#", "-Nikon:FocusDistance", "-Olympus:FocusDistance"]
+    arguments += ["-Canon:FocusDistanceUpper", "-Canon:FocusDistanceLower"]
     with exiftool.ExifToolHelper(common_args=[], check_execute=False) as tool:
         answers = tool.execute_json(*arguments, *(str(path.resolve()) for path in paths))
     return [

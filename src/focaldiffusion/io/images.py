@@ -88,8 +88,8 @@ def probe_image(path: Path) -> ImageHeader:
     if kind == "raw":
         with _open_raw(path) as raw:
             sizes = raw.sizes
-            # Values 5 and 6 of LibRaw's flip turn the picture by 90 degrees, at decoding.
             size = (sizes.iheight, sizes.iwidth)
+            # Values 5 and 6 of LibRaw's flip turn the picture by 90 degrees, at decoding.
             turned = (size[1], size[0]) if sizes.flip in (5, 6) else size
             return ImageHeader(turned, bit_depth=16, is_grey=False)
     if kind == "tiff":
@@ -201,8 +201,7 @@ def write_png(
     pixels = np.ascontiguousarray(levels.astype(np.uint8 if bit_depth == 8 else np.uint16))
     png = imagecodecs.png_encode(pixels, level=_PNG_LEVEL)
     metadata = metadata or ImageMetadata()
-    chunks = b""
-    profile = metadata.icc_profile or b""
+    chunks, profile = b"", metadata.icc_profile or b""
     # Bytes 16 to 20 of an ICC profile name the colour space of its pixels.
     if profile[16:20] == (b"GRAY" if image.ndim == 2 else b"RGB "):
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
@@ -331,12 +330,9 @@ def _descriptive_exif(path: Path) -> bytes | None:
             source.load_from_fp(file)
             # Not ImageDescription, where microscopes keep the structure of the TIFF.
             kept.update({tag: source[tag] for tag in _KEPT_TAGS if tag in source})
-            # The offsets inside maker notes would point nowhere in another file.
-            photo = {
-                tag: value
-                for tag, value in source.get_ifd(IFD.Exif).items()
-                if tag not in (Base.MakerNote, IFD.Interop)
-            }
+            photo = dict(source.get_ifd(IFD.Exif))
+            for tag in (Base.MakerNote, IFD.Interop):
+                photo.pop(tag, None)  # the offsets inside would point nowhere in another file
             if photo:
                 kept[IFD.Exif] = photo
             if gps := source.get_ifd(IFD.GPSInfo):
