@@ -54,10 +54,7 @@ def add_parser(commands: Commands) -> None:
     cache.set_defaults(run=_cache)
     _add_shared(cache)
     cache.add_argument(
-        "--samples",
-        type=positive_integer,
-        metavar="N",
-        help="stacks to write (default: an epoch)",
+        "--samples", type=positive_integer, metavar="N", help="stacks to write (default: an epoch)"
     )
     cache.add_argument(
         "--evidence",
@@ -121,11 +118,8 @@ def _cache(options: argparse.Namespace) -> int:
     from focaldiffusion.data.cache import write_cache
 
     config, mixture, device = _open(options)
-    endless = [
-        one.name
-        for one in mixture.sources
-        if one.dataset_type in FILELESS and one.max_samples is None
-    ]
+    made = [source for source in mixture.sources if source.dataset_type in FILELESS]
+    endless = [source.name for source in made if source.max_samples is None]
     if options.samples is None and endless:
         raise InputError(f"--samples is missing: {endless[0]} is endless, so a number is needed.")
     count = options.samples or len(mixture)

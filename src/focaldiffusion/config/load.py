@@ -104,9 +104,8 @@ def resolved(config: Config) -> Block:
     block = config.model_dump(mode="json")
     given = config.model_dump(mode="json", exclude_unset=True)
     data, data_given = block["data"], given.get("data", {})
-    for name in (f"{split}_sources" for split in SPLITS):
-        data[name] = data_given.get(name)
     for split in SPLITS:
+        data[f"{split}_sources"] = data_given.get(f"{split}_sources")
         data["dataset_kwargs"][split] = data_given.get("dataset_kwargs", {}).get(split, {})
     return block
 

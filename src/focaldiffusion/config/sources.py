@@ -36,14 +36,13 @@ def resolve_sources(data: DataConfig, split: Split) -> list[Source]:
         InputError: no source for this split, or one without a data set or a folder.
     """
     sources: tuple[SourceConfig, ...] | None = getattr(data, f"{split}_sources")
-    if sources is None and data.dataset_type is None:
-        raise InputError(
-            f"the configuration has no data for {split}: give data.{split}_sources, or "
-            "data.dataset_type for a single data set."
-        )
     if sources is None:
+        if (name := data.dataset_type) is None:
+            raise InputError(
+                f"the configuration has no data for {split}: give data.{split}_sources, or "
+                "data.dataset_type for a single data set."
+            )
         filelist = getattr(data, f"{split}_filelist")
-        name = str(data.dataset_type)
         sources = (SourceConfig(name=name, filelist=filelist, data_root=data.data_root),)
     return [_resolved(source, data, split) for source in sources]
 
@@ -118,13 +117,8 @@ def _root(source: SourceConfig, data: DataConfig, kind: str) -> DataRoot:
     root = data.data_root if root is None else root
     if root is not None:
         return root
-    variables = [
-        *(
-            f"{re.sub(r'[^A-Z0-9]+', '_', name.upper())}_DATA_ROOT"
-            for name in dict.fromkeys((source.name, kind))
-        ),
-        "FOCALDIFFUSION_DATA_ROOT",
-    ]
+    names = dict.fromkeys((source.name, kind, "focaldiffusion"))
+    variables = [f"{re.sub(r'[^A-Z0-9]+', '_', name.upper())}_DATA_ROOT" for name in names]
     given = next(filter(None, map(os.environ.get, variables)), None)
     if given is None:
         raise InputError(
