@@ -60,10 +60,10 @@ def test_an_input_list_has_one_stack_a_line(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--model-path a.pt", "a.pt: is no folder, and single files of weights are not read"),
-        ("--model-path physics --config a.yaml", "--config: without meaning for --model physics"),
-        ("--model-path physics --base-model sd", "--base-model: without meaning for --model phy"),
-        ("--model-path physics --num-inference-steps 9", "--steps: without meaning for --model"),
+        ("--model-path a.pt", "a.pt: not a folder, and single files of weights are not read"),
+        ("--model-path physics --config a.yaml", "--config: no effect with --model physics"),
+        ("--model-path physics --base-model sd", "--base-model: no effect with --model physics"),
+        ("--model-path physics --num-inference-steps 9", "--steps: no effect with --model physics"),
         ("--dtype float64", "argument --dtype: invalid choice: 'float64'"),
         ("--guidance-scale 7", "--guidance-scale: the model has no text prompt; leave it"),
         ("--camera-invariant-mode relative", "--camera-invariant-mode: the camera is used"),
