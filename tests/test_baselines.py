@@ -43,7 +43,7 @@ def depth_of(prediction: Prediction) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_predictions_have_the_size_of_the_frames_and_the_listed_order_is_nothing(name: str) -> None:
+def test_predictions_have_frame_size_and_ignore_the_listed_order(name: str) -> None:
     stack = two_walls()
 
     model = open_model(name)
@@ -56,7 +56,7 @@ def test_predictions_have_the_size_of_the_frames_and_the_listed_order_is_nothing
         assert (one is None) == (other is None)
         if one is not None:
             assert one.shape == shape
-            # Sums over the frames are made in another order.
+            # Sums over the frames run in another order.
             torch.testing.assert_close(other, one, equal_nan=True, **TOLERANCE[torch.float32])
 
 
@@ -68,13 +68,13 @@ def test_walls_in_focus_are_at_their_distances(name: str) -> None:
     torch.testing.assert_close(depth_m[:, FAR].median(), torch.tensor(2.0), rtol=0.01, atol=0)
 
 
-def test_argmax_knows_no_depth_but_those_of_the_frames() -> None:
+def test_argmax_returns_only_focus_distances() -> None:
     depth_m = depth_of(open_model("argmax").predict(two_walls(0.58, 1.4), "walls"))
 
     assert all(min(abs(depth - one) for one in FOCUS_M) < 1e-6 for depth in depth_m.unique())
 
 
-def test_sharpest_at_infinity_is_no_depth() -> None:
+def test_pixels_sharpest_at_infinity_have_no_depth() -> None:
     stack = photograph(IMAGE, walls_m(0.5, math.inf), (0.5, 1.0, math.inf), size=SIZE)
 
     for name in ("argmax", "shape-from-focus"):
@@ -114,7 +114,7 @@ def test_shape_from_focus_is_surer_of_texture_than_of_a_bare_wall() -> None:
     assert float(confidence[:, NEAR].mean()) > 2 * float(confidence[:, FAR].mean())
 
 
-def test_shape_from_focus_of_frames_that_show_nothing_is_unsure() -> None:
+def test_shape_from_focus_is_unsure_of_empty_frames() -> None:
     stack = photograph(0.5, 1.0, size=SIZE, noise_std_lsb=0)
 
     confidence = open_model("shape-from-focus").predict(stack, "nothing").confidence
@@ -148,7 +148,7 @@ def test_physics_solves_large_frames_at_its_working_size() -> None:
     torch.testing.assert_close(found[:, 816:].median(), torch.tensor(2.0), rtol=0.02, atol=0)
 
 
-def test_aligned_physics_leaves_frames_alone_that_did_not_move() -> None:
+def test_aligned_physics_leaves_unmoved_frames_alone() -> None:
     stack = two_walls()
 
     plain, aligned = (
@@ -158,7 +158,7 @@ def test_aligned_physics_leaves_frames_alone_that_did_not_move() -> None:
     assert torch.equal(depth_of(plain), depth_of(aligned))
 
 
-def test_aligned_physics_sees_moved_frames_as_the_middle_one_does() -> None:
+def test_aligned_physics_predicts_in_the_view_of_the_middle_frame() -> None:
     size = (192, 256)
     depth_m = torch.full(size, 0.5)
     depth_m[:, 128:] = 2.0
@@ -207,6 +207,6 @@ def test_fusion_needs_no_focus_distances() -> None:
     assert psnr(known, unknown) > 50
 
 
-def test_unknown_model_names_the_nearest() -> None:
+def test_unknown_model_error_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"model 'phisics' is unknown; did you mean physics\?"):
         open_model("phisics")

@@ -19,7 +19,7 @@ def uncalibrated(stack: FocalStack) -> FocalStack:
 
 @pytest.mark.parametrize(
     ("scale_px_m", "tolerance"),
-    # 15 and 30 px of blur between the outermost frames; of 6 px the search misses a sixth.
+    # 15 and 30 px of blur between the outermost frames; for 6 px the search is off by a sixth.
     [(10.0, 0.1), (20.0, 0.1), (4.0, 0.2)],
 )
 def test_the_lens_is_found_from_the_frames(scale_px_m, tolerance):
@@ -29,7 +29,7 @@ def test_the_lens_is_found_from_the_frames(scale_px_m, tolerance):
     assert found.value == pytest.approx(scale_px_m, rel=tolerance)
 
 
-def test_the_scale_is_that_of_the_stack_not_of_the_search():
+def test_scale_refers_to_the_stack_not_the_search():
     # Above 256 px the search shrinks the frames.
     size = (192, 384)
     stack = photograph(
@@ -44,11 +44,11 @@ def test_the_scale_is_that_of_the_stack_not_of_the_search():
     ("focus_dpt", "step_growth"),
     [
         ((0.5, 1.0, 1.5, 2.0), 0.0),
-        ((0.5, 0.7, 1.1, 2.0), 1.5),  # steps of 0.2, 0.4 and 0.9: each about twice the one before
+        ((0.5, 0.7, 1.1, 2.0), 1.5),  # steps of 0.2, 0.4 and 0.9: about doubling
         ((0.5, 1.4, 1.8, 2.0), -1.5),
     ],
 )
-def test_of_ordered_frames_the_steps_are_found_too(focus_dpt, step_growth):
+def test_steps_of_ordered_frames_are_found_too(focus_dpt, step_growth):
     focus_m = [1 / one for one in focus_dpt]
     stack = photograph(texture(), DEPTH_M, focus_m, blur_scale_px_m=12.0)
     found = find_blur_scale(FocalStack(stack.images), PSF())
@@ -58,7 +58,7 @@ def test_of_ordered_frames_the_steps_are_found_too(focus_dpt, step_growth):
     assert found.step_growth == pytest.approx(step_growth, abs=0.4)
 
 
-def test_a_part_of_a_long_stack_shows_its_blur():
+def test_part_of_a_long_stack_is_enough():
     focus_m = [1 / one for one in torch.linspace(0.5, 2.0, 24).tolist()]
     stack = photograph(texture(), DEPTH_M, focus_m, blur_scale_px_m=12.0)
     calls = []
@@ -69,7 +69,7 @@ def test_a_part_of_a_long_stack_shows_its_blur():
     assert all(0 < done <= total for done, total in calls)
 
 
-def test_the_order_of_the_frames_changes_nothing():
+def test_frame_order_does_not_matter():
     stack = photograph(texture(), DEPTH_M, blur_scale_px_m=6.0)
     order = [2, 0, 3, 1]
     shuffled = FocalStack(stack.images[order], focus_distances_m=stack.focus_distances_m[order])
@@ -77,9 +77,9 @@ def test_the_order_of_the_frames_changes_nothing():
     assert other.value == pytest.approx(one.value, rel=1e-3)
 
 
-def test_stage_positions_take_the_place_of_distances():
+def test_stage_positions_replace_distances():
     stack = photograph(texture(), DEPTH_M, blur_scale_px_m=10.0)
-    # A millimetre of travel a dioptre.
+    # A millimetre of travel per dioptre.
     positions_m = 1e-3 / torch.tensor(FOCUS_M)
     found = find_blur_scale(FocalStack(stack.images, focus_positions_m=positions_m), PSF())
     assert found.is_clear

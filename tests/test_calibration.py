@@ -30,7 +30,7 @@ class TestAbsRelConfident:
         assert self.score([[0.9, 0.1], [0.8, 0.2]], 0.375) == pytest.approx(0.25 / 1.5, rel=1e-6)
 
     def test_ties_share_the_places_left(self):
-        # .1 is in; the three others share one place
+        # .1 is in; the other three share one place
         assert self.score([[0.9, 0.5], [0.5, 0.5]], 0.5) == pytest.approx((0.1 + 0.3) / 2, rel=1e-6)
         for share in (0.01, 0.3, 0.5, 1.0):
             assert self.score([[0.5, 0.5], [0.5, 0.5]], share) == pytest.approx(0.25, rel=1e-6)
@@ -42,7 +42,7 @@ class TestAbsRelConfident:
         score = calibration.abs_rel_confident(prediction, TRUTH, valid, confidence, 2 / 3)
         assert score == pytest.approx((1 + 0.2) / 2, rel=1e-6)
 
-    def test_order_of_pixels_changes_nothing(self):
+    def test_pixel_order_does_not_matter(self):
         random = torch.Generator().manual_seed(0)
         truth = torch.rand(20, 30, generator=random) + 0.5
         prediction = truth + 0.1 * torch.randn(20, 30, generator=random)
@@ -105,7 +105,7 @@ class TestAuse:
 
 
 class TestDeciles:
-    def test_ten_pixels_one_a_decile(self):
+    def test_ten_pixels_one_per_decile(self):
         truth = torch.ones(2, 5)
         error = torch.tensor([[0.0, 0.01, 0.02, 0.04, 0.06], [0.08, 0.2, 0.3, 0.5, 0.9]])
         confidence = 1 - error

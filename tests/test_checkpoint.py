@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back bit for bit, and what does not fit is named."""
+"""Checkpoints: round trips are exact to the bit, and errors name the parts that do not fit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROVENANCE: dict[str, Any] = {"steps": 3, "data": ["procedural"], "loss": 0.25}
 
 
 def randomised(model: FocalDiffusionPipeline, layers: tuple[str, ...]) -> FocalDiffusionPipeline:
-    """A model as after training: random numbers in these layers, which start at zero."""
+    """A model as after training: random numbers in these layers, which start as zeros."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for layer in layers:
@@ -54,7 +54,7 @@ def config_of(**model: Any) -> Config:
 
 
 def output(model: FocalDiffusionPipeline) -> Tensor:
-    """What the model says of one random proposal."""
+    """Prediction of the model for a random proposal."""
     generator = torch.Generator().manual_seed(1)
 
     def rand(channels: int) -> Tensor:
@@ -80,7 +80,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_adapter(base: Path) -> FocalDiffusionPipeline:
-    """A widened base model with a trained LoRA of another scale than PEFT's own."""
+    """A widened base model with a trained LoRA whose scale differs from PEFT's default."""
     model = widened_base(ModelConfig(base_model_id=str(base)), empty_prompt())
     torch.manual_seed(1)
     model.denoiser.add_adapter(
@@ -106,7 +106,7 @@ def test_all_weights_come_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     loaded = load_model(str(folder))
     assert type(loaded.denoiser) is type(trained(name).denoiser)
     assert torch.equal(output(loaded), output(trained(name)))
-    # Loaded from somewhere and saved elsewhere, it does not tell from where.
+    # A copy that was loaded and saved elsewhere does not contain the first path.
     save_checkpoint(
         loaded, tmp_path / "elsewhere", config_of(preset=name), PROVENANCE, adapter_only=False
     )
@@ -122,12 +122,12 @@ def test_an_adapter_comes_back_bit_for_bit(base: Path, tmp_path: Path) -> None:
     assert torch.equal(output(loaded), output(model))
     assert loaded.scheduler.config.shift == 2.0
     assert names(tmp_path / "out") == ["adapter", DESCRIPTION, "prompt", "widened.safetensors"]
-    # The adapter is what `denoiser` would be without it, plus something.
+    # The adapter changes the output of `denoiser`.
     untouched = widened_base(ModelConfig(base_model_id=str(base)), empty_prompt())
     assert not torch.equal(output(randomised(untouched, ALWAYS_TRAINED)), output(model))
 
 
-def test_an_adapter_goes_with_its_base_wherever_that_lies(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_works_with_its_base_in_any_folder(base: Path, tmp_path: Path) -> None:
     here = shutil.copytree(base, tmp_path / "base")
     model = saved_adapter(tmp_path / "out", here)
     moved = here.rename(tmp_path / "elsewhere")
@@ -140,7 +140,7 @@ def test_an_adapter_goes_with_its_base_wherever_that_lies(base: Path, tmp_path: 
     assert found.as_json(base_model=str(moved))["base_model"] == str(moved)
 
 
-def test_weights_stored_in_bfloat16_load_as_float32_of_these_values(tmp_path: Path) -> None:
+def test_bfloat16_weights_load_as_the_same_values_in_float32(tmp_path: Path) -> None:
     before = {name: one.clone() for name, one in trained("compact").denoiser.state_dict().items()}
     folder = saved(tmp_path / "out", "compact", dtype=torch.bfloat16)
     stored = load_file(folder / "denoiser" / "diffusion_pytorch_model.safetensors")
@@ -152,7 +152,7 @@ def test_weights_stored_in_bfloat16_load_as_float32_of_these_values(tmp_path: Pa
     assert load_model(str(folder), dtype=torch.bfloat16).denoiser.dtype == torch.bfloat16
 
 
-def test_a_checkpoint_says_how_it_was_made(tmp_path: Path) -> None:
+def test_a_checkpoint_records_how_it_was_made(tmp_path: Path) -> None:
     found = find_checkpoint(str(saved(tmp_path / "out", "compact")))
     assert found.description.weights == "full"
     assert found.description.preset == "compact"
@@ -165,7 +165,7 @@ def test_a_checkpoint_says_how_it_was_made(tmp_path: Path) -> None:
     json.dumps(said, allow_nan=False)
 
 
-def test_the_digest_is_of_the_checkpoint_alone(tmp_path: Path) -> None:
+def test_the_digest_covers_only_the_checkpoint(tmp_path: Path) -> None:
     folder = saved(tmp_path / "out")
     digest = find_checkpoint(str(folder)).digest
     (folder / "optimizer.json").write_text("{}")
@@ -183,7 +183,7 @@ def test_saving_replaces_a_checkpoint_and_keeps_other_files(base: Path, tmp_path
     assert torch.equal(output(load_model(str(folder))), output(model))
 
 
-# What does not fit is named
+# Parts that do not fit
 
 
 def set_in(path: Path, keys: tuple[str, ...], value: Any) -> None:
@@ -237,12 +237,12 @@ def test_weights_that_differ_are_named(
         (
             "widened.safetensors",
             lambda weights: weights.pop("proj_out.bias"),
-            r"widened.safetensors: the weights are not those of this model \(missing proj_out.bias",
+            r"widened.safetensors: the weights do not fit this model \(missing proj_out.bias",
         ),
         (
             "adapter/adapter_model.safetensors",
             lambda weights: weights.update(more=torch.zeros(1)),
-            r"adapter_model.safetensors: the weights are not .*\(unexpected more\)",
+            r"adapter_model.safetensors: the weights do not fit .*\(unexpected more\)",
         ),
     ],
 )
@@ -267,16 +267,18 @@ def test_an_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> No
         load_model(str(tmp_path / "out"), base_model=str(other))
 
 
-def test_all_weights_read_no_base(tmp_path: Path) -> None:
+def test_a_full_checkpoint_refuses_a_base(tmp_path: Path) -> None:
     folder = saved(tmp_path / "out")
-    with pytest.raises(InputError, match="has all weights, and reads none of the base model sd"):
+    with pytest.raises(
+        InputError, match=r"is a full checkpoint and needs no base model\. Drop --base-model sd"
+    ):
         load_model(str(folder), base_model="sd")
 
 
 @pytest.mark.parametrize(
     ("file", "keys", "value", "message"),
     [
-        (DESCRIPTION, ("format",), 2, r"json: format: .*\. It is damaged, or of a newer version"),
+        (DESCRIPTION, ("format",), 2, r"json: format: .*\. It is damaged, or from a newer version"),
         (DESCRIPTION, ("config", "model", "size"), 3, r"config\.model\.size: "),
         (DESCRIPTION, ("weights",), "adapter", "an adapter, but config.model.base_model_id is nu"),
         (DESCRIPTION, ("preset",), "compact", "preset compact, but config.model.preset tiny"),
@@ -285,7 +287,7 @@ def test_all_weights_read_no_base(tmp_path: Path) -> None:
         ("denoiser/config.json", ("in_channels",), 7, "denoiser: "),
     ],
 )
-def test_what_contradicts_itself_is_refused(
+def test_contradictory_files_are_refused(
     file: str, keys: tuple[str, ...], value: Any, message: str, tmp_path: Path
 ) -> None:
     folder = saved(tmp_path / "out")
@@ -309,13 +311,13 @@ def test_damaged_files_are_named(file: str, tmp_path: Path) -> None:
 def test_a_configuration_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = str(saved(tmp_path / "out"))
     load_model(folder, config=config_of(start="estimate"))
-    # A default that the configuration does not name is no contradiction.
+    # A default that the configuration does not set is not a contradiction.
     load_model(folder, config=Config())
     with pytest.raises(InputError, match=r'model.depth_code: the configuration says "inverse", bu'):
         load_model(folder, config=config_of(depth_code="inverse"))
 
 
-def test_a_base_given_besides_may_differ_from_the_configuration(base: Path, tmp_path: Path) -> None:
+def test_a_given_base_may_differ_from_the_configuration(base: Path, tmp_path: Path) -> None:
     saved_adapter(tmp_path / "out", base)
     config = config_of(base_model_id="stabilityai/stable-diffusion-3.5-medium")
     with pytest.raises(InputError, match=r"model.base_model_id: the configuration says"):
@@ -329,9 +331,9 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "exploded",))
 
     torch.save(Bomb(), tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"model.pt: is no folder, .* Pickled weights can run any"):
+    with pytest.raises(InputError, match=r"model.pt: not a folder, .* Pickled weights can run any"):
         load_model(str(tmp_path / "model.pt"))
-    with pytest.raises(InputError, match=r"model.pt is pickled, which could run any code and is"):
+    with pytest.raises(InputError, match=r"model.pt is pickled: it could run any code, so it is"):
         load_model(str(tmp_path))
     folder = saved(tmp_path / "out")
     (folder / DENOISER).unlink()
@@ -349,15 +351,15 @@ def test_pickles_are_never_read(tmp_path: Path) -> None:
             r"model 'compcat' is unknown; did you mean compact\? Expected one of physics, c",
         ),
         ("a/b/c", "a/b/c: no such folder. Give the folder of a checkpoint, or a hub id."),
-        ("weights.safetensors", "weights.safetensors: is no folder, and single files"),
+        ("weights.safetensors", "weights.safetensors: not a folder, and single files"),
     ],
 )
-def test_names_that_are_no_model(name: str, message: str) -> None:
+def test_names_that_are_not_models(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_checkpoint(name, besides=["physics"])
 
 
-# Of the hub
+# The hub
 
 
 @pytest.fixture
@@ -366,7 +368,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def test_a_checkpoint_of_the_hub_comes_whole_and_names_its_revision(
+def test_a_hub_checkpoint_is_complete_and_names_its_revision(
     hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "accepted")
@@ -382,7 +384,7 @@ def test_a_checkpoint_of_the_hub_comes_whole_and_names_its_revision(
     assert found.digest == find_checkpoint(str(folder)).digest
     assert set(Hub.sent) == set(Hub.files) - {"optimizer.bin"}
     assert torch.equal(output(found.load()), output(trained("tiny")))
-    # In the cache, it needs no network.
+    # Once cached, it needs no network.
     nowhere = "http://127.0.0.1:9"
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub, nowhere)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -390,16 +392,14 @@ def test_a_checkpoint_of_the_hub_comes_whole_and_names_its_revision(
     assert find_checkpoint(GATED).digest == found.digest
 
 
-def test_a_base_model_of_the_hub_is_no_checkpoint(
-    hub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_base_model_is_not_a_checkpoint(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "accepted")
-    with pytest.raises(InputError, match=f"^{GATED}: has no focaldiffusion.json, so it is no chec"):
+    with pytest.raises(InputError, match=f"^{GATED}: has no focaldiffusion.json, so it is not a "):
         find_checkpoint(GATED)
     assert Hub.sent == []
 
 
-def test_a_checkpoint_that_is_not_to_be_had_is_explained(hub: str) -> None:
+def test_an_unavailable_checkpoint_is_explained(hub: str) -> None:
     with pytest.raises(InputError, match=f"^{GATED}: not logged in to the hub"):
         find_checkpoint(GATED)
 
@@ -407,7 +407,7 @@ def test_a_checkpoint_that_is_not_to_be_had_is_explained(hub: str) -> None:
 # Other folders
 
 
-def test_a_base_model_is_no_checkpoint(tmp_path: Path) -> None:
+def test_a_base_model_is_not_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(InputError, match=r"has no focaldiffusion.json, so it is a base model or"):
         find_checkpoint(str(tmp_path))
@@ -423,7 +423,7 @@ def test_the_folder_of_a_run_names_its_checkpoints(tmp_path: Path) -> None:
         find_checkpoint(str(tmp_path))
 
 
-def test_what_was_not_trained_so_is_not_saved_so(base: Path, tmp_path: Path) -> None:
+def test_mismatched_configurations_are_not_saved(base: Path, tmp_path: Path) -> None:
     model = trained("tiny")
     for config, adapter_only, message in (
         (config_of(start="noise"), False, "model.start of the configuration is not the pipeline's"),

@@ -51,7 +51,7 @@ BROKEN_STACKS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "wrong count in stack.json": (
         lambda s: write_sidecar(s, focus_distances_m=[0.4, 0.7]),
-        "stack.json: focus_distances_m: 2 values for 3 frames. Give one value for each frame",
+        "stack.json: focus_distances_m: 2 values for 3 frames. Give one value per frame",
     ),
     "no files in stack.json": (
         lambda s: write_sidecar(s, files=[]),
@@ -107,7 +107,10 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--focus-distances inf,0.7,inf", "focus_distances_m: inf appears more than once."),
         ("--focus-distances inf,inf,inf", "focus_distances_m: inf appears more than once."),
         ("--focus-distances 1e-300,0.7,1", "focus_distances_m: 1e-300 is less than a micrometre."),
-        ("--focus-positions 0 1 1e300", "1e+300 is no position of a rail or stage. Give metres."),
+        (
+            "--focus-positions 0 1 1e300",
+            "1e+300 is not a position of a rail or stage. Give metres.",
+        ),
         ("--focus-positions 0 1e-300 1", "are less than a nanometre apart. Give metres."),
         ("--focus-distances 400,700,1500", "these look like millimetres. Give metres"),
         ("--focus-distances 0.4;0.7;1", "argument --focus-distances: '0.4;0.7;1' is not a number"),
@@ -146,7 +149,7 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--focus_distances 1 2 3", "unrecognized arguments: --focus_distances"),
         ("--focus-dist 1 2 3", "unrecognized arguments: --focus-dist"),
         ("--overwrite --skip-existing", "--skip-existing: not allowed with argument --overwrite"),
-        ("--files a.png b.png", "give stacks, or the frames of one stack with --files; not both."),
+        ("--files a.png b.png", "give either stacks, or the frames of one stack with --files."),
     ],
 )
 def test_a_wrong_flag_is_refused_in_one_sentence(
@@ -159,7 +162,7 @@ def test_a_wrong_flag_is_refused_in_one_sentence(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_that_is_not_there(
+def test_missing_cuda_is_refused(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = refusal(
@@ -170,7 +173,9 @@ def test_cuda_that_is_not_there(
 
 
 def test_no_stack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "give stacks" in refusal(capsys, tmp_path, main, "infer", "--output", tmp_path / "out")
+    assert "give either stacks" in refusal(
+        capsys, tmp_path, main, "infer", "--output", tmp_path / "out"
+    )
 
 
 def test_an_output_below_a_file_is_refused(
@@ -181,7 +186,7 @@ def test_an_output_below_a_file_is_refused(
     assert f"{tmp_path / 'file'}: is a file; expected a folder for the results." in error
 
 
-def test_the_folder_of_the_frames_is_no_output(
+def test_the_folder_of_the_frames_is_not_an_output(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "link").symlink_to(stack)
@@ -248,7 +253,7 @@ def test_flags_reach_the_pipeline(
     assert not (output / "point_cloud.ply").exists()
 
 
-def test_help_states_the_defaults_that_the_settings_have(
+def test_help_states_the_defaults_of_the_settings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run("infer", "--help") == 0
@@ -277,7 +282,7 @@ def test_unknown_facts_are_reported_with_their_reason(
     assert not (tmp_path / "out" / "depth.npy").exists()
 
 
-def test_a_lens_that_does_not_explain_the_frames_is_told(
+def test_a_lens_that_contradicts_the_frames_is_reported(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     note = json.loads((stack / "stack.json").read_text())
@@ -299,7 +304,7 @@ def test_a_lens_that_does_not_explain_the_frames_is_told(
     assert err == ""
 
 
-def test_what_alignment_found_is_told(
+def test_alignment_is_reported(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = [np.asarray(Image.open(stack / name)) for name in FRAMES]

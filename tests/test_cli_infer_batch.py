@@ -59,13 +59,13 @@ def test_a_batch_without_any_result(
     assert not (tmp_path / "out").exists()
 
 
-def test_stacks_of_one_name_are_refused(
+def test_stacks_with_the_same_name_are_refused(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("plant", "Plant"):
         other = shutil.copytree(stack, tmp_path / f"other_{name}" / name)
         error = refusal(capsys, tmp_path, main, "infer", stack, other, "--output", tmp_path / "out")
-        assert f"{stack} and {other}: two stacks whose results would go to one folder" in error
+        assert f"{stack} and {other}: their results would go to the same folder" in error
 
 
 def test_results_of_several_stacks_get_a_folder_each(stack: Path, tmp_path: Path) -> None:

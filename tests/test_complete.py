@@ -52,7 +52,7 @@ def dark_box() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def blur_px(inverse_depth_dpt: torch.Tensor, depth_m: torch.Tensor | float) -> torch.Tensor:
-    """The error in pixels of blur diameter: what the lens can tell apart."""
+    """The error in pixels of blur diameter, the unit that the lens resolves."""
     return (inverse_depth_dpt - 1 / torch.as_tensor(depth_m)).abs() * BLUR_SCALE_PX_M
 
 
@@ -95,8 +95,8 @@ def test_depth_jumps_where_the_image_has_an_edge():
     assert ((steepest >= 46) & (steepest <= 52)).float().mean() > 0.95
 
 
-def test_evidence_reaches_what_no_straight_way_does():
-    # A bare wall with one textured spot: eight rays of it, and noise between them.
+def test_evidence_turns_corners():
+    # A bare wall with one textured spot: evidence along its eight rays, and noise between them.
     image = torch.full((3, 60, 80), 0.3)
     spot = torch.zeros(60, 80, dtype=torch.bool)
     spot[28:32, 38:42] = True
@@ -109,7 +109,7 @@ def test_evidence_reaches_what_no_straight_way_does():
 
 
 def test_a_bare_wall_follows_the_plane_of_its_borders():
-    # Slanted in both directions; known along its frame only, through an eighth of the picture.
+    # Slanted in both directions; known only along the border of the picture.
     size = (96, 128)
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing="ij")
     depth = 4 + 10 * x / 128 + 5 * y / 96
@@ -119,14 +119,14 @@ def test_a_bare_wall_follows_the_plane_of_its_borders():
         known(depth, frame, torch.zeros(24, *size), torch.full((3, *size), 0.4))
     ).coordinate
     error = (coordinate - depth)[~frame].abs()
-    # Of a slant over fifteen hypotheses.
+    # The slant spans fifteen hypotheses.
     assert error.mean() < 0.2
     assert error.max() < 0.5
 
 
 def test_a_box_before_a_bare_wall_ends_at_its_outline():
-    # The box is known, and so are three pixels around it: at the depth of the box, because its
-    # blur lies there. Of the wall behind only the border of the picture is.
+    # The box and three pixels around it are known, at the depth of the box, because its blur lies
+    # there. The wall behind is known only along the border of the picture.
     image, box, blurred = dark_box()
     border = torch.ones_like(box)
     border[6:-6, 6:-6] = False
@@ -138,12 +138,12 @@ def test_a_box_before_a_bare_wall_ends_at_its_outline():
     beside = torch.ones_like(box)
     beside[12:88, 22:108] = False
     assert (coordinate[beside] - 2).abs().max() < 0.5
-    # Where near and far are not known, the blur of the box goes halfway to the border.
+    # If near and far are not distinguished, the blur of the box extends halfway to the border.
     assert (complete(evidence).coordinate[beside] - 2).max() > 2
 
 
-def test_what_lies_behind_an_outline_is_no_farther_than_the_background():
-    # A box and its blur, and nothing around them but a faint wish for the farthest hypothesis.
+def test_surface_behind_an_outline_is_no_farther_than_the_background():
+    # A box and its blur; around them only a faint preference for the farthest hypothesis.
     image, _, blurred = dark_box()
     faint = -0.005 * torch.arange(12.0)[:, None, None].expand(-1, *blurred.shape)
     evidence = known(torch.full(blurred.shape, 9.0), blurred, faint, image)
@@ -152,9 +152,9 @@ def test_what_lies_behind_an_outline_is_no_farther_than_the_background():
         assert (coordinate[:12] - background).abs().max() < 0.5
 
 
-def test_what_is_behind_is_no_farther_than_twice_what_is_seen():
-    # The farthest focus is at infinity; the lower half of a picture shows a board, the upper
-    # half, of another colour, nothing but a faint wish for infinity.
+def test_surface_behind_is_at_most_twice_as_far_as_what_is_seen():
+    # The farthest focus is at infinity. The lower half of the picture shows a board; the upper
+    # half, in another colour, only has a faint preference for infinity.
     size = (96, 128)
     image = torch.full((3, *size), 0.6)
     image[:, 48:] = 0.2
@@ -166,7 +166,7 @@ def test_what_is_behind_is_no_farther_than_twice_what_is_seen():
     assert (coordinate[:36] - 4).abs().max() < 0.5
 
 
-def test_a_floor_that_shows_next_to_nothing_carries_what_stands_on_it():
+def test_a_nearly_bare_floor_is_found_beneath_the_things_on_it():
     size = (96, 128)
     floor = torch.linspace(4, 40, 96)[:, None].expand(size)
     depth, fronts = torch.zeros(size), torch.zeros(size, dtype=torch.bool)
@@ -178,11 +178,11 @@ def test_a_floor_that_shows_next_to_nothing_carries_what_stands_on_it():
     coordinate = complete(known(depth, fronts, faint, image), background=0.0).coordinate
     between = ~fronts & (torch.arange(96)[:, None] > 30)
     error = (coordinate - floor)[between].abs()
-    assert error.quantile(0.9) < 2  # 7.7 where nothing says what they stand on
+    assert error.quantile(0.9) < 2  # 7.7 without supporting planes
 
 
 def test_pixels_follow_blocks_of_their_own_colour():
-    # The edge runs through the middle of a column of blocks; the last ones are cut off.
+    # The edge runs through the middle of a column of blocks; the last blocks are cut off.
     guide = torch.full((3, 31, 62), 0.3)
     guide[:, :, 40:] = 0.6
     blocks = complete_module._blocks(guide)
@@ -231,7 +231,7 @@ def test_a_turned_scene_has_the_turned_surface():
     )
     expected, got = complete(evidence), complete(turned)
     back = got.coordinate.flip(-1).transpose(-1, -2)
-    # Planes go through other points: half a step of the hypotheses.
+    # Planes pass through other points: half a step of the hypotheses.
     assert (back - expected.coordinate).abs().quantile(0.99) * BLUR_SCALE_PX_M < 0.125
 
 

@@ -21,13 +21,13 @@ def residual_of(stack, evidence, inverse_depth_dpt: torch.Tensor) -> torch.Tenso
 
 
 @pytest.mark.parametrize("error_dpt", [-0.5, 0.5])
-def test_the_true_depth_leaves_less_than_a_wrong_one(error_dpt):
+def test_true_depth_leaves_a_smaller_residual_than_wrong_depth(error_dpt):
     truth = torch.linspace(0.6, 1.9, SIZE[1]).expand(SIZE)
     stack, evidence = swept(texture(), 1 / truth)
     right = residual_of(stack, evidence, truth)
     wrong = residual_of(stack, evidence, truth + error_dpt)
     assert right.shape == SIZE
-    # Rounding and noise leave half a step of 8 bits; the blended image, slightly soft, the rest.
+    # Rounding and noise leave half a step of 8 bits; the slightly soft blended image the rest.
     assert right.square().mean().sqrt() < 3 / 255
     assert right.square().mean().sqrt() < 0.5 * wrong.square().mean().sqrt()
 

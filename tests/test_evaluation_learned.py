@@ -1,4 +1,4 @@
-"""Learned models in an evaluation: beside physics, on its estimate, and named by their weights."""
+"""Learned models in an evaluation: scored beside physics, on its estimate, and named by weights."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def maps(prediction: Prediction) -> dict[str, torch.Tensor]:
     }
 
 
-def test_an_untrained_model_says_what_physics_says(root: Path, untrained: Path) -> None:
+def test_an_untrained_model_equals_physics(root: Path, untrained: Path) -> None:
     plan = EvaluationPlan("stacks", str(root), ("physics", str(untrained)))
     records = evaluate(plan, root.parent / "out")
     assert [one.status for one in records] == ["done"] * 4
@@ -84,7 +84,7 @@ def test_an_untrained_model_says_what_physics_says(root: Path, untrained: Path) 
         assert model.metrics == pytest.approx(physics.metrics, rel=1e-3, abs=2 / 768)
 
 
-def test_the_shared_estimate_changes_nothing(
+def test_sharing_the_estimate_does_not_change_results(
     root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = stacks.capture(stacks.scene(), stacks.FOCUS_M)
@@ -105,13 +105,13 @@ def test_the_shared_estimate_changes_nothing(
     for one, other in zip(apart, together, strict=True):
         for name, values in maps(one).items():
             torch.testing.assert_close(maps(other)[name], values, rtol=0, atol=0, equal_nan=True)
-    # Whoever comes second is told how long the first one worked for both.
+    # The second model gets the time that the first one spent for both.
     assert together[0].shared_seconds == apart[1].shared_seconds == 0
     assert together[1].shared_seconds > 0
     assert not torch.equal(maps(together[0])["depth_m"], maps(together[1])["depth_m"])
 
 
-def test_a_model_says_what_its_pipeline_says(trained: Path) -> None:
+def test_a_model_equals_its_pipeline(trained: Path) -> None:
     stack = stacks.capture(stacks.scene(), stacks.FOCUS_M)
     model = open_model(str(trained))
     assert isinstance(model, Learned)
@@ -126,7 +126,7 @@ def test_a_model_says_what_its_pipeline_says(trained: Path) -> None:
         torch.testing.assert_close(found[name], expectation, equal_nan=True, **exact)
 
 
-def test_runs_apart_and_workers_change_nothing(root: Path, trained: Path) -> None:
+def test_separate_runs_and_workers_give_the_same_figures(root: Path, trained: Path) -> None:
     alone = evaluate(EvaluationPlan("stacks", str(root), (str(trained),)), root.parent / "alone")
     beside = evaluate(
         EvaluationPlan("stacks", str(root), ("physics", str(trained))),
@@ -196,12 +196,12 @@ def test_damaged_weights_end_a_run(root: Path, trained: Path, tmp_path: Path) ->
         evaluate(EvaluationPlan("stacks", str(root), (str(folder),)), tmp_path / "out")
 
 
-def test_what_is_no_model_is_one_sentence(
+def test_names_that_are_not_models_are_refused_in_one_sentence(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ("evaluate", "--dataset", "stacks", "--data-root", root, "--output-dir", tmp_path / "x")
     for flags, said in (
-        (("--model", root), "has no focaldiffusion.json, so it is no checkpoint"),
+        (("--model", root), "has no focaldiffusion.json, so it is not a checkpoint"),
         (("--model", tmp_path / "nowhere"), "nowhere: no such folder"),
         (("--device", "abacus"), "--device abacus: torch cannot compute there"),
     ):

@@ -1,4 +1,4 @@
-"""Runs of models over a protocol: figures, resuming, failures, and that no truth leaks."""
+"""Runs of models over a protocol: figures, resuming, failures, and no leak of the truth."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_model_sees_every_sample(root: Path, tmp_path: Path) -> None:
     assert facts["packages"]["torch"].startswith(torch.__version__.split("+")[0])
 
 
-def test_workers_change_nothing(root: Path, tmp_path: Path) -> None:
+def test_workers_do_not_change_the_figures(root: Path, tmp_path: Path) -> None:
     one, two = (
         evaluate(plan(root), tmp_path / str(workers), workers=workers) for workers in (1, 2)
     )
@@ -93,7 +93,7 @@ def test_a_damaged_run_is_named(root: Path, tmp_path: Path) -> None:
         evaluate(plan(root), tmp_path / "out")
 
 
-def test_another_plan_is_refused_a_run_that_is_there(root: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_plan_is_refused(root: Path, tmp_path: Path) -> None:
     evaluate(plan(root), tmp_path / "out")
     with pytest.raises(InputError, match=r"holds an evaluation with models \['argmax'\], not"):
         evaluate(plan(root, "physics"), tmp_path / "out")
@@ -113,12 +113,12 @@ def test_a_failure_is_recorded_and_tried_again(root: Path, tmp_path: Path) -> No
     assert [one.status for one in records] == ["done", "done", "done"]
 
 
-def test_samples_of_a_limit_are_spread_evenly(root: Path, tmp_path: Path) -> None:
+def test_limited_samples_are_evenly_spaced(root: Path, tmp_path: Path) -> None:
     records = evaluate(plan(root, max_samples=2), tmp_path / "out")
     assert [one.sample for one in records] == ["desk", "shelf"]
 
 
-def test_two_models_of_one_name_are_refused(root: Path, tmp_path: Path) -> None:
+def test_models_with_the_same_name_are_refused(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "argmax"
     folder.mkdir()
     with pytest.raises(InputError, match="two models are called argmax"):
@@ -136,7 +136,7 @@ def test_variants_are_scored_beside_the_protocol(root: Path, tmp_path: Path) -> 
         evaluate(plan(root, variants=("noise",)), tmp_path / "other")
 
 
-def test_what_other_tools_predicted_is_of_no_variant(root: Path, tmp_path: Path) -> None:
+def test_stored_predictions_are_not_scored_on_variants(root: Path, tmp_path: Path) -> None:
     for name in SCENES:
         (tmp_path / "tool" / name).mkdir(parents=True)
         np.save(tmp_path / "tool" / name / "depth.npy", np.ones(stacks.SIZE, np.float32))
@@ -152,7 +152,7 @@ def test_what_other_tools_predicted_is_of_no_variant(root: Path, tmp_path: Path)
     assert {one.model for one in read_records(tmp_path / "alone")} == {"tool"}
 
 
-def test_samples_that_are_gone_and_other_versions_do_not_count(root: Path, tmp_path: Path) -> None:
+def test_missing_samples_and_other_versions_do_not_count(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert len(evaluate(plan(root), out)) == 3
     shutil.rmtree(root / "desk")
@@ -167,7 +167,7 @@ def test_samples_that_are_gone_and_other_versions_do_not_count(root: Path, tmp_p
         evaluate(plan(root), out)
 
 
-def test_a_worker_that_is_killed_is_one_sentence(
+def test_a_killed_worker_is_reported_in_one_sentence(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
@@ -180,7 +180,7 @@ def test_a_worker_that_is_killed_is_one_sentence(
             raise BrokenProcessPool
 
     monkeypatch.setattr(runner, "ProcessPoolExecutor", Broken)
-    with pytest.raises(InputError, match=r"one of 2 worker processes was ended from outside"):
+    with pytest.raises(InputError, match=r"one of 2 worker processes was killed"):
         evaluate(plan(root), tmp_path / "out", workers=2)
 
 
@@ -189,14 +189,14 @@ def test_predictions_do_not_depend_on_the_truth(model: str, root: Path) -> None:
     check_that_truth_is_not_seen(model, root, SCENES[0])
 
 
-def test_pixels_without_texture_are_those_of_physics(root: Path, tmp_path: Path) -> None:
+def test_textureless_pixels_come_from_physics(root: Path, tmp_path: Path) -> None:
     alone, beside = (
         evaluate(plan(root, *models, max_samples=1), tmp_path / str(len(models)))
         for models in (("argmax",), ("argmax", "physics"))
     )
     assert "abs_rel_untextured" not in alone[0].metrics
     assert ["abs_rel_untextured" in one.metrics for one in beside] == [True, True]
-    # The same in a run that goes on after all but this was done.
+    # The same in a resumed run that lacks only this sample.
     path = tmp_path / "2" / SAMPLES
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(lines[1])
@@ -242,7 +242,7 @@ def test_the_original_command_translates_its_flags(
     )
 
 
-def test_an_unknown_model_or_protocol_is_one_sentence(
+def test_unknown_models_and_protocols_are_refused_in_one_sentence(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ("evaluate", "--data-root", root, "--output-dir", tmp_path / "out")
@@ -276,9 +276,9 @@ def test_exported_stacks_come_back_as_predictions(
     # Half of the scene is 1 m deep, half 2 m; one of its 768 pixels has no truth.
     assert found["desk", "other_tool"].metrics["abs_rel"] == pytest.approx(0.25, abs=1e-3)
     assert found["window", "other_tool"].status == "failed"
-    assert "no prediction of this sample" in (found["window", "other_tool"].error or "")
+    assert "no prediction for this sample" in (found["window", "other_tool"].error or "")
 
-    # What is missing is added, and what has changed is scored anew.
+    # Missing predictions are added, and changed ones are scored again.
     for name in ("desk", "window"):
         (predicted / name).mkdir(exist_ok=True)
         np.save(predicted / name / "depth.npy", np.full(stacks.SIZE, 2.0, np.float32))

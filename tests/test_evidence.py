@@ -11,7 +11,7 @@ HYPOTHESES = torch.tensor([0.0, 1.0, 3.0])
 
 
 def evidence(*posteriors: list[float], **changes) -> Evidence:
-    """Evidence of one row of pixels with these posteriors."""
+    """Evidence for one row of pixels with these posteriors."""
     posterior = torch.tensor(posteriors).T[:, None]
     size = posterior.shape[1:]
     fields = {
@@ -41,14 +41,14 @@ def test_the_posterior_along_a_surface_is_interpolated():
     torch.testing.assert_close(found.posterior_at(surface), expected)
 
 
-def test_a_flat_posterior_knows_nothing_and_a_single_peak_all():
+def test_a_flat_posterior_is_uncertain_and_a_single_peak_certain():
     found = evidence([1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0])
     torch.testing.assert_close(found.entropy, torch.tensor([[1.0, 0.0]]))
     torch.testing.assert_close(found.certainty, torch.tensor([[0.0, 1.0]]), atol=1e-6, rtol=0)
 
 
 def test_certainty_is_never_negative():
-    # Wider than ignorance: all at the two ends.
+    # Wider than ignorance: all probability at the two ends.
     assert evidence([0.5, 0.0, 0.5]).certainty.item() == 0
 
 

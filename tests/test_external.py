@@ -1,4 +1,4 @@
-"""Stacks written out for other tools, and the predictions they made."""
+"""Stacks exported for other tools, and their predictions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAMPLE = "room_1/view.02"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where another tool puts its prediction of SAMPLE."""
+    """Folder where another tool puts its prediction for SAMPLE."""
     folder = tmp_path / "fossa" / SAMPLE
     folder.mkdir(parents=True)
     return folder
@@ -35,7 +35,7 @@ def predictions(folder: Path) -> Predictions:
     return Predictions(folder.parents[1])
 
 
-def test_exported_stack_opens_as_it_was_and_holds_no_truth(tmp_path: Path) -> None:
+def test_exported_stack_opens_unchanged_and_holds_no_truth(tmp_path: Path) -> None:
     export_stack(STACK, tmp_path / "stacks", SAMPLE)
 
     folder = tmp_path / "stacks" / SAMPLE
@@ -63,25 +63,25 @@ def test_a_stack_without_optics_is_exported_without(tmp_path: Path) -> None:
     assert opened.camera_for() is None
 
 
-def test_an_exported_stack_is_not_written_over(tmp_path: Path) -> None:
+def test_an_exported_stack_is_not_overwritten(tmp_path: Path) -> None:
     export_stack(STACK, tmp_path, SAMPLE)
 
-    with pytest.raises(InputError, match=r"view\.02: is there already\. Choose another folder"):
+    with pytest.raises(InputError, match=r"view\.02: already exists\. Choose another folder"):
         export_stack(STACK, tmp_path, SAMPLE)
 
 
 @pytest.mark.parametrize("sample", ["../outside", "/outside"])
-def test_no_sample_leads_out_of_the_folder(tmp_path: Path, sample: str) -> None:
+def test_samples_cannot_leave_the_folder(tmp_path: Path, sample: str) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
 
-    with pytest.raises(InputError, match=rf"sample '{sample}' has no place inside"):
+    with pytest.raises(InputError, match=rf"sample '{sample}' does not name a folder inside"):
         export_stack(STACK, inside, sample)
-    with pytest.raises(InputError, match="has no place inside"):
+    with pytest.raises(InputError, match="does not name a folder inside"):
         Predictions(inside).predict(STACK, sample)
 
 
-def test_predictions_are_read_as_they_were_written(folder: Path) -> None:
+def test_predictions_are_read_back_unchanged(folder: Path) -> None:
     write_npy(folder / "depth.npy", DEPTH_M)
     write_png(folder / "all_in_focus.png", IMAGE.permute(1, 2, 0).numpy(), bit_depth=16)
     write_npy(folder / "confidence.npy", 10 * DEPTH_M.nan_to_num(0))
@@ -114,7 +114,7 @@ def test_pictures_of_depth_and_confidence_are_read_too(folder: Path) -> None:
     )
 
 
-def test_the_exact_file_counts(folder: Path) -> None:
+def test_the_exact_file_takes_precedence(folder: Path) -> None:
     write_depth_mm(folder / "depth_mm.png", DEPTH_M)
     write_npy(folder / "depth.npy", 2 * DEPTH_M)
 
@@ -124,7 +124,7 @@ def test_the_exact_file_counts(folder: Path) -> None:
     assert torch.equal(found.depth_m.nan_to_num(), 2 * DEPTH_M.nan_to_num())
 
 
-def test_depth_alone_is_one_file_a_sample(folder: Path) -> None:
+def test_depth_alone_is_one_file_per_sample(folder: Path) -> None:
     write_npy(folder.parent / "view.02.npy", DEPTH_M)
 
     found = predictions(folder).predict(STACK, SAMPLE)
@@ -134,12 +134,12 @@ def test_depth_alone_is_one_file_a_sample(folder: Path) -> None:
     assert found.confidence is None
 
 
-def test_nothing_of_the_sample_says_what_is_expected(folder: Path) -> None:
+def test_a_missing_prediction_lists_the_expected_files(folder: Path) -> None:
     write_npy(folder / "confidence.npy", DEPTH_M.nan_to_num())
 
     with pytest.raises(
         InputError,
-        match=r"room_1/view\.02: no prediction of this sample; expected depth\.npy, depth_mm\.png "
+        match=r"room_1/view\.02: no prediction for this sample; expected depth\.npy, depth_mm\.png "
         r"or all_in_focus\.png in it, or view\.02\.npy beside it\.",
     ):
         predictions(folder).predict(STACK, SAMPLE)

@@ -1,4 +1,4 @@
-"""Generated pixels in place of fused ones: where, how much, and marked."""
+"""Generated pixels instead of fused ones: their place, their share and their mark."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def left_half() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_outside_the_mask_all_stays_to_the_bit(scale: int) -> None:
+def test_pixels_outside_the_mask_keep_every_bit(scale: int) -> None:
     given = fusion(scale)
     filled = fill(given, torch.full((3, *WORKING), 0.25), left_half())
     outside = slice(20 * scale, None)
@@ -37,9 +37,9 @@ def test_outside_the_mask_all_stays_to_the_bit(scale: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 3])
-def test_deep_inside_it_is_the_generated_image_as_displayed(scale: int) -> None:
+def test_deep_inside_the_mask_the_generated_image_shows(scale: int) -> None:
     filled = fill(fusion(scale), torch.full((3, *WORKING), 0.25), left_half())
-    # The mask's border is 5 px of working resolution away, where fading in ends.
+    # The mask's border is 5 px away at working resolution, where the fade-in ends.
     inside = filled.all_in_focus[:, : 14 * scale]
     np.testing.assert_allclose(inside, float(linear_to_srgb(torch.tensor(0.25))), atol=1e-6)
 
@@ -54,7 +54,7 @@ def test_the_mark_is_on_every_pixel_that_changed(dtype: type, mark: int, scale: 
     assert filled.source_index.dtype == dtype
     np.testing.assert_array_equal(marked, changed)
     assert 0.4 < marked.mean() < 0.5
-    # Beyond white is white.
+    # Values beyond white are shown as white.
     assert filled.all_in_focus.max() <= 1
 
 
@@ -66,7 +66,7 @@ def test_it_fades_in_evenly_from_the_border_of_the_mask() -> None:
     )
 
 
-def test_nothing_unsharp_changes_nothing_and_the_input_stays() -> None:
+def test_an_empty_mask_changes_nothing_and_keeps_the_input() -> None:
     given = fusion()
     before = given.all_in_focus.copy()
     same = fill(given, torch.ones(3, *WORKING), torch.zeros(WORKING, dtype=torch.bool))

@@ -13,7 +13,7 @@ from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF, blur
 
 
-def test_interpolation_is_that_of_numpy():
+def test_interpolation_matches_numpy():
     points, targets = torch.tensor([0.0, 0.1, 0.4, 1.0]), torch.tensor([-1.0, 0.0, 3.0, 4.0])
     values = torch.linspace(-0.2, 1.2, 36).reshape(4, 9)
     expected = np.interp(values.numpy(), points.numpy(), targets.numpy())

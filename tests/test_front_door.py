@@ -1,4 +1,4 @@
-"""What `import focaldiffusion as fd` offers, on files and on arrays."""
+"""The public API of `import focaldiffusion as fd`, on files and on arrays."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_folder_gives_numpy_arrays_and_a_folder_of_results(stack: Path, tmp_pa
     assert repr(result).startswith("<Result plant: calibrated, 96x64 px, depth 0.4")
 
 
-def test_arrays_give_what_their_files_give(stack: Path) -> None:
+def test_arrays_give_the_same_result_as_their_files(stack: Path) -> None:
     expected = fd.reconstruct(stack, settings=STILL)
     frames = frames_of(stack)
     for source in (
@@ -50,7 +50,7 @@ def test_arrays_give_what_their_files_give(stack: Path) -> None:
     ):
         result = fd.reconstruct(source, focus_distances_m=DISTANCES, lens=LENS, settings=STILL)
         np.testing.assert_array_equal(result.depth_m, expected.depth_m)
-        # Frames of 16 bits are not rounded to 8.
+        # 16-bit frames are not rounded to 8 bits.
         np.testing.assert_allclose(result.all_in_focus, expected.all_in_focus, atol=0.51 / 255)
 
 
@@ -133,7 +133,7 @@ def test_an_f_number_needs_the_focal_length_in_metres(stack: Path) -> None:
         (lambda frames: [np.full(SIZE, np.nan) for _ in frames], "floats from nan to nan"),
     ],
 )
-def test_arrays_that_are_no_frames(stack: Path, change, message: str) -> None:
+def test_unusable_arrays_are_refused(stack: Path, change, message: str) -> None:
     with pytest.raises(fd.InputError, match=message):
         fd.reconstruct(change(frames_of(stack)), settings=STILL)
 
@@ -142,7 +142,7 @@ def test_arguments_without_effect_are_refused(stack: Path) -> None:
     opened = fd.open_stack(stack)
     with pytest.raises(fd.InputError, match="focus_distances_m: no effect on a OpenedStack"):
         fd.reconstruct(opened, focus_distances_m=DISTANCES)
-    with pytest.raises(fd.InputError, match="fill_unsharp: there is no model"):
+    with pytest.raises(fd.InputError, match="fill_unsharp: needs a model"):
         fd.reconstruct(opened, settings=fd.Settings(fill_unsharp=True))
     with pytest.raises(fd.InputError, match="2 values for 3 frames"):
         fd.reconstruct(stack, focus_distances_m=DISTANCES[:2])

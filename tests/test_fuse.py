@@ -57,7 +57,7 @@ def test_equal_frames_give_back_the_frame(bit_depth):
 def test_a_frame_with_all_the_weight_is_given_back():
     stack = photograph(texture(), 0.5)
     frames = native(stack)
-    # Frame 0 is in focus. The others have less detail, and next to no weight.
+    # Frame 0 is in focus. The others have less detail and almost no weight.
     fused = fuse(frames, one_hot(4, 0)).all_in_focus
     assert np.abs(fused - frames.images[0]).max() < 0.5 / 255
 
@@ -94,7 +94,7 @@ def test_an_edge_keeps_its_contrast_and_gets_no_halo():
     weights = frame_weights(torch.full(SIZE, 2.0), stack.focus_coordinates)
     fused = fuse(native(stack), weights).all_in_focus
     sharp = linear_to_srgb(image).permute(1, 2, 0).numpy()
-    # Half a step of 8 bits, and what the three blurred frames leak: their weight is 1e-4.
+    # Half a step of 8 bits, and the leak of the three blurred frames, whose weight is 1e-4.
     assert np.abs(fused - sharp).max() < 2 / 255
 
 

@@ -79,7 +79,7 @@ def test_a_model_reconstructs_and_metadata_say_how_to_repeat_it(
     )
 
 
-def test_an_untrained_model_from_the_estimate_is_physics_to_its_autoencoder(
+def test_an_untrained_model_equals_physics_up_to_its_autoencoder(
     stack: Path, tmp_path: Path, from_estimate: Path
 ) -> None:
     for model in ("physics", from_estimate):
@@ -163,7 +163,7 @@ def test_a_model_is_loaded_only_for_stacks_that_are_due(
         ("noise", "--config none.yaml", "none.yaml"),
     ],
 )
-def test_what_a_model_cannot_do_is_refused_before_any_work(
+def test_unsupported_options_are_refused_before_any_work(
     start: str,
     flags: str,
     message: str,
@@ -180,11 +180,11 @@ def test_what_a_model_cannot_do_is_refused_before_any_work(
     assert message in error
 
 
-def test_a_configuration_that_agrees_is_taken(
+def test_a_matching_configuration_is_accepted(
     stack: Path, tmp_path: Path, from_noise: Path
 ) -> None:
     config = tmp_path / "run.yaml"
-    # Where its training data lie is nothing that inference needs to know.
+    # Inference does not need the location of the training data.
     config.write_text("model: {preset: tiny, start: noise}\ndata: {data_root: '${NOT_SET}'}")
     flags = ("--output", tmp_path / "out", "--model", from_noise, "--config", config, "--quiet")
     assert run("infer", stack, *flags) == 0

@@ -16,7 +16,7 @@ from plant import (
     write_large_stack,
 )
 
-# What follows needs a process of its own.
+# The following tests need a process of their own.
 
 
 @pytest.mark.parametrize("module", ["focaldiffusion", "focaldiffusion.cli.main"])
@@ -42,7 +42,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_disk_that_refuses_leaves_nothing(stack: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(stack: Path, tmp_path: Path) -> None:
     before = contents(tmp_path)
     done = subprocess.run(
         command("infer", stack, "--output", tmp_path / "new" / "out"),
@@ -62,17 +62,17 @@ def test_a_disk_that_refuses_leaves_nothing(stack: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("model", "ways"),
     [
-        ("physics", "lower --working-size, make the frames smaller, give fewer of them"),
+        ("physics", "lower --working-size, make the frames smaller, give fewer frames"),
         ("noise", "lower --working-size, lower --tile-px, use --dtype bfloat16"),
     ],
 )
-def test_memory_that_runs_out_is_told(
+def test_running_out_of_memory_is_reported(
     model: str, ways: str, tmp_path: Path, from_noise: Path
 ) -> None:
     chosen = str(from_noise) if model == "noise" else model
     stack = write_large_stack(tmp_path / "plant", (600, 800), count=3)
-    # Memory is limited once everything is imported and OpenBLAS, which ends the process where it
-    # cannot have its buffers, has them: libraries reserve far more than they use.
+    # Memory is limited only after all imports, because libraries reserve far more than they use,
+    # and after OpenBLAS has its buffers, because it ends the process if it cannot get them.
     script = (
         "import resource, sys\n"
         "import focaldiffusion.checkpoints.pipeline, focaldiffusion.checkpoints.checkpoint\n"
@@ -93,8 +93,8 @@ def test_memory_that_runs_out_is_told(
         text=True,
     )
     assert done.stderr == (
-        "error: plant: not enough memory on cpu for 3 frames of 800x600. What helps most, in this "
-        f"order: {ways}.\n"
+        "error: plant: not enough memory on cpu for 3 frames of 800x600. Remedies, most "
+        f"effective first: {ways}.\n"
     )
     assert done.returncode == 2
     assert contents(tmp_path) == before

@@ -35,7 +35,7 @@ ALWAYS = {
 
 @dataclass(frozen=True)
 class Frames:
-    """Native frames that live in memory."""
+    """Native frames in memory."""
 
     bit_depth: int = 8
     is_grey: bool = False
@@ -117,7 +117,7 @@ def test_a_metric_result_has_every_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("field", ["height_m", "depth_relative"])
-def test_what_is_not_metric_depth_goes_by_its_own_name(tmp_path: Path, field: str):
+def test_non_metric_depth_has_its_own_file_name(tmp_path: Path, field: str):
     values = np.linspace(0, 1, 48 * 64, dtype=np.float32).reshape(SIZE)
     left_out = make_result(**{field: values}).save(tmp_path)
 
@@ -159,7 +159,7 @@ def test_more_than_256_frames_need_a_sixteen_bit_index(tmp_path: Path):
         assert np.asarray(image).max() == 299
 
 
-def test_what_cannot_be_written_is_said_and_recorded(tmp_path: Path):
+def test_files_left_out_are_reported_and_recorded(tmp_path: Path):
     far = make_result(depth_m=np.full(SIZE, 80.0, np.float32), camera=None)
     left_out = far.save(tmp_path)
 
@@ -233,11 +233,11 @@ class TestExistingFolders:
         relative = make_result(depth_relative=np.zeros(SIZE, np.float32))
         relative.save(tmp_path, overwrite=True)
 
-        # No metres of the earlier result stay beside the new one.
+        # No metric file of the earlier result stays beside the new one.
         assert names(tmp_path) == ALWAYS | {"depth_relative.npy", "notes.txt"}
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
-    def test_a_foreign_file_of_our_name_is_not_touched_unasked(self, tmp_path: Path):
+    def test_a_foreign_file_with_our_name_is_not_touched_unasked(self, tmp_path: Path):
         (tmp_path / "overview.png").write_text("a user's")
         with pytest.raises(InputError, match=r"already holds overview\.png\. Choose"):
             check_output(tmp_path)
@@ -258,26 +258,26 @@ class TestCheckOutput:
         assert names(tmp_path) == set()
 
     @pytest.mark.parametrize("below", ["", "sub", "sub/deeper"])
-    def test_a_file_is_no_folder(self, tmp_path: Path, below: str):
+    def test_an_output_below_a_file_is_refused(self, tmp_path: Path, below: str):
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match=r"file: is a file; expected a folder"):
             check_output(tmp_path / "file" / below)
 
-    def test_a_folder_is_no_file(self, tmp_path: Path):
+    def test_a_folder_with_the_name_of_a_result_is_refused(self, tmp_path: Path):
         (tmp_path / "depth.npy").mkdir()
-        with pytest.raises(InputError, match=r"depth\.npy: is a folder, where a file of the resu"):
+        with pytest.raises(InputError, match=r"depth\.npy: is a folder, but a file of the resu"):
             check_output(tmp_path, overwrite=True)
 
     @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc")
-    def test_what_refuses_new_files_is_named_in_one_sentence(self):
-        # Even the superuser may not write there.
+    def test_an_unwritable_folder_is_named_in_one_sentence(self):
+        # Not even the superuser may write there.
         with pytest.raises(InputError, match=r"^/proc/out: cannot write results \(.+\)\. Choose"):
             check_output(Path("/proc/out"))
 
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let the kernel refuse any file of more bytes, as a full disk would."""
+    """Make the kernel refuse any larger file, as a full disk would."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -298,7 +298,7 @@ class InterruptedFrames(Frames):
 
 
 class TestInterruption:
-    """A failure at any time leaves everything as it was."""
+    """A failure at any time leaves everything unchanged."""
 
     @pytest.fixture(params=["new", "existing"])
     def folder(self, request, tmp_path: Path) -> Path:
@@ -323,7 +323,7 @@ class TestInterruption:
         assert self.state(folder) == before
 
     @pytest.mark.parametrize("size", [100, 20_000])
-    def test_a_file_system_that_takes_no_more(self, folder: Path, size: int):
+    def test_a_full_file_system(self, folder: Path, size: int):
         before = self.state(folder)
         result, stack = make_result(), make_stack()
         with pytest.raises(InputError) as error, largest_file(size):

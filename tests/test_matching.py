@@ -73,7 +73,7 @@ def test_path_costs_follow_their_recursion(background):
     leftwards = path_costs(
         cost[:, 0].flip(1), jump.flip(0), depth.flip(1), *rest[1:], farther.flip(0)
     ).flip(1)
-    # One row: rightwards and leftwards travel; the other six directions see each pixel alone.
+    # In one row only the paths to the right and left move; the other six see single pixels.
     torch.testing.assert_close(total[:, 0], rightwards + leftwards + 6 * cost[:, 0])
     expected = sorted([rightwards.argmin(0).tolist(), leftwards.argmin(0).tolist()])
     assert sorted(choices[6:, 0].tolist()) == expected
@@ -81,7 +81,7 @@ def test_path_costs_follow_their_recursion(background):
 
 
 def test_all_eight_directions_travel():
-    # One pixel that knows, nothing else does: its star of eight rays follows it, all else is free.
+    # One pixel has evidence: the eight rays from it follow it, all other pixels are free.
     cost = torch.zeros(3, 9, 9)
     cost[[0, 2], 4, 4] = 1000
     total, _ = aggregate(cost, torch.full((3, 9, 9), 0.5), levels(3, 9, 9), Meter())
@@ -102,7 +102,7 @@ def test_progress_is_called_after_each_direction():
     assert len(calls) == matching.DIRECTIONS
 
 
-def test_planes_cost_what_the_hypotheses_beside_them_do():
+def test_plane_costs_are_interpolated_between_hypotheses():
     labels = Labels(
         torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 0.25, 2.0, 3.0, -0.1, 3.1])[:, None, None]
     )
@@ -112,7 +112,7 @@ def test_planes_cost_what_the_hypotheses_beside_them_do():
     torch.testing.assert_close(cost[:, 0, 0], expected)
 
 
-def test_where_nothing_is_seen_all_but_planes_beneath_cost_something():
+def test_without_evidence_all_but_supporting_planes_cost_something():
     planes = torch.tensor([0.5, 1.0, 0.5])[:, None, None].expand(3, 1, 2)
     told = torch.tensor([[0.0, 0.0], [0.0, 40.0]])[:, None]  # nothing, and much
     labels = Labels(torch.tensor([0.0, 1.0]), planes, background=0.0)

@@ -30,7 +30,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, recover
 from focaldiffusion.stack import FocalStack
 
-# The floor: an untrained model says what physics says
+# The floor: an untrained model equals physics
 
 
 @pytest.mark.parametrize("grade", ["calibrated", "stage positions", "order only"])
@@ -46,11 +46,11 @@ def test_untrained_with_the_lossless_codec_is_the_physical_estimate(grade):
     )
 
 
-def test_untrained_with_an_autoencoder_is_the_physical_estimate_as_that_one_sees_it():
+def test_untrained_with_an_autoencoder_is_the_coded_physical_estimate():
     stack, estimate = physical()
     model = untrained("tiny")
     proposal, _ = model.propose(stack, estimate)
-    # 72 x 96 px are no whole tokens of 16 px; these are.
+    # 72 x 96 px are not a multiple of the 16 px of a token; this size is.
     proposal = proposal.map(lambda maps: maps[..., :64, :96])
     image, code = model.predict(proposal)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_untrained_with_an_autoencoder_is_the_physical_estimate_as_that_one_sees
 
 
 def test_untrained_in_bfloat16_is_the_physical_estimate():
-    # The state stays float32: what low precision rounds is the velocity.
+    # The state stays float32: low precision only rounds the velocity.
     stack, estimate = physical()
     model = quiet(FocalDiffusionPipeline.from_preset("compact")).to(torch.bfloat16)
     refined = model.refine(stack, estimate)
@@ -69,7 +69,7 @@ def test_untrained_in_bfloat16_is_the_physical_estimate():
     torch.testing.assert_close(refined.coordinate, estimate.coordinate, **EXACT)
 
 
-def test_what_lies_beyond_the_code_is_not_brought_nearer():
+def test_surfaces_beyond_the_code_are_not_brought_nearer():
     stack, estimate = physical()
     coordinate = estimate.coordinate.clone()
     coordinate[:, :20] = 0  # the sky
@@ -77,7 +77,7 @@ def test_what_lies_beyond_the_code_is_not_brought_nearer():
     assert (refined.coordinate[:, :20] == 0).all()
 
 
-def test_a_reconstruction_of_an_untrained_model_is_that_of_physics():
+def test_an_untrained_model_reconstructs_like_physics():
     stack = slanted_plane()
     expected = recover(stack.at_working_size(), camera=stack.camera)
     got = untrained()(stack)
@@ -89,7 +89,7 @@ def test_a_reconstruction_of_an_untrained_model_is_that_of_physics():
     assert got.camera == expected.camera
 
 
-# What a model says
+# Predictions
 
 
 @each_preset
@@ -139,7 +139,7 @@ def test_pickled_weights_are_refused(tmp_path):
         FocalDiffusionPipeline.from_pretrained(tmp_path)
 
 
-def test_a_model_of_the_hub_loads_from_the_cache_and_names_its_revision(tmp_path):
+def test_a_hub_model_loads_from_the_cache_and_names_its_revision(tmp_path):
     revision = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "models--someone--focal"
     untrained("tiny").save_pretrained(repository / "snapshots" / revision)
@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_output_and_another_another():
     )
 
 
-def test_steps_change_what_noise_leads_to():
+def test_steps_change_the_result_from_noise():
     stack, estimate = physical()
     model = untrained("tiny", "noise")
     one, two = (model.refine(stack, estimate, sampling=Sampling(steps=steps)) for steps in (1, 2))
@@ -201,7 +201,7 @@ def test_one_model_takes_any_number_of_frames(count):
     )
     proposal, code = trained().propose(stack, estimate)
     _, refined = trained().predict(proposal)
-    # The network sees the same maps of any stack, and adds its random guess.
+    # The network sees the same maps for any stack, and adds its random guess.
     change = (refined[0, 0] - code.encode(estimate.coordinate)).abs()
     assert 0.01 < change.mean() < 0.5
 
@@ -221,7 +221,7 @@ def test_stacks_without_distances_are_completed(grade, field):
 
 
 @pytest.mark.parametrize("size", [(50, 67), (8, 8)])
-def test_sizes_that_are_no_whole_tokens(size):
+def test_sizes_that_are_not_whole_tokens(size):
     stack = photograph(texture(size), 1.0, size=size)
     result = untrained()(stack)
     expected = estimate_depth(stack, PSF()).coordinate
@@ -236,7 +236,7 @@ def untrusted(estimate: Estimate) -> Estimate:
     return replace(estimate, confidence=torch.zeros_like(estimate.confidence))
 
 
-def test_what_physics_trusts_stays_and_the_rest_is_the_models():
+def test_trusted_physics_stays_and_the_model_fills_the_rest():
     stack, estimate = physical()
     model = trained("compact")
     confidence = torch.zeros_like(estimate.confidence)
@@ -278,7 +278,7 @@ def test_a_surface_that_the_evidence_contradicts_loses_its_confidence():
     assert refined.residual_rms > estimate.residual_rms
 
 
-def test_the_ensemble_is_its_median_and_its_spread_costs_confidence():
+def test_the_ensemble_gives_its_median_and_spread_lowers_confidence():
     stack, estimate = physical()
     estimate = untrusted(estimate)
     model = untrained("tiny", "noise")
@@ -306,7 +306,7 @@ def test_members_that_differ_lower_confidence_and_members_that_agree_do_not():
     proposal, _ = model.propose(stack, untrusted(estimate))
     confidence = {}
     for spread in (0.0, 1 / 16):
-        # In place of the network, one that knows where to go: to the proposal, but for `spread`.
+        # Replaces the network by one that always ends at the proposal, offset by `spread`.
         state = encode_state(model.codec, proposal.all_in_focus, proposal.depth_code)
 
         def velocity(hidden_states, timestep, state=state, spread=spread, **_):
@@ -344,7 +344,7 @@ def test_tiles_blend_without_seams():
             return completer.predict(part, 1, None, with_image=False, tile_px=tile_px)[0, 0]
 
     tiled, whole = predict(proposal, tile_px), predict(proposal)
-    # The network sees other pixels in a tile, so random weights say something else.
+    # The network sees other pixels in a tile, so random weights give another result.
     assert (tiled - whole).abs().max() > 1e-3
     parts = torch.full((6, *whole.shape), torch.nan)
     tiles = tiles_of(tuple(whole.shape), tile_px, completer.multiple_px)
@@ -353,7 +353,7 @@ def test_tiles_blend_without_seams():
     lowest, highest = parts.nan_to_num(torch.inf).amin(0), parts.nan_to_num(-torch.inf).amax(0)
     assert (tiled >= lowest - 1e-5).all()
     assert (tiled <= highest + 1e-5).all()
-    # A step is one of a tile's own, or a ramp's share of how far tiles differ, see blend.
+    # A step is one inside a tile, or a ramp's share of the difference between tiles, see blend.
     ramp_step = 2 * (highest - lowest).max() / (tile_px / 4)
     for axis in (0, 1):
         own = parts.diff(dim=axis + 1).abs().nan_to_num(0).amax(0)
@@ -364,7 +364,7 @@ def test_tiles_share_their_noise():
     stack, estimate = physical()
     model = quiet(FocalDiffusionPipeline.from_preset("compact", "noise"))
     with torch.no_grad():
-        # Of velocity zero: what comes out is the noise.
+        # At zero velocity the output is the noise.
         last_layer(model).weight.zero_()
         last_layer(model).bias.zero_()
         proposal, _ = model.propose(stack, estimate)

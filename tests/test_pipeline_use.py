@@ -55,7 +55,7 @@ def test_a_grey_stack_is_filled_without_colour(unsharp):
     assert spread.max() < 1e-6
 
 
-# A citizen of diffusers
+# A diffusers pipeline
 
 
 def test_components_configuration_and_offloading():
@@ -80,7 +80,7 @@ def test_presets_are_drawn_from_their_seed_and_leave_the_global_generator():
     assert not torch.equal(one, other)
 
 
-def test_provenance_is_json_and_says_how_to_repeat():
+def test_provenance_is_json_and_enough_to_repeat():
     provenance = untrained("tiny", "noise")(
         slanted_plane(), sampling=Sampling(seed=3, ensemble=2, steps=2)
     ).provenance
@@ -117,7 +117,7 @@ def test_progress_is_reported_pass_by_pass():
     ]
 
 
-def test_the_bars_are_those_of_diffusers(capsys):
+def test_progress_uses_the_bars_of_diffusers(capsys):
     model = FocalDiffusionPipeline.from_preset("compact")
     model(slanted_plane())
     shown = capsys.readouterr().err
@@ -139,12 +139,12 @@ def test_the_bars_are_those_of_diffusers(capsys):
         ("noise", {"tile_px": 2048}, r"tile_px: got 2048; expected 16 to 1536"),
     ],
 )
-def test_options_that_the_model_cannot_fulfil(start, options, message):
+def test_unsupported_options_are_refused(start, options, message):
     with pytest.raises(InputError, match=message):
         untrained("compact", start)(slanted_plane(), sampling=Sampling(**options))
 
 
-def test_a_preset_that_does_not_exist():
+def test_an_unknown_preset_is_refused():
     with pytest.raises(InputError, match=r"'huge' is unknown; expected sd35-medium"):
         FocalDiffusionPipeline.from_preset("huge")
 
@@ -169,7 +169,7 @@ def test_a_prompt_of_another_transformer():
         FocalDiffusionPipeline(**parts, **untrained("tiny").parameters)
 
 
-def test_a_model_that_gives_no_numbers():
+def test_a_model_that_returns_nan_is_refused():
     model = quiet(FocalDiffusionPipeline.from_preset("tiny"))
     with torch.no_grad():
         model.denoiser.proj_out.bias.fill_(torch.nan)

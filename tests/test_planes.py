@@ -66,14 +66,14 @@ def test_uncertain_pixels_propose_nothing():
     assert propose_planes(drawn(2.0, 0.5, 3.0), torch.zeros(SIZE), HYPOTHESES).shape == (0, 3)
 
 
-def test_noise_is_no_plane():
+def test_noise_gives_no_plane():
     noise = 6 * torch.rand(SIZE, generator=generator())
     few = torch.zeros(SIZE)
     few[::16, ::16] = 1
     assert propose_planes(noise, few, HYPOTHESES).shape == (0, 3)
 
 
-def test_a_floor_is_known_by_what_stands_on_it():
+def test_a_floor_is_found_by_the_things_on_it():
     floor = drawn(0.0, 6.0, 3.0)
     surface, fronts = torch.zeros(SIZE), torch.zeros(SIZE)
     for top, bottom, left, right in (
@@ -88,7 +88,7 @@ def test_a_floor_is_known_by_what_stands_on_it():
     beneath = planes_beneath(surface, fronts, HYPOTHESES)
     assert farthest_off(beneath, floor, everywhere) < 2 * TOLERANCE
     assert farthest_off(propose_planes(surface, fronts, HYPOTHESES), floor, everywhere) > 1
-    # A ball hangs before it. What lies behind it, it cannot be a floor of.
+    # A ball in front changes nothing, but a plane with something behind it is not a floor.
     surface[60:90, 90:110], fronts[60:90, 90:110] = 5.5, 1
     beneath = planes_beneath(surface, fronts, HYPOTHESES)
     assert farthest_off(beneath, floor, everywhere) < 2 * TOLERANCE
@@ -97,11 +97,11 @@ def test_a_floor_is_known_by_what_stands_on_it():
     assert farthest_off(beneath, floor, everywhere) > 1
 
 
-def test_nothing_certain_has_nothing_beneath():
+def test_without_certain_pixels_nothing_lies_beneath():
     assert planes_beneath(drawn(2.0, 0.5, 3.0), torch.zeros(SIZE), HYPOTHESES).shape == (0, 3)
 
 
-def test_a_tiny_image_is_no_error():
+def test_a_tiny_image_raises_no_error():
     for planes_of in (propose_planes, planes_beneath):
         assert planes_of(torch.zeros(3, 2), torch.ones(3, 2), HYPOTHESES).shape[1] == 3
 

@@ -91,7 +91,7 @@ def test_a_lens_that_the_frames_contradict_is_doubted(tmp_path, error):
         assert result.calibration.contradiction == pytest.approx(1 / error, rel=0.1)
 
 
-def test_a_lens_that_cannot_be_found_leaves_sharpness():
+def test_an_unmeasurable_lens_falls_back_to_sharpness():
     images = photograph(0.3, 1.0).images
     stack = FocalStack(images, focus_distances_m=torch.tensor(FOCUS_M))
     estimate = estimate_depth(stack, PSF())
@@ -103,7 +103,7 @@ def test_a_lens_that_cannot_be_found_leaves_sharpness():
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_stage_positions_give_heights_in_their_direction(tmp_path, direction):
-    # A millimetre of travel a dioptre, from 20 mm on.
+    # A millimetre of travel per dioptre, starting at 20 mm.
     stack = photograph(texture(), 1 / INVERSE_DEPTH_DPT, blur_scale_px_m=10.0)
     positions_m = [0.02 + 1e-3 / distance_m for distance_m in FOCUS_M][::-direction]
     folder = write_stack(
@@ -121,7 +121,7 @@ def test_stage_positions_give_heights_in_their_direction(tmp_path, direction):
     assert np.median(error_m) < 1e-4
 
 
-def test_uneven_steps_of_ordered_frames_are_told_in_frames(tmp_path):
+def test_uneven_steps_of_ordered_frames_are_measured_in_frames(tmp_path):
     focus_dpt = [0.5, 0.7, 1.1, 2.0]
     stack = photograph(texture(), 1 / INVERSE_DEPTH_DPT, [1 / one for one in focus_dpt])
     folder = write_stack(tmp_path / "order", stack, order=range(4))
@@ -133,7 +133,7 @@ def test_uneven_steps_of_ordered_frames_are_told_in_frames(tmp_path):
     assert np.quantile(error, 0.95) < 0.3
 
 
-def test_flat_frames_of_an_order_leave_sharpness():
+def test_flat_ordered_frames_fall_back_to_sharpness():
     estimate = estimate_depth(FocalStack(photograph(0.3, 1.0).images), PSF())
     assert str(estimate.calibration) == "order only, depth from sharpness"
     assert estimate.confidence.max() < 0.1
@@ -147,7 +147,7 @@ def test_order_alone_gives_relative_depth(tmp_path):
     relative = result.depth_relative
     assert relative.min() >= 0
     assert relative.max() <= 1
-    # Frame 0 is the nearest; the columns go from far to near, a third of the sweep a frame.
+    # Frame 0 is the nearest. Columns go from far to near, one frame per third of the sweep.
     expected = (2.0 - INVERSE_DEPTH_DPT) / 1.5
     assert np.median(np.abs(relative - expected.numpy())) < 0.1 / 3
 
@@ -157,7 +157,7 @@ def test_exactly_one_depth_field_is_set(opened):
     assert [name for name in DEPTH_FIELDS if getattr(result, name) is not None] == ["depth_m"]
 
 
-# What is not known
+# Unknowns
 
 
 def test_a_bare_wall_gets_no_confidence_and_no_nan():
@@ -177,7 +177,7 @@ def test_black_and_clipped_stacks_get_no_confidence_and_no_nan(value, knows_came
     assert estimate.confidence.max() < 0.1
 
 
-def test_frames_of_equal_recorded_distance_are_borne():
+def test_equal_recorded_distances_are_accepted():
     stack = photograph(texture(), 1.0, (0.5, 0.6, 1.0, 1.1))
     rounded = FocalStack(
         stack.images, camera=stack.camera, focus_distances_m=torch.tensor([0.5, 0.5, 1.0, 1.0])
@@ -187,7 +187,7 @@ def test_frames_of_equal_recorded_distance_are_borne():
     assert (estimate.coordinate - 1).abs().median() * BLUR_SCALE_PX_M < 1
 
 
-# Laws
+# Invariants
 
 
 def test_frames_in_another_order_give_the_same_result(tmp_path):
@@ -231,12 +231,12 @@ def test_depth_is_solved_at_the_working_size_and_returned_at_the_native(opened):
     result = reconstruct(opened, settings=Settings(align="off", working_size=48))
     assert result.stack.size == (36, 48)
     assert result.stack.camera.image_size == (36, 48)
-    # Half the pixels of blur.
+    # Half as many pixels of blur.
     assert result.stack.camera.blur_scale_px_m == pytest.approx(BLUR_SCALE_PX_M / 2)
     assert result.depth_m.shape == result.confidence.shape == SIZE
     assert result.camera.blur_scale_px_m == pytest.approx(BLUR_SCALE_PX_M)
     error = np.abs(result.depth_m * INVERSE_DEPTH_DPT.numpy() - 1)
-    # Half a pixel of blur diameter of the working size, at 1 dpt.
+    # Half a pixel of blur diameter at working size, at 1 dpt.
     assert np.median(error) < 0.12
 
 
@@ -284,7 +284,7 @@ def test_source_index_counts_the_frames_that_were_given(tmp_path):
     size = (200, 260)
     focus_m = [0.7, 1.0, 1.4]
     stack = photograph(texture(size), 1.0, focus_m, size=size)
-    # Another picture strayed in before the others.
+    # A stray picture comes before the others.
     stray = photograph(texture(size, seed=9), 1.0, focus_m, size=size).images[:1]
     stack = FocalStack(torch.cat([stray, stack.images]))
     folder = write_stack(
@@ -299,7 +299,7 @@ def test_source_index_counts_the_frames_that_were_given(tmp_path):
 # Provenance
 
 
-def test_provenance_is_json_and_tells_how_to_repeat(tmp_path):
+def test_provenance_is_json_and_enough_to_repeat(tmp_path):
     focus_m = (0.5, 1.0, 2.0, math.inf)
     stack = photograph(texture(), 1 / INVERSE_DEPTH_DPT, focus_m)
     written = [0.5, 1.0, 2.0, None]
@@ -345,8 +345,8 @@ def test_path_traced_rooms_come_out_in_metres(shared_data, room, bound):
     result = reconstruct(folder / "stack", settings=Settings(align="off", working_size=256))
     truth_m = np.load(folder / "truth" / "depth.npz")["depth"]
     depth_m, confidence = result.depth_m, result.confidence
-    # Half again what was measured when this was written (0.060 and 0.039): bare walls, which no
-    # texture ties down, make up nearly all of it.
+    # 1.5 times the measured errors (0.060 and 0.039), which come almost entirely from bare walls
+    # without texture.
     truth = torch.from_numpy(truth_m)
     assert abs_rel(torch.from_numpy(depth_m), truth, truth > 0) < bound
     sure = confidence > 0.5

@@ -18,7 +18,7 @@ def test_a_stack_without_focus_settings_is_an_order():
     assert stack.focus_coordinates.tolist() == [0, 0.5, 1]
 
 
-def test_distances_become_dioptres_and_infinity_none():
+def test_distances_become_dioptres_and_infinity_zero():
     stack = FocalStack(IMAGES, focus_distances_m=torch.tensor([0.5, 4.0, math.inf]))
     assert stack.axis == "inverse_depth_dpt"
     assert stack.focus_coordinates.tolist() == [2, 0.25, 0]
@@ -32,7 +32,7 @@ def test_positions_are_coordinates_themselves():
     torch.testing.assert_close(stack.focus_coordinates, from_first_m)
 
 
-def test_a_single_frame_is_no_stack():
+def test_a_single_frame_is_refused():
     with pytest.raises(InputError, match="needs at least 2 frames, got 1"):
         FocalStack(IMAGES[:1])
 
@@ -51,7 +51,7 @@ def test_distances_and_positions_exclude_each_other():
         FocalStack(IMAGES, focus_distances_m=values, focus_positions_m=values)
 
 
-def test_the_camera_is_that_of_the_images():
+def test_the_camera_must_match_the_images():
     with pytest.raises(ValueError, match=r"camera of \(8, 12\), images of \(4, 6\)"):
         FocalStack(IMAGES, camera=Camera(100.0, 0.01, (8, 12)))
 
@@ -70,12 +70,12 @@ def test_impossible_distances_are_refused(distances_m, message):
         FocalStack(IMAGES, focus_distances_m=torch.tensor(distances_m))
 
 
-def test_a_stage_does_not_stand_at_infinity():
+def test_infinite_stage_positions_are_refused():
     with pytest.raises(InputError, match="not all finite"):
         FocalStack(IMAGES, focus_positions_m=torch.tensor([0.0, 1.0, math.inf]))
 
 
-def test_equal_distances_are_refused_from_a_person_and_borne_from_a_camera():
+def test_equal_distances_are_refused_from_users_and_accepted_from_cameras():
     with pytest.raises(InputError, match=r"1.0 appears more than once"):
         check_focus("focus_distances_m", [1.0, 1.0, 2.0], 3)
     stack = FocalStack(IMAGES, focus_distances_m=torch.tensor([1.0, 1.0, 2.0]))

@@ -34,7 +34,7 @@ def sweep_of(stack: FocalStack):
 
 
 def best_plane(evidence) -> float:
-    """The hypothesis that all pixels together find most likely."""
+    """The hypothesis that is most likely over all pixels together."""
     return float(evidence.hypotheses[evidence.posterior.log().sum((1, 2)).argmax()])
 
 
@@ -79,7 +79,7 @@ def test_two_frames_are_enough():
     assert abs(best_plane(evidence) - 1 / 0.8) * BLUR_SCALE_PX_M < 0.5
 
 
-def test_what_no_frame_shows_sharply_is_marked():
+def test_pixels_that_are_never_sharp_are_marked():
     # Focused at 2 and 1.5 dpt; at 0.5 dpt the blur has a radius of 4 px.
     assert sweep_of(photograph(texture(), 2.0, (0.5, 0.67))).never_sharp.float().mean() > 0.95
     assert sweep_of(photograph(texture(), 0.6, (0.5, 0.67))).never_sharp.float().mean() < 0.05
@@ -99,10 +99,10 @@ def test_the_misfit_is_lowest_for_the_shape_of_the_blur(family):
     assert right < wrong
 
 
-# What is not known
+# Unknowns
 
 
-def test_a_flat_wall_says_nothing():
+def test_a_flat_wall_gives_no_evidence():
     evidence = sweep_of(photograph(0.3, 1.0))
     assert evidence.entropy.min() > 0.999
     assert evidence.certainty.max() < 1e-3
@@ -110,14 +110,14 @@ def test_a_flat_wall_says_nothing():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_black_and_clipped_walls_say_nothing(value):
+def test_black_and_clipped_walls_give_no_evidence(value):
     evidence = sweep_of(photograph(value, 1.0, noise_std_lsb=0))
     assert evidence.entropy.min() > 0.999
     assert evidence.certainty.max() < 1e-3
     assert evidence.sharpest.isfinite().all()
 
 
-def test_beside_texture_a_flat_wall_still_says_nothing():
+def test_beside_texture_a_flat_wall_still_gives_no_evidence():
     image = texture()
     image[:, :, 48:] = 0.3
     evidence = sweep_of(photograph(image, 1.0))
@@ -126,18 +126,18 @@ def test_beside_texture_a_flat_wall_still_says_nothing():
     assert textured.mean() > 0.05
 
 
-def test_what_differs_between_frames_as_no_blur_does_says_little():
+def test_differences_that_no_blur_explains_give_little_evidence():
     stack = photograph(0.2, 1.0)
     noise = torch.randn(len(stack), 1, *SIZE, generator=torch.Generator().manual_seed(0))
-    blotches = box_mean(box_mean(noise, 2), 2)  # as a JPEG coder leaves them
+    blotches = box_mean(box_mean(noise, 2), 2)  # as left by a JPEG coder
     blotches *= 4 / 255 / blotches.std()
     images = srgb_to_linear(0.5 + blotches).expand(-1, 3, -1, -1)
     assert noise_std(images) < 1 / 255
     evidence = sweep_of(replace(stack, images=images))
-    assert evidence.certainty.mean() < 0.08  # 0.35 where they count as texture
+    assert evidence.certainty.mean() < 0.08  # 0.35 if they counted as texture
 
 
-def test_texture_speaks_through_what_no_blur_explains():
+def test_texture_counts_despite_unexplained_differences():
     stack = photograph(texture(), 1.0)
     shifts = (1, 0, -1, 1)
     moved = [image.roll(one, -1) for image, one in zip(stack.images, shifts, strict=True)]
@@ -158,10 +158,10 @@ def test_a_clipped_highlight_is_no_evidence_against_its_surface():
     assert abs(best_plane(sweep_of(stack)) - 1) * BLUR_SCALE_PX_M < 0.5
 
 
-# Laws
+# Invariants
 
 
-def test_the_order_of_the_frames_changes_nothing():
+def test_frame_order_does_not_matter():
     depth_m = 1 / torch.linspace(0.5, 2.0, SIZE[1])
     stack = photograph(texture(), depth_m)
     one, other = sweep_of(stack), sweep_of(reordered(stack, [2, 0, 3, 1]))
@@ -192,7 +192,7 @@ def test_tiles_agree_with_the_whole(monkeypatch):
         stack, focus, hypotheses, BLUR_SCALE_PX_M, DISC, meter=Meter(lambda *now: done.append(now))
     )
     assert done[-1] == (6 * len(hypotheses), 6 * len(hypotheses))
-    # Tiles overlap by the reach of the blur; J itself reaches further, as inverse filters do.
+    # Tiles overlap by the reach of the blur; J reaches farther, as inverse filters do.
     difference = (tiled - whole).abs().mean() / whole.mean()
     assert difference < 0.02
     step = (tiled.argmin(0) - whole.argmin(0)).abs()
@@ -215,7 +215,7 @@ def test_double_precision_agrees_with_single():
 
 def tiny_stack() -> tuple[FocalStack, torch.Tensor, float]:
     images = torch.rand(2, 3, 8, 9, generator=torch.Generator().manual_seed(4)).double()
-    # Radii beyond the image's side: there the mirrored image is its own exact continuation.
+    # Radii beyond the image's side, where the mirrored image is its own exact continuation.
     return (
         FocalStack(images, focus_distances_m=torch.tensor([0.5, 2.0])),
         torch.tensor([0.4, 1.3, 2.1], dtype=torch.float64),
@@ -239,7 +239,7 @@ def reference_radii(stack: FocalStack, hypotheses: torch.Tensor, scale: float) -
         (DISC, {"rtol": 1e-5, "atol": 1e-5}),
     ],
 )
-def test_misfit_is_that_of_the_slow_version(psf, tolerance):
+def test_misfit_matches_the_slow_version(psf, tolerance):
     stack, hypotheses, scale = tiny_stack()
     images = stack.images.numpy()
     luma = np.einsum("c,nchw->nhw", reference.LUMA, images)
@@ -250,7 +250,7 @@ def test_misfit_is_that_of_the_slow_version(psf, tolerance):
     torch.testing.assert_close(got, torch.from_numpy(expected), **tolerance)
 
 
-def test_gradient_of_the_misfit_is_that_of_the_slow_version():
+def test_gradient_of_the_misfit_matches_the_slow_version():
     stack, hypotheses, scale = tiny_stack()
     images = stack.images.clone().requires_grad_()
     generator = torch.Generator().manual_seed(5)
@@ -301,7 +301,7 @@ def test_the_posterior_has_a_gradient_in_every_frame():
 def test_hypotheses_cover_the_focus_distances_in_order(inverse_m, scale):
     focus = torch.tensor(inverse_m)
     if float(focus.max()) * 1.25 <= 0.25 / scale:
-        return  # refused: all frames are focused at what this lens sees as infinity
+        return  # refused: for this lens, all frames are focused at infinity
     hypotheses = depth_hypotheses(focus, scale)
     assert (hypotheses.diff() > 0).all()
     assert hypotheses[0] >= 0
@@ -338,7 +338,7 @@ def test_real_lenses_get_a_moderate_number_of_hypotheses(camera, focus_m):
 
 
 def staircase(count: int = 4) -> tuple[FocalStack, torch.Tensor]:
-    """Frames of a textured staircase, step i sharp in frame i; and the step of each column."""
+    """Frames of a textured staircase, whose step i is sharp in frame i; and each column's step."""
     image = texture((64, 32 * count))
     step = torch.arange(32 * count) // 32
     frames = []
@@ -350,7 +350,7 @@ def staircase(count: int = 4) -> tuple[FocalStack, torch.Tensor]:
 
 @pytest.mark.parametrize("frame", [0, 1, 2, 3])
 def test_a_plane_in_the_focus_of_an_ordered_frame_is_found_there(frame):
-    focus_m = [1 / one for one in (0.5, 0.7, 1.1, 1.9)]  # each step twice the one before
+    focus_m = [1 / one for one in (0.5, 0.7, 1.1, 1.9)]  # steps double
     stack = FocalStack(photograph(texture(), focus_m[frame], focus_m).images)
     evidence = sweep(stack, 1.4 * BLUR_SCALE_PX_M, DISC, step_growth=math.log(4))
     assert best_plane(evidence) == pytest.approx(frame / 3, abs=0.03)
@@ -393,7 +393,7 @@ def test_sharpness_does_not_depend_on_the_order_of_known_positions():
     torch.testing.assert_close(other.posterior, one.posterior)
 
 
-def test_sharpness_says_nothing_of_a_flat_wall():
+def test_sharpness_gives_no_evidence_on_a_flat_wall():
     images = photograph(0.3, 1.0, noise_std_lsb=1.0).images
     evidence = sweep_sharpness(FocalStack(images))
     # Noise alone differs between frames; a textured pixel reaches 0.5.
@@ -401,7 +401,7 @@ def test_sharpness_says_nothing_of_a_flat_wall():
     assert evidence.certainty.max() < 0.1
 
 
-def test_sharpness_says_little_where_the_halo_of_an_edge_ends():
+def test_sharpness_gives_little_evidence_where_a_halo_ends():
     image = torch.full((3, *SIZE), 0.05)
     image[:, :, 44:52] = 0.7
     evidence = sweep_sharpness(FocalStack(photograph(image, 1.0, blur_scale_px_m=24).images))

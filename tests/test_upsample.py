@@ -12,7 +12,7 @@ def guide_of(luma: np.ndarray) -> np.ndarray:
     return np.repeat(luma[..., None], 3, axis=2).astype(np.float32)
 
 
-def test_at_equal_size_the_map_is_returned_as_it_is():
+def test_at_equal_size_the_map_is_returned_unchanged():
     values = torch.rand(20, 30, generator=torch.Generator().manual_seed(0))
     guide = guide_of(np.random.default_rng(0).random((20, 30)))
     np.testing.assert_array_equal(upsample(values, guide), values.numpy())
@@ -34,7 +34,7 @@ def test_an_edge_of_the_map_follows_that_of_the_guide():
     middle = result[12 * factor]
     assert middle[edge - 1] < 1.2
     assert middle[edge] > 2.8
-    # Plain enlargement puts the steepest step elsewhere, and it takes a pixel of the map.
+    # Plain enlargement puts the steepest step elsewhere and spreads it over a pixel of the map.
     assert np.abs(np.diff(middle)).argmax() == edge - 1
 
 

@@ -12,8 +12,8 @@ from focaldiffusion.fusion.weights import frame_weights
     coordinates=st.lists(st.floats(-1, 11, width=32), min_size=1, max_size=8),
 )
 @settings(deadline=None)
-def test_frame_weights_sum_to_one_whatever_repeats(focus, coordinates):
-    assume(len(set(focus)) > 1)  # FocalStack refuses frames that all have one focus
+def test_frame_weights_sum_to_one_with_repeated_focus(focus, coordinates):
+    assume(len(set(focus)) > 1)  # FocalStack refuses frames that all have the same focus
     weights = frame_weights(torch.tensor(coordinates), torch.tensor(focus))
     assert weights.shape == (len(focus), len(coordinates))
     torch.testing.assert_close(weights.sum(0), torch.ones(len(coordinates)))

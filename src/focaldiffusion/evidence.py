@@ -1,4 +1,4 @@
-"""Evidence: depth as far as defocus alone shows it."""
+"""Evidence: the depth information that defocus alone provides."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from focaldiffusion.stack import Axis
 class Evidence:
     """A posterior over depth hypotheses at each pixel, and the first all-in-focus image.
 
-    It absorbs the number of frames, their focus settings and the lens, so its consumers need not
-    know them.
+    It hides the number of frames, their focus settings and the lens from its consumers.
 
     Attributes:
         axis: quantity that the hypotheses measure.
         hypotheses: (K,) ascending, on the scale of `FocalStack.focus_coordinates`.
         posterior: (K, H, W), sums to one over K; flat where defocus shows nothing.
-        all_in_focus: (3, H, W) linear RGB, the first estimate that the sweep made.
-        sharpest: (H, W) in the unit of `axis`, where the frames themselves show a pixel best; it
-            guides fusion. Beside a silhouette, background pixels have the foreground's value,
-            because its blur covers them in all other frames.
-        never_sharp: (H, W) bool, True where no frame is in focus; never from sharpness alone.
+        all_in_focus: (3, H, W) linear RGB, first estimate by the sweep.
+        sharpest: (H, W) in the unit of `axis`, focus at which the frames show a pixel best; guides
+            fusion. Beside a silhouette, background pixels have the foreground's value, because its
+            blur covers them in all other frames.
+        never_sharp: (H, W) bool, True where no frame is in focus; all False for evidence from
+            sharpness alone.
     """
 
     axis: Axis
@@ -64,20 +64,20 @@ class Evidence:
         return -(self.posterior * log_posterior).sum(0) / math.log(len(self.hypotheses))
 
     def posterior_at(self, coordinate: Tensor) -> Tensor:
-        """Posterior (H, W) where a surface (H, W) passes, linear between hypotheses."""
+        """Posterior (H, W) along a surface (H, W), linear between hypotheses."""
         return between_hypotheses(self.posterior, self.hypotheses, coordinate[None])[0]
 
     @property
     def certainty(self) -> Tensor:
-        """(H, W) in [0, 1]: 1 - the posterior's width over that of total ignorance."""
+        """(H, W) in [0, 1]: 1 - (width of the posterior / width under total ignorance)."""
         ignorance = self.hypotheses.std(correction=0)
         return (1 - self.std / ignorance).clamp(0, 1)
 
 
 def between_hypotheses(volume: Tensor, hypotheses: Tensor, surfaces: Tensor) -> Tensor:
-    """Sample a volume (K, H, W) where surfaces (P, H, W) pass, linearly between hypotheses.
+    """Sample a volume (K, H, W) along surfaces (P, H, W), linearly between hypotheses.
 
-    Surfaces beyond the outermost of the ascending hypotheses (K,) take the value at it.
+    Surfaces beyond the outermost of the ascending hypotheses (K,) take its value.
 
     Returns:
         (P, H, W).

@@ -1,4 +1,4 @@
-"""Filters that evidence, calibration and completion share: means, minima, luma and noise."""
+"""Filters shared by evidence, calibration and completion: means, minima, luma and noise."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.nn import functional
 from focaldiffusion.optics import linear_to_srgb
 
 LUMA_WEIGHTS = (0.3, 0.5, 0.2)
-"""Near the noise-optimal mix of three equally noisy channels, with green's sharper optics ahead."""
+"""Close to the noise-optimal mix of equally noisy channels; green, the sharpest, leads."""
 
-_MIN_NOISE_STD = 0.6 / 255  # rounding to 8 bits, and the JPEG coder, leave at least this in luma
+_MIN_NOISE_STD = 0.6 / 255  # least noise in luma after rounding to 8 bits and JPEG coding
 
 
 def box_mean(planes: Tensor, half_width: int) -> Tensor:
@@ -22,7 +22,7 @@ def box_mean(planes: Tensor, half_width: int) -> Tensor:
     flat = planes.reshape(-1, *planes.shape[-2:])
     side = 2 * half_width + 1
     if planes.device.type == "cpu" and not planes.requires_grad:
-        # Running sums: ten times faster than pooling, which adds up every window anew.
+        # Running sums are ten times faster than pooling, which sums each window separately.
         means = torch.empty_like(flat)
         for plane, mean in zip(flat.numpy(), means.numpy(), strict=True):
             cv2.blur(plane, (side, side), dst=mean, borderType=cv2.BORDER_REPLICATE)
@@ -34,8 +34,8 @@ def box_mean(planes: Tensor, half_width: int) -> Tensor:
 def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
     """Hypothesis (H, W) with the lowest cost (K, H, W), to sub-step precision.
 
-    A parabola through the minimum and its neighbours, in steps of the index; at either end the
-    minimum itself.
+    Fits a parabola through the minimum and its neighbours, over the index. At either end it returns
+    the minimum itself.
     """
     count = len(hypotheses)
     index = cost.argmin(0)
@@ -50,7 +50,7 @@ def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
 
 
 def bracket(values: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Neighbours of values among points: for linear interpolation.
+    """Neighbours of values among points, for linear interpolation.
 
     Args:
         values: any shape.
@@ -58,7 +58,7 @@ def bracket(values: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns:
         Index of the point before, index of the point after, and the weight of the latter in
-        [0, 1], each of the shape of `values`. Values outside the points take the outermost.
+        [0, 1], each in the shape of `values`. Values outside the points take the outermost.
     """
     after = torch.searchsorted(points, values.contiguous()).clamp(1, len(points) - 1)
     before = after - 1
@@ -67,9 +67,9 @@ def bracket(values: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def interpolated(values: Tensor, points: Tensor, targets: Tensor) -> Tensor:
-    """Map values, any shape, through the piecewise linear function points -> targets, both (N,).
+    """Map values (any shape) through the piecewise-linear function points -> targets, both (N,).
 
-    Points and targets ascend; values outside the points get the target of the nearest.
+    Points and targets ascend. Values outside the points take the target of the nearest one.
     """
     before, after, share = bracket(values, points)
     return torch.lerp(targets[before], targets[after], share)
@@ -78,7 +78,7 @@ def interpolated(values: Tensor, points: Tensor, targets: Tensor) -> Tensor:
 def srgb_luma(images: Tensor) -> Tensor:
     """(N, H, W) luma of the sRGB encoding of linear (N, 3, H, W)."""
     weights = images.new_tensor(LUMA_WEIGHTS)
-    # One by one: the encoding takes several copies of what it is given.
+    # One image at a time, because encoding makes several copies of its input.
     encoded = (linear_to_srgb(image.clamp(0, 1)) for image in images)
     return torch.stack([torch.einsum("c,chw->hw", weights, image) for image in encoded])
 
@@ -87,8 +87,8 @@ def noise_std(images: Tensor) -> float:
     """Standard deviation of the noise in a stack's sRGB luma, at least that of an 8-bit file.
 
     Immerkær, Fast Noise Variance Estimation (1996): the median absolute response to a mask that
-    no linear ramp excites. The smallest value of all frames counts, because sharp texture adds
-    to it.
+    ignores linear ramps. The smallest value over all frames counts, because sharp texture adds to
+    it.
 
     Args:
         images: (N, 3, H, W) linear RGB.

@@ -1,4 +1,4 @@
-"""Progress of long work: stages that are timed, and meters that count their steps."""
+"""Progress of long work: timed stages, and meters that count their steps."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Report = Callable[[str, int, int], None]
-"""Called as report(stage, done, total) after each step; a total of 0 is not known yet."""
+"""Called as report(stage, done, total) after each step; total is 0 while unknown."""
 
 
 class Meter:
     """Counts the steps of one piece of work."""
 
     def __init__(self, report: Callable[[int, int], None] | None = None, total: int = 0) -> None:
-        """Counts from 0.
+        """Start counting from 0.
 
         Args:
-            report: called as report(done, total) after each step; None counts in silence.
-            total: number of steps, 0 while it is not known.
+            report: called as report(done, total) after each step; None counts silently.
+            total: number of steps; 0 while unknown.
         """
         self._report, self._total, self._done = report, total, 0
 
     def expect(self, total: int) -> None:
-        """Set the number of steps, once it is known."""
+        """Set the number of steps once it is known."""
         self._total = total
 
     def advance(self) -> None:
-        """Count one step. A search may take more steps than it expected."""
+        """Count one step. A search may take more steps than expected."""
         self._done += 1
         if self._report is not None:
             self._report(min(self._done, self._total or self._done), self._total)
 
 
 class Stages:
-    """The stages of a reconstruction, one after the other.
+    """The stages of a reconstruction, one after another.
 
     Attributes:
-        seconds: wall time of each stage that is done, by its name.
+        seconds: wall time of each finished stage, by name.
     """
 
     def __init__(self, report: Report | None = None) -> None:
-        """Times stages, and reports their steps where `report` is given."""
+        """Time the stages, and pass their steps to `report` if given."""
         self.seconds: dict[str, float] = {}
         self._report = report
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Meter]:
-        """Enter a stage; yields the meter of its steps."""
+        """Enter a stage; yield the meter for its steps."""
 
         def report(done: int, total: int) -> None:
             if self._report is not None:

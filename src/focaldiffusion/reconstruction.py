@@ -1,13 +1,13 @@
-"""From photographs to a result: stages 1 to 3, and the line of all ten.
+"""From photographs to a result: stages 1 to 3, and the sequence of all ten.
 
- 1. Open. Files are found, ordered and checked; lens and focus settings are collected from the
-    caller, `stack.json` and EXIF, in this order of trust. Pixels stay on disk.
+ 1. Open. Files are found, ordered and checked; lens and focus settings come from the caller,
+    `stack.json` and EXIF, in this order of precedence. Pixels stay on disk.
     folder, TIFF, files or arrays -> OpenedStack
- 2. Align. Motion, focus breathing and exposure of each frame, relative to one of them. A stack
-    that stood still is left untouched, to the last bit.
+ 2. Align. Motion, focus breathing and exposure of each frame are measured relative to a reference
+    frame. A stack that stood still stays unchanged, to the last bit.
     native frames, read one at a time -> Alignment
- 3. Working stack. The aligned frames in linear light, at the size that depth is solved at; camera
-    and focus settings follow every crop and reduction.
+ 3. Working stack. The aligned frames are read in linear light, at the size at which depth is
+    solved; camera and focus settings follow every crop and reduction.
     -> FocalStack (N, 3, H, W)
 
 `recovery.py` has the others: 4 calibrate, 5 sweep, 6 complete, 7 check, 8 model, 9 fuse and
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
 PHYSICS = "physics"
-"""Name of the physical estimate, which needs no model."""
+"""Name of the physical estimate, which uses no model."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to reconstruct; every field has a flag of `focaldiffusion infer`.
+    """Settings of a reconstruction; each has a flag of `focaldiffusion infer`.
 
     Attributes:
-        align: "auto" registers the frames when it finds motion, "on" always, "off" never.
+        align: "auto" registers the frames if they moved, "on" always, "off" never.
         drop_unaligned: leave out frames that cannot be aligned, instead of stopping.
-        working_size: long side [px] at which depth is solved; less for stacks of many frames.
+        working_size: long side [px] at which depth is solved; reduced for stacks of many frames.
         psf: shape of the lens blur.
-        find_blur: measure the blur per dioptre from the frames even though the lens is known.
-        device: where torch computes, such as "cpu" or "cuda"; "auto" is the fastest there is.
-        fill_unsharp: let the model's image replace what no frame shows sharp.
-        sampling: how a learned model is run.
+        find_blur: measure the blur per dioptre from the frames even if the lens is known.
+        device: torch device, such as "cpu" or "cuda"; "auto" picks the fastest available.
+        fill_unsharp: fill pixels that no frame shows sharp from the model's image.
+        sampling: how to run a learned model.
     """
 
     align: Literal["auto", "on", "off"] = "auto"
@@ -84,23 +84,23 @@ def reconstruct(
     """Recover the all-in-focus image and the depth of a focal stack.
 
     Args:
-        source: a folder of frames, a multi-page TIFF, the files of the frames in order, or the
-            frames as arrays: N of (H, W, 3) or (H, W), uint8, uint16, or float in [0, 1], encoded
-            like a picture file (sRGB), NumPy or torch. Also an opened stack; or a `FocalStack`,
-            whose frames are aligned and in linear light.
-        focus_distances_m: lens to plane of sharp focus of each frame [m], infinity allowed.
+        source: a folder of frames, a multi-page TIFF, the frame files in order, or the frames as
+            arrays: N of (H, W, 3) or (H, W), uint8, uint16, or float in [0, 1], encoded like a
+            picture file (sRGB), NumPy or torch. Also an opened stack, or a `FocalStack`, whose
+            frames are aligned and in linear light.
+        focus_distances_m: lens to plane of sharp focus for each frame [m], infinity allowed.
         focus_positions_m: stage or rail position of each frame [m], instead of distances.
         lens: facts of the lens. Arguments override `stack.json`, which overrides EXIF.
-        model: completes what the frames leave open: "physics" for none, "compact", the folder or
-            hub id of a checkpoint, or what `load_model` returned.
-        settings: how to reconstruct.
+        model: model that fills in depth where the frames carry no evidence: "physics" for none,
+            "compact", the folder or hub id of a checkpoint, or a pipeline from `load_model`.
+        settings: settings of the reconstruction; None for the defaults.
         progress: called as progress(stage, done, total).
 
     Returns:
-        The result, at the native size of the frames; cropped to what all frames show if they moved.
+        The result, at the native size of the frames; if they moved, cropped to their common area.
 
     Raises:
-        InputError: the input cannot be used; says what is wrong and what to do.
+        InputError: the input cannot be used; the message gives cause and remedy.
     """
     settings = settings or Settings()
     given = {
@@ -114,7 +114,7 @@ def reconstruct(
     opened = source
     if not isinstance(source, (OpenedStack, FocalStack)):
         opened = open_stack(source, **given)  # type: ignore[arg-type]  # 1
-    # Before the long work, which a missing model would waste.
+    # Before the long work, which would be wasted if the model is missing.
     refine = _refine(model, settings, stages)
     if isinstance(opened, OpenedStack):
         working = _registered(opened, settings, stages)  # 2 and 3
@@ -135,7 +135,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
     """Stages 2 and 3: the arguments of `recover` for an opened stack.
 
     Raises:
-        InputError: a frame that cannot be read or aligned, or frames too small for defocus.
+        InputError: a frame cannot be read or aligned, or the frames are too small for defocus.
     """
     with stages("aligning") as meter:  # 2
         alignment = find_alignment(
@@ -161,7 +161,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
                 **_focus_settings(opened, alignment),
             )
     except InputError as error:
-        # Files name themselves; a size concerns the whole stack.
+        # Errors of a file name it already; an error about size needs the stack's name.
         named = str(error).startswith("frames of")
         raise InputError(f"{opened.name}: {error}") if named else error from error
     return {
@@ -176,7 +176,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
 
 
 def _in_memory(stack: FocalStack, settings: Settings) -> dict[str, Any]:
-    """Stage 3: the arguments of `recover` for a stack that is aligned."""
+    """Stage 3: the arguments of `recover` for an aligned stack."""
     working = stack.at_working_size(settings.working_size, settings.device)
     assert working.frames is not None
     return {
@@ -192,7 +192,7 @@ def _check_arguments(
     """Refuse arguments that would have no effect, before the long work.
 
     Raises:
-        InputError: names them.
+        InputError: there are some; the message names them.
     """
     if isinstance(source, (OpenedStack, FocalStack)):
         stray = [name for name, value in given.items() if value is not None]
@@ -203,8 +203,8 @@ def _check_arguments(
             )
     if model == PHYSICS and settings.fill_unsharp:
         raise InputError(
-            "fill_unsharp: there is no model to generate what no frame shows sharp. Choose a "
-            "model, or leave it off."
+            "fill_unsharp: needs a model to generate what no frame shows sharp. Choose a model, "
+            "or leave it off."
         )
 
 
@@ -224,7 +224,7 @@ def _refine(
 
 
 def _focus_order(opened: OpenedStack) -> list[int] | None:
-    """The frames from one end of the sweep to the other; None where only their order is known."""
+    """Frame indices from one end of the sweep to the other; None if only their order is known."""
     focus = opened.focus_distances_m or opened.focus_positions_m
     return None if focus is None else np.argsort(focus, kind="stable").tolist()
 

@@ -2,25 +2,26 @@
 
 `reconstruction.py` has stages 1 to 3. N frames, K hypotheses, H W working size, H' W' native size.
 
- 4. Calibrate. The blur diameter per unit of defocus, A F, from lens and focus distances, or the one
-    with which a plane sweep explains the frames best. Of a known lens only the check remains.
+ 4. Calibrate. The blur diameter per unit of defocus, A F, follows from lens and focus distances and
+    is checked against the frames; if unknown, it is the one with which a plane sweep explains the
+    frames best.
     FocalStack (N, 3, H, W) -> Calibration
- 5. Sweep. Each hypothesis blurs one sharp image into N frames; the misfit to the captured ones
-    becomes a posterior. Without a blur scale, sharpness per frame fills the same interface.
-    -> Evidence, posterior (K, H, W), where each pixel is sharpest (H, W)
+ 5. Sweep. Each hypothesis blurs one sharp image into N frames; the misfit to the captured frames
+    becomes a posterior. Without a blur scale, the sharpness of each frame gives the posterior.
+    -> Evidence, posterior (K, H, W) and sharpest focus of each pixel (H, W)
  6. Complete. Evidence travels within surfaces, stops at image edges, and follows planes of the
     scene, until every pixel has a depth.
     -> Completion, surface (H, W) and agreement (H, W)
  7. Check. Confidence falls where evidence is thin or contradictory, and where blurring the image
-    with the same lens does not give the frames back.
+    with the same lens does not reproduce the frames.
     -> Estimate, confidence (H, W)
  8. Model. A learned model replaces the surface where physics is not trusted; stage 7 checks the
-    new surface as well. Without a model this stage is left out.
+    new surface too. Skipped without a model.
     -> Estimate
- 9. Fuse. The native frames are blended in a Laplacian pyramid, weighted by depth and detail: every
-    pixel is a captured one.
+ 9. Fuse. The native frames are blended in a Laplacian pyramid, weighted by depth and detail; only
+    captured pixels are used.
     -> Fusion, image (H', W', 3) and source index (H', W')
-10. Enlarge. Depth follows the edges of the fused image to native size.
+10. Enlarge. Depth is enlarged to native size, following the edges of the fused image.
     -> Result, depth and confidence (H', W')
 """
 
@@ -58,8 +59,8 @@ from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.stack import FocalStack
 
-_SUPPORT_PX = 4  # half window over which the posterior's say on a surface counts
-_SMALLEST_POSTERIOR = 1e-6  # differences below are meaningless
+_SUPPORT_PX = 4  # half window over which the posterior at a surface is averaged
+_SMALLEST_POSTERIOR = 1e-6  # smaller differences are meaningless
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +68,11 @@ class Generation:
     """A model's contribution to an estimate.
 
     Attributes:
-        model: its name.
-        provenance: weights, seed, steps, ...: all that repeats it; JSON-serialisable.
-        image: (3, H, W) linear RGB in [0, 1]; None unless asked for.
-        spread: (H, W) standard deviation over an ensemble, in units of the surface code, which
-            ranges over 2; None for a single member.
+        model: name of the model.
+        provenance: weights, seed, steps and everything else needed to repeat it; JSON-serialisable.
+        image: (3, H, W) linear RGB in [0, 1]; None unless requested.
+        spread: (H, W) standard deviation over an ensemble, in units of the surface code, whose
+            range is 2; None for a single member.
     """
 
     model: str
@@ -82,16 +83,17 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """The surface of a stack at working size: by physics alone, or completed by a model.
+    """The surface of a stack at working size: from physics alone, or completed by a model.
 
     Attributes:
-        evidence: from the plane sweep, or from sharpness where the blur is unknown.
-        coordinate: (H, W) the surface, in the unit of the evidence's axis.
+        evidence: evidence from the plane sweep, or from sharpness if the blur is unknown.
+        coordinate: (H, W) surface, in the unit of the evidence's axis.
         agreement: (H, W) in [0, 1], agreement of the completion's directions.
         confidence: (H, W) in [0, 1], trust in the surface.
         calibration: knowledge of the lens.
         psf: shape of the lens blur.
-        residual_rms: of the re-rendered stack, sRGB; None without blur scale or metric depth.
+        residual_rms: RMS residual of the re-rendered stack, sRGB; None without blur scale or metric
+            depth.
         generation: a model's contribution; None for the physical estimate.
     """
 
@@ -107,11 +109,11 @@ class Estimate:
     def mapped(
         self, plane: Callable[[Tensor], Tensor], light: Callable[[Tensor], Tensor] | None = None
     ) -> Estimate:
-        """The estimate with each of its maps (..., H, W) changed alike: mirrored, cropped, moved.
+        """The estimate with the same change to each of its maps (..., H, W), such as a crop.
 
         Args:
-            plane: change of every map.
-            light: change of the evidence's image; None for `plane`.
+            plane: function applied to every map.
+            light: function applied to the evidence's image; None for `plane`.
         """
         evidence = self.evidence
         return replace(
@@ -136,7 +138,7 @@ class Estimate:
 
 
 Refine = Callable[[FocalStack, Estimate, Stages], Estimate]
-"""A model's step: replaces the surface and the confidence of a physical estimate."""
+"""A model's step: replaces the surface and confidence of a physical estimate."""
 
 
 def recover(
@@ -159,20 +161,20 @@ def recover(
     """Recover the all-in-focus image and the depth of an aligned stack: stages 4 to 10.
 
     Args:
-        stack: at working size, with its native frames, see `FocalStack.at_working_size`.
+        stack: stack at working size, with its native frames, see `FocalStack.at_working_size`.
         psf: shape of the lens blur; None for a disc.
         find_blur: see `calibrate`.
         check_lens: see `calibrate`.
         refine: a model's step; None keeps the physical estimate.
-        fill_unsharp: let the image that `refine` generates replace what no frame shows sharp.
-        physical: result of stages 4 to 7 for this stack, if made already.
+        fill_unsharp: fill pixels that no frame shows sharp from the image that `refine` generates.
+        physical: result of stages 4 to 7 for this stack, if available.
         stages: times the stages and reports their progress.
         camera: optics at native size.
         lens: facts of the lens.
-        alignment: of the frames.
-        image_metadata: of the reference frame.
-        provenance: of stages 1 to 3.
-        name: of the stack.
+        alignment: alignment of the frames.
+        image_metadata: ICC profile and EXIF of the reference frame.
+        provenance: provenance of stages 1 to 3.
+        name: name of the stack.
     """
     stages = stages or Stages()
     if stack.frames is None:
@@ -222,14 +224,14 @@ def estimate_depth(
     """The physical estimate of a stack: stages 4 to 7.
 
     Args:
-        stack: at working size.
+        stack: stack at working size.
         psf: shape of the lens blur.
         stages: times the stages and reports their progress.
         find_blur: see `calibrate`.
         check_lens: see `calibrate`.
     """
     stages = stages or Stages()
-    # Evidence is differentiable; here nobody asks for gradients, which would double the memory.
+    # Evidence is differentiable, but gradients are not needed here and would double the memory.
     with torch.inference_mode():
         with stages("calibrating") as meter:  # 4
             calibration = calibrate(
@@ -263,10 +265,10 @@ def with_surface(
 ) -> Estimate:
     """The estimate with another surface (H, W), checked as in stage 7.
 
-    Its confidence follows the same rules as that of the physical surface, re-rendering included,
-    times min(1, p / p₀), averaged around: the posterior at the new surface over that at the one it
-    replaces. Where the evidence is flat, another surface is as good; where it speaks, a surface
-    that it contradicts loses its confidence. The ratio never raises confidence.
+    Its confidence follows the rules of the physical surface, re-rendering included, times the local
+    mean of min(1, p / p₀), where p and p₀ are the posteriors at the new and the old surface. Where
+    the evidence is flat, another surface is as good; where it is not, a surface that contradicts it
+    loses confidence. The ratio never raises confidence.
     """
     completion = Completion(coordinate, physical.agreement)
     with stages("checking again"), torch.inference_mode():
@@ -288,7 +290,7 @@ def _checked(
     calibration: Calibration,
     psf: PSF,
 ) -> tuple[Tensor, float | None]:
-    """Confidence (H, W) in a surface, and the RMS of re-rendering it where that is possible."""
+    """Confidence (H, W) in a surface, and the RMS of re-rendering it, if possible."""
     scale = calibration.blur_scale
     if scale is None or stack.axis != "inverse_depth_dpt":
         return confidence(evidence, completion, None), None
@@ -297,7 +299,7 @@ def _checked(
 
 
 def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: bool) -> Fusion:
-    """The fused image; with the generated one in it, where asked for."""
+    """The fused image, with generated pixels filled in on request."""
     frames = stack.frames
     assert frames is not None
     with stages("fusing") as meter, torch.inference_mode():
@@ -307,8 +309,8 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
             return fusion
         if found.generation is None or found.generation.image is None:
             raise InputError(
-                "fill_unsharp: no model generates what no frame shows sharp. Choose a model, or "
-                "leave it off."
+                "fill_unsharp: needs a model to generate what no frame shows sharp. Choose a "
+                "model, or leave it off."
             )
         image = found.generation.image
         if frames.is_grey:
@@ -324,8 +326,8 @@ def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
         positions_m = stack.focus_positions_m
         assert positions_m is not None
         return coordinate if positions_m[-1] > positions_m[0] else -coordinate
-    # NaN where depth cannot be told from infinity: below an eighth of a pixel of blur, or beyond a
-    # kilometre where the blur is unknown.
+    # NaN where depth is indistinguishable from infinity: less than an eighth of a pixel of blur, or
+    # beyond a kilometre if the blur is unknown.
     scale = found.calibration.blur_scale
     least_dpt = 1e-3 if scale is None else far_bound_dpt(scale, tolerance_px=0.125)
     known = np.where(coordinate > least_dpt, coordinate, np.float32("nan"))
@@ -333,7 +335,7 @@ def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
 
 
 def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
-    """Everything that stages 4 to 10 add to the provenance."""
+    """The provenance of stages 4 to 10."""
     camera, generation, measured = stack.camera, found.generation, found.calibration.measured
     return {
         "focaldiffusion": __version__,

@@ -37,33 +37,33 @@ FIELD_OF_AXIS: dict[Axis, str] = {
     "position_m": "height_m",
     "order": "depth_relative",
 }
-"""Field, and file, that carries the result of a sweep over each axis."""
+"""Field, and file, that holds the depth of a sweep over each axis."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """The all-in-focus image and the depth of a stack, at the native size of its frames.
 
-    Exactly one of `depth_m`, `height_m` and `depth_relative` is set. The name tells what was known
-    of the camera: nothing is called metres that is not.
+    Exactly one of `depth_m`, `height_m` and `depth_relative` is set, depending on the knowledge of
+    the camera: only metric values are named metres.
 
     Attributes:
         all_in_focus: (H, W, 3) float32, sRGB-encoded, in [0, 1].
         confidence: (H, W) float32 in [0, 1], trust in the depth.
-        source_index: (H, W) uint8 or uint16, number of the frame that each pixel mainly comes
-            from, counted from 0; the largest value of the type marks generated pixels.
+        source_index: (H, W) uint8 or uint16, number of the main source frame of each pixel, from 0;
+            the largest value of the type marks generated pixels.
         stack: the frames at working size, aligned.
-        calibration: knowledge of the lens that depth rests on.
-        depth_m: (H, W) float32, metres along the optical axis; NaN where it cannot be told from
+        calibration: knowledge of the lens behind the depth.
+        depth_m: (H, W) float32, metres along the optical axis; NaN where indistinguishable from
             infinity.
         height_m: (H, W) float32, metres relative to the first stage position, positive in the
             direction of the listed positions.
-        depth_relative: (H, W) float32, position in the focus sweep: 0 the first frame, 1 the last.
+        depth_relative: (H, W) float32, position in the focus sweep: 0 first frame, 1 last frame.
         camera: optics at native size; None if the focal length is unknown.
         lens: facts of the lens.
-        alignment: motion, exposure and crop of each frame; None for a stack that was aligned.
+        alignment: motion, exposure and crop of each frame; None for a stack given aligned.
         image_metadata: ICC profile and EXIF of the reference frame.
-        provenance: everything needed to reproduce the result; `metadata.json` holds it.
+        provenance: everything needed to reproduce the result; saved to `metadata.json`.
         name: name of the stack in pictures and messages.
     """
 
@@ -131,20 +131,20 @@ class Result:
         point_cloud: bool = True,
         depth_formats: Sequence[DepthFormat] = ("npy", "png"),
     ) -> dict[str, str]:
-        """Write all results to a folder: all of them, or none.
+        """Write all results to a folder, or none of them.
 
         Args:
-            directory: the folder; it is made.
+            directory: the folder; created if missing.
             overwrite: replace earlier results in it.
-            point_cloud: write `point_cloud.ply` where the depth is metric and the focal length
-                known.
-            depth_formats: of the depth map: npy (float32), png (16-bit millimetres), exr (float32).
+            point_cloud: write `point_cloud.ply` if depth is metric and the focal length known.
+            depth_formats: formats of the depth map: npy (float32), png (16-bit millimetres), exr
+                (float32).
 
         Returns:
-            Files that were asked for and left out, and why.
+            Requested files that were left out, and why.
 
         Raises:
-            InputError: the folder holds results, or cannot be written.
+            InputError: the folder already holds results, or cannot be written.
         """
         check_formats(depth_formats)
         frames = self.stack.frames

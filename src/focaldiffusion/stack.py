@@ -21,25 +21,25 @@ from focaldiffusion.progress import Meter
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
 
 WORKING_SIZE_PX = 1024
-"""Default long side of the images that depth is solved at."""
+"""Default long side of the working images, at which depth is solved."""
 
 _WORKING_PIXELS = 16 * 1024 * 768
 """Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
 memory nor time grows with the number of frames."""
 
-_SMALLEST_PX = 8  # side of a working image, for the windows that evidence is averaged over
+_SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
 _LEAST_DISTANCE_M = 1e-6
-_LEAST_STEP_M = 1e-9  # of a stage
-_FARTHEST_POSITION_M = 1e4  # of a rail
+_LEAST_STEP_M = 1e-9  # between stage positions
+_FARTHEST_POSITION_M = 1e4  # on a rail
 
 
 class Grade(str, Enum):
-    """Knowledge of the camera, which decides what depth means."""
+    """Knowledge of the camera, which decides the meaning of depth."""
 
     CALIBRATED = "calibrated"
     """Focus distances and lens are known: depth in metres."""
     FOCUS_DISTANCES = "focus distances only"
-    """Depth in metres; the blur per dioptre is measured from the frames."""
+    """Depth in metres; blur per dioptre is measured from the frames."""
     STAGE_POSITIONS = "stage positions"
     """Height in metres relative to the first position."""
     ORDER = "order only"
@@ -57,9 +57,9 @@ class FrameSource(Protocol):
     size: tuple[int, int]
     """(height, width) of every frame [px]."""
     bit_depth: int
-    """8 or 16: the depth that outputs keep."""
+    """8 or 16, also the bit depth of outputs."""
     is_grey: bool
-    """True when the files hold one channel; `read` still returns three equal ones."""
+    """True if the files have one channel; `read` still returns three equal ones."""
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1].
@@ -76,13 +76,13 @@ class FocalStack:
 
     Attributes:
         images: (N, 3, H, W) linear RGB, float32, [0, 1].
-        camera: optics at the size of `images`, or None when unknown.
+        camera: optics at the size of `images`; None if unknown.
         focus_distances_m: (N,) lens to plane of sharp focus [m], > 0, infinity allowed.
         focus_positions_m: (N,) stage or rail position of each frame [m]; excludes distances.
-        frames: the native frames, aligned like `images`; None for stacks that live in memory.
-        height_origin_m: position from which heights count; that of the first frame if None.
-        frame_numbers: (N,) number of each frame among those that were opened, from 0; None if
-            none was left out.
+        frames: the native frames, aligned like `images`; None for stacks in memory.
+        height_origin_m: position at which heights are 0; None for that of the first frame.
+        frame_numbers: (N,) number of each frame among the opened ones, from 0; None if all are
+            present.
 
     Raises:
         InputError: focus settings that contradict the number of frames or each other.
@@ -109,13 +109,13 @@ class FocalStack:
         for name in ("focus_distances_m", "focus_positions_m"):
             values = getattr(self, name)
             if values is not None:
-                # EXIF quantises distances, so equal ones may reach us; `check_focus` refuses
-                # them where a user wrote them.
+                # EXIF quantises distances, so equal ones are allowed here. Where a user wrote them,
+                # they are refused.
                 check_focus(name, values.tolist(), count, allow_equal=True)
                 if min(values) == max(values):
                     raise InputError(
                         f"{name}: all {count} frames have the same one, {float(values[0])}, so "
-                        "defocus says nothing about depth. Photograph at different focus settings."
+                        "defocus cannot show depth. Photograph at different focus settings."
                     )
         if self.camera is not None and self.camera.image_size != tuple(self.images.shape[-2:]):
             raise ValueError(
@@ -141,8 +141,8 @@ class FocalStack:
     def focus_coordinates(self) -> Tensor:
         """(N,) focus of each frame on `axis`.
 
-        Dioptres; metres from the origin of heights, because micrometres at the end of a long stage
-        are below the precision of float32; or order in [0, 1].
+        Dioptres; metres from the origin of heights (float32 cannot resolve micrometres at the end
+        of a long stage); or order in [0, 1].
         """
         if self.focus_distances_m is not None:
             return inverse_m(self.focus_distances_m).to(self.images)
@@ -154,7 +154,7 @@ class FocalStack:
 
     @property
     def blur_scale_px_m(self) -> float | None:
-        """Blur diameter [px] per dioptre by lens and focus distances; None if one is unknown."""
+        """Blur diameter [px] per dioptre; None if lens or focus distances are unknown."""
         if self.camera is None or self.axis != "inverse_depth_dpt":
             return None
         return self.camera.blur_scale_px_m
@@ -175,12 +175,12 @@ class FocalStack:
 
         Args:
             frames: the native frames, aligned.
-            long_side_px: of the working images; see `working_size`.
-            draft: faster source of the same frames, for sizes of half and less.
-            device: of the images.
+            long_side_px: long side of the working images; see `working_size`.
+            draft: faster source of the same frames, for half size and below.
+            device: device of the images.
             meter: counts the frames.
             camera: optics at native size.
-            **settings: the focus and other fields of the stack.
+            **settings: focus and other fields of the stack.
 
         Raises:
             InputError: a frame cannot be read, or the working size is too small for defocus.
@@ -190,7 +190,7 @@ class FocalStack:
         source = draft if draft is not None and max(size) <= max(frames.size) / 2 else frames
         meter = meter or Meter()
         meter.expect(total)
-        # A table of 16 bits is exact and spares the power.
+        # A table is exact for 16 bits and avoids the power function.
         to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
         images = torch.empty((total, 3, *size), dtype=torch.float32)
         for index in range(total):
@@ -207,14 +207,14 @@ class FocalStack:
     def at_working_size(
         self, long_side_px: int = WORKING_SIZE_PX, device: torch.device | str | None = None
     ) -> FocalStack:
-        """The stack at the size that depth is solved at, with its native frames.
+        """The stack at working size, with its native frames.
 
-        Images are averaged over areas, in linear light, as `read` does it. A stack without native
-        frames keeps its images as such.
+        Images are averaged over areas, in linear light, as in `read`. A stack without native frames
+        keeps its images as such.
 
         Args:
-            long_side_px: of the working images; see `working_size`.
-            device: of the images; None leaves them where they are.
+            long_side_px: long side of the working images; see `working_size`.
+            device: device of the images; None leaves them in place.
         """
         frames = self.frames or MemoryFrames(self)
         size = working_size(self.size, len(self), long_side_px)
@@ -234,7 +234,7 @@ class FocalStack:
 
 
 def working_size(size: tuple[int, int], frame_count: int, long_side_px: int) -> tuple[int, int]:
-    """The (height, width) at which depth is solved: below `long_side_px` for many frames.
+    """The (height, width) at which depth is solved; below `long_side_px` for many frames.
 
     Raises:
         InputError: a side is too short for defocus.
@@ -261,10 +261,10 @@ def _reduced(linear: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
 
 
 class MemoryFrames:
-    """Frames of a stack in memory, as native frames to fuse."""
+    """Frames of a stack in memory, as native frames for fusion."""
 
     def __init__(self, stack: FocalStack) -> None:
-        """Serves the images of `stack` as 8-bit frames."""
+        """Serve the images of `stack` as 8-bit frames."""
         self.names = tuple(f"frame {index + 1}" for index in range(len(stack)))
         self.size = stack.size
         self.bit_depth = 8
@@ -280,16 +280,16 @@ class MemoryFrames:
 def check_focus(
     name: str, values: list[float], frame_count: int, *, allow_equal: bool = False
 ) -> None:
-    """Check the `focus_distances_m` or `focus_positions_m` (the `name`) of a stack.
+    """Check the focus settings of a stack; `name` is `focus_distances_m` or `focus_positions_m`.
 
     Raises:
-        InputError: not one value a frame, NaN, a duplicate, a number that no lens or stage has, or
-            (distances) not positive or in millimetres by mistake.
+        InputError: not one value per frame, NaN, a duplicate, a number that no lens or stage has,
+            or (distances) not positive or in millimetres by mistake.
     """
     if len(values) != frame_count:
         raise InputError(
-            f"{name}: {len(values)} values for {frame_count} frames. Give one value for each "
-            "frame, in the order of the frames."
+            f"{name}: {len(values)} values for {frame_count} frames. Give one value per frame, in "
+            "the order of the frames."
         )
     if any(value != value for value in values):
         raise InputError(f"{name}: contains NaN: {values}. Give a number for each frame.")
@@ -310,7 +310,7 @@ def check_focus(
         raise InputError(f"{name}: {values} are not all finite.")
     elif any(abs(value) > _FARTHEST_POSITION_M for value in values):
         raise InputError(
-            f"{name}: {max(values, key=abs)} is no position of a rail or stage. Give metres."
+            f"{name}: {max(values, key=abs)} is not a position of a rail or stage. Give metres."
         )
     elif any(0 < after - before < _LEAST_STEP_M for before, after in pairwise(sorted(values))):
         raise InputError(f"{name}: {values} are less than a nanometre apart. Give metres.")

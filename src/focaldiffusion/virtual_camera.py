@@ -1,4 +1,4 @@
-"""Simulated photographs: a focal stack of a known scene, and a result refocused."""
+"""Simulated photographs: focal stacks of known scenes, and refocused results."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ def simulate(
     Args:
         all_in_focus: (H, W, 3) or (H, W), sharp everywhere; uint8, uint16, or float in [0, 1],
             sRGB-encoded.
-        depth_m: (H, W) metres along the optical axis; pixels of NaN take the depth of the nearest
+        depth_m: (H, W) metres along the optical axis; NaN pixels take the depth of the nearest
             known one.
         camera: optics at the size of the image, with an aperture.
         focus_distances_m: (N,) lens to plane of sharp focus [m], infinity allowed.
         psf: shape of the lens blur; None for a disc.
         noise_std_lsb: standard deviation of the noise, in steps of an 8-bit file.
-        bit_depth: of the simulated files; None does not quantise.
-        seed: of the noise.
+        bit_depth: bit depth of the simulated files; None does not quantise.
+        seed: seed of the noise.
 
     Raises:
-        InputError: arrays that do not fit each other, or settings that no lens has.
+        InputError: arrays that do not match, or impossible settings for a lens.
     """
     image = torch.from_numpy(ArrayFrames([all_in_focus] * 2).read(0))
     depth = torch.as_tensor(depth_m).detach().cpu().float()
     if depth.shape != image.shape[:2]:
         raise InputError(
             f"depth_m: shape {tuple(depth.shape)}, but the image is {tuple(image.shape[:2])}. "
-            "Resize one to the other; take the nearest pixel for depth."
+            "Resize one to match the other; take the nearest pixel for depth."
         )
     if camera.image_size != tuple(depth.shape):
         raise InputError(
-            f"camera: of an image of {camera.image_size}, but this one is {tuple(depth.shape)}. "
+            f"camera: image size {camera.image_size}, but this image is {tuple(depth.shape)}. "
             "Use camera.resized()."
         )
     scene = Scene(srgb_to_linear(image).permute(2, 0, 1), depth, ~depth.isnan(), camera, "arrays")
@@ -84,27 +84,27 @@ def refocus(
     """Photograph a result again, focused at another distance, with another aperture.
 
     Args:
-        result: with metric depth.
+        result: result with metric depth.
         distance_m: lens to plane of sharp focus [m], infinity allowed.
-        f_number: of the aperture; needs the focal length in metres.
-        aperture_diameter_m: of the aperture, instead of the f-number. Without either, the blur is
-            that of the stack.
+        f_number: f-number of the aperture; needs the focal length in metres.
+        aperture_diameter_m: diameter of the aperture, instead of the f-number. Without either, the
+            blur matches the stack.
         psf: shape of the lens blur; None for a disc.
 
     Returns:
         (H, W, 3) float32, sRGB-encoded, in [0, 1].
 
     Raises:
-        InputError: the depth is not metric, or too little is known of the lens.
+        InputError: the depth is not metric, or too little is known about the lens.
     """
     if result.depth_m is None:
         raise InputError(
-            f"{result.name}: refocusing needs depth in metres, and this is {result.depth_field}. "
+            f"{result.name}: refocusing needs depth in metres, but this is {result.depth_field}. "
             "Give focus distances."
         )
     if not distance_m > 0:
         raise InputError(f"distance_m: {distance_m}; expected metres > 0, infinity allowed.")
-    # NaN cannot be told from infinity.
+    # NaN is treated as infinity: the two are indistinguishable.
     inverse_depth_dpt = np.nan_to_num(1 / result.depth_m, nan=0.0)
     frame = render(
         srgb_to_linear(torch.from_numpy(result.all_in_focus)).permute(2, 0, 1),
@@ -123,7 +123,7 @@ def _blur_scale_px_m(
     """Blur diameter [px] per dioptre, at native size.
 
     Raises:
-        InputError: it is not known.
+        InputError: the blur is unknown.
     """
     if f_number is None and aperture_diameter_m is None:
         if result.blur_scale_px_m is None:

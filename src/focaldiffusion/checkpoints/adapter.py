@@ -1,7 +1,7 @@
 """The trained part of a widened transformer: a LoRA adapter and the widened layers.
 
-The adapter is a folder in the format of PEFT. The layers of `ALWAYS_TRAINED` lie beside it: saved
-by PEFT as its own modules, they would keep other programs from loading the adapter.
+The adapter is a folder in PEFT's format. The layers of `ALWAYS_TRAINED` are stored beside it: if
+PEFT saved them as its own modules, other programs could not load the adapter.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 _ADAPTER, _WIDENED = "adapter", "widened.safetensors"
 ADAPTER_FILES = (_ADAPTER, _WIDENED)
-"""Names in a folder of `save_adapter`."""
+"""Names that `save_adapter` writes."""
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."  # PEFT wraps a model twice before it names its layers
+_PREFIX = "base_model.model."  # PEFT wraps a model twice before naming its layers
 
 
 def save_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
-    """Write the one adapter of a transformer, and its widened layers, to a folder that exists."""
+    """Write the only adapter of a transformer, and its widened layers, to an existing folder."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     ((name, adapter),) = transformer.peft_config.items()
-    # It holds lora_alpha, which state dicts lack: adapters would reload at another scale.
+    # It holds lora_alpha, which state dicts lack: without it, adapters reload at another scale.
     adapter.save_pretrained(folder / _ADAPTER)
     state = get_peft_model_state_dict(transformer, adapter_name=name)
     named = {f"{_PREFIX}{key}": weight.contiguous() for key, weight in state.items()}
@@ -41,10 +41,10 @@ def save_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
 
 
 def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
-    """Attach an adapter of `save_adapter` to a transformer that was widened in the same way.
+    """Attach an adapter from `save_adapter` to a transformer that was widened in the same way.
 
     Raises:
-        InputError: PEFT or a file is missing, or the weights are of another transformer.
+        InputError: PEFT or a file is missing, or the weights belong to another transformer.
     """
     try:
         from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
@@ -67,7 +67,7 @@ def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
 
 
 def _widened(transformer: SD3Transformer2DModel) -> dict[str, Tensor]:
-    """The widened layers, by the names of their weights in the transformer."""
+    """Weights of the widened layers, by their names in the transformer."""
     return {
         f"{layer}.{name}": weight
         for layer in ALWAYS_TRAINED
@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    """Check the names and the shapes of weights.
+    """Check the names and shapes of weights.
 
     Raises:
         InputError: they differ; the message names the first three of each kind.
@@ -104,6 +104,6 @@ def _check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
     found_wrong = [f"{kind} {', '.join(names[:3])}" for kind, names in differences.items() if names]
     if found_wrong:
         raise InputError(
-            f"{path}: the weights are not those of this model ({'; '.join(found_wrong)}). Get the "
+            f"{path}: the weights do not fit this model ({'; '.join(found_wrong)}). Get the "
             "checkpoint again, or give the base model that it was trained on."
         )

@@ -31,13 +31,13 @@ def widened_base(
     """A Stable Diffusion 3.5 model, widened: the start of training.
 
     Args:
-        model: with a `base_model_id`.
+        model: model configuration with a `base_model_id`.
         prompt: the empty prompt of that model.
-        base_model: folder or hub id in place of `base_model_id`.
-        dtype: of all weights.
+        base_model: folder or hub id that replaces `base_model_id`.
+        dtype: number format of all weights.
 
     Raises:
-        InputError: the base model cannot be had, or is of another kind.
+        InputError: the base model is unavailable, or of another kind.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
@@ -69,7 +69,7 @@ def widened_base(
 
 
 def load_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:
-    """The scheduler of a folder in diffusers' layout.
+    """Load the scheduler from a folder in diffusers' layout.
 
     Raises:
         InputError: it cannot be read.

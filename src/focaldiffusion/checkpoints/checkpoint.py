@@ -1,12 +1,12 @@
 """Checkpoints: folders of safetensors and JSON, with all weights or an adapter to a base model.
 
-All weights lie as diffusers saves a pipeline. An adapter has these files:
+A full checkpoint is a pipeline as diffusers saves it. An adapter has these files:
 
-    adapter/              LoRA of the transformer in the format of PEFT
-    widened.safetensors   the layers that are widened, and always train
+    adapter/              LoRA of the transformer in PEFT's format
+    widened.safetensors   the widened layers, which are always trained
     prompt/               the empty prompt
 
-Beside either, `focaldiffusion.json` says how the model was made. Nothing is ever unpickled.
+In both, `focaldiffusion.json` records how the model was made. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
 DESCRIPTION = "focaldiffusion.json"
-"""The file that makes a folder a checkpoint; written last."""
+"""File that makes a folder a checkpoint; written last."""
 
 OF_THE_PIPELINE = ("start", "depth_code")
-"""Keys of `ModelConfig` that model_index.json has as well."""
+"""Keys of `ModelConfig` that model_index.json has too."""
 
 PROMPT = "prompt"
 _DENOISER, _VAE = "denoiser", "vae"
 PARTS = ("model_index.json", _DENOISER, _VAE, "scheduler", PROMPT, *ADAPTER_FILES)
-"""Files and folders of a checkpoint, beside its description."""
+"""Files and folders of a checkpoint, apart from its description."""
 
 
 class Description(Section):
     """The content of `focaldiffusion.json`."""
 
     format: Literal[1] = 1
-    """Of checkpoints."""
+    """Version of the checkpoint format."""
     focaldiffusion: str
-    """The version that wrote it."""
+    """Version that wrote it."""
     weights: Literal["full", "adapter"]
-    """All of them, or those that differ from the base model's."""
+    """All weights, or those that differ from the base model's."""
     preset: str | None
-    """The name of the network's size; null where no preset has it."""
+    """Preset of the network's size; null if it matches none."""
     config: Config
-    """The resolved configuration, with the base model, the start and the depth code."""
+    """Resolved configuration, with the base model, the start and the depth code."""
     provenance: dict[str, JsonValue]
     """How the model was trained: steps, data, commit, hardware, ..."""
 
@@ -73,11 +73,11 @@ class Description(Section):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found, not yet loaded.
+    """A checkpoint that was found but not yet loaded.
 
     Attributes:
-        name: as it was given.
-        folder: where it lies; for one of the hub, in its cache.
+        name: name as given.
+        folder: its folder; for a hub checkpoint, the one in the cache.
         description: content of its `focaldiffusion.json`.
     """
 
@@ -87,19 +87,19 @@ class Checkpoint:
 
     @property
     def revision(self) -> str | None:
-        """The commit at the hub; None for a local folder."""
+        """Commit on the hub; None for a local folder."""
         return self.folder.name if self.folder.parent.name == "snapshots" else None
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the names and the content of its files."""
+        """SHA-256 over the names and contents of its files."""
         return sha256_of_files(_files(self.folder), self.folder)
 
     def as_json(self, *, base_model: str | None = None) -> dict[str, Any]:
         """Description of the checkpoint for the provenance of results.
 
         Args:
-            base_model: as `load` was given it.
+            base_model: `base_model` that was given to `load`.
         """
         model = self.description.config.model
         return {
@@ -117,11 +117,11 @@ class Checkpoint:
         }
 
     def check(self, wanted: ModelConfig, *, base_model: str | None = None) -> None:
-        """Check that a configuration is not of another model.
+        """Check that a configuration does not describe another model.
 
         Args:
-            wanted: the keys that it sets are compared; defaults are not.
-            base_model: given as well, so that it may differ.
+            wanted: configuration whose explicitly set keys are compared; defaults are not.
+            base_model: given base model; if set, `base_model_id` may differ.
 
         Raises:
             InputError: a key differs.
@@ -135,8 +135,8 @@ class Checkpoint:
             if given and asked != has:
                 raise InputError(
                     f"model.{key}: the configuration says {_json(asked)}, but the checkpoint "
-                    f"{self.name} was made with {_json(has)}. Leave the configuration out, since "
-                    "the checkpoint has its own, or choose the checkpoint that it made."
+                    f"{self.name} was made with {_json(has)}. Drop the configuration, since the "
+                    "checkpoint has its own, or choose the checkpoint that it made."
                 )
 
     def load(
@@ -149,14 +149,14 @@ class Checkpoint:
         """The model, ready to run.
 
         Args:
-            base_model: folder or hub id of the weights that an adapter belongs to, in place of
+            base_model: folder or hub id of the weights that an adapter belongs to, instead of
                 `model.base_model_id`.
-            device: where it computes.
-            dtype: of all weights; None takes `default_dtype`.
+            device: torch device.
+            dtype: number format of all weights; None takes `default_dtype`.
 
         Raises:
-            InputError: weights that are missing, too many or of another shape; a base model that
-                cannot be had.
+            InputError: weights are missing, unexpected or of another shape; the base model is
+                unavailable.
         """
         dtype = dtype or default_dtype(device)
         if self.description.weights == "adapter":
@@ -195,7 +195,7 @@ class Checkpoint:
                 )
         network = network_class(self.folder / _DENOISER)
         has_vae = (self.folder / _VAE).is_dir()
-        # Part by part: a pipeline loads its parts leniently, and what it misses stays random.
+        # Part by part: a pipeline loads its parts leniently and leaves missing weights random.
         return FocalDiffusionPipeline(
             denoiser=load_part(network, self.folder, _DENOISER, dtype=dtype),
             prompt=load_part(EmptyPrompt, self.folder, PROMPT, dtype=dtype),
@@ -226,7 +226,7 @@ def _json(value: object) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files of a checkpoint, sorted; what else lies in its folder is not of it."""
+    """The files of a checkpoint, sorted; other files in its folder do not belong to it."""
     for part in sorted((*PARTS, DESCRIPTION)):
         path = folder / part
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""Finding checkpoints: the one in the package, a folder, or an id of the Hugging Face hub."""
+"""Finding checkpoints: the bundled one, a folder, or an id on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
 COMPACT = "compact"
-"""The model whose weights lie inside the package."""
+"""The model whose weights are bundled with the package."""
 
 _PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 
 
 def find_checkpoint(name: str, others: Iterable[str] = ()) -> Checkpoint:
-    """Find a checkpoint and read its description; its weights are not read yet.
+    """Find a checkpoint and read its description, but not its weights.
 
     Args:
-        name: "compact", a folder, or an id of the hub.
-        others: names of models without a checkpoint, for the message.
+        name: "compact", a folder, or a hub id.
+        others: names of models without a checkpoint, for the error message.
 
     Raises:
-        InputError: there is none; or it is of another program, damaged, or of a newer version.
+        InputError: the checkpoint does not exist, is damaged, or comes from another program or a
+            newer version.
     """
     folder = _folder_of(name, others)
     path = folder / DESCRIPTION
@@ -48,7 +49,7 @@ def find_checkpoint(name: str, others: Iterable[str] = ()) -> Checkpoint:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"{path}: {key + ': ' if key else ''}{first['msg']}. It is damaged, or of a newer "
+            f"{path}: {key + ': ' if key else ''}{first['msg']}. It is damaged, or from a newer "
             f"version than this one, {__version__}."
         ) from error
     return Checkpoint(name, folder, description)
@@ -67,9 +68,9 @@ def load_model(
     Args:
         name_or_path: see `find_checkpoint`.
         base_model: see `Checkpoint.load`.
-        device: where it computes; "auto" is the fastest device there is.
+        device: torch device; "auto" picks the fastest available.
         dtype: see `Checkpoint.load`.
-        config: configuration that it must have been made with; None takes any.
+        config: configuration that the model must match; None accepts any.
 
     Raises:
         InputError: see `find_checkpoint`, `Checkpoint.check` and `Checkpoint.load`.
@@ -95,8 +96,8 @@ def _folder_of(name: str, others: Iterable[str]) -> Path:
     if path.is_file() or path.suffix in (*_PICKLES, ".safetensors"):
         raise InputError(
             f"{name}: not a folder, and single files of weights are not read: a checkpoint is a "
-            "folder of safetensors and JSON. Pickled weights can run any code when they are "
-            "loaded, so they never are."
+            "folder of safetensors and JSON. Pickled weights can run any code on loading, so they "
+            "are never loaded."
         )
     if is_hub_id(name):
         return _downloaded(name)
@@ -104,25 +105,25 @@ def _folder_of(name: str, others: Iterable[str]) -> Path:
         raise InputError(f"{name}: no such folder. Give the folder of a checkpoint, or a hub id.")
     raise InputError(
         f"model {name!r} {unknown_name(name, [*others, COMPACT])} Other models are named by the "
-        "folder of a checkpoint, or by an id of the hub, owner/name."
+        "folder of a checkpoint, or by their hub id, owner/name."
     )
 
 
 def _downloaded(name: str) -> Path:
-    """The folder of a checkpoint in the cache of the hub."""
+    """Folder of a hub checkpoint in the local cache, downloaded if missing."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with explained(name):
         try:
-            # First alone: another program's model may be large.
+            # The description first: another program's model may be large.
             description = Path(hf_hub_download(name, DESCRIPTION))
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError as error:
             raise InputError(
                 f"{name}: has no {DESCRIPTION}, so it is not a checkpoint of this program. A base "
-                "model is trained first."
+                "model must be trained first."
             ) from error
         return Path(
             snapshot_download(
@@ -134,7 +135,7 @@ def _downloaded(name: str) -> Path:
 
 
 def _not_a_checkpoint(folder: Path) -> str:
-    """Reason why a folder without a description is not a checkpoint, in a sentence."""
+    """Why a folder without a description is not a checkpoint, as a sentence without its subject."""
     if inside := sorted(folder.glob(f"checkpoints/*/{DESCRIPTION}")):
         names = ", ".join(path.parent.name for path in inside)
         return (
@@ -143,12 +144,12 @@ def _not_a_checkpoint(folder: Path) -> str:
         )
     if pickled := sorted(path.name for path in folder.rglob("*") if path.suffix in _PICKLES):
         return (
-            f"has no {DESCRIPTION}, and {pickled[0]} is pickled, which could run any code and is "
+            f"has no {DESCRIPTION}, and {pickled[0]} is pickled: it could run any code, so it is "
             "never read. Give a folder of safetensors and JSON that this program wrote."
         )
     if (folder / "model_index.json").is_file():
         return (
-            f"has no {DESCRIPTION}, so it is a base model or one of another program. Train it "
-            "first, or give an adapter to it."
+            f"has no {DESCRIPTION}, so it is a base model or another program's model. Train it "
+            "first, or give an adapter for it."
         )
-    return f"has no {DESCRIPTION}, so it is not a checkpoint. Give the folder of one."
+    return f"has no {DESCRIPTION}, so it is not a checkpoint. Give the folder of a checkpoint."

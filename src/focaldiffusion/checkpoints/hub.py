@@ -1,4 +1,4 @@
-"""Weights to start from, in a local folder or on the Hugging Face hub."""
+"""Weights of base models, in a local folder or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Model = TypeVar("Model", bound=ModelMixin)
 
 WEIGHTS = ("transformer", "vae", "scheduler")
-"""The adapted parts of a Stable Diffusion 3.5 folder."""
+"""Parts of a Stable Diffusion 3.5 folder that are adapted."""
 
 TEXT_ENCODERS = (
     "scheduler",
@@ -30,9 +30,9 @@ TEXT_ENCODERS = (
     "text_encoder_2",
     "text_encoder_3",
 )
-"""The parts that `EmptyPrompt.from_text_encoders` needs, once."""
+"""Parts that `EmptyPrompt.from_text_encoders` needs, once."""
 
-_ALIGNMENT_BYTES = 64  # of torch's allocations on a CPU
+_ALIGNMENT_BYTES = 64  # alignment of torch's allocations on a CPU
 
 
 def resolve_base(
@@ -42,18 +42,18 @@ def resolve_base(
     *,
     local_only: bool = False,
 ) -> Path:
-    """The local folder of a base model: given, in the cache of the hub, or downloaded.
+    """The local folder of a base model: given, cached, or downloaded from the hub.
 
     Args:
-        model_id: `model.base_model_id`: a local folder, or an id of the hub such as
+        model_id: `model.base_model_id`: a local folder, or a hub id such as
             stabilityai/stable-diffusion-3.5-medium.
-        parts: the sub-folders that are needed.
+        parts: the required sub-folders.
         variant: `model.variant`, such as fp16; None takes the plain files.
         local_only: do not download.
 
     Raises:
-        InputError: the folder, the model or a part is missing, the user is not logged in or has
-            not accepted the licence, or the hub cannot be reached.
+        InputError: the folder, the model or a part is missing; the user is not logged in or has
+            not accepted the licence; or the hub cannot be reached.
     """
     folder = Path(model_id)
     if not folder.is_dir():
@@ -91,7 +91,7 @@ def load_part(
     variant: str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Model:
-    """Load one part of a folder of `resolve_base`, from safetensors alone.
+    """Load one part from a folder of `resolve_base`, from safetensors only.
 
     Raises:
         InputError: the files are missing, or their weights do not fit the model.
@@ -108,7 +108,7 @@ def load_part(
         )
     except (OSError, ValueError) as error:
         wanted = f"weights of the variant {variant}" if variant else "weights"
-        # Further sentences suggest options that this program lacks.
+        # Its further sentences suggest options that this program lacks.
         reason = str(error).partition(". ")[0].rstrip(" .")
         raise InputError(
             f"{folder / part}: expected config.json and {wanted} in safetensors that fit it, but: "
@@ -130,9 +130,9 @@ def load_part(
 
 
 def realign_weights(part: nn.Module) -> None:
-    """Copy weights that a mapped file has misaligned to memory that torch allocates.
+    """Copy weights that are misaligned in a mapped file to memory that torch allocates.
 
-    Rounding of matrix products on a CPU depends on alignment: without this, saving and loading a
+    On a CPU, rounding of matrix products depends on alignment: without this, saving and loading a
     model would change the last bits of its results.
     """
     for parameter in part.parameters():
@@ -141,7 +141,7 @@ def realign_weights(part: nn.Module) -> None:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text has the form owner/name of the hub."""
+    """Whether a text has the form owner/name of a hub id."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -156,7 +156,7 @@ def _downloaded(model_id: str, parts: Sequence[str], variant: str | None, local_
     from huggingface_hub import snapshot_download
 
     texts = ("*.json", "*.txt", "*.model")
-    # A shard of a variant is called x.fp16-00001-of-00002.safetensors.
+    # A shard of a variant is named x.fp16-00001-of-00002.safetensors.
     weights = ("*.safetensors",) if variant is None else (f"*.{variant}*.safetensors",)
     with explained(model_id):
         folder = snapshot_download(
@@ -171,8 +171,8 @@ def _downloaded(model_id: str, parts: Sequence[str], variant: str | None, local_
 
 @contextmanager
 def explained(model_id: str) -> Iterator[None]:
-    """Turn errors of the hub's client into one sentence with the cause and the remedy."""
-    # HTTPError is the base of the client's HTTP library, lost connections included.
+    """Turn errors of the hub's client into one sentence with cause and remedy."""
+    # HTTPError is the base class of the client's HTTP library, lost connections included.
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HTTPError,

@@ -1,7 +1,7 @@
 """FocalDiffusionPipeline: a diffusers pipeline in which a model completes the physical estimate.
 
-Import this module only where it is needed, since diffusers takes seconds to import, but before
-loading a model: diffusers looks up the classes of a model's parts among the imported modules.
+Import this module only where needed, because diffusers takes seconds to import, but before loading
+a model: diffusers looks up the classes of a model's parts among the imported modules.
 """
 
 from __future__ import annotations
@@ -40,23 +40,22 @@ from focaldiffusion.recovery import Estimate, Generation, recover, with_surface
 from focaldiffusion.result import Result
 from focaldiffusion.stack import FocalStack
 
-_SHIFT = 3.0  # of the noise levels of Stable Diffusion 3.5
-_SMALLEST_TILE_TOKENS = 4  # a side, so that the quarter that neighbours share is one
-_AT_THE_BOUND = 1 / 16  # code units from a bound within which a surface counts as being there
-_TOLERATED_SPREAD = 1 / 16  # code units: members agree within half a bin of the conditioning
-_MAD_TO_STD = 1.4826  # of a normal distribution
+_SHIFT = 3.0  # shift of the noise levels in Stable Diffusion 3.5
+_SMALLEST_TILE_TOKENS = 4  # per side, so that the quarter shared with a neighbour is one token
+_AT_THE_BOUND = 1 / 16  # code units: a surface this close to a bound counts as on it
+_TOLERATED_SPREAD = 1 / 16  # code units: members that agree within half a bin of the conditioning
+_MAD_TO_STD = 1.4826  # for a normal distribution
 
 
 class FocalDiffusionPipeline(DiffusionPipeline):
-    """A focal stack to its all-in-focus image and depth.
+    """Turns a focal stack into its all-in-focus image and depth.
 
-    The physical estimate comes first: its image and surface, and the evidence around them, are
-    what the network sees, and it completes the surface. The image is still fused from captured
-    pixels.
+    The physical estimate comes first. The network sees its image, its surface and the evidence
+    around them, and completes the surface. The final image is still fused from captured pixels.
     """
 
     origin: Callable[[], dict[str, Any]] | None = None
-    """Description of the checkpoint that the weights come from, for a result's provenance."""
+    """Describes the checkpoint of the weights, for a result's provenance."""
 
     model_cpu_offload_seq = "prompt->denoiser->vae"  # type: ignore[assignment]
     _optional_components = ["vae"]  # noqa: RUF012
@@ -72,18 +71,18 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         patch_factor: int | None = None,
         pooling: str = "extremes",
     ) -> None:
-        """Put a model together from its parts.
+        """Assemble a model from its parts.
 
         Args:
             denoiser: a transformer, widened for state and conditioning, see `widen`; or a
-                convolutional network of as many channels.
+                convolutional network with the same number of channels.
             prompt: the empty prompt.
-            scheduler: of the flow.
+            scheduler: scheduler of the flow.
             vae: the autoencoder; None for the patch codec.
-            start: of the flow: "estimate" or "noise".
-            depth_code: of `SurfaceCode`: "log" or "inverse".
-            patch_factor: pixels of a side of a latent cell of the patch codec; None with a vae.
-            pooling: of `latent_condition`: "extremes" or "unshuffled".
+            start: start of the flow: "estimate" or "noise".
+            depth_code: kind of `SurfaceCode`: "log" or "inverse".
+            patch_factor: side [px] of a latent cell of the patch codec; None with a vae.
+            pooling: pooling in `latent_condition`: "extremes" or "unshuffled".
 
         Raises:
             InputError: the parts do not fit each other.
@@ -99,16 +98,16 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     def from_preset(
         cls, name: str, start: Start = "estimate", seed: int = 0, depth_code: str = "log"
     ) -> FocalDiffusionPipeline:
-        """A model of random weights; with `estimate` it says what physics says.
+        """A model with random weights; with `estimate` it returns the physical estimate.
 
         Args:
-            name: of `PRESETS`.
-            start: of the flow.
-            seed: of the weights; torch's global generator stays as it was.
-            depth_code: of `SurfaceCode`.
+            name: a name in `PRESETS`.
+            start: start of the flow.
+            seed: seed of the weights; torch's global generator is left untouched.
+            depth_code: kind of `SurfaceCode`.
 
         Raises:
-            InputError: there is no such preset.
+            InputError: the preset does not exist.
         """
         if name not in PRESETS:
             raise InputError(f"preset {name!r} is unknown; expected {', '.join(PRESETS)}.")
@@ -139,7 +138,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any
     ) -> FocalDiffusionPipeline:
-        """Load a pipeline as diffusers does, but from safetensors alone: nothing is unpickled."""
+        """Load a pipeline as diffusers does, but only from safetensors: nothing is unpickled."""
         pipeline = super().from_pretrained(
             pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True}
         )
@@ -150,7 +149,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str:
-        """Fetch a model from the hub. The inherited one refuses parts that diffusers lacks."""
+        """Fetch a model from the hub. The inherited method refuses parts that diffusers lacks."""
         from huggingface_hub import snapshot_download
 
         names = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -162,12 +161,12 @@ class FocalDiffusionPipeline(DiffusionPipeline):
 
     @property
     def codec(self) -> LatentCodec:
-        """Between images or depth codes and the latents that the flow runs on."""
+        """Converts images and depth codes to the latents of the flow, and back."""
         return PatchCodec(self.config["patch_factor"]) if self.vae is None else VAECodec(self.vae)
 
     @property
     def completer(self) -> Completer:
-        """The network with all that it takes to run it."""
+        """The network with everything needed to run it."""
         return Completer(
             self.denoiser,
             self.prompt,
@@ -186,13 +185,13 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         sampling: Sampling | None = None,
         fill_unsharp: bool = False,
     ) -> Result:
-        """Recover the all-in-focus image and the depth of a stack that is aligned.
+        """Recover the all-in-focus image and the depth of an aligned stack.
 
         Args:
-            stack: of any size; depth is solved at working size.
+            stack: stack of any size; depth is solved at working size.
             psf: shape of the lens blur; None for a disc.
-            sampling: how the model is run.
-            fill_unsharp: let the generated image replace what no frame shows sharp.
+            sampling: how to run the model.
+            fill_unsharp: fill pixels that no frame shows sharp from the generated image.
 
         Returns:
             The result at the size of the native frames.
@@ -212,10 +211,10 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         )
 
     def check_inputs(self, sampling: Sampling) -> None:
-        """Check how the model is to be run, before the long work.
+        """Check the sampling options, before the long work.
 
         Raises:
-            InputError: steps or members that this model cannot make; tiles that do not fit it.
+            InputError: steps, ensemble or tiles that this model does not support.
         """
         steps, ensemble, tile_px = sampling.steps, sampling.ensemble, sampling.tile_px
         if self.config["start"] == "estimate" and steps not in (None, 1):
@@ -226,7 +225,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         if self.config["start"] == "estimate" and ensemble > 1:
             raise InputError(
                 f"ensemble: got {ensemble}, but this model starts from the physical estimate, so "
-                "its members would all be equal. Leave it out, or take a model that starts from "
+                "its members would all be equal. Leave it out, or use a model that starts from "
                 "noise."
             )
         for name, value in (("steps", steps), ("ensemble", ensemble)):
@@ -241,7 +240,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             )
 
     def propose(self, stack: FocalStack, estimate: Estimate) -> tuple[Proposal, SurfaceCode]:
-        """The network's view of a physical estimate, B = 1, and the code of its surfaces."""
+        """The network's view of a physical estimate, B = 1, and the code for its surfaces."""
         evidence = estimate.evidence
         whole = SurfaceCode.from_stack(
             stack, evidence, estimate.calibration.blur_scale, self.config["depth_code"]
@@ -260,8 +259,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
 
         Args:
             proposal: (B, ..., H, W).
-            steps: along the flow; None for 1 from the estimate, 4 from noise.
-            generator: of the noise; a list has one for each sample.
+            steps: steps along the flow; None for 1 from the estimate, 4 from noise.
+            generator: generator of the noise, or a list with one per sample.
 
         Returns:
             The image (B, 3, H, W), sRGB, and the depth code (B, 1, H, W); may leave [-1, 1].
@@ -281,20 +280,20 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     ) -> Estimate:
         """Complete a physical estimate. With its options bound, this is a `Refine`.
 
-        The surface is physics' own where physics is trusted, the median of the ensemble where it is
-        not, and between them where it is half trusted: evidence wins over a guess. Its confidence
-        is that of `with_surface`, times exp(-(spread / tolerated)² / 2): where the members differ,
-        evidence and prior together leave the depth open.
+        The surface blends the physical one with the median of the ensemble, weighted by confidence
+        in physics: evidence wins over a guess. Confidence is that of `with_surface` times
+        exp(-(spread / tolerated)² / 2): where the members differ, evidence and prior together leave
+        the depth open.
 
         Args:
-            stack: at working size.
-            physical: the estimate by physics.
+            stack: stack at working size.
+            physical: physical estimate of the stack.
             stages: times the stages and reports their progress; None for diffusers' bars.
-            sampling: how the model is run.
-            with_image: generate the image as well, as filling needs it.
+            sampling: how to run the model.
+            with_image: generate the image too, which filling needs.
 
         Raises:
-            InputError: see `check_inputs`; or the model gives no numbers.
+            InputError: see `check_inputs`; or the model returns NaN or infinity.
         """
         sampling = sampling or Sampling()
         self.check_inputs(sampling)
@@ -307,7 +306,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         if not planes.isfinite().all():
             raise InputError(
                 f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
-                "float32; if it was one of these, its weights are damaged."
+                "float32; if it already uses one of them, its weights are damaged."
             )
         coordinate = _coordinate(planes[-1], code, physical)
         refined = with_surface(stack, physical, coordinate, stages)
@@ -345,7 +344,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
 
     def _provenance(self, sampling: Sampling, spread: Tensor | None) -> dict[str, Any]:
         return {
-            # In the hub's cache, this path has the revision.
+            # In the hub's cache, this path contains the revision.
             "weights": self.denoiser.config.get("_name_or_path"),
             "start": self.config["start"],
             "depth_code": self.config["depth_code"],
@@ -378,7 +377,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
                 f"{state + condition} and {state} with this codec. Widen it first, or take all "
                 "parts from one checkpoint."
             )
-        # A convolutional network reads no prompt, and goes with any.
+        # A convolutional network reads no prompt, so any one fits.
         read, given = self.denoiser.config, self.prompt.config
         widths = (read.get("joint_attention_dim"), read.get("pooled_projection_dim"))
         if widths not in ((None, None), (given["channels"], given["pooled_channels"])):
@@ -388,7 +387,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             )
 
     def _bars(self) -> Report:
-        """Stages as diffusers' progress bars show them."""
+        """Report of the stages on diffusers' progress bars."""
         bars: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:
@@ -406,7 +405,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
 
 
 def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the first dimension: the median, and a standard deviation from the median deviation."""
+    """Median over the first dimension, and a standard deviation from the median deviation."""
 
     def median(values: Tensor) -> Tensor:
         ordered, last = values.sort(0).values, len(values) - 1
@@ -417,7 +416,7 @@ def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:
-    """The surface (H, W) of a refined code: the model's as far as physics is not trusted.
+    """The surface (H, W) of a refined code, blended with physics by confidence in physics.
 
     Codes saturate at their bounds. If physics lies beyond a bound and the model stays on it, keep
     physics.

@@ -1,4 +1,4 @@
-"""Saving checkpoints: complete, or not at all."""
+"""Saving checkpoints, completely or not at all."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def save_checkpoint(
     adapter_only: bool,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a model to a folder: complete, or not at all.
+    """Write a model to a folder, completely or not at all.
 
     Args:
         pipeline: the model. Its denoiser has one LoRA adapter if `adapter_only`, else none.
-        directory: to make, or to replace a checkpoint in.
-        config: that made it.
-        provenance: how it was trained.
-        adapter_only: write what differs from `config.model.base_model_id`, not all weights.
-        dtype: of the stored weights; None stores them as they are.
+        directory: folder to create, or whose checkpoint is replaced.
+        config: configuration that made the model.
+        provenance: how the model was trained.
+        adapter_only: write only the difference from `config.model.base_model_id`, not all weights.
+        dtype: number format of the stored weights; None keeps the current one.
 
     Raises:
         InputError: the folder cannot be written.
-        ValueError: the configuration or the adapter is not of this model.
+        ValueError: the configuration or the adapter does not belong to this model.
     """
     for key in OF_THE_PIPELINE:
         if getattr(config.model, key) != pipeline.config[key]:
@@ -78,10 +78,10 @@ def save_checkpoint(
 
 
 def _preset_of(pipeline: FocalDiffusionPipeline) -> str | None:
-    """The name of the preset that a model has the network and the codec of."""
+    """Name of the preset with the network and codec of a model; None if there is none."""
     config = pipeline.denoiser.config
     for name, preset in PRESETS.items():
-        # As JSON, tuples and lists are the same.
+        # In JSON, tuples and lists are the same.
         same = all(
             json.dumps(config.get(key)) == json.dumps(value)
             for key, value in preset.network.items()
@@ -92,7 +92,7 @@ def _preset_of(pipeline: FocalDiffusionPipeline) -> str | None:
 
 
 def _forget_paths(folder: Path) -> None:
-    """Take out of all files where on this machine their part was loaded from."""
+    """Remove from all files the local paths that their parts were loaded from."""
     for path in folder.rglob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("_name_or_path", None) is not None:
@@ -100,7 +100,7 @@ def _forget_paths(folder: Path) -> None:
 
 
 def _cast(folder: Path, dtype: torch.dtype) -> None:
-    """Store the weights of all files below a folder in another format of floating numbers."""
+    """Store the weights of all files below a folder in another floating-point format."""
     from safetensors.torch import load_file, save_file
 
     for path in folder.rglob("*.safetensors"):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from focaldiffusion.reconstruction import Settings
 
 _OWN_SUFFIX = "_focaldiffusion"
-"""Ending of the folder beside a stack that its results go to without --output."""
+"""Ending of the results folder beside a stack, used without --output."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -49,7 +49,7 @@ def add_parser(commands: Commands) -> None:
         "stacks", nargs="*", metavar="STACK", help="folder of frames, or one multi-page TIFF"
     )
     parser.add_argument(
-        "--files", nargs="+", metavar="FILE", help="in place of STACK: the frames of one stack"
+        "--files", nargs="+", metavar="FILE", help="frames of one stack, instead of STACK"
     )
     parser.add_argument(
         "--output",
@@ -61,21 +61,21 @@ def add_parser(commands: Commands) -> None:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace earlier results")
     existing.add_argument(
-        "--skip-existing", action="store_true", help="leave out stacks that have results"
+        "--skip-existing", action="store_true", help="skip stacks that already have results"
     )
     parser.add_argument(
         "--depth-format",
         type=_formats,
         default=("npy", "png"),
         metavar="LIST",
-        help="files of the depth map, some of npy (float32), png (16-bit millimetres) and exr "
+        help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
         "(float32) (default: npy,png)",
     )
     parser.add_argument("--no-point-cloud", action="store_true", help="write no point_cloud.ply")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the summary"
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
 
     focus = parser.add_argument_group(
         "focus", "Overrides stack.json and EXIF. One value per frame, in the order of the frames."
@@ -98,7 +98,7 @@ def add_parser(commands: Commands) -> None:
     method.add_argument(
         "--align",
         choices=("auto", "on", "off"),
-        help="register the frames: if they moved, always, never (default: auto)",
+        help="register the frames: if they moved, always, or never (default: auto)",
     )
     method.add_argument(
         "--drop-unaligned", action="store_true", help="leave out frames that match no other"
@@ -116,11 +116,11 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Reconstruct the stacks and return the exit code.
 
-    Flags, outputs and the model are checked before the long work, and a mistake in them stops
-    everything. A stack that cannot be used does not stop the others.
+    Flags, outputs and the model are checked before the long work; a mistake in them stops
+    everything. An unusable stack does not stop the others.
 
     Raises:
-        InputError: a mistake in the flags, an output that is taken, or no such model.
+        InputError: a flag is wrong, an output is taken, or the model does not exist.
     """
     from focaldiffusion.io.results import check_formats
 
@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """A given stack, opened or with the reason why not, and the folder of its results."""
+    """A given stack, opened or with the reason for failure, and the folder of its results."""
 
     source: str | list[str]
     opened: OpenedStack | None = None
@@ -165,11 +165,11 @@ class _Job:
 
     @property
     def name(self) -> str:
-        """The stack's name; the path as given where it could not be opened."""
+        """The stack's name; the path as given if it could not be opened."""
         return self.opened.name if self.opened is not None else " ".join(_paths(self.source))
 
     def folders(self) -> set[Path]:
-        """Folders where one more picture would count as a frame."""
+        """Folders in which any new picture would count as a frame."""
         paths = {Path(path).resolve() for path in _paths(self.source)}
         if isinstance(self.source, list):
             return {path.parent for path in paths}
@@ -181,10 +181,10 @@ def _paths(source: str | list[str]) -> list[str]:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """The settings of the flags; the rest has the defaults of `Settings`.
+    """The settings from the flags; all others keep the defaults of `Settings`.
 
     Raises:
-        InputError: a blur that does not exist, or a device that is not there.
+        InputError: the blur is impossible, or the device is not available.
     """
     from focaldiffusion.devices import resolve_device
     from focaldiffusion.reconstruction import Settings
@@ -202,11 +202,11 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _open_all(options: argparse.Namespace) -> list[_Job]:
-    """Open every stack, which checks all but the pixels."""
+    """Open every stack, which checks everything but the pixels."""
     from focaldiffusion.io.stacks import open_stack
 
     if bool(options.stacks) == bool(options.files):
-        raise InputError("give stacks, or the frames of one stack with --files; not both.")
+        raise InputError("give either stacks, or the frames of one stack with --files.")
     if "" in (options.stacks or options.files):
         raise InputError("a path is empty, perhaps from an unset variable; expected a stack.")
     given = {
@@ -238,7 +238,7 @@ def _output(
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    """An argparse type for the formats of the depth map."""
+    """Argparse type for the formats of the depth map."""
     return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))
 
 
@@ -246,7 +246,7 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
     """Check all outputs before any work.
 
     Raises:
-        InputError: two stacks would share one, it holds results, it is a folder of frames, or it
+        InputError: an output is shared by two stacks, holds results, is a folder of frames, or
             cannot be written.
     """
     from focaldiffusion.io.results import check_output, has_results
@@ -257,25 +257,25 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
         if job.output is None:
             continue
         source = " ".join(_paths(job.source))
-        # Some file systems take A and a for one name.
+        # Some file systems ignore case.
         key = job.output.parent / job.output.name.casefold()
         if key in sources:
             raise InputError(
-                f"{sources[key]} and {source}: two stacks whose results would go to one folder, "
-                f"{job.output}. Run them apart, with outputs of their own."
+                f"{sources[key]} and {source}: their results would go to the same folder, "
+                f"{job.output}. Run them separately, with different outputs."
             )
         sources[key] = source
         if job.output.resolve() in folders:
             raise InputError(
                 f"{job.output}: holds the frames of a stack, and the results would count as "
-                "frames the next time. Choose another output."
+                "frames next time. Choose another output."
             )
         if not (options.skip_existing and has_results(job.output)):
             check_output(job.output, overwrite=options.overwrite)
 
 
 def _is_due(job: _Job, options: argparse.Namespace) -> bool:
-    """Whether a stack is to be reconstructed: it was opened, and has no results that may stay."""
+    """Whether a stack must be reconstructed: it is open, and has no results to keep."""
     from focaldiffusion.io.results import has_results
 
     if job.opened is None or job.output is None:
@@ -344,7 +344,7 @@ def _process(
 
 
 def _report(outcome: StackOutcome, *, summary: bool) -> None:
-    """Print warnings and the summary of a stack as soon as it is done."""
+    """Print the warnings and the summary of a finished stack."""
     for warning in outcome.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if summary:

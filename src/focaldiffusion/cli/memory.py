@@ -1,4 +1,4 @@
-"""Recognising that memory ran out, and advice on using less."""
+"""Detection of memory exhaustion, and advice on using less memory."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def lighter_work(model: ChosenModel | None) -> str:
-    """Advice on reconstructing a stack in less memory, the most effective first.
+    """Advice on reconstructing a stack in less memory, most effective first.
 
-    The working size comes first: the evidence grows with it, and the network sees no more than
-    that. Tiles only help the network.
+    The working size comes first: both the evidence and the input of the network grow with it. Tiles
+    help only the network.
 
     Args:
         model: the model in use; None for the physical estimate.
     """
     if model is None:
         return (
-            "What helps most, in this order: lower --working-size, make the frames smaller, give "
-            "fewer of them."
+            "Remedies, most effective first: lower --working-size, make the frames smaller, give "
+            "fewer frames."
         )
     last = "use --dtype bfloat16" if _is_wide(model) else "use --model physics"
-    return f"What helps most, in this order: lower --working-size, lower --tile-px, {last}."
+    return f"Remedies, most effective first: lower --working-size, lower --tile-px, {last}."
 
 
 def lighter_model(model: ChosenModel) -> str:
-    """Advice on loading a model into less memory, the most effective first."""
+    """Advice on loading a model into less memory, most effective first."""
     ways = ["--model compact", "--model physics"]
     if model.device != "cpu":
         ways.insert(0, "--device cpu")
     if _is_wide(model):
         ways.insert(0, "--dtype bfloat16")
-    return f"What helps most, in this order: {', '.join(ways[:3])}."
+    return f"Remedies, most effective first: {', '.join(ways[:3])}."
 
 
 def _is_wide(model: ChosenModel) -> bool:

@@ -1,4 +1,4 @@
-"""Flags that choose a model, and the model itself: found first, loaded when needed."""
+"""Flags that choose a model, and the chosen model: found first, loaded when needed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from focaldiffusion.models.sampling import Sampling
 
 PHYSICS = "physics"
-"""Name of the physical estimate, which needs no model; the default of --model."""
+"""Name of the physical estimate, which uses no model; the default of --model."""
 
 _SAMPLING = ("steps", "ensemble", "seed", "tile_px")
 _OF_MODELS = (*_SAMPLING, "fill_unsharp", "config", "base_model", "dtype", "attention")
@@ -29,7 +29,7 @@ _OF_MODELS = (*_SAMPLING, "fill_unsharp", "config", "base_model", "dtype", "atte
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `chosen_model` reads."""
     group = parser.add_argument_group(
-        "model", "Completes the physical estimate. All flags but --model need a learned one."
+        "model", "Completes the physical estimate. All flags but --model need a learned model."
     )
     group.add_argument(
         "--model",
@@ -55,14 +55,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--tile-px",
         type=positive_integer,
         metavar="PX",
-        help="longest side of a tile (default: the longest that the model takes)",
+        help="longest side of a tile (default: the longest that the model supports)",
     )
     group.add_argument(
         "--fill-unsharp",
         action="store_true",
         # None: not given.
         default=None,
-        help="generate what no frame shows sharp; such pixels are marked in source_index.png",
+        help="generate pixels that no frame shows sharp, and mark them in source_index.png",
     )
     group.add_argument(
         "--base-model",
@@ -84,21 +84,21 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="refuse a checkpoint that was made with another `model` block than this file's",
+        help="refuse a checkpoint whose `model` block differs from this file's",
     )
 
 
 @dataclass(frozen=True)
 class ChosenModel:
-    """A learned model and how it is run.
+    """A learned model and its options.
 
     Attributes:
-        checkpoint: its weights, not yet loaded.
+        checkpoint: its checkpoint, not yet loaded.
         base_model: see `Checkpoint.load`.
-        device: where it computes.
-        dtype: of its weights.
+        device: torch device.
+        dtype: number format of its weights.
         attention: see `use_attention`; None leaves the default.
-        sampling: how it is run.
+        sampling: how to run it.
     """
 
     checkpoint: Checkpoint
@@ -112,7 +112,7 @@ class ChosenModel:
         """Load the weights, once for any number of stacks.
 
         Raises:
-            InputError: see `Checkpoint.load`; or the flags ask for what this model cannot do.
+            InputError: see `Checkpoint.load`; or this model does not support the flags.
         """
         from focaldiffusion.models.denoiser import use_attention
 
@@ -126,7 +126,7 @@ class ChosenModel:
 
 
 def sampling(options: argparse.Namespace) -> Sampling:
-    """How the flags run a learned model; the rest has the defaults of `Sampling`."""
+    """Sampling options from the flags; all others keep the defaults of `Sampling`."""
     from focaldiffusion.models.sampling import Sampling
 
     given = {name: getattr(options, name) for name in _SAMPLING}
@@ -137,8 +137,8 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
     """The model that the flags choose; None for the physical estimate.
 
     Raises:
-        InputError: there is none of this name, --config contradicts it, or a flag is given that
-            has no effect on the physical estimate.
+        InputError: the model does not exist, --config contradicts it, or a flag has no effect on
+            the physical estimate.
     """
     if options.model == PHYSICS:
         given = [name for name in _OF_MODELS if getattr(options, name) is not None]

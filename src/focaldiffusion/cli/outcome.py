@@ -17,15 +17,15 @@ class StackOutcome:
     """The outcome of one stack.
 
     Attributes:
-        name: of the stack; its path if it could not be opened.
-        output: the folder of its results; None if it could not be opened.
-        status: done, skipped because results were there, or failed.
-        error: why it failed, in one sentence.
+        name: name of the stack; its path if it could not be opened.
+        output: folder of its results; None if it could not be opened.
+        status: done, skipped because results exist, or failed.
+        error: reason for failure, in one sentence.
         grade: knowledge of the camera, in words.
         files: names of the results in `output`.
         left_out: frames and files that were left out, and why.
-        warnings: facts of the camera that are unknown, and why; or that the frames contradict.
-        figures: of the result, see `_figures`.
+        warnings: unknown facts of the camera, and why; facts that the frames contradict.
+        figures: key figures of the result, see `_figures`.
     """
 
     name: str
@@ -40,12 +40,12 @@ class StackOutcome:
 
     @property
     def failure(self) -> str:
-        """The error with the stack's name before it, for lists of several."""
+        """The error, preceded by the stack's name, for lists of several stacks."""
         error = self.error or ""
         return error if error.startswith(self.name) else f"{self.name}: {error}"
 
     def summary(self) -> str:
-        """A few lines about a stack that is done or skipped."""
+        """A few lines about a finished or skipped stack."""
         if self.status == "skipped":
             return f"{self.name}: skipped, {self.output} holds results"
         figures = self.figures
@@ -64,12 +64,12 @@ class StackOutcome:
 def outcome_of(
     opened: OpenedStack, result: Result, output: Path, unwritten: dict[str, str]
 ) -> StackOutcome:
-    """The outcome of a stack whose results are written.
+    """The outcome of a stack after its results are written.
 
     Args:
         opened: the stack.
         result: its result.
-        output: folder that it was saved in.
+        output: folder that holds the results.
         unwritten: return value of `Result.save`.
     """
     from focaldiffusion.io.results import OWN_FILES
@@ -106,9 +106,9 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
 
     Returns:
         `frames` used and their `size` (height, width); `depth_field`, its `depth_range` (1 % and
-        99 % quantile, in the field's unit; None where nothing is known) and both in words,
-        `depth`; `mean_confidence`; the `model` that completed it and its `device`; `alignment`;
-        `rerender_residual_rms_srgb`; `seconds` in all.
+        99 % quantile, in the field's unit; None if nothing is known) and both in words, `depth`;
+        `mean_confidence`; the `model` used and its `device`; `alignment`;
+        `rerender_residual_rms_srgb`; total `seconds`.
     """
     from focaldiffusion.io.colour_scales import DepthRange
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bars(title: str, *, quiet: bool) -> Iterator[Report]:
-    """A bar for each stage of the work inside the block; none unless a person watches.
+    """A progress bar for each stage of the work inside the block; none outside a terminal.
 
     Args:
-        title: printed above the bars.
-        quiet: show nothing; the default where standard error is not a terminal.
+        title: text above the bars.
+        quiet: show nothing; always so if standard error is not a terminal.
 
     Yields:
         A `Report` for the work to call.
@@ -55,7 +55,7 @@ def progress_bars(title: str, *, quiet: bool) -> Iterator[Report]:
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in bars:
                 bars[stage] = shown.add_task(stage, total=None)
-            # 0 is a total that is not known yet.
+            # A total of 0 is not known yet.
             shown.update(bars[stage], completed=done, total=total or None)
 
         yield progress

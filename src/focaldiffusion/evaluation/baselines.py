@@ -1,4 +1,4 @@
-"""The models by name: our physical estimate, the classical methods beside it, learned ones."""
+"""Models by name: our physical estimate, classical methods, and learned models."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision 
 
 _WINDOW_PX = 9  # side of the square over which sharpness is averaged
 _SALIENCE_PX = 5
-_SMALLEST_MEASURE = 1e-12  # of sharpness, so that its logarithm is finite
+_SMALLEST_MEASURE = 1e-12  # keeps the logarithm of sharpness finite
 
 
 class Physics:
-    """Our physical estimate without any learned model, as `focaldiffusion infer` makes it."""
+    """Our physical estimate without a learned model, as in `focaldiffusion infer`."""
 
     def __init__(self, estimates: PhysicalEstimates, *, aligned: bool = False) -> None:
-        """Says what its estimates say.
+        """Predict from physical estimates.
 
         Args:
-            estimates: on the device where it computes.
-            aligned: registers the frames to the middle one of the sweep first, if they moved.
+            estimates: shared physical estimates, on the device to use.
+            aligned: first register the frames to the middle one of the sweep, if they moved.
         """
         self.name = "physics-aligned" if aligned else "physics"
         self._estimates = estimates
@@ -55,9 +55,9 @@ class Physics:
         return self._estimates.of(stack).prediction()
 
     def _in_register(self, stack: FocalStack) -> Prediction:
-        """The same of the registered frames, back in the view of the reference.
+        """Prediction from the registered frames, mapped back to the view of the reference.
 
-        Beyond what all frames show there is no depth, and the image is that of the reference.
+        Outside the area common to all frames, depth is NaN and the image is that of the reference.
         """
         given = MemoryFrames(stack)
         reference = reference_frame(stack)
@@ -89,7 +89,7 @@ class Physics:
 
 
 class Argmax:
-    """Depth is the focus distance of the sharpest frame; no image."""
+    """Depth as the focus distance of the sharpest frame; no image."""
 
     name = "argmax"
 
@@ -108,11 +108,11 @@ class Argmax:
 class ShapeFromFocus:
     """Classical shape from focus: Nayar & Nakagawa, Shape from Focus, PAMI 1994.
 
-    The focus measure is their sum-modified-Laplacian; the depth is the peak of a Gaussian through
-    the largest measure and its two neighbours, over inverse focus distance, where blur is linear
-    and the steps need not be equal. At either end of the sweep there is nothing to interpolate.
-    Confidence is how far the peak rises above the other frames: 1 - mean of the others / peak. The
-    image takes each pixel from its sharpest frame.
+    The focus measure is their sum-modified-Laplacian. Depth is the peak of a Gaussian through the
+    largest measure and its two neighbours, over inverse focus distance, where blur is linear; steps
+    may be unequal. At either end of the sweep nothing is interpolated. Confidence is the rise of
+    the peak above the other frames: 1 - mean of the others / peak. The image takes each pixel from
+    its sharpest frame.
     """
 
     name = "shape-from-focus"
@@ -135,10 +135,10 @@ class ShapeFromFocus:
 
 
 class LaplacianPyramid:
-    """Classical fusion, an image and no depth: Burt & Kolczynski, ICCV 1993.
+    """Classical fusion, which gives an image but no depth: Burt & Kolczynski, ICCV 1993.
 
     Every coefficient of the fused Laplacian pyramid comes from the frame with the largest energy
-    around it, in the sum over the channels; the base of the pyramid is the mean of the frames.
+    around it, summed over the channels. The base of the pyramid is the mean of the frames.
     """
 
     name = "laplacian-pyramid"
@@ -175,18 +175,18 @@ MODELS: dict[str, Callable[[PhysicalEstimates], Model]] = {
     "shape-from-focus": lambda _: ShapeFromFocus(),
     "laplacian-pyramid": lambda _: LaplacianPyramid(),
 }
-"""What opens a model that needs no training; the classical ones know only the processor."""
+"""Constructors of the models that need no training; the classical ones run on the CPU only."""
 
 
 def open_model(
     name: str, *, device: str = "cpu", estimates: PhysicalEstimates | None = None
 ) -> Model:
-    """The model of that name.
+    """Open a model by name.
 
     Args:
-        name: one of `MODELS`, or a checkpoint, see `find_checkpoint`.
-        device: where it computes, if it uses torch.
-        estimates: shared with other models, on that device; None for its own.
+        name: a name in `MODELS`, or a checkpoint, see `find_checkpoint`.
+        device: torch device, for models that use torch.
+        estimates: physical estimates shared with other models, on that device; None for its own.
 
     Raises:
         InputError: an unknown name.
@@ -201,7 +201,7 @@ def _focus_dpt(stack: FocalStack, model: str) -> Image:
     """(N,) inverse focus distances.
 
     Raises:
-        InputError: they are not known.
+        InputError: they are unknown.
     """
     if stack.axis != "inverse_depth_dpt":
         raise InputError(
@@ -226,22 +226,22 @@ def _window_mean(plane: Image) -> Image:
 
 
 def _modified_laplacian(grey: Image) -> Image:
-    """|second difference along x| + |the same along y|: opposite signs do not cancel."""
+    """|second difference along x| + |second difference along y|: opposite signs do not cancel."""
     second = np.array([[-1.0, 2.0, -1.0]], np.float32)
     return np.abs(cv2.filter2D(grey, -1, second)) + np.abs(cv2.filter2D(grey, -1, second.T))
 
 
 def _gaussian_peak(focus_dpt: Image, measures: Image, sharpest: NDArray[np.intp]) -> Image:
-    """Where a Gaussian through three neighbouring measures peaks: a parabola of the logarithms.
+    """Peak of a Gaussian through three neighbouring measures: a parabola through the logarithms.
 
     Args:
-        focus_dpt: (N,), monotonic.
-        measures: (N, H, W), >= 0.
-        sharpest: (H, W), index of the largest.
+        focus_dpt: (N,) focus of each frame, monotonic.
+        measures: (N, H, W) focus measures, >= 0.
+        sharpest: (H, W) index of the largest measure.
 
     Returns:
-        (H, W) dioptres, nearer to the sharpest frame's than to the others'; at the ends of the
-        sweep that frame's own.
+        (H, W) dioptres, closest to the focus of the sharpest frame; equal to it at the ends of the
+        sweep.
     """
     at_peak = focus_dpt[sharpest]
     if len(focus_dpt) < 3:
@@ -252,7 +252,7 @@ def _gaussian_peak(focus_dpt: Image, measures: Image, sharpest: NDArray[np.intp]
     y0, y1, y2 = (
         np.take_along_axis(logarithm, (middle + step)[None], axis=0)[0] for step in (-1, 0, 1)
     )
-    # Frames of equal focus, and plateaus, have no parabola.
+    # Frames with equal focus, and plateaus, have no parabola.
     with np.errstate(divide="ignore", invalid="ignore"):
         before, after = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
         vertex = (x0 + x1) / 2 - before * (x2 - x0) / (2 * (after - before))

@@ -1,14 +1,14 @@
-"""Other tools: stacks written out for them, and the predictions that they made of these.
+"""Other tools: export of stacks for them, and import of their predictions.
 
     DIR/SAMPLE/depth.npy            float, metres along the optical axis, NaN where unknown
     DIR/SAMPLE/depth_mm.png         the same in 16-bit millimetres, 0 where unknown
     DIR/SAMPLE/all_in_focus.png     8 or 16 bit sRGB
-    DIR/SAMPLE/confidence.npy       larger is surer; or confidence.png, grey
+    DIR/SAMPLE/confidence.npy       larger is more certain; or confidence.png, grey
     DIR/SAMPLE.npy                  depth alone
 
-All at the size of the frames: nothing is resized here, because how to enlarge a depth map is part
-of what a tool does. Of two files that say the same, the .npy counts. `focaldiffusion infer`
-writes these names too.
+All have the size of the frames: nothing is resized here, because enlarging a depth map is part of
+the tool's work. If both formats exist, the .npy counts. `focaldiffusion infer` writes these names
+too.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from focaldiffusion.stack import FocalStack
 
 
 def sample_folder(directory: Path, sample: str) -> Path:
-    """Where a sample lies inside a folder; the parts of its name are folders.
+    """Folder of a sample inside a directory; the parts of its name are nested folders.
 
     Raises:
-        InputError: the name leads outside.
+        InputError: the name leads outside the directory.
     """
     folder = directory / sample
     if ".." in Path(sample).parts or not folder.is_relative_to(directory):
         raise InputError(
-            f"sample {sample!r} has no place inside {directory}. Give it a relative name in its "
-            "file list."
+            f"sample {sample!r} does not name a folder inside {directory}. Give it a relative name "
+            "in its file list."
         )
     return folder
 
@@ -46,26 +46,26 @@ def sample_folder(directory: Path, sample: str) -> Path:
 def export_stack(stack: FocalStack, directory: Path, sample: str) -> None:
     """Write a stack for another tool to DIR/SAMPLE: 16-bit sRGB frames and `stack.json`.
 
-    A stack holds no truth, so none can be written.
+    A stack holds no ground truth, so none can leak.
 
     Raises:
-        InputError: the folder is there already, or the file system refuses.
+        InputError: the folder already exists, or cannot be written.
     """
     folder = sample_folder(directory, sample)
     if folder.exists():
-        raise InputError(f"{folder}: is there already. Choose another folder for the stacks.")
+        raise InputError(f"{folder}: already exists. Choose another folder for the stacks.")
     with file_errors_named(directory), staging(folder.parent, (folder.name,)) as partial:
         write_stack(partial / folder.name, stack, bit_depth=16, note={"sample": sample})
 
 
 class Predictions:
-    """A model that has already worked: its predictions lie in a folder, see above."""
+    """A model whose predictions already exist in a folder, see above."""
 
     def __init__(self, directory: Path) -> None:
-        """For the predictions in `directory`, after which the model is called.
+        """Open the predictions in `directory`; the model is named after it.
 
         Raises:
-            InputError: no such folder.
+            InputError: the folder does not exist.
         """
         if not directory.is_dir():
             raise InputError(f"{directory}: no such folder; expected predictions, one per sample.")
@@ -76,7 +76,7 @@ class Predictions:
         """See `Model`.
 
         Raises:
-            InputError: there is none of this sample, or a file that does not fit its frames.
+            InputError: the sample has no prediction, or a file does not match its frames.
         """
         depth_m, all_in_focus, confidence = (
             _read(stack.size, readers) for readers in self._readers(sample)
@@ -85,18 +85,18 @@ class Predictions:
         if found.depth_m is None and found.all_in_focus is None:
             folder = sample_folder(self._directory, sample)
             raise InputError(
-                f"{folder}: no prediction of this sample; expected depth.npy, depth_mm.png or "
+                f"{folder}: no prediction for this sample; expected depth.npy, depth_mm.png or "
                 f"all_in_focus.png in it, or {folder.name}.npy beside it."
             )
         return found
 
     def digest(self, sample: str) -> str:
-        """SHA-256 of the files that `predict` reads; another one where they have changed."""
+        """SHA-256 of the files that `predict` reads; changes with their content."""
         files = (_first_file(of) for of in self._readers(sample))
         return sha256_of_files(filter(None, files), self._directory)
 
     def _readers(self, sample: str) -> tuple[dict[Path, Callable[[Path], Tensor]], ...]:
-        """The files that may hold depth, image and confidence, those that count first."""
+        """Readers by possible file of depth, image and confidence, preferred files first."""
         folder = sample_folder(self._directory, sample)
         return (
             {
@@ -117,10 +117,10 @@ def _first_file(paths: Iterable[Path]) -> Path | None:
 
 
 def _read(size: tuple[int, int], readers: dict[Path, Callable[[Path], Tensor]]) -> Tensor | None:
-    """The first file that is there, read; None without any.
+    """Content of the first file that exists; None if none does.
 
     Raises:
-        InputError: it is not of that (height, width).
+        InputError: it does not have `size`, (height, width).
     """
     path = _first_file(readers)
     if path is None:
@@ -144,7 +144,7 @@ def _read_confidence(path: Path) -> Tensor:
     values = read_npy(path)
     if not bool(values.isfinite().all()):
         raise InputError(
-            f"{path}: contains NaN or infinity. Write 0 where nothing is sure, and a large number "
-            "where all is."
+            f"{path}: contains NaN or infinity. Write 0 where nothing is certain, and a large "
+            "number where all is."
         )
     return values

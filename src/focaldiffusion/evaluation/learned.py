@@ -1,4 +1,4 @@
-"""Learned models: each completes the physical estimate that all models share."""
+"""Learned models, which complete the physical estimate shared by all models."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Learned:
-    """A checkpoint, as `focaldiffusion infer` runs it: with its own steps, one member, seed 0."""
+    """A checkpoint, run as by `focaldiffusion infer`: default steps, one member, seed 0."""
 
     def __init__(self, name: str, estimates: PhysicalEstimates, others: Iterable[str] = ()) -> None:
-        """Finds the checkpoint; its weights are loaded when they are needed.
+        """Find the checkpoint; its weights are loaded when needed.
 
         Args:
             name: see `find_checkpoint`.
-            estimates: what it completes, on the device where it computes.
+            estimates: physical estimates to complete, on the device to use.
             others: see `find_checkpoint`.
 
         Raises:
-            InputError: there is no such checkpoint.
+            InputError: the checkpoint does not exist.
         """
         self.name = name
         self.checkpoint = find_checkpoint(name, others)
@@ -34,7 +34,7 @@ class Learned:
         self._pipeline: FocalDiffusionPipeline | None = None
 
     def load(self) -> FocalDiffusionPipeline:
-        """The model, read once a process; called ahead of `predict` so as not to be timed with it.
+        """The model, loaded once per process; called before `predict` to keep it out of its time.
 
         Raises:
             InputError: its weights are damaged or missing.

@@ -1,4 +1,4 @@
-"""The physical estimate of a stack, made once for all models that build on it."""
+"""The physical estimate of a stack, computed once for all models that build on it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Physical:
     """The physical estimate of a stack, at working size.
 
     Attributes:
-        stack: at its own size.
-        working: the same at working size, with its native frames.
-        estimate: of `working`.
-        shared_seconds: wall time that making it cost another model; 0 for the one that made it.
+        stack: the stack at its own size.
+        working: the stack at working size, with its native frames.
+        estimate: estimate of `working`.
+        shared_seconds: wall time of the estimate if another model computed it; 0 for the one that
+            did.
     """
 
     stack: FocalStack
@@ -32,7 +33,7 @@ class Physical:
     shared_seconds: float = 0.0
 
     def prediction(self, refine: Refine | None = None) -> Prediction:
-        """The result of `focaldiffusion infer`, by a model or by physics alone."""
+        """The result of `focaldiffusion infer`, with a model or with physics alone."""
         found = recover(self.working, refine=refine, physical=self.estimate)
         return Prediction(
             None if found.depth_m is None else torch.from_numpy(found.depth_m),
@@ -42,7 +43,7 @@ class Physical:
         )
 
     def entropy(self) -> Tensor:
-        """(H, W) at the size of the stack, of the nearest working pixel; 1 is ignorance."""
+        """Entropy (H, W) at the size of the stack, by nearest working pixel; 1 is ignorance."""
         entropy = self.estimate.evidence.entropy.cpu()
         return functional.interpolate(
             entropy[None, None], size=self.stack.size, mode="nearest-exact"
@@ -50,17 +51,17 @@ class Physical:
 
 
 class PhysicalEstimates:
-    """Makes physical estimates, and keeps the last one for models that ask for the same stack."""
+    """Computes physical estimates, and keeps the last one for other models on the same stack."""
 
     def __init__(self, device: str) -> None:
-        """Computes on a torch device, such as "cpu" or "cuda"."""
+        """Compute on a torch device, such as "cpu" or "cuda"."""
         self.device = device
         self._last: tuple[FocalStack, Physical] | None = None
 
     def of(self, stack: FocalStack) -> Physical:
-        """The estimate of a stack; made once for the very same one."""
+        """The estimate of a stack; reused if it is the same object as the last one."""
         if self._last is None or self._last[0] is not stack:
-            self._last = None  # the posterior of one stack is large enough
+            self._last = None  # frees memory: a posterior is large
             started = time.perf_counter()
             made = self.anew(stack)
             seconds = time.perf_counter() - started
@@ -69,6 +70,6 @@ class PhysicalEstimates:
         return self._last[1]
 
     def anew(self, stack: FocalStack) -> Physical:
-        """The estimate of a stack; keeps nothing."""
+        """The estimate of a stack, not kept."""
         working = stack.at_working_size(device=self.device)
         return Physical(stack, working, estimate_depth(working, PSF()))

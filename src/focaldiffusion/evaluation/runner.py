@@ -1,4 +1,4 @@
-"""Running models over a protocol: several processes, failures counted, interrupted runs resumed."""
+"""Runs models over a protocol: in several processes, counting failures, resuming if interrupted."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """Models, samples and variants of an evaluation; two runs of one plan give the same figures.
+    """Models, samples and variants of an evaluation; runs of one plan give the same figures.
 
     Attributes:
-        protocol: a name of `PROTOCOLS`.
-        data_root: folder of the data set; None where scenes are made.
+        protocol: a name in `PROTOCOLS`.
+        data_root: folder of the data set; None if scenes are generated.
         models: names for `open_model`.
-        predictions: folders of predictions made by other tools.
-        variants: names of `VARIANTS`, in addition to the unperturbed protocol.
-        max_samples: largest number of samples, spread evenly; None takes all.
-        device: where models compute.
+        predictions: folders of predictions by other tools.
+        variants: names in `VARIANTS`, in addition to the unperturbed protocol.
+        max_samples: largest number of samples, evenly spaced; None takes all.
+        device: torch device of the models.
     """
 
     protocol: str
@@ -73,23 +73,23 @@ def evaluate(
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> list[Record]:
-    """Score every model on every sample; each record reaches the disk as soon as it is made.
+    """Score every model on every sample; each record is written to disk at once.
 
     Args:
-        plan: of the run.
-        directory: folder of the run. One that holds an unfinished run of the same plan is
-            continued: finished records stay; failed ones are made again, as are those of
-            predictions that another tool has changed since.
-        workers: processes. 1 works in this one.
-        command: as it was typed, for the report.
-        progress: called with the samples that are done and their total.
+        plan: plan of the run.
+        directory: folder of the run. An unfinished run of the same plan is continued: finished
+            records stay; failed ones are made again, as are those of predictions that have changed
+            since.
+        workers: number of processes; 1 uses the current one.
+        command: command line as typed, for the report.
+        progress: called with the number of finished samples and their total.
 
     Returns:
         The records of the whole run, in the order of the plan.
 
     Raises:
-        InputError: data that are missing, an unknown name, a folder with another run, or weights
-            that are damaged.
+        InputError: data are missing, a name is unknown, the folder holds another run, or weights
+            are damaged.
     """
     evaluator = _Evaluator(plan, directory)
     _begin(plan, directory, workers, command, evaluator.checkpoints())
@@ -145,8 +145,8 @@ class _Evaluator:
         ):
             if model.name in self.models:
                 raise InputError(
-                    f"two models are called {model.name}; a folder of predictions is called after "
-                    "itself. Rename the folder, or leave one out."
+                    f"two models are called {model.name}; predictions are called after their "
+                    "folder. Rename the folder, or leave one out."
                 )
             self.models[model.name] = model
         self.samples = self.protocol.indices(self.dataset, plan.max_samples)
@@ -221,12 +221,12 @@ class _Evaluator:
         return VARIANTS[task.variant].sample(self.protocol, self.dataset, task.index)
 
     def _entropy(self, stack: FocalStack) -> Tensor | None:
-        """(H, W) of the physical evidence, where a model of the run makes it anyway."""
+        """Entropy (H, W) of the physical evidence, if a model of the run computes it anyway."""
         if "physics" not in self.models and not self.learned:
             return None
         try:
             return self.estimates.of(stack).entropy()
-        # The models that need the estimate fail as well, and are counted.
+        # The models that need the estimate fail too, and are counted.
         except Exception:
             return None
 
@@ -247,7 +247,7 @@ class _Evaluator:
             picture = None
             if common["variant"] is None:
                 picture = self._picture(sample, prediction, name, model)
-        # Whatever a model does wrong must not end the run of the others.
+        # No error of one model may end the run of the others.
         except Exception as error:
             return Record(**common, model=model, status="failed", error=_reason(error))
         return Record(
@@ -286,8 +286,8 @@ def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Ite
             yield from pool.map(_work, tasks)
         except BrokenProcessPool as error:
             raise InputError(
-                f"one of {workers} worker processes was ended from outside, as by a system that "
-                "runs out of memory. The same command goes on; give it fewer --workers."
+                f"one of {workers} worker processes was killed, perhaps because the system ran out "
+                "of memory. The same command resumes the run; give it fewer --workers."
             ) from error
 
 
@@ -312,10 +312,10 @@ def _begin(
     command: Sequence[str],
     checkpoints: dict[str, Any],
 ) -> None:
-    """Write what is run and on what, or check that it is the run that the folder holds.
+    """Record the plan and the system in the folder, or check that it holds a run of this plan.
 
     Raises:
-        InputError: it is another one.
+        InputError: it holds another run.
     """
     path = directory / RUN
     written = json.loads(json.dumps(asdict(plan)))
@@ -369,7 +369,7 @@ def _earlier(directory: Path) -> list[Record]:
 
 
 def _reason(error: Exception) -> str:
-    """Reason why there is no prediction, in a sentence; programming errors with their place."""
+    """Reason for a missing prediction, in one sentence; programming errors with their location."""
     if isinstance(error, InputError):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -384,7 +384,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """The model of the processor, as the system calls it."""
+    """Model name of the processor, as reported by the system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -26,7 +26,7 @@ class Fusion:
 
     Attributes:
         all_in_focus: (H, W, 3) sRGB-encoded float32, within the range of the frames at each pixel.
-        source_index: (H, W) of `index_type`, number of the frame of largest weight.
+        source_index: (H, W) of `index_type`, number of the frame with the largest weight.
     """
 
     all_in_focus: Image
@@ -42,12 +42,12 @@ def fuse(
 ) -> Fusion:
     """Blend the frames in a Laplacian pyramid, reading each one once.
 
-    A frame's weight at a level is its weight in the evidence times its local detail energy
-    there: depth decides between frames that are far apart in focus, detail between neighbours,
-    and where depth errs. Blending at every level hides seams; the result is clamped to what the
-    frames show at each pixel, so no halo passes.
+    At each level, a frame's weight is its weight from the evidence times its local detail energy.
+    Depth decides between frames far apart in focus; detail decides between neighbours and where
+    depth is wrong. Blending at every level hides seams. The result is clamped to the range of the
+    frames at each pixel, which prevents halos.
 
-    Memory is that of two pyramids and one frame, whatever the number of frames.
+    Memory holds two pyramids and one frame, for any number of frames.
 
     Args:
         frames: N native frames of (H, W).
@@ -56,7 +56,7 @@ def fuse(
         meter: counts the frames.
 
     Returns:
-        The fused image and where it came from.
+        The fused image and the origin of its pixels.
     """
     meter = meter or Meter()
     meter.expect(len(frames.names))
@@ -100,13 +100,13 @@ def fuse(
 
 
 def _weighted_details(frame: Image, weight: Image, levels: int) -> Iterator[tuple[Image, Image]]:
-    """Yield (detail, weight) from the finest level to the base, holding two levels at a time."""
+    """Yield (detail, weight) from the finest level to the base; memory holds two levels."""
     current = frame
     for level in range(levels):
         smaller = cv2.pyrDown(current)
         detail = current - cv2.pyrUp(smaller, dstsize=current.shape[1::-1])
         energy = cv2.GaussianBlur(np.einsum("hwc,hwc->hw", detail, detail), (0, 0), 1.0)
-        # Noise halves with each level: four pixels become one.
+        # Noise halves with each level, because four pixels become one.
         energy += np.float32(3 * (_NOISE_STD * 0.5**level) ** 2)
         yield detail, weight * energy
         current, weight = smaller, cv2.pyrDown(weight)
@@ -125,7 +125,7 @@ def _collapse(blended: list[Image], total: list[Image]) -> Image:
 
 
 def index_type(frame_count: int) -> type[np.unsignedinteger[Any]]:
-    """Type of a `source_index`: the smallest with room for every frame and the mark."""
+    """Smallest type of a `source_index` with room for every frame and the mark."""
     return np.uint8 if frame_count <= np.iinfo(np.uint8).max else np.uint16
 
 

@@ -18,15 +18,15 @@ _EDGE_VARIANCE = 0.02**2  # of sRGB luma; weaker texture is not taken for an edg
 
 
 def upsample(values: Tensor, guide: NDArray[np.float32]) -> Plane:
-    """Enlarge a map to the size of an image, its edges following the image's.
+    """Enlarge a map to the size of an image, aligning its edges with the image's.
 
     Fast guided filter (He and Sun, 2015): at working resolution the map is fitted, window by
     window, as a linear function of the guide; the enlarged coefficients are applied to the guide
-    at full size. The result stays within the map's values nearby, so texture leaves no relief.
+    at full size. The result stays within nearby values of the map, so texture leaves no relief.
 
     Args:
         values: (h, w), no gaps.
-        guide: (H, W, 3) sRGB, H >= h; at equal sizes the map is returned as it is.
+        guide: (H, W, 3) sRGB, H >= h; at equal sizes the map is returned unchanged.
 
     Returns:
         (H, W) float32.

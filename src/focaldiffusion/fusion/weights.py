@@ -1,4 +1,4 @@
-"""Weights of the frames at each pixel, from where it is sharpest."""
+"""Weights of the frames at each pixel, from the focus at which it is sharpest."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from focaldiffusion.stack import FocalStack
 
 
 def frame_weights(coordinate: Tensor, focus: Tensor) -> Tensor:
-    """Weight of each frame (N, ...) at pixels whose sharpest coordinate is known, summing to 1.
+    """Weight of each frame (N, ...), summing to 1, at pixels that are sharpest at a coordinate.
 
-    Between two focus settings the weights fall as the cubes of linear interpolation's: all of a
-    frame at its own focus, half of each half-way. Frames of equal focus, which rounded EXIF
-    distances make, share.
+    Between two focus settings the weights are the normalised cubes of linear interpolation: 1 at a
+    frame's own focus, 1/2 half-way to the next. Frames with equal focus, which rounded EXIF
+    distances produce, share one weight.
 
     Args:
-        coordinate: any shape, on the axis of the stack.
+        coordinate: sharpest coordinate of each pixel, any shape, on the axis of the stack.
         focus: (N,) coordinate at which each frame is focused.
     """
     ordered, member = focus.unique(return_inverse=True)

@@ -1,4 +1,4 @@
-"""Frames that are arrays in memory, as native frames."""
+"""Native frames from arrays in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.decoding import unit_rgb
 
 Array = NDArray[Any] | torch.Tensor
-"""A frame, or N frames in one array."""
+"""One frame, or N frames in one array."""
 
 
 def holds_arrays(source: object) -> bool:
-    """Whether a stack is given as arrays, not as files."""
+    """Whether a stack is given as arrays rather than files."""
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return True
     return (
@@ -31,14 +31,14 @@ class ArrayFrames:
     """A FrameSource of arrays, encoded like picture files (sRGB)."""
 
     def __init__(self, arrays: Array | Sequence[Array]) -> None:
-        """Checks the arrays; they are not copied.
+        """Check the arrays, without copying them.
 
         Args:
-            arrays: N of (H, W, 3) or (H, W); uint8, uint16, or float in [0, 1].
+            arrays: N arrays of (H, W, 3) or (H, W); uint8, uint16, or float in [0, 1].
 
         Raises:
-            InputError: fewer than two, sizes that differ, another shape or type, or floats that
-                are not finite or leave [0, 1].
+            InputError: fewer than two arrays, unequal sizes, an unsupported shape or type, or
+                floats that are not finite or not in [0, 1].
         """
         self._frames = [_checked(array, index) for index, array in enumerate(arrays)]
         self.names = tuple(f"frame {index}" for index in range(len(self._frames)))
@@ -66,7 +66,7 @@ class ArrayFrames:
 
 
 def _checked(array: Array, index: int) -> NDArray[Any]:
-    """An array of a supported shape and type."""
+    """The array as NumPy, if it has a supported shape and type."""
     frame = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
     if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3)) or 0 in frame.shape:
         remedy = (
@@ -78,7 +78,7 @@ def _checked(array: Array, index: int) -> NDArray[Any]:
             f"frame {index}: array of shape {frame.shape}; expected (H, W, 3) or (H, W). {remedy}"
         )
     if frame.dtype.kind == "f":
-        # One pass, and NaN fails both comparisons.
+        # NaN fails both comparisons.
         if not (frame.min() >= 0 and frame.max() <= 1):
             raise InputError(
                 f"frame {index}: floats from {frame.min():g} to {frame.max():g}; expected [0, 1], "

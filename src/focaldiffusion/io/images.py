@@ -171,7 +171,7 @@ def pillow_image(pixels: NDArray[np.integer[Any]]) -> Image.Image:
 
 
 def save_png(path: Path, pixels: NDArray[np.integer[Any]]) -> None:
-    """Write the pixels (H, W) or (H, W, 3) of a map or picture, without metadata."""
+    """Write the pixels (H, W) or (H, W, 3) of a map or picture as PNG, without metadata."""
     pillow_image(pixels).save(path, format="PNG", compress_level=_PNG_LEVEL)
 
 

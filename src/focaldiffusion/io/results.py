@@ -1,4 +1,4 @@
-"""The folder of results: written whole, or not at all."""
+"""The results folder, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.optics import Camera
 
 METADATA_FILE = "metadata.json"
-"""Written last: where it is, the results are complete."""
+"""Written last, so its presence means that the results are complete."""
 
 DepthFormat = Literal["npy", "png", "exr"]
 """Formats of a depth map."""
@@ -43,15 +43,15 @@ OWN_FILES: dict[str, str] = {
     "all_in_focus.png": "sharp everywhere; bit depth, ICC profile and EXIF of the input",
     **{f"{stem}.{kind}": text for stem, text in _DEPTH_TEXTS.items() for kind in ("npy", "exr")},
     _MILLIMETRES: "16-bit millimetres along the optical axis, 0 where unknown",
-    "depth_colored.png": "depth to look at, with its scale",
-    "overview.png": "frames, all in focus, depth and confidence to look at",
+    "depth_colored.png": "depth in colours, with its scale",
+    "overview.png": "frames, all in focus, depth and confidence side by side",
     "confidence.png": "8 bit, confidence times 255",
-    "source_index.png": "index, from 0, of the frame that each pixel mainly comes from; 255 (in "
-    "16 bits 65535) where it is generated",
+    "source_index.png": "index, from 0, of the main source frame of each pixel; 255 (65535 in 16 "
+    "bits) where generated",
     _POINT_CLOUD: "coloured points, metres: x right, y down, z forward from the optical centre",
     METADATA_FILE: "this file",
 }
-"""Content of every file that results may consist of; the mark of completeness last."""
+"""Content of every possible file of results; the mark of completeness comes last."""
 
 
 def has_results(directory: Path) -> bool:
@@ -60,11 +60,11 @@ def has_results(directory: Path) -> bool:
 
 
 def check_output(directory: Path, *, overwrite: bool = False) -> None:
-    """Check that results can go to a folder, before the long work; leaves nothing behind.
+    """Check before the long work that results can go to a folder; leaves nothing behind.
 
     Raises:
-        InputError: the path is a file, cannot be written, or holds results that may not be
-            overwritten.
+        InputError: the path is a file, cannot be written, or holds results and `overwrite` is
+            False.
     """
     with file_errors_named(directory):
         ancestors = (directory, *directory.absolute().parents)
@@ -76,8 +76,8 @@ def check_output(directory: Path, *, overwrite: bool = False) -> None:
         folders = [name for name in OWN_FILES if (directory / name).is_dir()]
         if folders:
             raise InputError(
-                f"{directory / folders[0]}: is a folder, where a file of the results goes. Move it "
-                "away, or choose another output."
+                f"{directory / folders[0]}: is a folder, but a file of the results needs its name. "
+                "Move it away, or choose another output."
             )
         taken = [] if overwrite else [name for name in OWN_FILES if (directory / name).exists()]
         if taken:
@@ -86,7 +86,7 @@ def check_output(directory: Path, *, overwrite: bool = False) -> None:
                 f"{directory}: already holds {', '.join(taken[:3])}{more}. "
                 "Choose another output, or overwrite them with --overwrite (overwrite=True)."
             )
-        # Permission bits do not tell of read-only disks or of the superuser: try it.
+        # Permission bits do not reveal read-only disks or the superuser, so try it.
         Path(tempfile.mkdtemp(prefix=".focaldiffusion-", dir=existing)).rmdir()
 
 
@@ -94,8 +94,8 @@ def check_output(directory: Path, *, overwrite: bool = False) -> None:
 def results_folder(directory: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write results into; they appear in `directory` together, or not at all.
 
-    Only files of `OWN_FILES` are ever replaced or removed, see `staging`. After any error or
-    interruption everything is as it was before.
+    Only files in `OWN_FILES` are ever replaced or removed, see `staging`. Any error or interruption
+    leaves everything unchanged.
 
     Raises:
         InputError: see `check_output`; or the disk is full or not writable.
@@ -109,15 +109,13 @@ def check_formats(depth_formats: Sequence[str]) -> None:
     """Check the formats of a depth map, before the long work.
 
     Raises:
-        InputError: one is unknown, there is none, or its package is not installed.
+        InputError: none is given, one is unknown, or its package is not installed.
     """
     for name in depth_formats:
         if name not in get_args(DepthFormat):
             raise InputError(f"depth format {name!r} {unknown_name(name, get_args(DepthFormat))}")
     if not depth_formats:
-        raise InputError(
-            f"depth format: none; expected some of {', '.join(get_args(DepthFormat))}."
-        )
+        raise InputError(f"depth format: none; expected any of {', '.join(get_args(DepthFormat))}.")
     if "exr" in depth_formats and find_spec("OpenEXR") is None:
         raise InputError(
             "depth format 'exr': the package OpenEXR is missing. Install it with: "
@@ -128,13 +126,13 @@ def check_formats(depth_formats: Sequence[str]) -> None:
 def write_depth(
     folder: Path, field: str, depth: NDArray[np.float32], formats: Sequence[DepthFormat]
 ) -> dict[str, str]:
-    """Write a depth map (H, W) in some formats.
+    """Write a depth map (H, W) in the given formats.
 
     Args:
-        folder: of the results.
-        field: its name in `Result`, which decides the name of the file.
+        folder: folder of the results.
+        field: its name in `Result`, which decides the file name.
         depth: metres, or relative; NaN where unknown.
-        formats: see `check_formats`; png is for metric depth alone.
+        formats: see `check_formats`; png only applies to metric depth.
 
     Returns:
         Files that were left out, and why.
@@ -158,10 +156,10 @@ def write_points(
     all_in_focus: NDArray[np.float32],
     camera: Camera | None,
 ) -> dict[str, str]:
-    """Write the point cloud of metric depth (H, W), where the focal length is known.
+    """Write the point cloud of metric depth (H, W), if the focal length is known.
 
     Returns:
-        The file, if it was left out, and why.
+        The file and the reason, if it was left out.
     """
     if camera is None:
         return {_POINT_CLOUD: "the focal length is unknown; give the camera to get points"}
@@ -172,7 +170,7 @@ def write_points(
 
 
 def write_metadata(folder: Path, provenance: dict[str, Any], left_out: dict[str, str]) -> None:
-    """Write `metadata.json`, last: the provenance, and the files of the folder."""
+    """Write `metadata.json`, last: the provenance, and the files in the folder."""
     if "results" in provenance:
         raise ValueError("provenance has a key 'results', which metadata.json needs for the files")
     written = {name: text for name, text in OWN_FILES.items() if (folder / name).exists()}
@@ -183,10 +181,10 @@ def write_metadata(folder: Path, provenance: dict[str, Any], left_out: dict[str,
 
 
 def strict_json(value: Any) -> Any:
-    """The value with null for every infinity and NaN, which JSON cannot hold.
+    """The value with None for every infinity and NaN, which JSON cannot hold.
 
-    NumPy scalars become numbers, tuples lists and paths text; any other type is left for
-    `json` to refuse.
+    NumPy scalars become numbers, tuples lists, and paths text; other types are left for `json` to
+    refuse.
     """
     if isinstance(value, dict):
         return {key: strict_json(item) for key, item in value.items()}

@@ -20,20 +20,21 @@ _BLUR_RANGE_PX = (0.5, 64.0)  # blur diameter between the outermost frames, at t
 _CANDIDATES = 15
 _HYPOTHESES = 28
 _SEARCH_FRAMES = 12
-_LEAST_SIDE_PX = 8  # of very elongated frames, for the windows that misfit is averaged over
+_LEAST_SIDE_PX = 8  # short side of elongated frames: room for the windows that average misfit
 _ORDER_STEPS = 50  # extra evaluations of the order-only search, for the progress total
-_FINEST_GROWTH = 0.12  # of their logarithm ...
-_LARGEST_GROWTH = 4.0  # ... and the last step is at most 55 times the first
-# Of 72 simulated and path-traced stacks 67 show the blur of their lens to within 7 %, the others up
-# to 1.6 times it, where the scene is nearer than every focus. Noise, JPEG, exposure and errors of
-# focus change that little; frames displaced by several pixels look blurred twice as much and more.
+_FINEST_GROWTH = 0.12  # smallest step of the search over the logarithm of step growth
+_LARGEST_GROWTH = 4.0  # bound of that logarithm: the last step is at most 55 times the first
+# Measured on 72 simulated and path-traced stacks: in 67 the frames show the blur of their lens to
+# within 7 %, in the others up to 1.6 times it, where the scene is nearer than every focus. Noise,
+# JPEG, exposure and focus errors change this little. Frames displaced by several pixels look at
+# least twice as blurred.
 _CONTRADICTION = 2.0
 _GRADES: dict[Axis, Grade] = {
     "inverse_depth_dpt": Grade.FOCUS_DISTANCES,
     "position_m": Grade.STAGE_POSITIONS,
     "order": Grade.ORDER,
 }
-_CLEAR_RISE = 0.01  # relative rise of the misfit, at 1.4 times the scale, of a clear minimum
+_CLEAR_RISE = 0.01  # relative rise of the misfit at 1.4 times the scale that makes a minimum clear
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class BlurScale:
 
     Attributes:
         value: blur diameter [px] per unit of the stack's axis, at the size of the stack.
-        rise: relative rise of the misfit at 1.4 times the scale and at its 1.4th part, the
-            smaller of the two: the sharpness of the minimum.
-        is_clear: whether that sharpness is enough to rely on.
-        step_growth: see `ordered_focus`; 0 unless just the order of the frames is known.
+        rise: sharpness of the minimum: relative rise of the misfit at 1.4 times the scale or at
+            1 / 1.4 of it, whichever is smaller.
+        is_clear: whether the minimum is sharp enough to rely on.
+        step_growth: see `ordered_focus`; 0 unless only the frame order is known.
     """
 
     value: float
@@ -56,14 +57,14 @@ class BlurScale:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Knowledge of the lens that the sweep works with.
+    """The lens as the sweep models it.
 
     Attributes:
         grade: knowledge of the camera.
-        blur_scale: blur diameter [px] per unit of the stack's axis, over the whole sweep if just
-            the order of the frames is known; None where only sharpness counts.
-        measured: the blur that the frames show; None if nothing was measured.
-        is_measured: whether `blur_scale` is the measured one, not that of a known lens.
+        blur_scale: blur diameter [px] per unit of the stack's axis, or over the whole sweep if
+            only the frame order is known; None if depth comes from sharpness.
+        measured: blur scale measured from the frames; None if nothing was measured.
+        is_measured: whether `blur_scale` was measured, not computed from a known lens.
     """
 
     grade: Grade
@@ -78,9 +79,9 @@ class Calibration:
 
     @property
     def contradiction(self) -> float | None:
-        """Measured blur over that of the known lens, where they differ by more than 2; else None.
+        """Measured blur over that of the known lens; None if they agree within a factor of 2.
 
-        The camera and the focus distances of such a stack, or its alignment, are in doubt.
+        A contradiction casts doubt on the camera, the focus distances or the alignment.
         """
         if self.measured is None or self.is_measured or self.blur_scale is None:
             return None
@@ -100,13 +101,13 @@ def calibrate(
     check_lens: bool = True,
     meter: Meter | None = None,
 ) -> Calibration:
-    """Find the blur scale of a stack, or check that of its lens against the frames.
+    """Find the blur scale of a stack, or check a known lens against the frames.
 
     Args:
         stack: the frames.
         psf: the shape of the blur.
-        find_blur: measure the blur per dioptre even though the lens is known.
-        check_lens: compare a known lens with the frames; it costs a search.
+        find_blur: measure the blur per dioptre even if the lens is known.
+        check_lens: compare a known lens with the frames, at the cost of a search.
         meter: counts the candidates.
     """
     known = None if find_blur else stack.blur_scale_px_m
@@ -119,11 +120,12 @@ def calibrate(
 
 
 def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) -> BlurScale:
-    """Find A F (or its like on another axis) by minimising the misfit of the plane sweep.
+    """Find A F (or its counterpart on another axis) by minimising the misfit of the plane sweep.
 
-    Too small a scale explains no blur, too large a scale too much of it: the misfit of the best
-    plane at each pixel, averaged over the image, has a minimum between. A grid in log scale, then
-    a parabola. If only the frame order is known, the growth of the focus steps is searched too.
+    Too small a scale predicts too little blur, too large a scale too much: in between, the misfit
+    of the best plane at each pixel, averaged over the image, has a minimum. It is located on a grid
+    in log scale and refined by a parabola. If only the frame order is known, the growth of the
+    focus steps is searched too.
 
     Args:
         stack: the frames.
@@ -133,14 +135,14 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     height, width = stack.size
     shrink = min(1.0, max(_SEARCH_SIZE / max(height, width), _LEAST_SIDE_PX / min(height, width)))
     size = (round(height * shrink), round(width * shrink))
-    # A part of a long stack shows its blur as well.
+    # A subset of a long stack is enough to measure its blur.
     chosen = torch.linspace(0, len(stack) - 1, min(len(stack), _SEARCH_FRAMES)).round().long()
     small = FocalStack(functional.interpolate(stack.images[chosen], size=size, mode="area"))
     focus = stack.focus_coordinates
     first, span = float(focus.min()), float(focus.max() - focus.min())
     low, high = (math.log(px / span) for px in _BLUR_RANGE_PX)
     step = (high - low) / (_CANDIDATES - 1)
-    # The same hypotheses for every candidate, or the candidates could not be compared.
+    # Every candidate uses the same hypotheses, so that their misfits are comparable.
     hypotheses = torch.linspace(first - 0.15 * span, first + 1.15 * span, _HYPOTHESES).to(focus)
     only_order = stack.axis == "order"
     meter = meter or Meter()
@@ -153,7 +155,7 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
             scale = math.exp(low + index * step)
             with torch.no_grad():
                 planes = plane_misfit(small, where[chosen], hypotheses, scale, psf)
-            # Black or clipped frames fit at any scale without a misfit.
+            # Black or clipped frames have zero misfit at any scale.
             misfit = max(float(box_mean(planes, 3).amin(0).mean()), 1e-12)
             known[index, step_growth] = math.log(misfit)
             meter.advance()

@@ -1,11 +1,12 @@
-"""Completion: from a posterior that is silent on bare walls to one depth at every pixel.
+"""Completion: turns a posterior that is flat on bare walls into one depth at every pixel.
 
-On blocks of pixels: what is to be completed is large. First a `matching` of the hypotheses;
-through what its directions agree on go the `planes` of the scene. Then matching of hypotheses
-and planes together, twice, because its ways are straight: what all directions found is added
-to what each block knows, and travels on, round corners. Pixels follow the blocks of their own
-colour. Then weighted least squares: where evidence is weak, the directions disagree, and the
-smoothest surface between the pixels where they agree replaces them.
+1. Match the hypotheses (`matching`), on blocks of pixels: gaps are large, and blocks are faster.
+2. Fit planes of the scene (`planes`) to blocks whose matching directions agree.
+3. Match hypotheses and planes together, twice. Matching paths are straight, so the second round
+   adds the result of the first to the cost of each block: evidence can turn corners.
+4. Carry blocks over to pixels: each pixel follows nearby blocks of its own colour.
+5. Smooth by weighted least squares. Where evidence is weak, the directions disagree; such pixels
+   take the smoothest surface between those where the directions agree.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from focaldiffusion.solve.planes import (
     propose_planes,
 )
 
-_SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels ...
-_MATCHED_WEIGHT = 1e-3  # ... and one whose directions disagree over √(λ / this), 32 pixels
-_NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement is asked for
+_SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels
+_MATCHED_WEIGHT = 1e-3  # least weight: without agreement, smoothing spans √(λ / weight) = 32 pixels
+_NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement counts
 _BLOCK_PX = 3  # side of the blocks that are matched
 _NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
-_FARTHEST_SHARE = 0.02  # of the sure blocks; what is behind them has at least ...
-_FARTHER = 0.5  # ... so much of their inverse depth: a bare wall is not at infinity
+_FARTHEST_SHARE = 0.02  # share of the sure blocks taken as the farthest seen ...
+_FARTHER = 0.5  # ... and least inverse depth of a bare wall behind them, relative to theirs
 _ITERATIONS = 30  # of conjugate gradients at each resolution
-_COARSEST_PX = 16  # side at which the solution starts
+_COARSEST_PX = 16  # short side of the coarsest solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +49,9 @@ class Completion:
 
     Attributes:
         coordinate: (H, W) in the unit of the evidence's axis, no gaps.
-        agreement: (H, W) in [0, 1], the share of the eight directions whose evidence leads to
-            this surface by itself, or to a hypothesis beside it. It tells a surface that texture
-            on all sides supports from a guess; but where there is no evidence at all, all agree
-            on nothing.
+        agreement: (H, W) in [0, 1], share of the eight directions that find this surface, or a
+            neighbouring hypothesis, on their own. It is high where texture on all sides supports
+            the surface and low for a guess, but also high where the image has no evidence at all.
     """
 
     coordinate: Tensor
@@ -67,11 +67,11 @@ def complete(
     """The most plausible surface through the evidence.
 
     Args:
-        evidence: the posterior and the image whose edges guide the jumps.
-        background: on an axis that falls with distance, the farthest depth that is taken for
-            what lies behind an outline without evidence of its own, as a rule the farthest
-            focus; nor is it put at more than twice the distance of what is surely seen. None on
-            an axis that does not tell near from far.
+        evidence: the posterior, and the image whose edges guide depth jumps.
+        background: on an axis that falls with distance, the farthest depth assigned to a surface
+            behind an outline that has no evidence of its own; usually the farthest focus. Such a
+            surface is never placed beyond twice the distance of what is surely seen. None on an
+            axis that does not distinguish near from far.
         meter: counts the directions.
 
     Returns:
@@ -83,14 +83,14 @@ def complete(
         guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
         of_blocks, guide_of_blocks = _match(evidence, guide, background, meter)
         coordinate, agreement, certainty = _follow_blocks(of_blocks, guide_of_blocks, guide)
-        # The weights of blocks sum to 1 but for rounding.
+        # Block weights sum to 1 up to rounding.
         return Completion(smooth(coordinate, certainty, guide), agreement.clamp_max(1))
 
 
 def _match(
     evidence: Evidence, guide: Tensor, background: float | None, meter: Meter
 ) -> tuple[Tensor, Tensor]:
-    """Surface, agreement and certainty (3, h, w) of blocks of pixels, and the guide of them."""
+    """Surface, agreement and certainty (3, h, w) of blocks of pixels, and their guide."""
     blocks = _blocks(guide)
     cost = _blocks(_cost(evidence)) * _BLOCK_PX**2
     labels = Labels(evidence.hypotheses, blocks.new_zeros(0, *blocks.shape[1:]))
@@ -102,7 +102,7 @@ def _match(
     sure, beneath = surface[certainty > LEAST_CERTAINTY], planes[:0]
     if background is not None and len(sure):
         background = max(background, _FARTHER * float(sure.quantile(_FARTHEST_SHARE)))
-        # Beneath is what is farther, which this axis tells.
+        # Supporting planes need an axis that distinguishes near from far.
         beneath = planes_beneath(surface, certainty, labels.hypotheses)
 
     planes = torch.cat([planes, beneath])
@@ -114,7 +114,7 @@ def _match(
     total, choices = aggregate(cost + heard, blocks, labels, meter)
     fields = (
         _surface(labels, total),
-        # The directions of the second time have heard the same: they are no witnesses of it.
+        # In the second round the directions share evidence, so they are not independent witnesses.
         _agreement(labels, total, witnesses),
         _certainty(_agreement(labels, total, choices)),
     )
@@ -128,7 +128,7 @@ def _cost(evidence: Evidence) -> Tensor:
 
 
 def _surface(labels: Labels, total: Tensor) -> Tensor:
-    """(H, W) depth of the lowest sums of path costs (K + P, H, W)."""
+    """(H, W) depth of the label with the lowest sum of path costs (K + P, H, W)."""
     hypotheses = labels.hypotheses
     index = total.argmin(0)
     level = refine_minimum(total[: len(hypotheses)], hypotheses)
@@ -137,7 +137,7 @@ def _surface(labels: Labels, total: Tensor) -> Tensor:
 
 
 def _agreement(labels: Labels, total: Tensor, choices: Tensor) -> Tensor:
-    """(H, W) share of the choices (8, H, W) at the hypothesis of the lowest sum or the next."""
+    """(H, W) share of the choices (8, H, W) within one hypothesis of the lowest sum."""
 
     def rank(coordinate: Tensor) -> Tensor:
         return torch.searchsorted(labels.hypotheses, coordinate.contiguous())
@@ -151,15 +151,15 @@ def _certainty(agreement: Tensor) -> Tensor:
 
 
 def _blocks(planes: Tensor) -> Tensor:
-    """(C, h, w) means over blocks of pixels; those at the right and lower border may be smaller."""
+    """(C, h, w) means over blocks of pixels; blocks at the right and lower edge may be smaller."""
     means = functional.avg_pool2d(planes[None], _BLOCK_PX, ceil_mode=True, count_include_pad=False)
     return means[0]
 
 
 def _follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor) -> Tensor:
-    """(C, h, w) of blocks to (C, H, W) of pixels, each like the blocks nearby of its own colour.
+    """Enlarge block values (C, h, w) to pixels (C, H, W) that follow nearby blocks of their colour.
 
-    Joint bilateral upsampling (Kopf et al. 2007) without weights of distance.
+    Joint bilateral upsampling (Kopf et al. 2007) without distance weights.
     """
     height, width = guide.shape[1:]
     rows = torch.arange(height, device=guide.device)[:, None] // _BLOCK_PX
@@ -183,7 +183,7 @@ def _follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor) -> Te
 
 
 def _without_specks(plane: Tensor) -> Tensor:
-    """Median over 5x5: a wrong block among right ones would spread in least squares."""
+    """Median over 5x5: least squares would spread an isolated wrong block."""
     median = cv2.medianBlur(np.ascontiguousarray(plane.cpu().numpy(), np.float32), 5)
     return torch.from_numpy(median).to(plane)
 
@@ -191,8 +191,9 @@ def _without_specks(plane: Tensor) -> Tensor:
 def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
     """Weighted least squares: min_u Σ W (u - values)² + λ Σ a |∇u|².
 
-    W is the certainty and a small floor, a falls with the guide's gradient. Solved by conjugate
-    gradients with a Jacobi preconditioner, from coarse to fine, so that far pixels meet early.
+    W is the certainty plus a small floor; a falls with the guide's gradient. Solved by conjugate
+    gradients with a Jacobi preconditioner, from coarse to fine, so that distant pixels interact
+    early.
 
     Args:
         values: (H, W).

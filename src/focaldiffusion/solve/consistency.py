@@ -1,4 +1,4 @@
-"""The re-render check: blurring the result with the same lens must give the frames back."""
+"""The re-render check: blurring the result with the same lens must reproduce the frames."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from focaldiffusion.solve.complete import Completion
 from focaldiffusion.stack import FocalStack
 
 _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail
-_TOLERATED_RMS = 6 / 255  # sRGB; what a right depth leaves at silhouettes and in path-traced grain
-_SUPPORT_PX = 8  # half window over which evidence supports a pixel ...
-_ENOUGH_CERTAINTY = 0.01  # ... and its mean certainty there that is enough: one edge in 100 pixels
+_TOLERATED_RMS = 6 / 255  # sRGB; residual of correct depth at silhouettes and in path-traced grain
+_SUPPORT_PX = 8  # half window over which evidence supports a pixel
+_ENOUGH_CERTAINTY = 0.01  # sufficient mean certainty in that window: one edge in 100 pixels
 _AGREEMENT_PX = 4  # half window over which agreement counts
 
 
@@ -32,13 +32,13 @@ def rerender_residual(
 
     Args:
         stack: the frames, with focus distances.
-        evidence: its all-in-focus image is what is blurred.
+        evidence: source of the all-in-focus image to blur.
         inverse_depth_dpt: (H, W), the completed depth.
         blur_scale_px_m: A F at the size of the stack.
         psf: the shape of the blur.
 
     Returns:
-        (H, W) sRGB units, over frames and channels.
+        (H, W) in sRGB units, over frames and channels.
     """
     height, width = stack.size
     scale = min(1.0, _CHECK_SIZE / max(height, width))
@@ -49,7 +49,7 @@ def rerender_residual(
 
     rendered = render(
         shrink(evidence.all_in_focus[None])[0],
-        # Not averaged: between a near and a far surface there is no third.
+        # Depth is not averaged: nothing lies between a near and a far surface.
         functional.interpolate(inverse_depth_dpt[None, None], size=size, mode="nearest-exact")[
             0, 0
         ],
@@ -67,18 +67,18 @@ def rerender_residual(
 
 
 def confidence(evidence: Evidence, completion: Completion, residual: Tensor | None) -> Tensor:
-    """How far the completed depth can be trusted, (H, W) in [0, 1].
+    """Trust in the completed depth, (H, W) in [0, 1].
 
-    Factors none of which can make up for another: whether the posterior around a pixel is
-    narrower than total ignorance at all, whether the directions of completion agree on the
-    surface, and whether re-rendering gives the frames back. A bare wall has no residual at any
-    depth, so a low residual never raises confidence. The outermost hypotheses stand for all that
-    lies beyond them, and have none, unless they are infinity.
+    A product of three factors, so that none makes up for another: the posterior around a pixel is
+    narrower than total ignorance, the directions of completion agree on the surface, and
+    re-rendering reproduces the frames. A bare wall has no residual at any depth, so a low residual
+    never raises confidence. The outermost hypotheses stand for everything beyond them, so their
+    confidence is 0, unless they are at infinity.
 
     Args:
         evidence: the posterior.
         completion: the surface through it.
-        residual: of `rerender_residual`; None where there is none: no lens, or no metric depth.
+        residual: result of `rerender_residual`; None without a lens or metric depth.
     """
     support = -torch.expm1(-box_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
     trust = support * box_mean(completion.agreement, _AGREEMENT_PX)

@@ -1,9 +1,11 @@
-"""Semi-global matching: which surface each pixel belongs to.
+"""Semi-global matching: assigns each pixel to a surface.
 
-The evidence of textured pixels travels along eight directions, freely within a surface and at a
-price across image edges, where depth may jump (Hirschmüller, Stereo Processing by Semiglobal
-Matching and Mutual Information, 2008). A label is the depth of a hypothesis, or a plane of the
-scene: evidence travels along a slanted plane as freely as along a level one.
+Each pixel has a cost for every label and passes it on along straight paths in eight directions.
+Keeping a label along a path is free, a step to the next hypothesis is cheap, and a jump to any
+other label costs a price that falls across image edges, where depth may jump (Hirschmüller, Stereo
+Processing by Semiglobal Matching and Mutual Information, 2008). So textured pixels decide for the
+bare ones around them, up to an edge. A label is either the constant depth of a hypothesis or a
+plane of the scene, so evidence travels along a slanted plane as freely as along a level one.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ EDGE_STD = 0.03
 
 _STEP_PRICE = 0.1 * POSTERIOR_STRENGTH  # to the next hypothesis: slanted surfaces
 _JUMP_PRICE = 3.0 * POSTERIOR_STRENGTH  # to any other, between pixels of one colour
-_FLOATING_PRICE = 0.05  # of any label but a supporting plane where a block has no evidence
-# Jumps to a farther surface are cheap within this distance of an outline of the guide, and cost
-# e times less for each of these sRGB differences.
+_FLOATING_PRICE = 0.05  # for any label but a supporting plane, where a block has no evidence
+# Within this distance of an outline of the guide, a jump to a farther surface costs e times less
+# for each such sRGB difference.
 _OUTLINE_PX = 2
 _OUTLINE_STD = 0.06
 
@@ -38,9 +40,9 @@ class Labels:
     Attributes:
         hypotheses: (K,) ascending; the first K labels.
         planes: (P, H, W) depth of the planes at each pixel, in the unit of the hypotheses; the
-            labels that follow.
+            remaining P labels.
         background: farthest depth that cheap jumps lead to, see `aggregate`; None on an axis that
-            does not tell near from far.
+            does not distinguish near from far.
         beneath: number of the last planes that support the scene (floors, walls): blocks without
             evidence prefer them.
     """
@@ -51,21 +53,21 @@ class Labels:
     beneath: int = 0
 
     def cost(self, cost: Tensor) -> Tensor:
-        """(K + P, H, W) from the cost of the hypotheses (K, H, W), linear between them.
+        """Costs of all labels (K + P, H, W), interpolated from those of the hypotheses (K, H, W).
 
-        A plane that leaves the range of the hypotheses costs a jump.
+        Outside the range of the hypotheses, a plane costs a jump.
         """
         planes = between_hypotheses(cost, self.hypotheses, self.planes)
         outside = (self.planes < self.hypotheses[0]) | (self.planes > self.hypotheses[-1])
         costs = torch.cat([cost, planes.masked_fill(outside, _JUMP_PRICE)])
         if self.beneath:
-            # The least probability of a hypothesis over the largest: 1 where nothing is seen.
+            # Smallest over largest probability of a hypothesis: 1 where a block has no evidence.
             silence = torch.exp(cost.amin(0) - cost.amax(0))
             costs[: -self.beneath] += _FLOATING_PRICE * silence
         return costs
 
     def coordinate(self, index: Tensor) -> Tensor:
-        """The depth of labels (..., H, W) of whole images."""
+        """Depth at label indices (..., H, W) of whole images."""
         count = len(self.hypotheses)
         level = self.hypotheses[index.clamp_max(count - 1).long()]
         if not len(self.planes):
@@ -74,7 +76,7 @@ class Labels:
         return torch.where(index < count, level, self.planes.gather(0, of_plane).view_as(level))
 
     def row(self, y: int) -> Tensor:
-        """(K + P, W) depths along a row."""
+        """(K + P, W) depths of all labels along a row."""
         level = self.hypotheses[:, None].expand(-1, self.planes.shape[-1])
         return torch.cat([level, self.planes[:, y]])
 
@@ -89,32 +91,32 @@ def aggregate(
     labels: Labels,
     meter: Meter,
 ) -> tuple[Tensor, Tensor]:
-    """Sum of the path costs over eight directions, and the choice of each direction alone.
+    """Sum the path costs over eight directions, and note the choice of each direction alone.
 
-    Along a path, L_k(x) = C_k(x) + min(L_k, L_{k±1} + step, min_j L_j + jump_k) - min_j L_j,
-    taken at the previous pixel; only hypotheses have a next one to step to. `jump` falls with the
-    difference of the guide between the two pixels.
+    Along a path, L_k(x) = C_k(x) + min(L_k, L_{k±1} + step, min_j L_j + jump_k) - min_j L_j, where
+    the terms after C_k(x) are those of the previous pixel. Only hypotheses have neighbours k±1 to
+    step to. `jump` falls with the difference of the guide between the two pixels.
 
     `labels.background` adds two rules. An outline belongs to the nearer surface, whose blur lies on
-    both of its sides: near it, a jump to a farther surface is cheap on either side. A jump beyond
-    the background costs its whole price everywhere: where evidence is faint, paths would run to
-    the end of the hypotheses.
+    both sides of it, so near an outline a jump to a farther surface is cheap. A jump beyond the
+    background costs the full price everywhere; otherwise paths with faint evidence would run to
+    the farthest hypothesis.
 
     Args:
         cost: C, (K + P, H, W).
         guide: (3, H, W) sRGB.
-        labels: the surfaces that the costs belong to.
+        labels: the labels that the costs belong to.
         meter: counts the directions.
 
     Returns:
-        (K + P, H, W) sum, and (8, H, W) the index of the lowest path cost of each direction.
+        (K + P, H, W) sum, and (8, H, W) index of the lowest path cost in each direction.
     """
     total = torch.zeros_like(cost)
     choices = torch.empty((DIRECTIONS, *cost.shape[1:]), dtype=torch.int16, device=cost.device)
     farther = (_JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)).clamp_min(_STEP_PRICE)
     done = 0
     for transposed in (False, True):
-        # Rows first: a step down moves all pixels of a row at once, straight or diagonally.
+        # Row by row: one step down advances all pixels of a row at once, straight or diagonally.
         if transposed:
             cost, guide = cost.transpose(1, 2).contiguous(), guide.transpose(1, 2).contiguous()
             total = total.transpose(1, 2).contiguous()
@@ -129,7 +131,7 @@ def aggregate(
 
 
 def edges(guide: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences of the guide (3, H, W) between pixels and the next below and to the right.
+    """Differences of the guide (3, H, W) between each pixel and the next below and to the right.
 
     Returns:
         (H - 1, W) and (H, W - 1).
@@ -138,7 +140,7 @@ def edges(guide: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _outlines(guide: Tensor) -> Tensor:
-    """(H, W) the largest difference of neighbours within `_OUTLINE_PX`."""
+    """(H, W) largest difference between neighbours within `_OUTLINE_PX`."""
     down, across = edges(guide)
     difference = guide.new_zeros(guide.shape[1:])
     for step, before, after in (
@@ -161,15 +163,15 @@ def _add_paths(
     down: int,
     aside: int,
 ) -> None:
-    """Add the path costs of the direction (aside, down) to `total`, row by row.
+    """Add the path costs of direction (aside, down) to `total`, row by row.
 
-    The index of the lowest goes to `choice` (H, W).
+    The index of the lowest path cost goes to `choice` (H, W).
     """
     height, width = cost.shape[1:]
     count = len(labels.hypotheses)
     background = labels.background
     rows = range(height) if down == 1 else range(height - 1, -1, -1)
-    # Pixels of a row that have a predecessor in it, and those predecessors.
+    # Pixels of a row that have a predecessor in the previous row, and those predecessors.
     here = slice(max(aside, 0), width + min(aside, 0))
     there = slice(max(-aside, 0), width + min(-aside, 0))
     previous = lowest_path = previous_depth = None
@@ -190,7 +192,7 @@ def _add_paths(
             torch.minimum(level[:-1], stepping[1:], out=level[:-1])
             path[:, here] += best - lowest
         total[:, y] += path
-        # One pass for both, and faster than `argmin` alone.
+        # One pass gives both, and is faster than `argmin` alone.
         lowest_path, index = path.min(0)
         choice[y] = index
         if depth is not None:

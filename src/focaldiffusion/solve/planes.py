@@ -1,11 +1,15 @@
-"""Planes through confident depth: what floors, walls and tables are made of.
+"""Planes through confident depth: candidates for floors, walls and tables.
 
-Inverse depth is linear in image coordinates on a plane of the scene, so a bare wall is known as
-soon as three of its points are. Planes are drawn through triples of points of one neighbourhood
-(Fischler & Bolles, Random Sample Consensus, 1981), in windows of all sizes, so that a faint wall
-gets its own beside a well-textured picture on it. And a floor that shows nothing of its own is
-known by what stands on it: nothing lies behind it, and several things touch it. They only propose:
-which of them a pixel belongs to, if to any, is decided by `matching`.
+On a plane of the scene, inverse depth is linear in image coordinates, so three known points
+determine a bare wall. Two searches propose planes:
+
+- `propose_planes` fits planes to random triples of neighbouring points (RANSAC: Fischler & Bolles,
+  Random Sample Consensus, 1981). It searches windows of all sizes, so that a faint wall gets its
+  own plane beside a well-textured picture on it.
+- `planes_beneath` finds a floor without any texture by the things that stand on it: several of
+  them touch it, and none lies behind it.
+
+These are only proposals: `matching` decides which plane a pixel belongs to, if any.
 """
 
 from __future__ import annotations
@@ -19,31 +23,31 @@ from torch import Tensor
 
 MAX_PLANES = 96
 LEAST_CERTAINTY = 0.03
-"""Certainty of a pixel that says anything."""
+"""Certainty from which a pixel counts."""
 
-_GRID = 64  # cells along the longer side; each gives its most certain pixel
+_GRID = 64  # cells along the longer side; each contributes its most certain pixel
 _SMALLEST_WINDOW = 8  # cells
-_TRIPLES = 24  # of each window
-_PER_WINDOW = 3  # planes kept of each window
-_WINDOW_SUPPORT = 4.0  # points that a plane needs in its window ...
-_SUPPORT = 6.0  # ... and in the image, those that earlier planes explain not counted
-_MOST_POINTS = 400  # of a window; more would only take longer
+_TRIPLES = 24  # triples drawn per window
+_PER_WINDOW = 3  # planes kept per window
+_WINDOW_SUPPORT = 4.0  # points that a plane needs in its window
+_SUPPORT = 6.0  # points that a plane needs in the image, not counting those of earlier planes
+_MOST_POINTS = 400  # points used per window; more would only take longer
 _REFITS = 3
-_WIDE_TRIPLES = 5000  # of the whole image, for planes beneath all that is known ...
-_WIDE_POINTS = 1000  # ... which are compared with so many points ...
-_MOST_BEHIND = 0.01  # ... of which so many may lie behind them, by more than their tolerance
-_MOST_BENEATH = 12  # of such planes
+_WIDE_TRIPLES = 5000  # triples drawn from the whole image by `planes_beneath`
+_WIDE_POINTS = 1000  # points that such planes are compared with
+_MOST_BEHIND = 0.01  # share of those points that may lie behind a plane by more than the tolerance
+_MOST_BENEATH = 12  # such planes kept
 
 _Array = NDArray[np.float64]
 
 
 def propose_planes(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) -> Tensor:
-    """Planes that many certain pixels lie on, the same for the same arguments.
+    """Planes that many certain pixels lie on. Deterministic: same arguments, same planes.
 
     Args:
-        coordinate: (H, W) a surface in the unit of the hypotheses.
-        certainty: (H, W) in [0, 1], how far to trust it.
-        hypotheses: (K,) ascending; a step between them is how far a point may lie off its plane.
+        coordinate: (H, W) surface in the unit of the hypotheses.
+        certainty: (H, W) in [0, 1], trust in the surface.
+        hypotheses: (K,) ascending; a point may lie off its plane by one step between them.
 
     Returns:
         (P, 3) coefficients of `plane_basis`, best supported first; P may be 0.
@@ -66,18 +70,18 @@ def propose_planes(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) ->
 
 
 def planes_beneath(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) -> Tensor:
-    """Planes that several certain things touch and that nothing certain lies behind.
+    """Planes that several certain points touch and no certain point lies behind.
 
-    A bare floor, or a bare wall, of which only what stands before it is seen: facets of the convex
-    hull of all that is known, on its far side.
+    These are facets on the far side of the convex hull of all known points. They recover a bare
+    floor or wall from the objects in front of it.
 
     Args:
-        coordinate: (H, W) a surface in the unit of the hypotheses, larger where it is nearer.
-        certainty: as for `propose_planes`.
-        hypotheses: as for `propose_planes`.
+        coordinate: (H, W) surface in the unit of the hypotheses, larger where it is nearer.
+        certainty: see `propose_planes`.
+        hypotheses: see `propose_planes`.
 
     Returns:
-        (P, 3) as of `propose_planes`.
+        (P, 3), see `propose_planes`.
     """
     basis, z, tolerance, weight = _points(coordinate, certainty, hypotheses)
     known = np.flatnonzero(weight > LEAST_CERTAINTY)
@@ -97,9 +101,9 @@ def planes_beneath(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) ->
 
 
 def plane_basis(like: Tensor, height: int, width: int) -> Tensor:
-    """(3, H, W) u, v and 1 at every pixel: a plane is a u + b v + c.
+    """Basis (3, H, W) of planes a u + b v + c: u, v and 1 at every pixel.
 
-    u and v run from the centre, to the right and downwards, in units of the longer side.
+    u and v are measured from the centre, to the right and downwards, in units of the longer side.
     """
     u, v = _image_coordinates(np.arange(width), np.arange(height)[:, None], (height, width))
     return torch.from_numpy(np.stack(np.broadcast_arrays(u, v, 1.0))).to(like)
@@ -111,8 +115,8 @@ def _points(
     """The most certain pixel of each cell of a grid (R, C).
 
     Returns:
-        Its basis (3, R, C), coordinate, tolerance of that and certainty (R, C); the latter negative
-        in cells outside.
+        Its basis (3, R, C), and its coordinate, tolerance and certainty, (R, C) each. Certainty is
+        negative in cells outside the image.
     """
     height, width = coordinate.shape
     cell = max(1, -(-max(height, width) // _GRID))
@@ -140,7 +144,7 @@ def _image_coordinates(
 
 
 def _windows(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Half-overlapping squares of cells, of all sizes up to the whole image."""
+    """Squares of cells that overlap by half, of all sizes up to the whole image."""
     side = _SMALLEST_WINDOW
     while True:
         stride = side // 2
@@ -155,7 +159,7 @@ def _windows(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
 def _planes_of(
     rng: np.random.Generator, basis: _Array, z: _Array, tolerance: _Array, weight: _Array
 ) -> list[_Array]:
-    """The best planes of one window: of three of its points, or level through one."""
+    """The best planes of one window: through three of its points, or level through one."""
     if len(z) > _MOST_POINTS:
         few = rng.choice(len(z), _MOST_POINTS, replace=False)
         basis, z, tolerance, weight = basis[:, few], z[few], tolerance[few], weight[few]
@@ -186,16 +190,16 @@ def _planes_of(
 
 
 def _through(basis: _Array, z: _Array, triples: NDArray[np.int64]) -> _Array:
-    """(P, 3) planes through those triples (T, 3) of points that are not nearly in a row."""
+    """(P, 3) planes through triples (T, 3) of points, except nearly collinear ones."""
     corners = basis.T[triples]
-    # A row leaves the slope across it open.
+    # Collinear points leave the slope across their line undetermined.
     open_slope = 1e-5 * (_SMALLEST_WINDOW / _GRID) ** 2
     proper = np.abs(np.linalg.det(corners)) > open_slope
     return np.linalg.solve(corners[proper], z[triples[proper], None])[..., 0]
 
 
 def _best_supported(on_plane: _Array, most: int) -> list[np.intp]:
-    """Indices of planes by their points (P, M) in [0, 1], without those that earlier ones have."""
+    """Indices of the planes that explain most points (P, M) in [0, 1] left by earlier ones."""
     chosen: list[np.intp] = []
     left = np.ones(on_plane.shape[1])
     while len(on_plane) and len(chosen) < most:
@@ -209,5 +213,5 @@ def _best_supported(on_plane: _Array, most: int) -> list[np.intp]:
 
 
 def _membership(planes: _Array, basis: _Array, z: _Array, tolerance: _Array) -> _Array:
-    """(P, M) in [0, 1]: 1 for a point on a plane, 0 for one a tolerance off it."""
+    """(P, M) in [0, 1]: 1 for a point on a plane, 0 from one tolerance off it."""
     return np.clip(1 - ((planes @ basis - z) / tolerance) ** 2, 0, 1)

@@ -1,4 +1,4 @@
-"""The posterior over hypotheses: doubt about each one, weighed by the texture that shows it."""
+"""The posterior over hypotheses: doubt about each one, weighted by the texture behind it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from focaldiffusion.fusion.weights import blend_sharpest
 from focaldiffusion.stack import FocalStack
 
 POSTERIOR_STRENGTH = 36.0
-"""Log-odds that a pixel whose texture is all its own can hold against a hypothesis. Bounded, so
-that model error (occlusion, an imperfect PSF) never counts as certainty. Among equally textured
-neighbours a pixel's share is 0.4."""
+"""Largest log-odds against a hypothesis, from a pixel whose texture is all its own. The bound keeps
+model error (occlusion, an imperfect PSF) from counting as certainty. Among equally textured
+neighbours, a pixel's share of its texture is 0.4."""
 
 SHARPEST_AGGREGATION_PX = 3
-"""Half window over which the sharpest frame is chosen; fusion refines the choice by itself."""
+"""Half window over which the sharpest frame is chosen; fusion refines the choice."""
 
-_TEXTURE_TO_NOISE = 1.5  # gradient, in noise deviations, at which texture begins to count
+_TEXTURE_TO_NOISE = 1.5  # gradient, in noise deviations, from which texture counts
 
 
 def evidence_from_doubt(
@@ -52,16 +52,16 @@ def evidence_from_doubt(
 def own_texture_share(
     all_in_focus: Tensor, reach_px: float, leak: float, noise_std_srgb: float
 ) -> Tensor:
-    """Share (H, W) in [0, 1] of a pixel's gradient that is its own texture, and tells its depth.
+    """Share (H, W) in [0, 1] of a pixel's gradient that is its own texture, and so shows its depth.
 
-    Beside a silhouette the foreground's blur covers the background, and the frames are explained
-    well by the foreground's depth. So a gradient counts against noise, and against the strongest
+    Beside a silhouette the foreground's blur covers the background, and the foreground's depth
+    explains the frames well. A gradient is therefore weighed against noise and the strongest
     gradient within reach of the blur: t / (t + (1.5 noise)² + (leak · max |∇|)²), where t is the
     excess of |∇|² over noise.
 
     Args:
         all_in_focus: (3, H, W) linear RGB.
-        reach_px: how far blur carries.
+        reach_px: reach of the blur.
         leak: weight of the strongest gradient within reach.
         noise_std_srgb: see `noise_std`.
     """
@@ -76,7 +76,7 @@ def own_texture_share(
         padding = (window[0] // 2, window[1] // 2)
         strongest = functional.max_pool2d(strongest, window, stride=1, padding=padding)
     noise = noise_std_srgb**2
-    # Noise alone gives a squared gradient of about a tenth of its variance, and hardly ever half
-    # of it: that much does not count as texture.
+    # Noise alone gives a squared gradient of about a tenth of its variance, rarely half of it; this
+    # much does not count as texture.
     texture = (squared - 0.5 * noise).clamp_min(0)
     return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak**2 * strongest[0, 0])

@@ -1,4 +1,4 @@
-"""Evidence from sharpness alone, for a stack whose blur is not known and cannot be found."""
+"""Evidence from sharpness alone, for a stack whose blur is neither known nor measurable."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from focaldiffusion.filters import box_mean, noise_std, refine_minimum, srgb_lum
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
 from focaldiffusion.stack import FocalStack
 
-# Weight of the strongest gradient nearby. Larger than in the sweep: beside an edge, sharpness is
-# highest where its halo ends, in the most blurred frame, and no model of the blur corrects that.
+# Weight of the strongest gradient nearby. Larger than in the sweep: beside an edge, sharpness peaks
+# where its halo ends in the most blurred frame, and here no blur model corrects this.
 _HALO_LEAK = 2.4
 
 
 def sweep_sharpness(stack: FocalStack) -> Evidence:
     """Evidence on the axis of the stack, from the sharpness of each frame.
 
-    The sharpness of a frame is the local energy of its Laplacian; a hypothesis between two
-    frames takes their interpolation. A flat wall is equally sharp in all frames, up to noise,
-    and its posterior stays flat.
+    Sharpness is the local energy of a frame's Laplacian, interpolated for hypotheses between two
+    frames. A flat wall is equally sharp in all frames, up to noise, so its posterior stays flat.
     """
     focus, member = stack.focus_coordinates.unique(return_inverse=True)
     frame_energy = _sharpness(srgb_luma(stack.images))
-    # Rounded EXIF distances give several frames one focus: the sharpest of them speaks.
+    # Rounded EXIF distances can give several frames the same focus: take the sharpest.
     energy = torch.stack([frame_energy[member == k].amax(0) for k in range(len(focus))])
     steps = 4 if len(focus) <= 24 else 2
     position = torch.linspace(0, len(focus) - 1, steps * (len(focus) - 1) + 1).to(energy)
@@ -38,7 +37,7 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
     with torch.no_grad():
         sharpest = refine_minimum(box_mean(doubt, SHARPEST_AGGREGATION_PX), hypotheses)
     never_sharp = torch.zeros_like(sharpest, dtype=torch.bool)
-    # How far blur reaches is unknown here; defocus rarely exceeds a fortieth of the image.
+    # The reach of the blur is unknown here; defocus rarely exceeds a fortieth of the image.
     reach_px = max(stack.size) / 40
     return evidence_from_doubt(
         stack, hypotheses, doubt, sharpest, never_sharp, reach_px=reach_px, leak=_HALO_LEAK

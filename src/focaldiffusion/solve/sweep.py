@@ -1,12 +1,12 @@
 """The plane sweep: how well the defocus of each candidate depth explains the frames.
 
-For a plane at hypothesis k the lens turns one sharp image J into N frames, J blurred by the
-radii r(s, k). The J that fits them best has a closed form in the Fourier domain (a Wiener
-estimate from all frames at once), so nothing needs to know the sharp image beforehand:
+For a plane at hypothesis k, the lens turns one sharp image J into N frames: J blurred by radii
+r(s, k). The J that fits the frames best has a closed form in the Fourier domain (a Wiener estimate
+from all frames at once), so the sharp image need not be known beforehand:
 
     J_k = Σ_s H_sk I_s / (Σ_s H_sk² + ε),   cost_k(x) = Σ_s (I_s - H_sk J_k)²(x) / noise²
 
-with H_sk the transfer function of frame s at hypothesis k.
+where H_sk is the transfer function of frame s at hypothesis k.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_fro
 from focaldiffusion.stack import FocalStack
 
 _MISFIT_VARIANCE = 10.0  # squared misfit, in noise variances, at which a hypothesis is doubted
-_NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur a pixel may be showing
+_NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur may cover a pixel
 _AGGREGATION_PX = 2  # half window over which misfit is averaged
-# ε at frequency 0, the inverse signal-to-noise ratio of natural images. A larger one favours
-# planes that several frames show sharp: at 4e-3 depth was off by a tenth of a pixel of blur.
+# ε at frequency 0: the inverse signal-to-noise ratio of natural images. A larger value favours
+# planes that are sharp in several frames: at 4e-3, depth was off by a tenth of a pixel of blur.
 _PRIOR_STRENGTH = 5e-4
-_PRIOR_KNEE = 0.02  # the frequency [cycles/px] from which the signal falls as 1/f²
+_PRIOR_KNEE = 0.02  # frequency [cycles/px] from which the signal falls as 1/f²
 _TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
 
 
 @dataclass(frozen=True)
 class _Luma:
-    """Linear luma of a stack, its noise, and where it is not clipped: (N, H, W) each."""
+    """Linear luma of a stack, its noise, and a mask of unclipped pixels, (N, H, W) each."""
 
     linear: Tensor
     noise_std: Tensor
@@ -59,13 +59,13 @@ class _Luma:
 
 
 def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
-    """Inverse depths to try: fine where frames are focused, coarser where all are blurred.
+    """Inverse depths to try: fine steps where frames are focused, coarser where all are blurred.
 
-    Steps are 0.25-1 px of blur diameter between the nearest and farthest focus; beyond them
-    they grow with the blur itself, because a change of a tenth of a blur is what can be seen.
+    Steps are 0.25-1 px of blur diameter between the nearest and farthest focus. Beyond them they
+    grow with the blur, because the smallest visible change is a tenth of it.
 
     Args:
-        focus_dpt: (N,) where the frames are focused, dioptres.
+        focus_dpt: (N,) focus of each frame, dioptres.
         blur_scale_px_m: A F, see `Camera.blur_scale_px_m`.
 
     Returns:
@@ -86,7 +86,7 @@ def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
     below = [first - px / blur_scale_px_m for px in outwards((first - far) * blur_scale_px_m)]
     above = [last + px / blur_scale_px_m for px in outwards((near - last) * blur_scale_px_m)]
     values = torch.tensor([*reversed(below), *inner, *above], dtype=torch.float64)
-    return values.clamp_min(0).to(focus_dpt).unique()  # no two may round to one number
+    return values.clamp_min(0).to(focus_dpt).unique()  # rounding may create duplicates
 
 
 def sweep(
@@ -97,15 +97,15 @@ def sweep(
     step_growth: float = 0.0,
     meter: Meter | None = None,
 ) -> Evidence:
-    """Evidence from defocus: the posterior over planes, for a lens whose blur is known.
+    """Evidence from defocus: the posterior over planes, given the blur of the lens.
 
     Args:
         stack: the frames.
         blur_scale: blur diameter [px] per unit of the stack's axis: A F on the inverse depth
             axis; pixels of blur per metre of defocus on the position axis; pixels over the whole
-            sweep if only the order of the frames is known.
+            sweep if only the frame order is known.
         psf: the shape of the blur.
-        step_growth: see `ordered_focus`; read only if just the order is known.
+        step_growth: see `ordered_focus`; used only if just the frame order is known.
         meter: counts the hypotheses.
 
     Returns:
@@ -119,14 +119,14 @@ def sweep(
     else:
         hypotheses = _position_hypotheses(focus, blur_scale)
     misfit = plane_misfit(stack, focus, hypotheses, blur_scale, psf, meter=meter)
-    # Each volume of (K, H, W) is let go as soon as the next one stands: they are what memory holds.
+    # Each (K, H, W) volume is freed as soon as the next exists: they dominate memory.
     with torch.no_grad():
         sharpest = refine_minimum(box_mean(misfit, SHARPEST_AGGREGATION_PX), hypotheses)
     misfit = box_mean(misfit, _AGGREGATION_PX)
     lowest = misfit.amin(0)
     # One sharp image fits N frames up to N - 1 variances of their noise. No plane explains the
-    # rest: motion, the true shape of the blur, the JPEG coder. Small differences between planes
-    # then mean nothing either (Birge, 1932).
+    # rest: motion, the true shape of the blur, JPEG coding. Where it is large, small differences
+    # between planes are meaningless too (Birge, 1932).
     unexplained = box_mean(lowest / (len(focus) - 1), _AGGREGATION_PX).clamp_min(1)
     misfit = (lowest - misfit) / (_MISFIT_VARIANCE * unexplained)
     doubt = -torch.expm1(misfit)
@@ -144,14 +144,14 @@ def sweep(
 
 
 def ordered_focus(frame_count: int, step_growth: float) -> Tensor:
-    """Focus positions (N,) in [0, 1] that are assumed when only the frame order is known.
+    """Focus positions (N,) in [0, 1] assumed when only the frame order is known.
 
-    The steps, measured in blur, are equal, or each is larger than the one before by the same
-    factor: a lens that is turned evenly, or set to round distances, comes near to that.
+    The steps, measured in blur, grow by a constant factor, which may be 1. This approximates a lens
+    that is turned evenly or set to round distances.
 
     Args:
         frame_count: N.
-        step_growth: logarithm of the last step over the first.
+        step_growth: logarithm of the ratio of the last step to the first.
     """
     steps = torch.linspace(0, step_growth, frame_count - 1, dtype=torch.float64).exp()
     ends = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
@@ -171,7 +171,7 @@ def plane_misfit(
 
     Args:
         stack: the frames.
-        focus: (N,) on the axis of `hypotheses`.
+        focus: (N,) focus of each frame, on the axis of `hypotheses`.
         hypotheses: (K,).
         blur_scale: blur diameter [px] per unit of the axis.
         psf: the shape of the blur.
@@ -182,7 +182,7 @@ def plane_misfit(
     """
     luma = _luma(stack.images)
     radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()  # (K, N)
-    # A blur that reaches further than this is flat over a tile: its exact border does not matter.
+    # Blur that reaches farther is flat over a tile, so its exact border does not matter.
     reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
     spans = [_spans(side, _TILE_PX) for side in stack.size]
     meter = meter or Meter()
@@ -190,7 +190,7 @@ def plane_misfit(
     misfit = luma.linear.new_empty((len(hypotheses), *stack.size))
     for top, bottom in spans[0]:
         for left, right in spans[1]:
-            # The tile and a margin of blur around it, as far as the image goes.
+            # The tile and a margin for the blur around it, clipped to the image.
             y, x = max(top - reach_px, 0), max(left - reach_px, 0)
             part = luma.cropped(slice(y, bottom + reach_px), slice(x, right + reach_px))
             window = (slice(top - y, bottom - y), slice(left - x, right - x))
@@ -225,9 +225,9 @@ def _tile_misfit(
 def _luma(images: Tensor) -> _Luma:
     weights = images.new_tensor(LUMA_WEIGHTS)
     encoded = srgb_luma(images.detach())
-    # Noise is even in sRGB; the encoding's slope carries it to linear light (IEC 61966-2-1).
+    # Noise is uniform in sRGB; the encoding's slope converts it to linear light (IEC 61966-2-1).
     slope = (2.4 / 1.055 * ((encoded + 0.055) / 1.055) ** 1.4).clamp_min(1 / 12.92)
-    # A clipped highlight is darker than its light, and no blur of it predicts the frames.
+    # A clipped highlight is darker than the real light, so no blur of it predicts the frames.
     trusted = (images.detach().amax(1) < 0.98).to(images)
     return _Luma(
         torch.einsum("c,nchw->nhw", weights, images), noise_std(images.detach()) * slope, trusted
@@ -235,7 +235,7 @@ def _luma(images: Tensor) -> _Luma:
 
 
 def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:
-    """Stage positions to try: the focused range, at least two for a frame."""
+    """Stage positions to try, over the focused range; at least two per frame, up to 96."""
     first, last = float(focus.min()), float(focus.max())
     span_px = (last - first) * blur_scale
     count = max(math.ceil(span_px / _step_px(span_px)), min(2 * len(focus), 96)) + 1
@@ -243,7 +243,7 @@ def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:
 
 
 def _step_px(span_px: float) -> float:
-    """Between hypotheses in the focused range: 0.25 to 1 px of blur diameter, or an eightieth."""
+    """Step in the focused range: 0.25 to 1 px of blur diameter, at least an eightieth of it."""
     return max(min(max(span_px / 40, 0.25), 1.0), span_px / 80)
 
 

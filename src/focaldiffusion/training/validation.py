@@ -1,4 +1,4 @@
-"""Validation during training: the real pipeline, on stacks that are always the same."""
+"""Validation during training: the real pipeline, on a fixed set of stacks."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from focaldiffusion.recovery import recover
 from focaldiffusion.result import Result
 
 METRIC = "abs_rel"
-"""The metric that the best checkpoint has the lowest of."""
+"""Metric that selects the best checkpoint: lowest is best."""
 
 _DEPTH_METRICS = ("abs_rel", "rmse", "delta_1.05", "delta_1.25")
 
 
 class Validation:
-    """A fixed part of the val split, and the physical estimate's own score on it."""
+    """A fixed part of the val split, and the score of the physical estimate on it."""
 
     def __init__(self, config: Config) -> None:
-        """Open the split; nothing is read yet.
+        """Open the split, without reading samples.
 
         Raises:
             InputError: its data are missing.
@@ -51,10 +51,10 @@ class Validation:
         """Mean metrics of a model and of physics alone, and pictures of the first samples.
 
         Args:
-            pipeline: of the weights to validate.
+            pipeline: pipeline with the weights to validate.
 
         Raises:
-            InputError: a sample that cannot be read.
+            InputError: a sample cannot be read.
         """
         scores: list[dict[str, float]] = []
         physical: list[dict[str, float]] = []
@@ -85,9 +85,9 @@ class Validation:
         return (batch.sample(0) for batch in found)
 
     def _recovered(self, sample: StackSample, pipeline: FocalDiffusionPipeline | None) -> Result:
-        """The result of `focaldiffusion infer`, from the physical estimate that is made."""
+        """The result of `focaldiffusion infer`, reusing the sample's physical estimate."""
         working = sample.stack.at_working_size()
-        # An estimate that was made at another size is made again.
+        # An estimate at another size is computed again.
         physical = sample.estimate if working.size == sample.stack.size else None
         refine = None
         if pipeline is not None:
@@ -103,7 +103,7 @@ class Validation:
 
 
 def _score(sample: StackSample, found: Result) -> dict[str, float]:
-    """The metrics of one sample, by their names in the evaluation."""
+    """Metrics of one sample, by their names in the evaluation."""
     assert found.depth_m is not None
     depth = depth_metrics(torch.from_numpy(found.depth_m), sample.depth_m.cpu(), sample.valid.cpu())
     score = {name: depth[name] for name in _DEPTH_METRICS}
