@@ -14,8 +14,7 @@ from command_line import exit_code
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.io.images import write_png
 from focaldiffusion.optics import Camera, linear_to_srgb
 from focaldiffusion.scene import Scene

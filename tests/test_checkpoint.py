@@ -24,8 +24,7 @@ from focaldiffusion.checkpoints.checkpoint import DESCRIPTION, find_checkpoint, 
 from focaldiffusion.checkpoints.hub import widened_base
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, SURROUNDINGS, Proposal
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from focaldiffusion.config.data import CameraDefaults, SimulatorKwargs
 from focaldiffusion.config.load import Loaded, load_config, save_resolved
-from focaldiffusion.config.run import Config, LoggingConfig
-from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
+from focaldiffusion.config.run import Config, LoggingConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 
 

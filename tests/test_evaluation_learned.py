@@ -16,8 +16,7 @@ from focaldiffusion.checkpoints.checkpoint import find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation import physical
 from focaldiffusion.evaluation.baselines import open_model

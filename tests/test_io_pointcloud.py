@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +19,7 @@ from focaldiffusion.optics import Camera
 
 def test_back_projection_by_hand():
     # Pixel (x 3, y 0) has its centre at (3.5, 0.5), so 1.5 right of and 0.5 above the axis.
-    points = back_project(torch.full((2, 4), 6.0), 3.0, (2.0, 1.0))
+    points = back_project(np.full((2, 4), 6.0, np.float32), 3.0, (2.0, 1.0))
 
     assert points.shape == (2, 4, 3)
     assert points[0, 3].tolist() == [3.0, -1.0, 6.0]
@@ -28,7 +27,7 @@ def test_back_projection_by_hand():
 
 
 def test_points_project_back_onto_their_pixels():
-    depth_m = torch.rand(7, 9, generator=torch.Generator().manual_seed(0)) + 0.5
+    depth_m = np.random.default_rng(0).random((7, 9), np.float32) + 0.5
     camera = Camera(100.0, 0.01, (7, 9), (4.2, 3.9))
     points = back_project(depth_m, camera.focal_length_px, camera.principal_point_px, stride=2)
 
@@ -42,8 +41,9 @@ def test_resizing_image_and_camera_leaves_the_scene_in_place():
     """A plane keeps its extent: half the pixels, half the focal length, pixel centres at halves."""
     camera = Camera(80.0, 0.01, (8, 12), (6.5, 3.5))
     half = camera.resized((4, 6))
-    fine = back_project(torch.full((8, 12), 2.0), 80.0, camera.principal_point_px)
-    coarse = back_project(torch.full((4, 6), 2.0), half.focal_length_px, half.principal_point_px)
+    fine = back_project(np.full((8, 12), 2.0, np.float32), 80.0, camera.principal_point_px)
+    depth_m = np.full((4, 6), 2.0, np.float32)
+    coarse = back_project(depth_m, half.focal_length_px, half.principal_point_px)
 
     np.testing.assert_allclose(
         coarse, fine.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3)), rtol=1e-6, atol=1e-7
@@ -52,7 +52,7 @@ def test_resizing_image_and_camera_leaves_the_scene_in_place():
 
 def test_a_cropped_stack_without_an_aperture_has_the_same_points(tmp_path: Path):
     """The principal point belongs to the focal length: a crop moves it, known aperture or not."""
-    depth_m = 0.5 + torch.rand(20, 31, generator=torch.Generator().manual_seed(0))
+    depth_m = 0.5 + np.random.default_rng(0).random((20, 31), np.float32)
     folder = folder_of(tmp_path / "stack")
     clouds = []
     for aperture_m in (0.01, None):
@@ -68,9 +68,9 @@ def test_a_cropped_stack_without_an_aperture_has_the_same_points(tmp_path: Path)
 
 
 def test_written_points_have_colours_and_skip_unknown(tmp_path: Path):
-    depth_m = torch.tensor([[1.0, float("nan")], [float("inf"), 2.0]])
+    depth_m = np.array([[1.0, np.nan], [np.inf, 2.0]], np.float32)
     srgb = np.array([[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0.2, 0.4, 0.6]]], np.float32)
-    write_point_cloud(tmp_path / "cloud.ply", depth_m, srgb, 2.0, (1.0, 1.0))
+    write_point_cloud(tmp_path / "cloud.ply", depth_m, srgb, Camera(2.0, None, (2, 2), (1.0, 1.0)))
 
     cloud = trimesh.load(tmp_path / "cloud.ply")
     assert cloud.vertices.tolist() == [[-0.25, -0.25, 1.0], [0.5, 0.5, 2.0]]
@@ -82,10 +82,9 @@ def test_nothing_known_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="no pixel has a known depth"):
         write_point_cloud(
             tmp_path / "cloud.ply",
-            torch.full((2, 2), torch.nan),
+            np.full((2, 2), np.nan, np.float32),
             np.zeros((2, 2, 3), np.float32),
-            1.0,
-            (1.0, 1.0),
+            Camera(1.0, None, (2, 2), (1.0, 1.0)),
         )
     assert not (tmp_path / "cloud.ply").exists()
 
@@ -111,10 +110,11 @@ def test_a_rendered_room_has_its_true_size(shared_data: Path, tmp_path: Path):
     from PIL import Image
 
     truth = shared_data / "rendered/room_1/truth"
-    depth_m = torch.from_numpy(np.load(truth / "depth.npz")["depth"])
+    depth_m = np.load(truth / "depth.npz")["depth"]
     srgb = np.asarray(Image.open(truth / "all_in_focus.png").convert("RGB"), np.float32) / 255
     focal_length_px = 711.1111
-    write_point_cloud(tmp_path / "cloud.ply", depth_m, srgb, focal_length_px, (256.0, 192.0))
+    camera = Camera(focal_length_px, None, (384, 512), (256.0, 192.0))
+    write_point_cloud(tmp_path / "cloud.ply", depth_m, srgb, camera)
 
     cloud = trimesh.load(tmp_path / "cloud.ply")
     assert len(cloud.vertices) == 384 * 512

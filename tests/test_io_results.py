@@ -150,10 +150,9 @@ def test_icc_and_exif_of_the_reference_frame_are_kept(tmp_path: Path):
 
 def test_more_than_256_frames_need_a_sixteen_bit_index(tmp_path: Path):
     index = np.full(SIZE, 299, np.uint16)
-    stack = FocalStack(
-        torch.full((300, 3, 6, 8), 0.5), focus_distances_m=torch.linspace(0.5, 1.5, 300)
-    )
-    make_result(stack=stack, source_index=index).save(tmp_path)
+    stack = FocalStack(torch.full((300, 3, 6, 8), 0.5))
+    depth_relative = np.full(SIZE, 0.5, np.float32)
+    make_result(stack=stack, source_index=index, depth_relative=depth_relative).save(tmp_path)
 
     with Image.open(tmp_path / "source_index.png") as image:
         assert image.mode == "I;16"

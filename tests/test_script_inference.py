@@ -12,8 +12,7 @@ from PIL import Image
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from script.inference import main
 
 
@@ -64,7 +63,7 @@ def test_an_input_list_has_one_stack_a_line(
         ("--model-path a.pt", "a.pt: not a folder, and single files of weights are not read"),
         ("--model-path physics --config a.yaml", "--config: no effect with --model physics"),
         ("--model-path physics --base-model sd", "--base-model: no effect with --model physics"),
-        ("--model-path physics --num-inference-steps 9", "--steps: no effect with --model"),
+        ("--model-path physics --num-inference-steps 9", "--steps: no effect with --model physics"),
         ("--dtype float64", "argument --dtype: invalid choice: 'float64'"),
         ("--guidance-scale 7", "--guidance-scale: the model has no text prompt; leave it"),
         ("--camera-invariant-mode relative", "--camera-invariant-mode: the camera is used"),

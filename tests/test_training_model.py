@@ -18,8 +18,7 @@ from training_runs import checkpoint, config_of, losses, state, val_sources, wri
 
 from focaldiffusion.checkpoints.checkpoint import find_checkpoint, load_model
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
+from focaldiffusion.config.run import ModelConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize
 from focaldiffusion.training import model as model_module

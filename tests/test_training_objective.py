@@ -12,8 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
-from focaldiffusion.config.run import Config
-from focaldiffusion.config.training import LossesConfig, TrainingConfig
+from focaldiffusion.config.run import Config, LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch, collate
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.photographer import photograph

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from focaldiffusion.config.training import SchedulerConfig, TrainingConfig
+from focaldiffusion.config.run import SchedulerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.training.schedule import Schedule, learning_rate_factor
 

@@ -12,7 +12,7 @@ from command_line import names
 from safetensors import safe_open
 from training_runs import checkpoint, config_of, write_stacks
 
-from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.completer import Completer
 from focaldiffusion.training.stopping import RunningLoss, memory_explained

@@ -14,8 +14,7 @@ from training_runs import config_of, losses
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.dry_run import check_disjoint, check_split
 from focaldiffusion.data.loading import batches, open_split

@@ -108,11 +108,8 @@ class LensFacts:
         """
         from focaldiffusion.optics import Camera  # loads torch, which configurations do without
 
-        pitch_m, focal_length_m, focal_length_px = (
-            self.pixel_pitch_m,
-            self.focal_length_m,
-            self.focal_length_px,
-        )
+        pitch_m = self.pixel_pitch_m
+        focal_length_m, focal_length_px = self.focal_length_m, self.focal_length_px
         if self.sensor_width_m is not None:
             # A sensor's width is its long side, also where the camera was turned.
             pitch_m = self.sensor_width_m / max(image_size)

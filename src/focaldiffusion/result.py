@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import check_shape
 from focaldiffusion.io.colour_scales import DepthRange
-from focaldiffusion.io.images import ImageMetadata, pillow_image, write_png
+from focaldiffusion.io.images import ImageMetadata, pillow_image, save_png, write_png
 from focaldiffusion.io.panels import depth_picture
 from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.results import (
     DepthFormat,
     check_formats,
     results_folder,
-    save_png,
     write_depth,
     write_metadata,
     write_points,

@@ -31,12 +31,11 @@ from focaldiffusion.checkpoints.hub import (
     load_scheduler,
     widened_base,
 )
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.config.section import Section
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError, unknown_name
-from focaldiffusion.io.digest import sha256_of_files
+from focaldiffusion.io.staging import sha256_of_files
 from focaldiffusion.models.denoiser import network_class
 
 if TYPE_CHECKING:

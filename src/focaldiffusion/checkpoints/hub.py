@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from focaldiffusion.config.model import ModelConfig
+from focaldiffusion.config.run import ModelConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import widen
 

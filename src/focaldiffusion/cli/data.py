@@ -6,8 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.config_flags import add_config, read_config
-from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
+from focaldiffusion.cli.flags import (
+    Commands,
+    add_config,
+    add_device,
+    given_path,
+    positive_integer,
+    read_config,
+)
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError
@@ -48,10 +54,7 @@ def add_parser(commands: Commands) -> None:
     cache.set_defaults(run=_cache)
     _add_shared(cache)
     cache.add_argument(
-        "--samples",
-        type=positive_integer,
-        metavar="N",
-        help="stacks to write (default: an epoch)",
+        "--samples", type=positive_integer, metavar="N", help="stacks to write (default: an epoch)"
     )
     cache.add_argument(
         "--evidence",
@@ -80,11 +83,7 @@ def _open(options: argparse.Namespace) -> tuple[Config, Mixture, str]:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    """Draw the contact sheet and return the exit code.
-
-    Raises:
-        InputError: a mistake in the configuration, or missing or bad data.
-    """
+    """Draw the contact sheet and return the exit code."""
     import numpy as np
     import torch
 
@@ -114,20 +113,13 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _cache(options: argparse.Namespace) -> int:
-    """Write the cache and return the exit code.
-
-    Raises:
-        InputError: a mistake in the configuration, missing or bad data, or another cache.
-    """
+    """Write the cache and return the exit code."""
     from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.data.cache import write_cache
 
     config, mixture, device = _open(options)
-    endless = [
-        one.name
-        for one in mixture.sources
-        if one.dataset_type in FILELESS and one.max_samples is None
-    ]
+    made = [source for source in mixture.sources if source.dataset_type in FILELESS]
+    endless = [source.name for source in made if source.max_samples is None]
     if options.samples is None and endless:
         raise InputError(f"--samples is missing: {endless[0]} is endless, so a number is needed.")
     count = options.samples or len(mixture)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from focaldiffusion import __version__
 from focaldiffusion.cli.flags import Commands, positive_integer
-from focaldiffusion.devices import AUTO, Device, list_devices, resolve_device
+from focaldiffusion.devices import AUTO, list_devices, resolve_device
 from focaldiffusion.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def _report(names: Iterable[str], sides_px: Sequence[int]) -> dict[str, Any]:
     from focaldiffusion.models.memory import memory_row
 
     devices = list_devices()
+    free = {one.device: one.free_bytes or one.total_bytes for one in devices}
     return {
         "focaldiffusion": __version__,
         "python": platform.python_version(),
@@ -106,7 +107,8 @@ def _report(names: Iterable[str], sides_px: Sequence[int]) -> dict[str, Any]:
         "devices": [asdict(device) for device in devices],
         AUTO: resolve_device(AUTO),
         "memory": [
-            _need(memory_row(name, side_px), devices) for name in names for side_px in sides_px
+            asdict(row) | {"fits": {name: _fit(row, memory) for name, memory in free.items()}}
+            for row in (memory_row(name, side_px) for name in names for side_px in sides_px)
         ],
         "hub": _hub(),
     }
@@ -142,12 +144,6 @@ def _optional() -> list[dict[str, str | None]]:
         "install": "see exiftool.org",
     }
     return [*found, exiftool]
-
-
-def _need(row: MemoryRow, devices: Iterable[Device]) -> dict[str, Any]:
-    """The memory that a preset needs, and how far the free memory of each device goes."""
-    fits = {one.device: _fit(row, one.free_bytes or one.total_bytes) for one in devices}
-    return {**asdict(row), "fits": fits}
 
 
 def _fit(row: MemoryRow, memory_bytes: int | None) -> str | None:
@@ -199,9 +195,7 @@ def _problems(ids: Sequence[str]) -> list[str | None]:
             answers[index] = str(error)
 
     # Daemons, since nobody can stop a thread that waits for a network.
-    threads = [
-        threading.Thread(target=ask, args=(index,), daemon=True) for index in range(len(ids))
-    ]
+    threads = [threading.Thread(target=ask, args=(i,), daemon=True) for i in range(len(ids))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -237,20 +231,14 @@ def _print(console: Console, report: dict[str, Any]) -> None:
     console.print(f"--device {AUTO} takes {report[AUTO]}")
 
     names = [one["device"] for one in report["devices"]]
-    memory = _table(
-        "GiB, bfloat16",
-        "px",
-        "weights",
-        "run",
-        "train",
-        "checkpointed",
-        *(f"on {n}" for n in names),
-    )
+    columns = ("GiB, bfloat16", "px", "weights", "run", "train", "checkpointed")
+    memory = _table(*columns, *(f"on {name}" for name in names))
     for row in report["memory"]:
         memory.add_row(
             row["preset"],
             str(row["side_px"]),
-            *(_gib(row[f"{what}_bytes"]) for what in ("weights", "inference")),
+            _gib(row["weights_bytes"]),
+            _gib(row["inference_bytes"]),
             f"{_gib(row['training_bytes'])} {row['tuning']}",
             _gib(row["training_checkpointed_bytes"]),
             *(row["fits"][name] or "unknown" for name in names),

@@ -46,9 +46,7 @@ def add_parser(commands: Commands) -> None:
         f"physics-aligned; repeatable (default: {PHYSICS})",
     )
     parser.add_argument(
-        "--no-baselines",
-        action="store_true",
-        help=f"leave out {', '.join(_BASELINES)}",
+        "--no-baselines", action="store_true", help=f"leave out {', '.join(_BASELINES)}"
     )
     parser.add_argument(
         "--predictions",
@@ -130,11 +128,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    """Write the stacks of the protocol and return the exit code.
-
-    Raises:
-        InputError: an unknown protocol, missing data, or a folder that exists.
-    """
+    """Write the stacks of the protocol and return the exit code."""
     from focaldiffusion.evaluation.external import export_stack
     from focaldiffusion.evaluation.protocols import find_protocol
 

@@ -53,14 +53,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    infer.add_parser(commands)
-    simulate.add_parser(commands)
-    train.add_parser(commands)
-    evaluate.add_parser(commands)
-    compare.add_parser(commands)
-    submit.add_parser(commands)
-    data.add_parser(commands)
-    doctor.add_parser(commands)
+    for command in (infer, simulate, train, evaluate, compare, submit, data, doctor):
+        command.add_parser(commands)
     return parser
 
 

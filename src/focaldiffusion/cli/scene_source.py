@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.dataset_flags import source
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts
 
@@ -17,6 +16,26 @@ if TYPE_CHECKING:
     from focaldiffusion.data.dataset import Dataset
     from focaldiffusion.optics import Camera
     from focaldiffusion.scene import Scene
+
+
+def add_dataset(group: argparse._ArgumentGroup) -> None:
+    """Add the flags of a data set, which `chosen_scene` reads."""
+    group.add_argument(
+        "--dataset", metavar="NAME", help="a data set by name, such as hypersim; see docs/data.md"
+    )
+    group.add_argument("--data-root", metavar="DIR", help="folder of the data set")
+    group.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="test",
+        help="part of the data set (default: test)",
+    )
+    group.add_argument(
+        "--filelist", metavar="FILE", help="file list of the data set called filelist"
+    )
+    group.add_argument(
+        "--layout", metavar="NAME", help="arrangement of the data set's files, if it has several"
+    )
 
 
 def chosen_scene(options: argparse.Namespace, lens: LensFacts) -> Scene:
@@ -43,15 +62,30 @@ def chosen_scene(options: argparse.Namespace, lens: LensFacts) -> Scene:
 
 
 def _read_sample(options: argparse.Namespace, lens: LensFacts) -> Scene:
-    """A sample of a data set, given by number or name.
-
-    Raises:
-        InputError: there is no such sample, or it has no all-in-focus image.
-    """
+    """A sample of a data set, given by number or name, with an all-in-focus image."""
+    from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source
+    from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.data.registry import open_dataset
     from focaldiffusion.scene import Scene
 
-    dataset = open_dataset(source(options, lens, generate=True, depth_scale_m=options.depth_scale))
+    if options.data_root is None and options.dataset not in FILELESS:
+        raise InputError(
+            f"--dataset {options.dataset} needs --data-root, the folder that holds its files."
+        )
+    source = Source(
+        name=options.dataset,
+        split=options.split,
+        dataset_type=options.dataset,
+        data_root=[] if options.data_root is None else options.data_root,
+        filelist=options.filelist,
+        options=DatasetOptions(
+            camera_defaults=CameraDefaults(**lens.values()),
+            depth_scale=options.depth_scale,
+            generate_focal_stack=True,
+            layout=options.layout,
+        ),
+    )
+    dataset = open_dataset(source)
     index = _index(dataset, options.sample or "0", f"{options.dataset}, split {options.split}")
     sample = dataset[index]
     if not isinstance(sample, Scene):
@@ -64,11 +98,7 @@ def _read_sample(options: argparse.Namespace, lens: LensFacts) -> Scene:
 
 
 def _check_lens(lens: LensFacts, scene: Scene) -> None:
-    """Refuse flags that contradict the lens of a scene; flags for a part of a lens complete it.
-
-    Raises:
-        InputError: they contradict it.
-    """
+    """Refuse flags that contradict the lens of a scene; flags for a part of a lens complete it."""
     given = lens.camera(scene.size)
     if given is None or given.aperture_diameter_m is None:
         return
@@ -82,11 +112,7 @@ def _check_lens(lens: LensFacts, scene: Scene) -> None:
 
 
 def _index(dataset: Dataset, sample: str, place: str) -> int:
-    """The index of a sample, given by number (from 0) or name.
-
-    Raises:
-        InputError: an unknown sample.
-    """
+    """The index of a sample, given by number (from 0) or name."""
     if sample.isdecimal():
         if int(sample) < len(dataset):
             return int(sample)
@@ -101,11 +127,7 @@ def _index(dataset: Dataset, sample: str, place: str) -> int:
 
 
 def _read_pair(options: argparse.Namespace, lens: LensFacts) -> Scene:
-    """A scene from the image, the depth and the camera of the flags.
-
-    Raises:
-        InputError: an unreadable file, sizes that differ, or an unknown camera.
-    """
+    """A scene from the image, the depth and the camera of the flags."""
     import torch
 
     from focaldiffusion.io.images import read_image
@@ -125,12 +147,7 @@ def _read_pair(options: argparse.Namespace, lens: LensFacts) -> Scene:
 
 
 def _read_depth(path: Path, scale_m: float | None) -> Tensor:
-    """Depth [m], (H, W), NaN where unknown.
-
-    Raises:
-        InputError: unreadable, a scale that is not positive, or millimetres by mistake.
-    """
-
+    """Depth [m], (H, W), NaN where unknown."""
     from focaldiffusion.io.depth_files import looks_like_millimetres, read_depth_mm, read_values
 
     if scale_m is not None and not (math.isfinite(scale_m) and scale_m > 0):
@@ -147,11 +164,7 @@ def _read_depth(path: Path, scale_m: float | None) -> Tensor:
 
 
 def _camera(lens: LensFacts, image_size: tuple[int, int], nearest_m: float) -> Camera:
-    """The camera of the flags, the same for all frames, as after alignment.
-
-    Raises:
-        InputError: it is unknown, or cannot focus as near as `nearest_m`.
-    """
+    """The camera of the flags, the same for all frames, as after alignment."""
     # Focused at infinity: the image distance is then the focal length that the flags give.
     camera = lens.camera(image_size)
     if camera is None or camera.aperture_diameter_m is None:

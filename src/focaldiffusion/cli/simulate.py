@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.dataset_flags import add_dataset
 from focaldiffusion.cli.flags import (
     Commands,
     add_focus_distances,
@@ -20,7 +19,7 @@ from focaldiffusion.cli.flags import (
 )
 from focaldiffusion.cli.memory import is_out_of_memory
 from focaldiffusion.cli.progress import progress_bars
-from focaldiffusion.cli.scene_source import chosen_scene
+from focaldiffusion.cli.scene_source import add_dataset, chosen_scene
 from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:

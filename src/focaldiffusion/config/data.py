@@ -14,19 +14,18 @@ from pydantic import (
     model_validator,
 )
 
-from focaldiffusion.config.section import (
-    Ascending,
-    NonNegative,
-    PathText,
-    Range,
-    Section,
-    Share,
-)
+from focaldiffusion.config.section import NonNegative, PathText, Section, Share
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import LensFacts, implausible
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected [low, high] with low <= high, got {list(bounds)}")
+    return bounds
 
 
 def _near_to_far(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -53,15 +52,17 @@ def _of_metres(scale_m: float) -> float:
     return scale_m
 
 
+_Ascending = AfterValidator(_ascending)
+_Range = Annotated[tuple[NonNegative, NonNegative], _Ascending]
 DepthScale = Annotated[PositiveFloat, AfterValidator(_of_metres)]
 DepthRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_near_to_far)]
-Exponent = Annotated[float, Field(ge=2, le=32)]
-JpegQuality = Annotated[int, Field(ge=1, le=100)]
-WindowSide = Annotated[float, Field(gt=0, le=1)]
-FrameCount = Annotated[int | tuple[int, int], AfterValidator(_fewest_to_most)]
+_Exponent = Annotated[float, Field(ge=2, le=32)]
+_JpegQuality = Annotated[int, Field(ge=1, le=100)]
+_WindowSide = Annotated[float, Field(gt=0, le=1)]
+_FrameCount = Annotated[int | tuple[int, int], AfterValidator(_fewest_to_most)]
 RootKind = Literal["default", "all_in_focus", "focal_stack", "depth"]
 DataRoot = PathText | list[PathText] | dict[RootKind, PathText | list[PathText]]
-ImageSize = tuple[PositiveInt, PositiveInt]
+_ImageSize = tuple[PositiveInt, PositiveInt]
 
 
 class CameraDefaults(Section):
@@ -105,7 +106,7 @@ class SimulatorKwargs(Section):
 
     psf: Literal["disc", "gaussian", "power_exponential"] = "disc"
     """Shape of the blur."""
-    psf_exponent_range: Annotated[tuple[Exponent, Exponent], Ascending] = (2.0, 32.0)
+    psf_exponent_range: Annotated[tuple[_Exponent, _Exponent], _Ascending] = (2.0, 32.0)
     """Exponent of `power_exponential`, drawn log-uniformly: 2 is a Gaussian, 32 nearly a disc."""
     aperture_stops: NonNegative = 0.0
     """Largest change of the aperture [stops], open or closed."""
@@ -115,7 +116,7 @@ class SimulatorKwargs(Section):
     """Each end of `focal_range` moves by up to this share of the range, in dioptres."""
     focus_jitter_dpt: NonNegative = 0.0
     """Largest difference between actual and reported focus [dpt]."""
-    noise_std_lsb_range: Range = (0.0, 0.0)
+    noise_std_lsb_range: _Range = (0.0, 0.0)
     """Sensor noise in sRGB, in steps of an 8-bit file."""
     exposure_jitter: Share = 0.0
     """Each frame's light is scaled by up to 1 ± this."""
@@ -125,7 +126,7 @@ class SimulatorKwargs(Section):
     """Hand shake that alignment leaves: largest shift of a frame [px]."""
     bit_depth: Literal[8, 16] | None = 8
     """Bit depth of the simulated files; null does not quantise."""
-    jpeg_quality_range: Annotated[tuple[JpegQuality, JpegQuality], Ascending] | None = None
+    jpeg_quality_range: Annotated[tuple[_JpegQuality, _JpegQuality], _Ascending] | None = None
     """JPEG quality, 1 to 100, instead of `bit_depth`; null does not compress."""
 
 
@@ -134,7 +135,7 @@ class Transforms(Section):
 
     random_crop: bool = False
     """Crop a random window of the wanted aspect ratio instead of the central one."""
-    scale_range: Annotated[tuple[WindowSide, WindowSide], Ascending] = (1.0, 1.0)
+    scale_range: Annotated[tuple[_WindowSide, _WindowSide], _Ascending] = (1.0, 1.0)
     """Side of the window relative to the largest that fits."""
     flip: bool = False
     """Mirror half of the samples left to right."""
@@ -193,9 +194,9 @@ class SourceConfig(Section):
     """File list of this split, a path from the current folder."""
     focal_range: DepthRange | None = None
     """Overrides the value in `data`."""
-    focal_stack_size: FrameCount | None = None
+    focal_stack_size: _FrameCount | None = None
     """Overrides the value in `data`."""
-    image_size: PositiveInt | ImageSize | None = None
+    image_size: PositiveInt | _ImageSize | None = None
     """Overrides the value in `data`."""
     max_samples: PositiveInt | None = None
     """Largest number of samples to use."""
@@ -205,7 +206,7 @@ class SourceConfig(Section):
     """Overrides for this source."""
 
 
-Sources = Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+_Sources = Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
 
 
 class DataConfig(Section):
@@ -221,15 +222,15 @@ class DataConfig(Section):
     """File list for validation."""
     test_filelist: PathText | None = None
     """File list for the test."""
-    train_sources: Sources | None = None
+    train_sources: _Sources | None = None
     """The mixture to train on."""
-    val_sources: Sources | None = None
+    val_sources: _Sources | None = None
     """The sources to validate on."""
-    test_sources: Sources | None = None
+    test_sources: _Sources | None = None
     """The sources to test on."""
-    image_size: PositiveInt | ImageSize | None = None
+    image_size: PositiveInt | _ImageSize | None = None
     """Size of the samples [px]: [height, width], or one for both; null keeps the original."""
-    focal_stack_size: FrameCount = 5
+    focal_stack_size: _FrameCount = 5
     """Number of frames of a simulated stack, or [fewest, most]."""
     focal_range: DepthRange | None = None
     """Nearest and farthest focus of simulated stacks [m]."""
@@ -273,7 +274,7 @@ class Source(Section):
     focal_range: DepthRange | None = None
     focal_stack_size: tuple[int, int] = (5, 5)
     """Fewest and most frames of a simulated stack."""
-    image_size: ImageSize | None = None
+    image_size: _ImageSize | None = None
     max_samples: int | None = None
     weight: float = 1.0
     allow_missing: bool = False

@@ -6,24 +6,14 @@ import os
 import re
 from typing import Annotated, Any, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
     """A block of the configuration: typed, immutable, without unknown keys."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
     @field_validator("*", mode="before")
@@ -59,17 +49,8 @@ def _expanded(path: str) -> str:
     return os.path.expanduser(re.sub(r"\$\{([^}]*)\}", variable, path))  # noqa: PTH111
 
 
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"expected [low, high] with low <= high, got {list(bounds)}")
-    return bounds
-
-
 PathText = Annotated[str, AfterValidator(_expanded)]
 """A path, or a text that may be one, with `${VARIABLE}` from the environment."""
 
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Ascending = AfterValidator(_ascending)
-Range = Annotated[tuple[NonNegative, NonNegative], Ascending]
-"""(low, high), 0 <= low <= high."""

@@ -16,8 +16,8 @@ from focaldiffusion.config.data import (
     SourceConfig,
     Split,
 )
-from focaldiffusion.config.merge import merged
 from focaldiffusion.errors import InputError
+from focaldiffusion.lens import replaced
 
 FILELESS = {"procedural"}
 """Data sets that are made, not read."""
@@ -36,14 +36,13 @@ def resolve_sources(data: DataConfig, split: Split) -> list[Source]:
         InputError: no source for this split, or one without a data set or a folder.
     """
     sources: tuple[SourceConfig, ...] | None = getattr(data, f"{split}_sources")
-    if sources is None and data.dataset_type is None:
-        raise InputError(
-            f"the configuration has no data for {split}: give data.{split}_sources, or "
-            "data.dataset_type for a single data set."
-        )
     if sources is None:
+        if (name := data.dataset_type) is None:
+            raise InputError(
+                f"the configuration has no data for {split}: give data.{split}_sources, or "
+                "data.dataset_type for a single data set."
+            )
         filelist = getattr(data, f"{split}_filelist")
-        name = str(data.dataset_type)
         sources = (SourceConfig(name=name, filelist=filelist, data_root=data.data_root),)
     return [_resolved(source, data, split) for source in sources]
 
@@ -55,6 +54,24 @@ def has_split(data: DataConfig, split: Split) -> bool:
     if data.dataset_type == "filelist":
         return getattr(data, f"{split}_filelist") is not None
     return data.dataset_type is not None
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """The merged block: inner blocks merge as well, other values are replaced.
+
+    Setting a camera value in one form removes the other form from `base`: an aperture diameter
+    the f-number, a pixel pitch the sensor's width.
+    """
+    obsolete = replaced(
+        [key for key, value in base.items() if value is not None],
+        [key for key, value in over.items() if value is not None],
+    )
+    result = {key: value for key, value in base.items() if key not in obsolete}
+    for key, value in over.items():
+        below = result.pop(key, None)  # before it is set, so that the key is the upper one, too
+        both = isinstance(below, dict) and isinstance(value, dict)
+        result[key] = merged(below, value) if both else value
+    return result
 
 
 def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
@@ -100,13 +117,8 @@ def _root(source: SourceConfig, data: DataConfig, kind: str) -> DataRoot:
     root = data.data_root if root is None else root
     if root is not None:
         return root
-    variables = [
-        *(
-            f"{re.sub(r'[^A-Z0-9]+', '_', name.upper())}_DATA_ROOT"
-            for name in dict.fromkeys((source.name, kind))
-        ),
-        "FOCALDIFFUSION_DATA_ROOT",
-    ]
+    names = dict.fromkeys((source.name, kind, "focaldiffusion"))
+    variables = [f"{re.sub(r'[^A-Z0-9]+', '_', name.upper())}_DATA_ROOT" for name in names]
     given = next(filter(None, map(os.environ.get, variables)), None)
     if given is None:
         raise InputError(

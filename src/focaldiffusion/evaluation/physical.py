@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.checkpoints.finding import find_checkpoint
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint
 from focaldiffusion.evaluation.prediction import Prediction, channels_first
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, Refine, estimate_depth, recover

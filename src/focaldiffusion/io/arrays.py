@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.decoding import unit_rgb
 
 Array = NDArray[Any] | torch.Tensor
 """One frame, or N frames in one array."""
@@ -61,8 +62,7 @@ class ArrayFrames:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
         frame = self._frames[index]
         scale = 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max
-        srgb = frame.astype(np.float32) / np.float32(scale)
-        return np.repeat(srgb[..., None], 3, axis=2) if self.is_grey else srgb
+        return unit_rgb(frame, scale)
 
 
 def _checked(array: Array, index: int) -> NDArray[Any]:

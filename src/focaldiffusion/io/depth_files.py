@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.io.decoding import DECODER_ERRORS
-from focaldiffusion.io.images import PNG_LEVEL
+from focaldiffusion.io.images import save_png
 
-MAX_DEPTH_MM = 65535
+_MAX_DEPTH_MM = 65535
 _MIN_SPAN_M = 0.05
 _MIN_DEPTH_M = 1.0
 
@@ -90,10 +92,10 @@ def why_not_millimetres(depth_m: NDArray[np.float32]) -> str | None:
         return None
     nearest, farthest = float(known.min()), float(known.max())
     # Halves round to even: to 65536 here, to 0 below.
-    if farthest * 1000 >= MAX_DEPTH_MM + 0.5:
+    if farthest * 1000 >= _MAX_DEPTH_MM + 0.5:
         return (
             f"the depth reaches {farthest:.4g} m, and 16-bit millimetres end at "
-            f"{MAX_DEPTH_MM / 1000} m"
+            f"{_MAX_DEPTH_MM / 1000} m"
         )
     if nearest * 1000 <= 0.5:
         return f"the depth comes as near as {nearest * 1000:.2g} mm, which rounds to 0, unknown"
@@ -118,14 +120,11 @@ def write_depth_mm(path: Path, depth_m: NDArray[np.float32]) -> None:
         InputError: the range does not fit, see `why_not_millimetres`; nothing is written.
         OSError: the file cannot be written.
     """
-    from PIL import Image
-
     check_shape("depth_m", depth_m, ("H", "W"))
     if reason := why_not_millimetres(depth_m):
         raise InputError(f"{path}: not written: {reason}. Use the float32 .npy file.")
     millimetres = np.nan_to_num(np.round(depth_m.astype(np.float64) * 1000), nan=0.0)
-    pixels = Image.fromarray(millimetres.astype(np.uint16))
-    pixels.save(path, format="PNG", compress_level=PNG_LEVEL)
+    save_png(path, millimetres.astype(np.uint16))
 
 
 def read_depth_mm(path: Path) -> Tensor:
@@ -137,8 +136,6 @@ def read_depth_mm(path: Path) -> Tensor:
     Raises:
         InputError: no such file, or not a 16-bit single-channel image.
     """
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             mode, millimetres = image.mode, np.asarray(image)
@@ -174,8 +171,8 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
         ".npz": lambda: _from_npz(path),
         ".png": lambda: _from_opencv(path),
         ".pfm": lambda: _from_opencv(path),
-        ".tif": lambda: _from_tiff(path),
-        ".tiff": lambda: _from_tiff(path),
+        ".tif": lambda: tifffile.imread(path),
+        ".tiff": lambda: tifffile.imread(path),
         ".exr": lambda: _from_exr(path),
         ".hdf5": lambda: _from_hdf5(path, dataset),
         ".h5": lambda: _from_hdf5(path, dataset),
@@ -228,12 +225,6 @@ def _from_opencv(path: Path) -> Any:
     return values
 
 
-def _from_tiff(path: Path) -> Any:
-    import tifffile
-
-    return tifffile.imread(path)
-
-
 def _openexr(path: Path) -> Any:
     try:
         import OpenEXR
@@ -247,9 +238,8 @@ def _openexr(path: Path) -> Any:
 def _from_exr(path: Path) -> Any:
     with _openexr(path).File(str(path), separate_channels=True) as file:
         channels = file.channels()
-        return channels[
-            next(name for name in ("Z", "Y", "R", *channels) if name in channels)
-        ].pixels
+        first = next(name for name in ("Z", "Y", "R", *channels) if name in channels)
+        return channels[first].pixels
 
 
 def _from_hdf5(path: Path, dataset: str | None) -> Any:

@@ -23,13 +23,13 @@ from focaldiffusion.io.images import is_raw, is_tiff, open_pillow
 from focaldiffusion.io.makernotes import FocusReading, interval, read_maker_focus
 from focaldiffusion.lens import LensFacts, implausible
 
-FULL_FRAME_DIAGONAL_MM = 43.2666
+_FULL_FRAME_DIAGONAL_MM = 43.2666
 """Diagonal of 36 mm x 24 mm, which 35 mm-equivalent focal lengths refer to (CIPA DCG-001)."""
 
 _SENSOR_PLANE_MAKERS = ("canon", "nikon")
 _DECODABLE_MAKERS = ("nikon", "canon", "apple", "olympus", "om digital")
 _UNTRUSTED_MAKERS = ("sony", "panasonic", "fujifilm")
-_PITCH_DISAGREEMENT = 0.15
+_DISAGREEMENT = 0.15
 """FocalLengthIn35mmFilm is a whole number and rounds by up to 10 % on short lenses."""
 
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
@@ -118,38 +118,36 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
     It follows from the focal plane resolution, or from the 35 mm-equivalent focal length f35 by
     the diagonal: pitch = 43.2666 mm (f / f35) / diagonal_px.
     """
-    recorded = [_positive(tags.get(name)) for name in ("PixelXDimension", "PixelYDimension")]
+    width_px = _positive(tags.get("PixelXDimension"))
+    height_px = _positive(tags.get("PixelYDimension"))
     long_px, short_px = max(image_size), min(image_size)
     recorded_long_px: float = long_px
-    if recorded[0] and recorded[1]:
-        recorded_long_px = max(recorded[0], recorded[1])
-        aspect = recorded_long_px / min(recorded[0], recorded[1])
+    if width_px and height_px:
+        recorded_long_px = max(width_px, height_px)
+        aspect = recorded_long_px / min(width_px, height_px)
         if abs(aspect / (long_px / short_px) - 1) > 0.01:
             return None, (
-                f"the image was cropped: EXIF gives {recorded[0]:.0f} x {recorded[1]:.0f} pixels, "
+                f"the image was cropped: EXIF gives {width_px:.0f} x {height_px:.0f} pixels, "
                 f"the frames have {image_size[1]} x {image_size[0]}"
             )
     focal_mm = _positive(tags.get("FocalLength"))
     focal_35_mm = _positive(tags.get("FocalLengthIn35mmFilm"))
     unit_mm = _UNIT_MM.get(tags.get("FocalPlaneResolutionUnit", 2))
     per_unit = _positive(tags.get("FocalPlaneXResolution"))
-
     from_diagonal_mm = None
     if focal_mm and focal_35_mm:
         crop_factor = focal_35_mm / focal_mm
-        from_diagonal_mm = FULL_FRAME_DIAGONAL_MM / crop_factor / math.hypot(*image_size)
+        from_diagonal_mm = _FULL_FRAME_DIAGONAL_MM / crop_factor / math.hypot(*image_size)
     from_plane_mm = None
     if per_unit and unit_mm:
         from_plane_mm = unit_mm / per_unit * recorded_long_px / long_px
 
-    if from_plane_mm and from_diagonal_mm:
-        if abs(math.log(from_plane_mm / from_diagonal_mm)) > _PITCH_DISAGREEMENT:
+    if from_plane_mm:
+        if from_diagonal_mm and abs(math.log(from_plane_mm / from_diagonal_mm)) > _DISAGREEMENT:
             return None, (
                 f"EXIF contradicts itself: FocalPlaneXResolution gives {from_plane_mm * 1000:.3g} "
                 f"µm, FocalLengthIn35mmFilm {from_diagonal_mm * 1000:.3g} µm"
             )
-        return from_plane_mm / 1000, "FocalPlaneXResolution"
-    if from_plane_mm:
         return from_plane_mm / 1000, "FocalPlaneXResolution"
     if from_diagonal_mm:
         return from_diagonal_mm / 1000, "FocalLength and FocalLengthIn35mmFilm"
@@ -214,9 +212,8 @@ def _own_focus(tags: _Tags) -> FocusReading | None:
         return reading
     if reading := _point(tags.get("SubjectDistance"), tags, "EXIF SubjectDistance"):
         return reading
-    adobe = re.search(
-        rb"aux:ApproximateFocusDistance(?:\s*=\s*[\"']|>)(\d+)/(\d+)", tags.get("xmp", b"")
-    )
+    pattern = rb"aux:ApproximateFocusDistance(?:\s*=\s*[\"']|>)(\d+)/(\d+)"
+    adobe = re.search(pattern, tags.get("xmp", b""))
     if adobe is None or int(adobe[2]) == 0:
         return None
     return _point(int(adobe[1]) / int(adobe[2]), tags, "XMP aux:ApproximateFocusDistance")
@@ -232,9 +229,8 @@ def _exiftool_focus(tags: _Tags) -> FocusReading | None:
     upper_m = _printed_m(tags.get("Canon:FocusDistanceUpper"))
     lower_m = _printed_m(tags.get("Canon:FocusDistanceLower"))
     if upper_m is not None and lower_m is not None:
-        return interval(
-            upper_m, lower_m, "sensor", "Canon FocusDistanceUpper and FocusDistanceLower"
-        )
+        tag = "Canon FocusDistanceUpper and FocusDistanceLower"
+        return interval(upper_m, lower_m, "sensor", tag)
     ends = str(tags.get("Apple:FocusDistanceRange", "")).split()
     if len(ends) == 2:
         return interval(float(ends[0]), float(ends[1]), "lens", "Apple FocusDistanceRange")
@@ -255,12 +251,6 @@ _EXIFTOOL_STANDARD = {
     "ExifIFD:FocalPlaneResolutionUnit": "FocalPlaneResolutionUnit",
     "ExifIFD:FocalLengthIn35mmFormat": "FocalLengthIn35mmFilm",
 }
-_EXIFTOOL_MAKER = (
-    "Nikon:FocusDistance",
-    "Canon:FocusDistanceUpper",
-    "Canon:FocusDistanceLower",
-    "Olympus:FocusDistance",
-)
 
 
 def _exiftool_tags(paths: Sequence[Path]) -> list[_Tags]:
@@ -270,7 +260,8 @@ def _exiftool_tags(paths: Sequence[Path]) -> list[_Tags]:
     # A trailing # requests the number. Distances are requested as printed: infinity is then "inf",
     # not a code of the maker's own.
     arguments = ["-G1", *(f"-{name}#" for name in _EXIFTOOL_STANDARD)]
-    arguments += ["-Apple:FocusDistanceRange#", *(f"-{name}" for name in _EXIFTOOL_MAKER)]
+    arguments += ["-Apple:FocusDistanceRange#", "-Nikon:FocusDistance", "-Olympus:FocusDistance"]
+    arguments += ["-Canon:FocusDistanceUpper", "-Canon:FocusDistanceLower"]
     with exiftool.ExifToolHelper(common_args=[], check_execute=False) as tool:
         answers = tool.execute_json(*arguments, *(str(path.resolve()) for path in paths))
     return [

@@ -101,12 +101,10 @@ def _agreed(
     records: Sequence[FrameRecord], names: Sequence[str], name: str
 ) -> tuple[float | None, str]:
     """The value that all frames share and its tags, or None and the reason."""
-    values: list[float] = []
-    for record, frame in zip(records, names, strict=True):
-        value = getattr(record.lens, name)
-        if value is None:
-            return None, f"{frame}: {record.reasons[name]}"
-        values.append(value)
+    values = [getattr(record.lens, name) for record in records]
+    if None in values:
+        first = values.index(None)
+        return None, f"{names[first]}: {records[first].reasons[name]}"
     tag = f"EXIF {records[0].tags[name]}"
     for frame, value in zip(names, values, strict=True):
         if not math.isclose(value, values[0], rel_tol=1e-6):

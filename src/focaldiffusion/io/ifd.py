@@ -6,7 +6,7 @@ import struct
 from mmap import mmap
 from typing import Any, Literal, NamedTuple
 
-ByteOrder = Literal["<", ">"]
+_ByteOrder = Literal["<", ">"]
 Buffer = bytes | mmap
 """A block of EXIF in memory, or a file mapped into it."""
 
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
     length: int
     position: int
     data: bytes
-    order: ByteOrder
+    order: _ByteOrder
 
     def numbers(self) -> tuple[Any, ...]:
         """The values of an integer or float type; empty for other types."""
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
         return self.data.decode("utf-8", "replace").strip("\0 ") if self.type == 2 else ""
 
 
-def byte_order(mark: bytes) -> ByteOrder:
+def byte_order(mark: bytes) -> _ByteOrder:
     """The byte order that `II` or `MM` announces.
 
     Raises:
@@ -60,7 +60,7 @@ def byte_order(mark: bytes) -> ByteOrder:
     return "<" if mark == b"II" else ">"
 
 
-def read_ifd(buffer: Buffer, offset: int, order: ByteOrder, base: int = 0) -> dict[int, Entry]:
+def read_ifd(buffer: Buffer, offset: int, order: _ByteOrder, base: int = 0) -> dict[int, Entry]:
     """The entries of the directory at `offset`, by tag; broken entries are left out.
 
     Args:

@@ -196,9 +196,9 @@ def _figure(width_px: int, height_px: int) -> Figure:
 
 
 def _write_title(figure: Figure | SubFigure, text: str, size_px: int, **style: Any) -> None:
-    left = _PAD_PX / (figure.bbox.width)
-    style |= {"x": left, "horizontalalignment": "left", **_style(text, size_px)}
-    figure.suptitle(_writable(text), **style)
+    style |= _style(text, size_px)
+    left = _PAD_PX / figure.bbox.width
+    figure.suptitle(_writable(text), x=left, horizontalalignment="left", **style)
 
 
 def _fill(figure: Figure | SubFigure, strip: Strip, width_px: float) -> None:

@@ -66,11 +66,8 @@ def overview(
     known = DepthRange.of(depth, field)
     scale = _depth_scale(known)
     thumbnails = _thumbnails(stack, _MAX_THUMBNAILS)
-    facts = [
-        grade,
-        _strip_heading(stack, len(thumbnails)),
-        known.text if known is not None else "no depth is known",
-    ]
+    text = known.text if known is not None else "no depth is known"
+    facts = [grade, _strip_heading(stack, len(thumbnails)), text]
     height, width = depth.shape
     panels = [
         Panel(f"All in focus, {width} × {height} px", srgb_pixels(all_in_focus)),
@@ -78,13 +75,8 @@ def overview(
         Panel.of_map("Confidence", confidence, _CONFIDENCE),
     ]
     results = [[panel] for panel in panels] if width > 3 * height else [panels]
-    return page(
-        [
-            Strip(_joined(facts), thumbnails, tallest_px=240),
-            *(Strip("", row, tallest_px=1000) for row in results),
-        ],
-        title=name,
-    )
+    frames = Strip(_joined(facts), thumbnails, tallest_px=240)
+    return page([frames, *(Strip("", row, tallest_px=1000) for row in results)], title=name)
 
 
 def contact_sheet(title: str, rows: Sequence[SheetRow]) -> Pixels:
@@ -102,11 +94,8 @@ def contact_sheet(title: str, rows: Sequence[SheetRow]) -> Pixels:
 
 def _sheet_strip(row: SheetRow) -> Strip:
     depth = DepthRange.of(row.depth_m, "depth_m")
-    facts = [
-        row.name,
-        f"{len(row.stack)} frames",
-        (depth.text if depth is not None else None) or "no valid depth",
-    ]
+    text = depth.text if depth is not None else "no valid depth"
+    facts = [row.name, f"{len(row.stack)} frames", text]
     if (invalid := float(np.isnan(row.depth_m).mean())) > 0:
         facts.append(f"{invalid:.1%} of the depth invalid")
     frames = _thumbnails(row.stack, _MAX_SHEET_FRAMES)
@@ -137,9 +126,7 @@ def _thumbnails(stack: FocalStack, limit: int) -> list[Panel]:
         labels = length_labels(lengths_m.tolist())
         captions = [f"{index}: {label}" for index, label in enumerate(labels, start=1)]
     shown = np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
-    return [
-        Panel("", _linear_pixels(stack.images[index]), caption=captions[index]) for index in shown
-    ]
+    return [Panel("", _linear_pixels(stack.images[i]), caption=captions[i]) for i in shown]
 
 
 def _strip_heading(stack: FocalStack, shown: int) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.optics import Camera
 
 MAX_POINTS = 2_000_000
 
@@ -59,8 +60,7 @@ def write_point_cloud(
     path: Path,
     depth_m: NDArray[np.float32],
     srgb: NDArray[np.float32],
-    focal_length_px: float,
-    principal_point_px: tuple[float, float],
+    camera: Camera,
 ) -> None:
     """Write a binary PLY with one coloured point for each pixel of known, finite depth.
 
@@ -70,8 +70,7 @@ def write_point_cloud(
         path: the file to make.
         depth_m: (H, W) metres along the optical axis, NaN where unknown.
         srgb: (H, W, 3) in [0, 1], sRGB-encoded.
-        focal_length_px: F [px] of an image of this size.
-        principal_point_px: (x, y) of the optical axis [px], pixel centres at halves.
+        camera: of an image of this size; its aperture may be unknown.
 
     Raises:
         InputError: no pixel has a known depth; nothing is written.
@@ -80,7 +79,7 @@ def write_point_cloud(
     import trimesh
 
     stride = pixel_stride((depth_m.shape[0], depth_m.shape[1]))
-    points = back_project(depth_m, focal_length_px, principal_point_px, stride)
+    points = back_project(depth_m, camera.focal_length_px, camera.principal_point_px, stride)
     colours = np.rint(srgb[::stride, ::stride].clip(0, 1) * 255).astype(np.uint8)
     known = np.isfinite(points[..., 2])
     if not known.any():

@@ -21,7 +21,6 @@ from focaldiffusion.io.depth_files import (
     write_exr,
     write_npy,
 )
-from focaldiffusion.io.images import PNG_LEVEL, pillow_image
 from focaldiffusion.io.pointcloud import write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.optics import Camera
@@ -166,13 +165,7 @@ def write_points(
         return {_POINT_CLOUD: "the focal length is unknown; give the camera to get points"}
     if not np.isfinite(depth_m).any():
         return {_POINT_CLOUD: "no pixel has a known depth"}
-    write_point_cloud(
-        folder / _POINT_CLOUD,
-        depth_m,
-        all_in_focus,
-        camera.focal_length_px,
-        camera.principal_point_px,
-    )
+    write_point_cloud(folder / _POINT_CLOUD, depth_m, all_in_focus, camera)
     return {}
 
 
@@ -204,8 +197,3 @@ def strict_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def save_png(path: Path, pixels: NDArray[np.integer[Any]]) -> None:
-    """Write the pixels (H, W) or (H, W, 3) of a map or picture as PNG, without metadata."""
-    pillow_image(pixels).save(path, format="PNG", compress_level=PNG_LEVEL)

@@ -19,7 +19,7 @@ from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.stack import FocalStack
 
 STACK, TRUTH = "stack", "truth"
-TRUTH_IMAGE, TRUTH_DEPTH = "all_in_focus.png", "depth.npz"
+TRUTH_IMAGE, _TRUTH_DEPTH = "all_in_focus.png", "depth.npz"
 
 
 def check_simulation_output(output: Path, *, overwrite: bool) -> None:
@@ -74,7 +74,7 @@ def write_simulation(
         write_stack(partial / STACK, stack, bit_depth=bit_depth, note=note)
         (partial / TRUTH).mkdir()
         _write_linear(partial / TRUTH / TRUTH_IMAGE, all_in_focus, bit_depth)
-        np.savez_compressed(partial / TRUTH / TRUTH_DEPTH, depth=depth_m.cpu().numpy())
+        np.savez_compressed(partial / TRUTH / _TRUTH_DEPTH, depth=depth_m.cpu().numpy())
 
 
 def write_stack(
@@ -119,7 +119,7 @@ def _write_linear(path: Path, linear: Tensor, bit_depth: Literal[8, 16]) -> None
 def _simulated_names(folder: Path) -> set[str]:
     """Names that a simulation writes into a folder; empty for other folders."""
     if folder.name == TRUTH:
-        return {TRUTH_IMAGE, TRUTH_DEPTH}
+        return {TRUTH_IMAGE, _TRUTH_DEPTH}
     try:
         settings = json.loads((folder / SIDECAR_NAME).read_text(encoding="utf-8"))
         return {SIDECAR_NAME, *settings["files"]} if "simulated" in settings["note"] else set()

@@ -119,7 +119,7 @@ def open_stack(
     else:
         found = _find(source)  # type: ignore[arg-type]
         frames, tiff = _open_frames(found)
-        files = found.files if len(found.files) > 1 else found.files * len(frames.names)
+        files = frames.files
     count = len(frames.names)
     focus = written_focus(focus_distances_m, focus_positions_m, count, GIVEN, "given")
     focus = focus or found.focus(count) or _tiff_focus(tiff)
@@ -165,7 +165,7 @@ def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
 
 @dataclass
 class _FileFrames:
-    """A FrameSource with one file a frame."""
+    """A FrameSource of files: one a frame, or the same TIFF for all, with the pages of each."""
 
     files: tuple[Path, ...]
     names: tuple[str, ...]
@@ -173,26 +173,13 @@ class _FileFrames:
     bit_depth: int
     is_grey: bool
     orientation: int
+    pages: tuple[tuple[int, ...], ...] = ()
 
     def read(self, index: int) -> NDArray[np.float32]:
         """See `FrameSource.read`."""
+        if self.pages:
+            return read_tiff(self.files[index], self.pages[index], orientation=self.orientation)
         return read_image(self.files[index], orientation=self.orientation)
-
-
-@dataclass
-class _TiffFrames:
-    """A FrameSource over the pages of one TIFF."""
-
-    file: Path
-    pages: tuple[tuple[int, ...], ...]
-    names: tuple[str, ...]
-    size: tuple[int, int]
-    bit_depth: int
-    is_grey: bool
-
-    def read(self, index: int) -> NDArray[np.float32]:
-        """See `FrameSource.read`."""
-        return read_tiff(self.file, self.pages[index])
 
 
 @dataclass(frozen=True)
@@ -205,11 +192,7 @@ class _Found:
     sidecar_path: Path | None = None
 
     def focus(self, frame_count: int) -> Focus | None:
-        """The focus settings of `stack.json`.
-
-        Raises:
-            InputError: they contradict the number of frames or each other.
-        """
+        """The focus settings of `stack.json`."""
         if self.sidecar is None:
             return None
         return written_focus(
@@ -238,7 +221,8 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
     sidecar = read_sidecar(path.parent)
     if sidecar is not None and sidecar.files is not None and sidecar.files != [path.name]:
         sidecar = None  # it describes another stack of the same folder
-    return _Found(_stem(path), (path,), sidecar, path.parent / SIDECAR_NAME)
+    name = path.stem.removesuffix(".ome")  # of .ome.tif
+    return _Found(name, (path,), sidecar, path.parent / SIDECAR_NAME)
 
 
 def _name(folder: Path) -> str:
@@ -256,13 +240,11 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     if (again := _repeated(files)) is not None:
         raise InputError(f"{files[again]}: listed more than once. List each frame once.")
     folder = files[0].parent
-    name = _name(folder)
-    sidecar_path = folder / SIDECAR_NAME
     together = all(path.parent == folder for path in files)
     sidecar = read_sidecar(folder) if together else None
+    found = _Found(_name(folder), files, sidecar, folder / SIDECAR_NAME)
     if sidecar is None:
-        return _Found(name, files)
-    found = _Found(name, files, sidecar, sidecar_path)
+        return found
     key = "focus_positions_m" if sidecar.focus_distances_m is None else "focus_distances_m"
     values = getattr(sidecar, key)
     if values is None:
@@ -274,8 +256,8 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     for path in files:
         if path.name not in by_name:
             raise InputError(
-                f"{path}: not among the files whose focus {sidecar_path} gives. Add it there, or "
-                "leave it out."
+                f"{path}: not among the files whose focus {found.sidecar_path} gives. Add it "
+                "there, or leave it out."
             )
     chosen = [by_name[path.name] for path in files]
     return replace(found, sidecar=sidecar.model_copy(update={key: chosen}))
@@ -334,19 +316,20 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def _open_frames(found: _Found) -> tuple[FrameSource, TiffStack | None]:
+def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
     """Check the headers of all frames; their source, and the layout of a multi-page TIFF."""
-    files = found.files
-    if len(files) == 1 and is_tiff(files[0]):
-        tiff = probe_tiff(files[0])
-        _check_count(found, len(tiff.pages))
-        names = tuple(f"{files[0].name} page {index + 1}" for index in range(len(tiff.pages)))
-        header = tiff.header
-        return _TiffFrames(
-            files[0], tiff.pages, names, header.size(), header.bit_depth, header.is_grey
-        ), tiff
-    _check_count(found, len(files))
-    headers = [probe_image(path) for path in files]
+    files, names = found.files, tuple(path.name for path in found.files)
+    tiff = probe_tiff(files[0]) if len(files) == 1 and is_tiff(files[0]) else None
+    if tiff is not None:
+        names = tuple(f"{names[0]} page {index + 1}" for index in range(len(tiff.pages)))
+        files *= len(names)
+    if len(files) < 2:
+        raise InputError(
+            f"{files[0]}: the only frame; a focal stack needs at least 2, focused at "
+            "different distances. For the depth of a single photograph use a monocular model, "
+            "such as Depth Pro."
+        )
+    headers = [probe_image(path) for path in files] if tiff is None else [tiff.header] * len(files)
     orientation = headers[0].orientation
     size = headers[0].size(orientation)
     for path, header in zip(files, headers, strict=True):
@@ -356,26 +339,13 @@ def _open_frames(found: _Found) -> tuple[FrameSource, TiffStack | None]:
                 f"{path}: {width}x{height}, but the first frame, {files[0].name}, is "
                 f"{size[1]}x{size[0]}. All frames need one size; crop them, or leave this one out."
             )
-    return _FileFrames(
+    frames = _FileFrames(
         files=files,
-        names=tuple(path.name for path in files),
+        names=names,
         size=size,
         bit_depth=max(header.bit_depth for header in headers),
         is_grey=all(header.is_grey for header in headers),
         orientation=orientation,
-    ), None
-
-
-def _check_count(found: _Found, frame_count: int) -> None:
-    """Refuse a stack of one frame."""
-    if frame_count < 2:
-        raise InputError(
-            f"{found.files[0]}: the only frame; a focal stack needs at least 2, focused at "
-            "different distances. For the depth of a single photograph use a monocular model, "
-            "such as Depth Pro."
-        )
-
-
-def _stem(path: Path) -> str:
-    """The file name without its suffix, also without the `.ome` of `.ome.tif`."""
-    return path.stem.removesuffix(".ome")
+        pages=() if tiff is None else tiff.pages,
+    )
+    return frames, tiff

@@ -1,11 +1,12 @@
-"""Files that appear together, complete, or not at all."""
+"""Files that appear together, complete, or not at all; and the digests that identify them."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -107,3 +108,28 @@ def _replace(directory: Path, partial: Path, names: Sequence[str]) -> None:
         for path in earlier.iterdir():
             path.rename(directory / path.name)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def sha256_of_files(paths: Iterable[Path], folder: Path) -> str:
+    """SHA-256 of the names, relative to a folder, and the contents of files in order.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
+    return total.hexdigest()

@@ -16,13 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.decoding import (
-    ImageHeader,
-    decoding,
-    unit_rgb,
-    upright,
-    valid_orientation,
-)
+from focaldiffusion.io.decoding import ImageHeader, decoding, unit_rgb, upright, valid_orientation
 
 # The error reports what is wrong with a file; keep tifffile's log off standard error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -34,20 +28,10 @@ _FRAME_AXES = "ZIQ"
 _KINDS = {"f": "float", "i": "signed", "u": "unsigned", "c": "complex", "b": "bilevel"}
 """Names of numpy's kinds of pixels, for messages."""
 
-_METRES = {
-    "m": 1.0,
-    "mm": 1e-3,
-    "millimeter": 1e-3,
-    "µm": 1e-6,  # micro sign
-    "μm": 1e-6,  # Greek mu
-    "\\u00b5m": 1e-6,  # as ImageJ escapes it
-    "um": 1e-6,
-    "micron": 1e-6,
-    "microns": 1e-6,
-    "micrometer": 1e-6,
-    "nm": 1e-9,
-    "nanometer": 1e-9,
-}
+# The first three: with the micro sign, with the Greek mu, as ImageJ escapes it.
+_MICROMETRES = ("µm", "μm", "\\u00b5m", "um", "micron", "microns", "micrometer")
+_METRES = {"m": 1.0, "mm": 1e-3, "millimeter": 1e-3, "nm": 1e-9, "nanometer": 1e-9}
+_METRES |= dict.fromkeys(_MICROMETRES, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -147,11 +131,7 @@ def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tifffile.TiffPageSe
 def _joined(
     path: Path, first: tifffile.TiffPageSeries, others: Sequence[tifffile.TiffPageSeries]
 ) -> tifffile.TiffPageSeries:
-    """One series from several alike ones of a page each, as some writers leave them.
-
-    Raises:
-        InputError: they are not.
-    """
+    """One series from several alike ones of a page each, as some writers leave them."""
     key = first.keyframe
     for one in others:
         page = one.keyframe
@@ -179,11 +159,9 @@ def _check_last_page(path: Path, tif: tifffile.TiffFile) -> None:
     if place is None:
         return
     tif.filehandle.seek(place)
-    pointer = tif.filehandle.read(tif.tiff.offsetsize)
-    if any(pointer):
-        count = len(tif.pages)
+    if any(tif.filehandle.read(tif.tiff.offsetsize)):
         raise InputError(
-            f"{path}: is cut off: page {count + 1} should follow, but is not in the file. "
+            f"{path}: is cut off: page {len(tif.pages) + 1} should follow, but is not in the file. "
             "Copy or export the stack again."
         )
 
@@ -225,13 +203,11 @@ def _page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHea
             "pixels, whose white level is not defined; expected unsigned 8 or 16-bit. "
             "Save it as 16-bit (Fiji: Image > Type > 16-bit)."
         )
-    grey = page.photometric in (
-        tifffile.PHOTOMETRIC.MINISBLACK,
-        tifffile.PHOTOMETRIC.MINISWHITE,
-    )
-    colour = page.photometric == tifffile.PHOTOMETRIC.RGB or (
+    kinds = tifffile.PHOTOMETRIC
+    grey = page.photometric in (kinds.MINISBLACK, kinds.MINISWHITE)
+    colour = page.photometric == kinds.RGB or (
         # tifffile converts YCbCr to RGB for JPEG compression only.
-        page.photometric == tifffile.PHOTOMETRIC.YCBCR
+        page.photometric == kinds.YCBCR
         and page.compression in (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
     )
     if not (grey or colour) or (channels == 3 and page.samplesperpixel > 2):

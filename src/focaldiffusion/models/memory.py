@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, build
 from focaldiffusion.models.presets import PRESETS, Preset
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from focaldiffusion.config.run import Config
-from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.config.run import Config, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.training.model import Mean, make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, Prepared

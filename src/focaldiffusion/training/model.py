@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS, load_part, resolve_base
-from focaldiffusion.config.model import ModelConfig
-from focaldiffusion.config.training import OptimizerConfig, TrainingConfig
+from focaldiffusion.config.run import ModelConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.config.training import LossesConfig, TrainingConfig
+from focaldiffusion.config.run import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from focaldiffusion.config.training import SchedulerConfig, TrainingConfig
+from focaldiffusion.config.run import SchedulerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 
 

@@ -24,8 +24,7 @@ from torch import nn
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.digest import sha256_of
-from focaldiffusion.io.staging import file_errors_named
+from focaldiffusion.io.staging import file_errors_named, sha256_of
 from focaldiffusion.training.model import Mean, trained_parameters
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from focaldiffusion.config.training import TrainingConfig
+from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
