@@ -17,6 +17,7 @@ from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera
+from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.stack import FocalStack
@@ -36,7 +37,7 @@ def cached(directory, **changes) -> Cache:
 def test_a_cache_holds_what_was_simulated(tmp_path):
     mixed = mixture()
     reports = []
-    write_cache(mixed, tmp_path / "c", progress=lambda *counts: reports.append(counts))
+    write_cache(mixed, tmp_path / "c", meter=Meter(lambda *counts: reports.append(counts)))
     assert reports == [(1, 4), (2, 4), (3, 4), (4, 4)]
     where = source("cached", dataset_type="cache", data_root=str(tmp_path / "c"))
     dataset = open_dataset(where)

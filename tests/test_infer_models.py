@@ -137,7 +137,7 @@ def test_a_model_is_loaded_only_for_stacks_that_are_due(
         ("estimate", "--ensemble 2", "ensemble: got 2, but this model starts from the physical"),
         ("noise", "--tile-px 30", "tile_px: got 30; expected 64 to 384 for this model."),
         ("noise", "--attention xformers", "attention 'xformers' needs the package xformers, which"),
-        ("noise", "--base-model sd", "has all weights, and reads none of the base model sd."),
+        ("noise", "--base-model sd", "needs no base model. Drop --base-model sd."),
         ("noise", "--config {config}", 'model.start: the configuration says "estimate", but the c'),
         ("noise", "--config none.yaml", "none.yaml"),
     ],

@@ -23,9 +23,9 @@ class Meter:
         """
         self._report, self._total, self._done = report, total, 0
 
-    def expect(self, total: int) -> None:
-        """Set the number of steps once it is known."""
-        self._total = total
+    def expect(self, total: int, done: int = 0) -> None:
+        """Set the number of steps once it is known, `done` of them from an earlier run."""
+        self._total, self._done = total, done
 
     def advance(self) -> None:
         """Count one step. A search may take more steps than expected."""

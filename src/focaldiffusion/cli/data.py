@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from focaldiffusion.cli.flags import (
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError
+from focaldiffusion.progress import Meter
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -131,7 +133,7 @@ def _cache(options: argparse.Namespace) -> int:
             num_workers=config.data.num_workers,
             device=device,
             with_evidence=options.evidence,
-            progress=lambda done, total: progress("stacks", done, total),
+            meter=Meter(partial(progress, "stacks")),
         )
     if not options.quiet:
         print(f"{count} stacks of {options.split} in {options.output}")

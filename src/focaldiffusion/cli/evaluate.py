@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
@@ -12,6 +13,7 @@ from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError
+from focaldiffusion.progress import Meter
 
 _BASELINES = ("physics", "argmax", "shape-from-focus", "laplacian-pyramid")
 
@@ -118,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
             options.output_dir,
             workers=options.workers,
             command=["focaldiffusion", *sys.argv[1:]],
-            progress=lambda done, total: progress("samples", done, total),
+            meter=Meter(partial(progress, "samples")),
         )
         summary = write_report(options.output_dir)
     if not options.quiet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, write_whole
+from focaldiffusion.progress import Meter
 
 _INDEX = "cache.json"
 _FORMAT = 1
@@ -31,7 +31,7 @@ def write_cache(
     num_workers: int = 0,
     device: torch.device | str = "cpu",
     with_evidence: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    meter: Meter | None = None,
 ) -> None:
     """Write the stacks of a mixture to a folder, or continue an interrupted cache.
 
@@ -46,7 +46,7 @@ def write_cache(
         device: where to simulate.
         with_evidence: also write the physical estimate of each stack, which takes longer to make
             than a training step.
-        progress: called with the number of written samples and with `count`.
+        meter: counts the samples, those of an interrupted run included.
 
     Raises:
         InputError: a bad sample, or a folder that holds another cache.
@@ -63,10 +63,11 @@ def write_cache(
         device=device,
         with_estimates=with_evidence,
     )
-    for done, (position, batch) in enumerate(zip(missing, stacks, strict=True), start=1):
+    meter = meter or Meter()
+    meter.expect(count, done=count - len(missing))
+    for position, batch in zip(missing, stacks, strict=True):
         write_sample(_sample_path(directory, position), batch.to("cpu").sample(0))
-        if progress is not None:
-            progress(count - len(missing) + done, count)
+        meter.advance()
 
 
 class Cache:

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -33,10 +33,8 @@ from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.images import write_png
 from focaldiffusion.io.staging import write_whole
-from focaldiffusion.progress import peak_memory_mib
+from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
-
-Progress = Callable[[int, int], None]
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
 
@@ -70,7 +68,7 @@ def evaluate(
     *,
     workers: int = 1,
     command: Sequence[str] = (),
-    progress: Progress | None = None,
+    meter: Meter | None = None,
 ) -> list[Record]:
     """Score every model on every sample; each record is written to disk at once.
 
@@ -81,7 +79,7 @@ def evaluate(
             since.
         workers: number of processes; 1 uses the current one.
         command: command line as typed, for the report.
-        progress: called with the number of finished samples and their total.
+        meter: counts the samples.
 
     Returns:
         The records of the whole run, in the order of the plan.
@@ -105,14 +103,15 @@ def evaluate(
         for index in evaluator.samples
         if (missing := evaluator.missing(index, variant, done))
     ]
+    meter = meter or Meter()
+    meter.expect(len(tasks))
     with (directory / SAMPLES).open("a", encoding="utf-8") as file:
-        for count, records in enumerate(_results(evaluator, tasks, workers), start=1):
+        for records in _results(evaluator, tasks, workers):
             for record in records:
                 done[record.key] = record
                 file.write(record.line())
             file.flush()
-            if progress is not None:
-                progress(count, len(tasks))
+            meter.advance()
     return [done[key] for key in evaluator.keys_in_order() if key in done]
 
 
