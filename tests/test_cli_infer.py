@@ -135,9 +135,9 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--psf-exponent 4", "--psf-exponent 4 does not apply to a disc; use it with"),
         ("--psf power-exponential --psf-exponent 1", "PSF exponent is 1.0; expected a number"),
         ("--working-size 0", "argument --working-size: '0'; expected a whole number from 1 on"),
-        ("--device nonsense", "--device nonsense: torch cannot compute there"),
-        ("--device meta", "--device meta: torch cannot compute there"),
-        ("--device vulkan", "arguments from the 'Vulkan' backend). Use --device cpu, or install"),
+        ("--device nonsense", "device nonsense: torch cannot compute there"),
+        ("--device meta", "device meta: torch cannot compute there"),
+        ("--device vulkan", "arguments from the 'Vulkan' backend). Use cpu or auto, or install"),
         ("--model sd35", "model 'sd35' is unknown. Expected one of physics, compact. Other models"),
         ("--model phisics", "model 'phisics' is unknown; did you mean physics?"),
         ("--model ./weights.pt", "weights.pt: not a folder, and single files of weights are not"),
@@ -167,8 +167,8 @@ def test_missing_cuda_is_refused(
     error = refusal(
         capsys, tmp_path, main, "infer", stack, "--output", tmp_path / "out", "--device", "cuda"
     )
-    assert error.startswith("error: --device cuda: torch cannot compute there (")
-    assert "Use --device cpu" in error
+    assert error.startswith("error: device cuda: torch cannot compute there (")
+    assert "Use cpu or auto" in error
 
 
 def test_no_stack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

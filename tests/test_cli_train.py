@@ -139,7 +139,7 @@ def test_missing_samples_are_left_out_only_when_allowed(
     ("flags", "message"),
     [
         (("--debug",), "--debug: for more messages set logging.level=DEBUG"),
-        (("--device", "gpu"), "--device gpu: torch cannot compute there"),
+        (("--device", "gpu"), "device gpu: torch cannot compute there"),
         (("--dryrun",), "unrecognized arguments: --dryrun"),
     ],
 )

@@ -18,7 +18,7 @@ def test_auto_is_a_device_that_computes() -> None:
 
 @pytest.mark.parametrize("name", ["abacus", "meta", "cuda:99", "", "cpu:x"])
 def test_a_device_that_does_not_compute_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=rf"^--device {name}: torch cannot compute there \(.+\)"):
+    with pytest.raises(InputError, match=rf"^device {name}: torch cannot compute there \(.+\)"):
         resolve_device(name)
 
 

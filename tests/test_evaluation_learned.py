@@ -203,7 +203,7 @@ def test_names_that_are_not_models_are_refused_in_one_sentence(
     for flags, said in (
         (("--model", root), "has no focaldiffusion.json, so it is not a checkpoint"),
         (("--model", tmp_path / "nowhere"), "nowhere: no such folder"),
-        (("--device", "abacus"), "--device abacus: torch cannot compute there"),
+        (("--device", "abacus"), "device abacus: torch cannot compute there"),
     ):
         assert exit_code(main, *argv, *flags) == 2
         err = capsys.readouterr().err

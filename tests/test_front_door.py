@@ -119,11 +119,108 @@ def test_an_f_number_needs_the_focal_length_in_metres(stack: Path) -> None:
     assert np.abs(wide - same).mean() > 1e-3
 
 
+def test_results_never_go_among_the_frames(stack: Path) -> None:
+    with pytest.raises(fd.InputError, match="holds the frames of the stack"):
+        fd.reconstruct(stack, settings=STILL).save(stack)
+
+
+@pytest.mark.parametrize("kept", [slice(0, 3), slice(1, 3)])
+def test_heights_grow_with_the_listed_positions_also_where_a_frame_is_left_out(kept) -> None:
+    positions_m = torch.tensor([0.0, 2e-3, 1e-3])[kept]
+    images = torch.rand(len(positions_m), 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    stack = fd.FocalStack(
+        images, focus_positions_m=positions_m, height_origin_m=0.0, height_sign=1.0
+    )
+    height_m = fd.reconstruct(stack, settings=STILL).height_m
+    assert height_m.min() >= -1e-6
+    assert height_m.max() <= 2e-3 + 1e-6
+
+
+def test_simulated_stacks_of_16_bits_are_saved_with_16_bits(tmp_path: Path) -> None:
+    image, depth_m, camera = scene()
+    stack = fd.simulate(
+        image, depth_m, camera=camera, focus_distances_m=np.array(DISTANCES), bit_depth=16
+    )
+    assert repr(stack) == "<FocalStack: 3 frames of 96x64 px on the axis inverse_depth_dpt>"
+    result = fd.reconstruct(stack, settings=STILL)
+    result.save(tmp_path / "out", point_cloud=False)
+    assert (tmp_path / "out/all_in_focus.png").read_bytes()[24] == 16
+    # An aperture needs no focal length in metres.
+    assert fd.refocus(result, 0.5, aperture_diameter_m=0.01).shape == (*SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: fd.reconstruct(None), "stack: got NoneType; expected a folder"),
+        (lambda s: fd.reconstruct(s.glob("*.png")), "stack: got .*; expected a folder"),
+        (lambda s: fd.reconstruct(set(s.glob("*.png"))), "stack: got set; expected a folder"),
+        (lambda s: fd.reconstruct(""), "the path is empty"),
+        (lambda s: fd.reconstruct([]), "no files given"),
+        (lambda s: fd.reconstruct([s / FRAMES[0], np.zeros((4, 4))]), "frame 1: a .*Path; expect"),
+        (lambda s: fd.reconstruct(np.zeros((64, 96, 3))), "one image; a focal stack needs"),
+        (lambda s: fd.reconstruct(np.zeros((3, 64, 96, 4), np.uint8)), "alpha channel out"),
+        (lambda s: fd.reconstruct(s, focus_distances_m="0.3,0.5"), "expected a list of one number"),
+        (lambda s: fd.reconstruct(s, focus_distances_m={0.3, 0.5, 2}), "expected a list of one"),
+        (lambda s: fd.reconstruct(s, focus_distances_m=[0.3, None, 2]), "expected a list of one"),
+        (
+            lambda s: fd.reconstruct(s, focus_distances_m=torch.tensor([1.0, 1.0, 2.0])),
+            "1.0 appears more than once",
+        ),
+        (lambda s: fd.reconstruct(s, lens=scene()[2]), "lens: got Camera; expected LensFacts"),
+        (lambda s: fd.reconstruct(s, settings={}), "settings: got dict; expected Settings"),
+        (lambda s: fd.reconstruct(s, model=None), "model: got NoneType; expected a name"),
+        (lambda s: fd.reconstruct(s, model="phisics"), "did you mean physics"),
+        (
+            lambda s: fd.reconstruct(s, settings=fd.Settings(sampling=fd.Sampling(steps=4))),
+            "sampling: no effect with the model physics",
+        ),
+        (lambda s: fd.Settings(align="maybe"), "Settings.align: 'maybe' is unknown"),
+        (lambda s: fd.Settings(working_size="64"), "Settings.working_size: got '64'"),
+        (lambda s: fd.Settings(psf="disc"), "Settings.psf: got str; expected a PSF"),
+        (
+            lambda s: fd.reconstruct(s, settings=fd.Settings(device="gpu")),
+            "device gpu: torch cannot compute there",
+        ),
+        (lambda s: fd.LensFacts(focal_length_m="50mm"), "focal_length_m is '50mm'; expected"),
+        (lambda s: fd.Camera("1", 0.1, SIZE), "focal_length_px is '1'; expected a positive"),
+        (lambda s: fd.FocalStack(torch.zeros(3, 64, 96, 3)), "expected a tensor"),
+        (lambda s: fd.FocalStack(torch.zeros(3, 3, 64, 96).byte()), "expected float32"),
+        (
+            lambda s: fd.FocalStack(torch.zeros(3, 3, 64, 96), focus_distances_m=[1, 2]),
+            "2 values for 3 frames",
+        ),
+        (
+            lambda s: fd.FocalStack(torch.zeros(3, 3, 64, 96), fd.Camera(1, 1, (9, 9))),
+            "FocalStack.camera: of images of",
+        ),
+        (lambda s: fd.reconstruct(fd.FocalStack(torch.full((3, 3, 64, 96), 2.0))), "not all in"),
+        (
+            lambda s: fd.simulate(*scene()[:2], camera=LENS, focus_distances_m=DISTANCES),
+            "camera: got LensFacts; expected a Camera",
+        ),
+        (
+            lambda s: fd.simulate(*scene()[:2], camera=scene()[2], focus_distances_m=["a"]),
+            "expected a list of metres",
+        ),
+        (
+            lambda s: fd.simulate(
+                *scene()[:2], camera=scene()[2], focus_distances_m=DISTANCES, noise_std_lsb=-1
+            ),
+            "expected noise from 0 on",
+        ),
+    ],
+)
+def test_bad_arguments_are_one_sentence(stack: Path, call, message: str) -> None:
+    with pytest.raises(fd.InputError, match=message):
+        call(stack)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda frames: frames[:1], "1 frame; a focal stack needs at least 2"),
-        (lambda frames: [frames[0], frames[1][:-1]], r"frame 1: uint8 of shape .* but frame 0"),
+        (lambda frames: [frames[0], frames[1][:-1]], r"frame 2: uint8 of shape .* but frame 1"),
         (lambda frames: [f.transpose(2, 0, 1) for f in frames], r"Channels go last: use permute"),
         (
             lambda frames: [f.astype(np.float32) for f in frames],

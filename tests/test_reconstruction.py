@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from focaldiffusion.evaluation.metrics import abs_rel
 from focaldiffusion.io.results import strict_json
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.psf import PSF
-from focaldiffusion.reconstruction import Settings, reconstruct
+from focaldiffusion.reconstruction import DoubtfulLens, Settings, reconstruct
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.stack import FocalStack, Grade
 
@@ -71,7 +72,7 @@ def test_without_a_camera_the_lens_is_found(tmp_path):
     opened = open_stack(write_stack(tmp_path / "plane", stack, focus_distances_m=FOCUS_M))
     result = reconstruct(opened, settings=UNALIGNED)
     assert result.grade == "focus distances only"
-    assert result.provenance["blur_scale_found"]["is_clear"]
+    assert result.provenance["blur_scale_measured"]["is_clear"]
     error = np.abs(result.depth_m * INVERSE_DEPTH_DPT.numpy() - 1)
     # Between the focus planes, depth hardly depends on the scale, which is off by up to a tenth.
     assert np.median(error) < 0.04
@@ -82,7 +83,10 @@ def test_a_lens_that_the_frames_contradict_is_doubted(tmp_path, error):
     stack = photograph(texture(), 1 / INVERSE_DEPTH_DPT)
     camera = {"focal_length_px": 1000 * error, "aperture_diameter_m": BLUR_SCALE_PX_M / 1000}
     folder = write_stack(tmp_path / "plane", stack, focus_distances_m=FOCUS_M, camera=camera)
-    result = reconstruct(folder, settings=UNALIGNED)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = reconstruct(folder, settings=UNALIGNED)
+    assert any(issubclass(one.category, DoubtfulLens) for one in caught) == (error != 1)
     seen = result.calibration.measured.value
     assert seen == pytest.approx(BLUR_SCALE_PX_M, rel=0.1)
     if error == 1:

@@ -40,7 +40,7 @@ def test_a_single_frame_is_refused():
 @pytest.mark.parametrize("shape", [(3, 1, 4, 6), (3, 4, 6), (3, 4, 6, 3)])
 def test_images_of_another_shape_are_refused(shape):
     with pytest.raises(
-        ValueError, match=r"FocalStack.images: got shape .* expected \(N, 3, H, W\)"
+        ValueError, match=r"FocalStack.images: got shape .* expected a tensor \(N, 3, H, W\)"
     ):
         FocalStack(torch.zeros(shape))
 
@@ -52,7 +52,7 @@ def test_distances_and_positions_exclude_each_other():
 
 
 def test_the_camera_must_match_the_images():
-    with pytest.raises(ValueError, match=r"camera of \(8, 12\), images of \(4, 6\)"):
+    with pytest.raises(ValueError, match=r"camera: of images of \(8, 12\), but these are \(4, 6\)"):
         FocalStack(IMAGES, camera=Camera(100.0, 0.01, (8, 12)))
 
 

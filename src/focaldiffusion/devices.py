@@ -32,7 +32,7 @@ def resolve_device(name: str) -> str:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")  # some are a page long
         raise InputError(
-            f"--device {name}: torch cannot compute there ({reason}). Use --device cpu, "
+            f"device {name}: torch cannot compute there ({reason}). Use cpu or auto, "
             "or install a torch that suits the device."
         ) from None
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from focaldiffusion.errors import InputError
@@ -65,8 +66,8 @@ class LensFacts:
 
     def __post_init__(self) -> None:
         for name, value in self.values().items():
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} is {value}; expected a positive number.")
+            if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
+                raise InputError(f"{name} is {value!r}; expected a positive number.")
             if problem := implausible(name, value):
                 raise InputError(f"{name} {problem}.")
         check_rivals({name: name for name in self.values()})

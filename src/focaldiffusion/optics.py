@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -41,9 +42,10 @@ class Camera:
             value = getattr(self, name)
             if value is None and name == "aperture_diameter_m":
                 continue
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"camera: {name} is {value}; expected a positive number.")
-            if value > largest:
+            number = float(value) if isinstance(value, Real) else math.nan
+            if not (math.isfinite(number) and number > 0):
+                raise InputError(f"camera: {name} is {value!r}; expected a positive number.")
+            if number > largest:
                 raise InputError(
                     f"camera: {name} is {value:g}; no camera has more than {largest:g}. Check the "
                     "units."

@@ -16,20 +16,22 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from focaldiffusion.align.alignment import Alignment
-from focaldiffusion.align.registration import find_alignment
+from focaldiffusion.align.registration import AlignMode, find_alignment
 from focaldiffusion.devices import resolve_device
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.io.arrays import Array
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.lens import LensFacts
@@ -47,6 +49,10 @@ PHYSICS = "physics"
 """Name of the physical estimate, which uses no model."""
 
 
+class DoubtfulLens(UserWarning):
+    """The frames show another blur than the given lens; see `Calibration.contradiction`."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of a reconstruction; each has a flag of `focaldiffusion infer`.
@@ -62,7 +68,7 @@ class Settings:
         sampling: how to run a learned model.
     """
 
-    align: Literal["auto", "on", "off"] = "auto"
+    align: AlignMode = "auto"
     drop_unaligned: bool = False
     working_size: int = WORKING_SIZE_PX
     psf: PSF = field(default_factory=PSF)
@@ -71,6 +77,22 @@ class Settings:
     fill_unsharp: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
+    def __post_init__(self) -> None:
+        modes = get_args(AlignMode)
+        if self.align not in modes:
+            problem = unknown_name(str(self.align), modes)
+            raise InputError(f"Settings.align: {self.align!r} {problem}")
+        if not isinstance(self.working_size, int) or self.working_size < 1:
+            raise InputError(
+                f"Settings.working_size: got {self.working_size!r}; expected a number of pixels."
+            )
+        for name, kind in (("psf", PSF), ("sampling", Sampling)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise InputError(
+                    f"Settings.{name}: got {type(value).__name__}; expected a {kind.__name__}."
+                )
+        object.__setattr__(self, "device", str(self.device))  # torch.device is not JSON
+
 
 def reconstruct(
     source: str | Path | Sequence[str | Path] | Array | Sequence[Array] | OpenedStack | FocalStack,
@@ -78,7 +100,7 @@ def reconstruct(
     focus_distances_m: Sequence[float] | None = None,
     focus_positions_m: Sequence[float] | None = None,
     lens: LensFacts | None = None,
-    model: str | FocalDiffusionPipeline = PHYSICS,
+    model: str | Path | FocalDiffusionPipeline = PHYSICS,
     settings: Settings | None = None,
     progress: Report | None = None,
 ) -> Result:
@@ -103,7 +125,7 @@ def reconstruct(
     Raises:
         InputError: the input cannot be used; the message gives cause and remedy.
     """
-    settings = settings or Settings()
+    settings = Settings() if settings is None else settings
     given = {
         "focus_distances_m": focus_distances_m,
         "focus_positions_m": focus_positions_m,
@@ -122,7 +144,7 @@ def reconstruct(
     else:
         assert isinstance(opened, FocalStack)
         working = _in_memory(opened, settings)  # 3
-    return recover(  # 4 to 10
+    result = recover(  # 4 to 10
         **working,
         psf=settings.psf,
         find_blur=settings.find_blur,
@@ -130,6 +152,9 @@ def reconstruct(
         fill_unsharp=settings.fill_unsharp,
         stages=stages,
     )
+    if result.calibration.doubt is not None:
+        warnings.warn(f"{result.name}: {result.calibration.doubt}", DoubtfulLens, stacklevel=2)
+    return result
 
 
 def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict[str, Any]:
@@ -178,6 +203,11 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
 
 def _in_memory(stack: FocalStack, settings: Settings) -> dict[str, Any]:
     """Stage 3: the arguments of `recover` for an aligned stack."""
+    if not bool(((stack.images >= 0) & (stack.images <= 1)).all()):
+        raise InputError(
+            "FocalStack.images: not all in [0, 1]; expected linear light. Divide by the white "
+            "level, and replace NaN."
+        )
     working = stack.at_working_size(settings.working_size, settings.device)
     assert working.frames is not None
     return {
@@ -195,6 +225,17 @@ def _check_arguments(
     Raises:
         InputError: there are some; the message names them.
     """
+    expected = {"lens": LensFacts, "settings": Settings}
+    for name, value in {"lens": given["lens"], "settings": settings}.items():
+        if value is not None and not isinstance(value, expected[name]):
+            raise InputError(
+                f"{name}: got {type(value).__name__}; expected {expected[name].__name__}."
+            )
+    if not (isinstance(model, (str, Path)) or hasattr(model, "refine")):
+        raise InputError(
+            f"model: got {type(model).__name__}; expected a name, a folder, or the model that "
+            "load_model returned."
+        )
     if isinstance(source, (OpenedStack, FocalStack)):
         stray = [name for name, value in given.items() if value is not None]
         if stray:
@@ -202,6 +243,11 @@ def _check_arguments(
                 f"{', '.join(stray)}: no effect on a {type(source).__name__}, which has its own. "
                 "Give them where the stack is opened or made."
             )
+    if model == PHYSICS and settings.sampling != Sampling():
+        raise InputError(
+            "sampling: no effect with the model physics, which is not a network. Choose a learned "
+            "model, or leave it out."
+        )
     if model == PHYSICS and settings.fill_unsharp:
         raise InputError(
             "fill_unsharp: needs a model to generate what no frame shows sharp. Choose a model, "
@@ -210,16 +256,16 @@ def _check_arguments(
 
 
 def _refine(
-    model: str | FocalDiffusionPipeline, settings: Settings, stages: Stages
+    model: str | Path | FocalDiffusionPipeline, settings: Settings, stages: Stages
 ) -> Refine | None:
     """Stage 8; None without a model."""
     if model == PHYSICS:
         return None
-    if isinstance(model, str):
-        from focaldiffusion.checkpoints.checkpoint import load_model
+    if isinstance(model, (str, Path)):
+        from focaldiffusion.checkpoints.checkpoint import find_checkpoint
 
         with stages("loading the model"):
-            model = load_model(model, device=settings.device)
+            model = find_checkpoint(str(model), [PHYSICS]).load(device=settings.device)
     model.check_inputs(settings.sampling)
     return partial(model.refine, sampling=settings.sampling, with_image=settings.fill_unsharp)
 
@@ -239,10 +285,12 @@ def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]
         return torch.tensor([values[index] for index in alignment.kept], dtype=torch.float64)
 
     positions_m = opened.focus_positions_m
+    sign = None if positions_m is None else math.copysign(1, positions_m[-1] - positions_m[0])
     return {
         "focus_distances_m": kept(opened.focus_distances_m),
         "focus_positions_m": kept(positions_m),
         "height_origin_m": None if positions_m is None else positions_m[0],
+        "height_sign": sign,
         "frame_numbers": alignment.kept,
     }
 

@@ -202,7 +202,7 @@ def recover(
         provenance={
             **_provenance(stack, found),
             **(provenance or {}),
-            "seconds": stages.seconds,  # grows until the results are written
+            "seconds": stages.seconds,
             "process_peak_memory_mib": peak_memory_mib(),
         },
         name=name,
@@ -320,9 +320,10 @@ def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
     if stack.axis == "order":
         return np.clip(coordinate, 0, 1)
     if stack.axis == "position_m":
-        positions_m = stack.focus_positions_m
-        assert positions_m is not None
-        return coordinate if positions_m[-1] > positions_m[0] else -coordinate
+        sign = stack.height_sign
+        if sign is None:
+            sign = float((stack.focus_coordinates[-1] - stack.focus_coordinates[0]).sign())
+        return coordinate * np.float32(sign)
     # NaN where depth is indistinguishable from infinity: less than an eighth of a pixel of blur, or
     # beyond a kilometre if the blur is unknown.
     scale = found.calibration.blur_scale
@@ -341,7 +342,9 @@ def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
         "grade": str(found.calibration),
         "device": str(stack.images.device),
         "camera_at_working_size": None if camera is None else asdict(camera),
-        "blur_scale_found": None if measured is None else asdict(measured),
+        "blur_scale": found.calibration.blur_scale,
+        "blur_scale_measured": None if measured is None else asdict(measured),
+        "blur_contradiction": found.calibration.contradiction,
         "working_size": list(stack.size),
         "hypotheses": found.evidence.hypotheses.tolist(),
         "noise_std_srgb": noise_std(stack.images),

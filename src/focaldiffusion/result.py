@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldiffusion.align.alignment import Alignment
-from focaldiffusion.errors import check_shape
+from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.io.colour_scales import DepthRange
 from focaldiffusion.io.images import ImageMetadata, pillow_image, save_png, write_png
 from focaldiffusion.io.panels import depth_picture
@@ -147,6 +147,12 @@ class Result:
             InputError: the folder already holds results, or cannot be written.
         """
         check_formats(depth_formats)
+        sources = {Path(file).resolve().parent for file in self.provenance.get("frames", ())}
+        if Path(directory).resolve() in sources:
+            raise InputError(
+                f"{directory}: holds the frames of the stack, and the results would count as "
+                "frames the next time. Choose another folder."
+            )
         frames = self.stack.frames
         is_grey = frames is not None and frames.is_grey
         with results_folder(Path(directory), overwrite=overwrite) as folder:

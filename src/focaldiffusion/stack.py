@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.progress import Meter
 
@@ -70,7 +70,7 @@ class FrameSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FocalStack:
     """N >= 2 frames at working resolution, aligned to one scale, and their focus settings.
 
@@ -81,11 +81,14 @@ class FocalStack:
         focus_positions_m: (N,) stage or rail position of each frame [m]; excludes distances.
         frames: the native frames, aligned like `images`; None for stacks in memory.
         height_origin_m: position at which heights are 0; None for that of the first frame.
+        height_sign: 1 if heights grow with the positions, -1 if against them; None for the
+            direction from the first to the last frame.
         frame_numbers: (N,) number of each frame among the opened ones, from 0; None if all are
             present.
 
     Raises:
-        InputError: focus settings that contradict the number of frames or each other.
+        InputError: images of another shape or type; focus settings, native frames or a camera that
+            contradict them or each other.
     """
 
     images: Tensor
@@ -94,11 +97,22 @@ class FocalStack:
     focus_positions_m: Tensor | None = None
     frames: FrameSource | None = None
     height_origin_m: float | None = None
+    height_sign: float | None = None
     frame_numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_shape("FocalStack.images", self.images, ("N", 3, "H", "W"))
-        count = self.images.shape[0]
+        images = self.images
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(
+                f"FocalStack.images: got {_described(images)}; expected a tensor (N, 3, H, W) of "
+                "linear RGB."
+            )
+        if images.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"FocalStack.images: got {images.dtype}; expected float32 in linear light. "
+                "reconstruct() takes arrays of pictures as such."
+            )
+        count = images.shape[0]
         if count < 2:
             raise InputError(
                 f"a focal stack needs at least 2 frames, got {count}. For the depth of a single "
@@ -109,6 +123,8 @@ class FocalStack:
         for name in ("focus_distances_m", "focus_positions_m"):
             values = getattr(self, name)
             if values is not None:
+                values = torch.as_tensor(values)
+                object.__setattr__(self, name, values)
                 # EXIF quantises distances, so equal ones are allowed here. Where a user wrote them,
                 # they are refused.
                 check_focus(name, values.tolist(), count, allow_equal=True)
@@ -117,10 +133,19 @@ class FocalStack:
                         f"{name}: all {count} frames have the same one, {float(values[0])}, so "
                         "defocus cannot show depth. Photograph at different focus settings."
                     )
-        if self.camera is not None and self.camera.image_size != tuple(self.images.shape[-2:]):
-            raise ValueError(
-                f"camera of {self.camera.image_size}, images of {tuple(self.images.shape[-2:])}"
+        if self.camera is not None and self.camera.image_size != self.size:
+            raise InputError(
+                f"FocalStack.camera: of images of {self.camera.image_size}, but these are "
+                f"{self.size}. Use Camera.resized or Camera.cropped."
             )
+        names = () if self.frames is None else self.frames.names
+        for name, given in (("frames", names), ("frame_numbers", self.frame_numbers or ())):
+            if given and len(given) != count:
+                raise InputError(f"FocalStack.{name}: {len(given)} for {count} images.")
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"<FocalStack: {len(self)} frames of {width}x{height} px on the axis {self.axis}>"
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -233,6 +258,10 @@ class FocalStack:
         )
 
 
+def _described(value: object) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def working_size(size: tuple[int, int], frame_count: int, long_side_px: int) -> tuple[int, int]:
     """The (height, width) at which depth is solved; below `long_side_px` for many frames.
 
@@ -263,11 +292,11 @@ def _reduced(linear: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
 class MemoryFrames:
     """Frames of a stack in memory, as native frames for fusion."""
 
-    def __init__(self, stack: FocalStack) -> None:
-        """Serve the images of `stack` as 8-bit frames."""
+    def __init__(self, stack: FocalStack, bit_depth: Literal[8, 16] = 8) -> None:
+        """Serve the images of `stack` as frames of 8 or 16 bits."""
         self.names = tuple(f"frame {index + 1}" for index in range(len(stack)))
         self.size = stack.size
-        self.bit_depth = 8
+        self.bit_depth: int = bit_depth
         self.is_grey = False
         self._images = stack.images
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.arrays import Array, ArrayFrames
+from focaldiffusion.io.arrays import Array, checked_array, srgb_of
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
@@ -19,7 +19,7 @@ from focaldiffusion.result import Result
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import capture
 from focaldiffusion.simulation.render import render
-from focaldiffusion.stack import FocalStack
+from focaldiffusion.stack import FocalStack, MemoryFrames
 
 
 def simulate(
@@ -50,7 +50,16 @@ def simulate(
     Raises:
         InputError: arrays that do not match, or impossible settings for a lens.
     """
-    image = torch.from_numpy(ArrayFrames([all_in_focus] * 2).read(0))
+    if not isinstance(camera, Camera):
+        raise InputError(
+            f"camera: got {type(camera).__name__}; expected a Camera with an aperture."
+        )
+    if not noise_std_lsb >= 0 or bit_depth not in (8, 16, None):
+        raise InputError(
+            f"noise_std_lsb {noise_std_lsb}, bit_depth {bit_depth}; expected noise from 0 on, and "
+            "8, 16 or None bits."
+        )
+    image = torch.from_numpy(srgb_of(checked_array("all_in_focus", all_in_focus)))
     depth = torch.as_tensor(depth_m).detach().cpu().float()
     if depth.shape != image.shape[:2]:
         raise InputError(
@@ -63,14 +72,23 @@ def simulate(
             "Use camera.resized()."
         )
     scene = Scene(srgb_to_linear(image).permute(2, 0, 1), depth, ~depth.isnan(), camera, "arrays")
-    return capture(
+    try:
+        distances_m = [float(distance_m) for distance_m in focus_distances_m]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"focus_distances_m: got {focus_distances_m!r}; expected a list of metres."
+        ) from None
+    if len(distances_m) < 2:
+        raise InputError("focus_distances_m: a stack needs at least 2 frames; list 2 or more.")
+    stack = capture(
         scene,
-        focus_distances_m,
+        distances_m,
         psf=psf,
         noise_std_lsb=noise_std_lsb,
         bit_depth=bit_depth,
         generator=torch.Generator().manual_seed(seed),
     )
+    return replace(stack, frames=MemoryFrames(stack, 8 if bit_depth == 8 else 16))
 
 
 def refocus(
@@ -133,15 +151,17 @@ def _blur_scale_px_m(
             )
         return result.blur_scale_px_m
     wanted = LensFacts(f_number=f_number, aperture_diameter_m=aperture_diameter_m)
-    camera = result.camera
-    if camera is not None:
-        chosen = wanted.over(result.lens).camera(camera.image_size)
-        aperture_m = None if chosen is None else chosen.aperture_diameter_m
-        camera = replace(camera, aperture_diameter_m=aperture_m)
-    if camera is None or camera.blur_scale_px_m is None:
+    camera, lens, aperture_m = result.camera, result.lens, wanted.aperture_diameter_m
+    focal_length_m = lens.focal_length_m
+    if focal_length_m is None and camera is not None and lens.f_number is not None:
+        opening_m = camera.aperture_diameter_m
+        focal_length_m = None if opening_m is None else lens.f_number * opening_m
+    if wanted.f_number is not None and focal_length_m is not None:
+        aperture_m = focal_length_m / wanted.f_number
+    if camera is None or aperture_m is None:
         needs = "focal length in pixels" if camera is None else "focal length in metres"
         raise InputError(
             f"{result.name}: its {needs} is unknown, so an aperture has no known blur. Give the "
             "lens where the stack is opened, or leave the aperture out."
         )
-    return camera.blur_scale_px_m
+    return aperture_m * camera.focal_length_px

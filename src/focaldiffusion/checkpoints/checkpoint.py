@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -277,7 +278,7 @@ def find_checkpoint(name: str, others: Iterable[str] = ()) -> Checkpoint:
 
 
 def load_model(
-    name_or_path: str,
+    name_or_path: str | PathLike[str],
     *,
     base_model: str | None = None,
     device: str = AUTO,
@@ -296,7 +297,7 @@ def load_model(
     Raises:
         InputError: see `find_checkpoint`, `Checkpoint.check` and `Checkpoint.load`.
     """
-    checkpoint = find_checkpoint(name_or_path)
+    checkpoint = find_checkpoint(str(name_or_path))
     if config is not None:
         checkpoint.check(config.model, base_model=base_model)
     return checkpoint.load(base_model=base_model, device=resolve_device(device), dtype=dtype)

@@ -197,6 +197,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         return recover(
             stack.at_working_size(),
             psf=psf,
+            check_lens=False,
             refine=partial(self.refine, sampling=sampling, with_image=fill_unsharp),
             fill_unsharp=fill_unsharp,
             stages=Stages(self._bars()),
@@ -380,19 +381,20 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             )
 
     def _bars(self) -> Report:
-        """Report of the stages on diffusers' progress bars."""
-        bars: dict[str, Any] = {}
+        """Show stages as diffusers' progress bars, one after another."""
+        shown: dict[str, Any] = {}
 
         def show(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = self.progress_bar(total=1)
-                bars[stage].set_description(stage)
-            bar = bars[stage]
-            bar.n, bar.total = done, total
+            if stage not in shown:
+                for bar in shown.values():
+                    bar.close()
+                shown.clear()
+                shown[stage] = self.progress_bar(total=total)
+                shown[stage].set_description(stage)
+            bar = shown[stage]
+            # A stage ends with 1 of 1, however many steps it had.
+            bar.n, bar.total = (bar.total, bar.total) if done == total == 1 else (done, total)
             bar.refresh()
-            if done == total:
-                bar.close()
-                del bars[stage]
 
         return show
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -311,7 +312,7 @@ def _process(
     pipeline: FocalDiffusionPipeline | None,
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
-    from focaldiffusion.reconstruction import reconstruct
+    from focaldiffusion.reconstruction import DoubtfulLens, reconstruct
 
     if job.opened is None or job.output is None:
         return StackOutcome(job.name, None, "failed", job.error)
@@ -319,9 +320,11 @@ def _process(
         return StackOutcome(job.name, job.output, "skipped")
     try:
         with progress_bars(title, quiet=options.quiet) as progress:
-            result = reconstruct(
-                job.opened, model=pipeline or PHYSICS, settings=settings, progress=progress
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DoubtfulLens)  # the summary has it
+                result = reconstruct(
+                    job.opened, model=pipeline or PHYSICS, settings=settings, progress=progress
+                )
             progress("writing", 0, 0)
             left_out = result.save(
                 job.output,

@@ -79,14 +79,8 @@ def outcome_of(
         for name, origin in opened.origins.items()
         if not origin.is_known
     ]
-    contradiction = result.calibration.contradiction
-    if contradiction is not None:
-        warnings.append(
-            f"{opened.name}: the frames show {contradiction:.2g} times the blur predicted from the "
-            "camera and the focus distances, so depth in metres may be wrong. Check focal length, "
-            "f-number, pixel pitch and focus distances, and that the frames are aligned; "
-            "--find-blur uses the blur of the frames instead."
-        )
+    if result.calibration.doubt is not None:
+        warnings.append(f"{opened.name}: {result.calibration.doubt}")
     dropped = result.provenance["alignment"]["dropped"]
     return StackOutcome(
         name=opened.name,

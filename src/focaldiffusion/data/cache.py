@@ -20,7 +20,7 @@ from focaldiffusion.io.staging import file_errors_named, write_whole
 from focaldiffusion.progress import Meter
 
 _INDEX = "cache.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def write_cache(

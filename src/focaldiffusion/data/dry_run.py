@@ -137,8 +137,8 @@ def _blur_diameters_px(batch: StackBatch) -> Tensor:
     found = [batch.images.new_empty(0)]
     for index in range(len(batch)):
         stack = batch.stack(index)
-        scale = None if stack.camera is None else stack.camera.blur_scale_px_m
-        if scale is not None and stack.focus_distances_m is not None:
+        scale = stack.blur_scale_px_m
+        if scale is not None:
             inverse_depth = inverse_m(batch.depth_m[index][batch.valid[index]])
             radii = blur_radius_px(inverse_depth, stack.focus_coordinates[:, None], scale)
             found.append(2 * radii.abs().flatten())

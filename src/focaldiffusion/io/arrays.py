@@ -40,8 +40,14 @@ class ArrayFrames:
             InputError: fewer than two arrays, unequal sizes, an unsupported shape or type, or
                 floats that are not finite or not in [0, 1].
         """
-        self._frames = [_checked(array, index) for index, array in enumerate(arrays)]
-        self.names = tuple(f"frame {index}" for index in range(len(self._frames)))
+        shape = arrays.shape if isinstance(arrays, (np.ndarray, torch.Tensor)) else None
+        if shape is not None and (len(shape) < 3 or (len(shape) == 3 and shape[2] in (3, 4))):
+            raise InputError(
+                f"arrays: shape {tuple(shape)}, one image; a focal stack needs at least 2, "
+                "focused at different distances. Give (N, H, W, 3), or (N, H, W) if grey."
+            )
+        self._frames = [checked_array(f"frame {i}", array) for i, array in enumerate(arrays, 1)]
+        self.names = tuple(f"frame {index}" for index in range(1, len(self._frames) + 1))
         if len(self._frames) < 2:
             raise InputError(
                 f"arrays: {len(self._frames)} frame; a focal stack needs at least 2, focused at "
@@ -60,32 +66,49 @@ class ArrayFrames:
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
-        frame = self._frames[index]
-        scale = 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max
-        return unit_rgb(frame, scale)
+        return srgb_of(self._frames[index])
 
 
-def _checked(array: Array, index: int) -> NDArray[Any]:
-    """The array as NumPy, if it has a supported shape and type."""
-    frame = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else np.asarray(array)
-    if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3)) or 0 in frame.shape:
-        remedy = (
-            "Channels go last: use permute(1, 2, 0)."
-            if frame.ndim == 3 and frame.shape[0] == 3
-            else "Give colour images, or grey ones."
-        )
+def checked_array(name: str, array: Array) -> NDArray[Any]:
+    """The array as NumPy, after a check.
+
+    Args:
+        name: of the array in messages.
+        array: (H, W, 3) or (H, W); uint8, uint16, or float in [0, 1].
+
+    Raises:
+        InputError: another shape or type, or floats that are not finite or leave [0, 1].
+    """
+    if isinstance(array, torch.Tensor):
+        tensor = array.detach().cpu()
+        frame = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    elif isinstance(array, np.ndarray):
+        frame = array
+    else:
         raise InputError(
-            f"frame {index}: array of shape {frame.shape}; expected (H, W, 3) or (H, W). {remedy}"
+            f"{name}: a {type(array).__name__}; expected an array. Give either arrays or files."
         )
+    shape = f"{name}: array of shape {frame.shape}; expected (H, W, 3) or (H, W)."
+    if frame.ndim == 3 and frame.shape[0] == 3 != frame.shape[2]:
+        raise InputError(f"{shape} Channels go last: use permute(1, 2, 0) or moveaxis.")
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        raise InputError(f"{shape} Leave the alpha channel out: array[..., :3].")
+    if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 3)) or 0 in frame.shape:
+        raise InputError(f"{shape} Give colour images, or grey ones.")
     if frame.dtype.kind == "f":
         # NaN fails both comparisons.
         if not (frame.min() >= 0 and frame.max() <= 1):
             raise InputError(
-                f"frame {index}: floats from {frame.min():g} to {frame.max():g}; expected [0, 1], "
+                f"{name}: floats from {frame.min():g} to {frame.max():g}; expected [0, 1], "
                 "encoded like a picture file (sRGB). Divide by the white level."
             )
     elif frame.dtype not in (np.uint8, np.uint16):
         raise InputError(
-            f"frame {index}: array of {frame.dtype}; expected uint8, uint16, or float in [0, 1]."
+            f"{name}: array of {frame.dtype}; expected uint8, uint16, or float in [0, 1]."
         )
     return frame
+
+
+def srgb_of(frame: NDArray[Any]) -> NDArray[np.float32]:
+    """(H, W, 3) float32 in [0, 1] of a checked array."""
+    return unit_rgb(frame, 1 if frame.dtype.kind == "f" else np.iinfo(frame.dtype).max)

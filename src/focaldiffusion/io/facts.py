@@ -6,9 +6,9 @@ Nothing is invented. Each value has its origin, and what stays unknown has the r
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.exif import FrameRecord
@@ -151,13 +151,17 @@ def written_focus(
         positions_m: stage or rail position of each frame [m]; excludes distances.
         frame_count: how many of them there must be.
         origin: of the values.
-        place: what messages call it.
+        place: name of their source in messages.
 
     Raises:
         InputError: they contradict the number of frames or each other.
     """
     given = {"focus_distances_m": distances_m, "focus_positions_m": positions_m}
-    written = {name: list(values) for name, values in given.items() if values is not None}
+    written = {
+        name: _numbers(f"{place}: {name}", values)
+        for name, values in given.items()
+        if values is not None
+    }
     if len(written) > 1:
         raise InputError(f"{place}: {' and '.join(written)} exclude each other; give one.")
     for name, values in written.items():
@@ -167,11 +171,20 @@ def written_focus(
             raise InputError(f"{place}: {error}") from None
     if not written:
         return None
-    return Focus(
-        origin,
-        None if distances_m is None else tuple(distances_m),
-        None if positions_m is None else tuple(positions_m),
-    )
+    found = {name: tuple(values) for name, values in written.items()}
+    return Focus(origin, found.get("focus_distances_m"), found.get("focus_positions_m"))
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    """One number per frame, from a list, a tuple, an array or a tensor."""
+    try:
+        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__getitem__"):
+            raise TypeError
+        return [float(value) for value in values]
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{name}: got {values!r}; expected a list of one number per frame, in metres."
+        ) from None
 
 
 def recorded_focus(

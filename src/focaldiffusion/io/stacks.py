@@ -207,7 +207,16 @@ class _Found:
 def _find(source: str | Path | Sequence[str | Path]) -> _Found:
     """Find the files of a stack and its `stack.json`."""
     if not isinstance(source, (str, Path)):
+        listed = isinstance(source, (list, tuple))
+        if not listed or not all(isinstance(one, (str, Path)) for one in source):
+            raise InputError(
+                f"stack: got {type(source).__name__}; expected a folder, a multi-page TIFF, or a "
+                "list of files or of arrays in the order of the frames, such as "
+                "sorted(folder.glob('*.png'))."
+            )
         return _find_listed(tuple(Path(one) for one in source))
+    if source == "":
+        raise InputError("stack: the path is empty; expected a folder, or a multi-page TIFF.")
     path = Path(source)
     if path.is_dir():
         sidecar = read_sidecar(path)

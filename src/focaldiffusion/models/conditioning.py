@@ -140,7 +140,8 @@ def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, T
     each spread over its cell. Where defocus carries no information, the histogram is flat for any
     stack.
     """
-    codes = code.encode(evidence.hypotheses.double())
+    # On the CPU, for some devices have no double precision.
+    codes = code.encode(evidence.hypotheses.cpu().double())
     middles = (codes[1:] + codes[:-1]) / 2
     ends = torch.stack([torch.cat([codes[:1], middles]), torch.cat([middles, codes[-1:]])])
     half = (ends.diff(dim=0)[0].abs() / 2).clamp_min(_NARROWEST_CELL / 2)

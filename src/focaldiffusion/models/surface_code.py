@@ -100,7 +100,8 @@ class SurfaceCode:
             coordinate: (H, W) of the surface.
             trust: (H, W) in [0, 1].
         """
-        codes, weight = self.encode(coordinate).double(), trust.double()
+        # On the CPU, for some devices have no double precision.
+        codes, weight = self.encode(coordinate).cpu().double(), trust.cpu().double()
         doubt = _DOUBT * codes.numel()
         total = weight.sum() + doubt
         mean = (weight * codes).sum() / total

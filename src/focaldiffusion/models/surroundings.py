@@ -144,14 +144,16 @@ def _over_lookalikes(colours: Tensor, keys: Tensor) -> Tensor:
 def _plane(coordinate: Tensor, trust: Tensor) -> Tensor:
     """(1, h, w) plane through a surface (1, h, w), weighted by trust."""
     height, width = coordinate.shape[-2:]
-    y, x = _places(height, width, coordinate)
-    ones = torch.ones(height, width, dtype=torch.float64, device=coordinate.device)
+    # On the CPU, for some devices have no double precision; the maps are small.
+    surface = coordinate.cpu().double()
+    y, x = _places(height, width, coordinate.cpu())
+    ones = torch.ones(height, width, dtype=torch.float64)
     axes = torch.stack([x * ones, y[:, None] * ones, ones]).flatten(1)
-    weighted = axes * trust.flatten()
+    weighted = axes * trust.cpu().flatten()
     # A little ridge, in case the trusted pixels lie on one line.
     gram = weighted @ axes.T
     gram += _LEAST_TRUST * gram.diagonal().mean() * torch.eye(3).to(gram)
-    slopes = torch.linalg.solve(gram, weighted @ coordinate.flatten().double())
+    slopes = torch.linalg.solve(gram, weighted @ surface.flatten())
     return (slopes @ axes).reshape(coordinate.shape).to(coordinate)
 
 

@@ -89,6 +89,18 @@ class Calibration:
         agrees = 1 / _CONTRADICTION < ratio < _CONTRADICTION
         return ratio if self.measured.is_clear and not agrees else None
 
+    @property
+    def doubt(self) -> str | None:
+        """A sentence about the contradiction; None without one."""
+        if self.contradiction is None:
+            return None
+        return (
+            f"the frames show {self.contradiction:.2g} times the blur predicted from the camera "
+            "and the focus distances, so depth in metres may be wrong. Check focal length, "
+            "f-number, pixel pitch and focus distances, and that the frames are aligned; "
+            "--find-blur (find_blur=True) uses the blur of the frames instead."
+        )
+
     def __str__(self) -> str:
         return str(self.grade) + ("" if self.blur_scale is not None else ", depth from sharpness")
 

@@ -129,7 +129,7 @@ def _points(
     x = np.arange(columns) * cell + best % cell
     weight = cells.max(-1)
     z = coordinate.cpu().numpy().astype(np.float64)[y, x]
-    steps = hypotheses.double().cpu().numpy()
+    steps = hypotheses.cpu().double().numpy()
     tolerance = np.interp(z, (steps[1:] + steps[:-1]) / 2, np.diff(steps))
     u, v = _image_coordinates(x, y, (height, width))
     return np.stack([u, v, np.ones_like(u)]), z, tolerance, weight
