@@ -175,6 +175,13 @@ class TestOptionalKinds:
         # Turned by 90 degrees: the ramp runs from right to left; 3 levels for lossy coding.
         np.testing.assert_allclose(read[40, ::-1, 1] * 255, ramp[:, 0, 1], atol=3)
 
+    def test_heic_without_exif(self, tmp_path: Path) -> None:
+        pillow_heif = pytest.importorskip("pillow_heif")
+        pillow_heif.register_heif_opener()
+        Image.new("RGB", (96, 64), (90, 120, 150)).save(tmp_path / "a.heic", quality=95)
+        assert probe_image(tmp_path / "a.heic").size() == (64, 96)
+        assert read_metadata(tmp_path / "a.heic").exif is None
+
     def test_raw_is_developed_to_srgb_without_auto_brightness(self, tmp_path: Path) -> None:
         pytest.importorskip("rawpy")
         # 20 % linear grey: 0.4845 in sRGB; BT.709's curve would give 0.433.

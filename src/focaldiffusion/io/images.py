@@ -96,7 +96,7 @@ def probe_image(path: Path) -> ImageHeader:
         return _single(path).header
     with open_pillow(path) as image:
         width, height = image.size
-        orientation = _exif_orientation(image.info.get("exif", b""))
+        orientation = _exif_orientation(image.info.get("exif") or b"")
         grey = _is_grey_png16(path) if kind == "png16" else image.mode in _GREY_MODES
         if kind != "png16" and image.mode not in _GREY_MODES + _RGB_MODES:
             raise InputError(
