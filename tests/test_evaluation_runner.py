@@ -20,6 +20,7 @@ from focaldiffusion.evaluation import runner
 from focaldiffusion.evaluation.baselines import MODELS
 from focaldiffusion.evaluation.records import SAMPLES, read_records
 from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
+from focaldiffusion.progress import Meter
 from script.evaluate import main as script_evaluate
 from tests.evaluation_runs import check_that_truth_is_not_seen
 
@@ -45,7 +46,7 @@ def test_every_model_sees_every_sample(root: Path, tmp_path: Path) -> None:
     records = evaluate(
         plan(root, "argmax", "laplacian-pyramid"),
         out,
-        progress=lambda done, total: steps.append((done, total)),
+        meter=Meter(lambda done, total: steps.append((done, total))),
     )
     assert [(one.sample, one.model) for one in records] == [
         (sample, model) for sample in SCENES for model in ("argmax", "laplacian-pyramid")

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from focaldiffusion.io.colour_scales import ColourScale, DepthRange, length_labels
@@ -90,6 +90,7 @@ class TestColourScale:
         scale = ColourScale.of_depth(DepthRange(field, *ends))
         assert scale.ticks() == pytest.approx(ticks)
 
+    @example(low=49.796875, ratio=704.3125)
     @given(st.floats(1e-3, 50), st.floats(1.001, 1000))
     def test_ticks_lie_on_the_bar_and_apart(self, low, ratio):
         scale = scale_of([low, low * ratio])

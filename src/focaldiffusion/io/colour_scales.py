@@ -17,6 +17,7 @@ UNKNOWN_GREY = 150
 """Grey level, 0 to 255, of pixels without a value."""
 
 _INVERSE_RATIO = 3.0
+_TICK_SLACK = 1e-6  # of the bar, for rounding
 _MAX_SAMPLES = 1600  # along a side
 _ROUND_STEPS = (1, 2, 5, 3, 1.5, 4, 8, 6, 2.5, 1.2)  # the best first
 
@@ -137,11 +138,10 @@ class ColourScale:
         else:
             locator = MaxNLocator(max(1, min(6, int(1 / least_gap))), steps=[1, 2, 2.5, 5, 10])
             candidates = [float(number) for number in locator.tick_values(self.low, self.high)]
-        slack = 1e-6 * (self.high - self.low)
-        inside = [one for one in candidates if self.low - slack <= one <= self.high + slack]
         ticks: dict[float, float] = {}
-        for number, place in zip(inside, self.places(inside), strict=True):
-            if all(abs(place - other) >= least_gap for other in ticks.values()):
+        for number, place in zip(candidates, self.places(candidates), strict=True):
+            apart = all(abs(place - other) >= least_gap for other in ticks.values())
+            if apart and -_TICK_SLACK <= place <= 1 + _TICK_SLACK:
                 ticks[number] = place
         return sorted(ticks)
 
