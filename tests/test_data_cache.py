@@ -122,7 +122,7 @@ def test_bad_caches_are_named(tmp_path):
     with pytest.raises(InputError, match=r"cache.json: is not the index of a cache"):
         cached(tmp_path)
     (tmp_path / "cache.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match=r"format 99; expected 1\. Write the cache again"):
+    with pytest.raises(InputError, match=r"format 99; expected 2\. Write the cache again"):
         cached(tmp_path)
     (tmp_path / "cache.json").unlink()
     write_cache(mixture(), tmp_path, count=1)
