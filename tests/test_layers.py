@@ -93,12 +93,14 @@ import as diffusers itself."""
 
 @dataclass(frozen=True)
 class Import:
-    """One import: the importing module, the full name imported, and whether it runs at once."""
+    """One import: the importing module, the full name imported, whether it runs when the module is
+    imported, and whether it is for type checkers alone."""
 
     module: str
     line: int
     name: str
     at_once: bool
+    for_types: bool
 
     def __str__(self) -> str:
         return f"{self.module}:{self.line}: {self.name}"
@@ -123,7 +125,7 @@ class Import:
 def imports_of(path: Path) -> Iterator[Import]:
     """Every import of a module, also those in functions and for type checkers."""
     module = path.relative_to(PACKAGE).as_posix()
-    for node, at_once in walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node, at_once, for_types in walk(ast.parse(path.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -131,17 +133,18 @@ def imports_of(path: Path) -> Iterator[Import]:
             assert node.level == 0, f"{module}:{node.lineno}: relative; write the full name"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
-            yield Import(module, node.lineno, name, at_once)
+            yield Import(module, node.lineno, name, at_once, for_types)
 
 
-def walk(node: ast.AST, at_once: bool = True) -> Iterator[tuple[ast.AST, bool]]:
-    """Every node, and whether it runs when the module is imported."""
-    yield node, at_once
-    deferred = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or (
-        isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    )
+def walk(
+    node: ast.AST, at_once: bool = True, for_types: bool = False
+) -> Iterator[tuple[ast.AST, bool, bool]]:
+    """Every node, whether it runs when its module is imported, and whether it is for types."""
+    yield node, at_once, for_types
+    for_types |= isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    at_once &= not (isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or for_types)
     for child in ast.iter_child_nodes(node):
-        yield from walk(child, at_once and not deferred)
+        yield from walk(child, at_once, for_types)
 
 
 PATHS = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
@@ -190,7 +193,7 @@ def test_modules_form_no_circle() -> None:
         # The name may be a module, or something inside one.
         parts = one.name.split(".")[1:]
         for end in (len(parts), len(parts) - 1):
-            if (target := "/".join(parts[:end])) in modules and one.at_once:
+            if (target := "/".join(parts[:end])) in modules and not one.for_types:
                 needs[one.module.removesuffix(".py")].add(target)
                 break
     # TopologicalSorter raises CycleError, which names the circle.

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
 
 from focaldiffusion.config.run import ModelConfig
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.denoiser import widen
+from focaldiffusion.models.denoiser import realign_weights, widen
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -39,8 +38,6 @@ TEXT_ENCODERS = (
     "text_encoder_3",
 )
 """Parts that `EmptyPrompt.from_text_encoders` needs, once."""
-
-_ALIGNMENT_BYTES = 64  # alignment of torch's allocations on a CPU
 
 
 def resolve_base(
@@ -135,17 +132,6 @@ def load_part(
         )
     realign_weights(model)
     return model
-
-
-def realign_weights(part: nn.Module) -> None:
-    """Copy weights that are misaligned in a mapped file to memory that torch allocates.
-
-    On a CPU, rounding of matrix products depends on alignment: without this, saving and loading a
-    model would change the last bits of its results.
-    """
-    for parameter in part.parameters():
-        if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT_BYTES:
-            parameter.data = parameter.data.clone()
 
 
 def is_hub_id(text: str) -> bool:

@@ -21,13 +21,12 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor, nn
 
-from focaldiffusion.checkpoints.hub import realign_weights
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
 from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators, Sampling
 from focaldiffusion.models.conditioning import Proposal, condition_channels, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
-from focaldiffusion.models.denoiser import build
+from focaldiffusion.models.denoiser import build, realign_weights
 from focaldiffusion.models.flow import Start
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt

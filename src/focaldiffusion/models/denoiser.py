@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 
+_ALIGNMENT_BYTES = 64  # alignment of torch's allocations on a CPU
+
 ALWAYS_TRAINED = ("pos_embed.proj", "proj_out")
 """The layers that `widen` changes. They train in every tuning mode and are saved beside adapters:
 their output is zero at first, so with them frozen nothing else would have a gradient."""
@@ -271,3 +273,14 @@ class _DispatchedAttention:
 def _zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
+
+
+def realign_weights(part: nn.Module) -> None:
+    """Copy weights that are misaligned in a mapped file to memory that torch allocates.
+
+    On a CPU, rounding of matrix products depends on alignment: without this, saving and loading a
+    model would change the last bits of its results.
+    """
+    for parameter in part.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() % _ALIGNMENT_BYTES:
+            parameter.data = parameter.data.clone()
