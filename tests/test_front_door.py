@@ -201,7 +201,7 @@ def test_simulated_stacks_of_16_bits_are_saved_with_16_bits(tmp_path: Path) -> N
         ),
         (
             lambda s: fd.simulate(*scene()[:2], camera=scene()[2], focus_distances_m=["a"]),
-            "expected a list of metres",
+            "focus_distances_m: got .*; expected a list of one number",
         ),
         (
             lambda s: fd.simulate(

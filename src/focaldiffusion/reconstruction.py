@@ -220,17 +220,14 @@ def _in_memory(stack: FocalStack, settings: Settings) -> dict[str, Any]:
 def _check_arguments(
     source: object, given: dict[str, Any], model: object, settings: Settings
 ) -> None:
-    """Refuse arguments that would have no effect, before the long work.
+    """Refuse arguments of another type or without effect, before the long work.
 
     Raises:
-        InputError: there are some; the message names them.
+        InputError: names them.
     """
-    expected = {"lens": LensFacts, "settings": Settings}
-    for name, value in {"lens": given["lens"], "settings": settings}.items():
-        if value is not None and not isinstance(value, expected[name]):
-            raise InputError(
-                f"{name}: got {type(value).__name__}; expected {expected[name].__name__}."
-            )
+    for name, value, kind in (("lens", given["lens"], LensFacts), ("settings", settings, Settings)):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name}: got {type(value).__name__}; expected {kind.__name__}.")
     if not (isinstance(model, (str, Path)) or hasattr(model, "refine")):
         raise InputError(
             f"model: got {type(model).__name__}; expected a name, a folder, or the model that "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
@@ -123,8 +124,9 @@ class FocalStack:
         for name in ("focus_distances_m", "focus_positions_m"):
             values = getattr(self, name)
             if values is not None:
-                values = torch.as_tensor(values)
-                object.__setattr__(self, name, values)
+                if not isinstance(values, Tensor):
+                    values = torch.tensor(focus_numbers(name, values), dtype=torch.float64)
+                    object.__setattr__(self, name, values)
                 # EXIF quantises distances, so equal ones are allowed here. Where a user wrote them,
                 # they are refused.
                 check_focus(name, values.tolist(), count, allow_equal=True)
@@ -304,6 +306,22 @@ class MemoryFrames:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
         frame = linear_to_srgb(self._images[index].cpu().float()).clamp(0, 1)
         return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
+
+
+def focus_numbers(name: str, values: Any) -> list[float]:
+    """One number per frame, from a list, a tuple, an array or a tensor.
+
+    Raises:
+        InputError: no numbers, or a set or another collection without an order.
+    """
+    try:
+        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__getitem__"):
+            raise TypeError
+        return [float(value) for value in values]
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{name}: got {values!r}; expected a list of one number per frame, in metres."
+        ) from None
 
 
 def check_focus(

@@ -19,7 +19,7 @@ from focaldiffusion.result import Result
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import capture
 from focaldiffusion.simulation.render import render
-from focaldiffusion.stack import FocalStack, MemoryFrames
+from focaldiffusion.stack import FocalStack, MemoryFrames, focus_numbers
 
 
 def simulate(
@@ -72,12 +72,7 @@ def simulate(
             "Use camera.resized()."
         )
     scene = Scene(srgb_to_linear(image).permute(2, 0, 1), depth, ~depth.isnan(), camera, "arrays")
-    try:
-        distances_m = [float(distance_m) for distance_m in focus_distances_m]
-    except (TypeError, ValueError):
-        raise InputError(
-            f"focus_distances_m: got {focus_distances_m!r}; expected a list of metres."
-        ) from None
+    distances_m = focus_numbers("focus_distances_m", focus_distances_m)
     if len(distances_m) < 2:
         raise InputError("focus_distances_m: a stack needs at least 2 frames; list 2 or more.")
     stack = capture(

@@ -6,15 +6,15 @@ Nothing is invented. Each value has its origin, and what stays unknown has the r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.exif import FrameRecord
 from focaldiffusion.io.sidecar import Sidecar
 from focaldiffusion.lens import LensFacts
-from focaldiffusion.stack import check_focus
+from focaldiffusion.stack import check_focus, focus_numbers
 
 EXIF_UNCERTAINTY_DPT = 0.05
 """The least uncertainty of a recorded focus distance: RealBokeh_3MP publishes 0.026-0.052 dpt."""
@@ -158,7 +158,7 @@ def written_focus(
     """
     given = {"focus_distances_m": distances_m, "focus_positions_m": positions_m}
     written = {
-        name: _numbers(f"{place}: {name}", values)
+        name: focus_numbers(f"{place}: {name}", values)
         for name, values in given.items()
         if values is not None
     }
@@ -173,18 +173,6 @@ def written_focus(
         return None
     found = {name: tuple(values) for name, values in written.items()}
     return Focus(origin, found.get("focus_distances_m"), found.get("focus_positions_m"))
-
-
-def _numbers(name: str, values: Any) -> list[float]:
-    """One number per frame, from a list, a tuple, an array or a tensor."""
-    try:
-        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__getitem__"):
-            raise TypeError
-        return [float(value) for value in values]
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(
-            f"{name}: got {values!r}; expected a list of one number per frame, in metres."
-        ) from None
 
 
 def recorded_focus(
