@@ -49,8 +49,8 @@ PHYSICS = "physics"
 """Name of the physical estimate, which uses no model."""
 
 
-class DoubtfulLens(UserWarning):
-    """The frames show another blur than the given lens; see `Calibration.contradiction`."""
+class DoubtfulInput(UserWarning):
+    """Something about the frames or what is said of them is doubtful; see `Result.findings`."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def reconstruct(
         fill_unsharp=settings.fill_unsharp,
         stages=stages,
     )
-    if result.calibration.doubt is not None:
-        warnings.warn(f"{result.name}: {result.calibration.doubt}", DoubtfulLens, stacklevel=2)
+    for finding in result.findings:
+        warnings.warn(f"{result.name}: {finding}", DoubtfulInput, stacklevel=2)
     return result
 
 
@@ -197,6 +197,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
         "alignment": alignment,
         "image_metadata": opened.metadata_for(alignment.reference),
         "provenance": _provenance(opened, alignment, settings),
+        "findings": opened.findings + alignment.findings,
         "name": opened.name,
     }
 

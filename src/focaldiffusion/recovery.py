@@ -27,7 +27,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -153,6 +153,7 @@ def recover(
     alignment: Alignment | None = None,
     image_metadata: ImageMetadata | None = None,
     provenance: Mapping[str, Any] | None = None,
+    findings: Sequence[str] = (),
     name: str = "stack",
 ) -> Result:
     """Recover the all-in-focus image and the depth of an aligned stack: stages 4 to 10.
@@ -171,6 +172,7 @@ def recover(
         alignment: alignment of the frames.
         image_metadata: ICC profile and EXIF of the reference frame.
         provenance: provenance of stages 1 to 3.
+        findings: findings of stages 1 to 3, see `Result.findings`.
         name: name of the stack.
     """
     stages = stages or Stages()
@@ -189,6 +191,7 @@ def recover(
             stack.frames.size[::-1],
             interpolation=cv2.INTER_LINEAR,
         )
+    findings = (*findings, *found.calibration.findings)
     return Result(
         all_in_focus=fusion.all_in_focus,
         confidence=np.asarray(certain, np.float32),
@@ -199,9 +202,11 @@ def recover(
         lens=lens or LensFacts(),
         alignment=alignment,
         image_metadata=image_metadata or ImageMetadata(),
+        findings=findings,
         provenance={
             **_provenance(stack, found),
             **(provenance or {}),
+            "findings": list(findings),
             "seconds": stages.seconds,
             "process_peak_memory_mib": peak_memory_mib(),
         },

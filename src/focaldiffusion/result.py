@@ -63,6 +63,7 @@ class Result:
         lens: facts of the lens.
         alignment: motion, exposure and crop of each frame; None for a stack given aligned.
         image_metadata: ICC profile and EXIF of the reference frame.
+        findings: sentences about doubtful input, without the name of the stack.
         provenance: everything needed to reproduce the result; saved to `metadata.json`.
         name: name of the stack in pictures and messages.
     """
@@ -79,6 +80,7 @@ class Result:
     lens: LensFacts = field(default_factory=LensFacts)
     alignment: Alignment | None = None
     image_metadata: ImageMetadata = field(default_factory=ImageMetadata)
+    findings: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     name: str = "stack"
 

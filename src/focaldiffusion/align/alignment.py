@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,17 +111,19 @@ class Alignment:
         reference: index of the frame that defines the view.
         frames: one per kept frame, in the stack's order.
         kept: their indices in the stack.
-        dropped: indices of frames that match no other.
+        dropped: index of each frame that was left out, and why, for "left out: ...".
         crop: the window that all kept frames share.
         size: (height, width) of the frames before cropping.
+        findings: sentences about frames that are kept, but not as they should be.
     """
 
     reference: int
     frames: tuple[FrameAlignment, ...]
     kept: tuple[int, ...]
-    dropped: tuple[int, ...]
+    dropped: Mapping[int, str]
     crop: Crop
     size: tuple[int, int]
+    findings: tuple[str, ...] = ()
 
     @property
     def is_identity(self) -> bool:
@@ -147,7 +149,7 @@ class Alignment:
         return {
             "reference": self.reference,
             "kept": list(self.kept),
-            "dropped": list(self.dropped),
+            "dropped": {str(index): reason for index, reason in self.dropped.items()},
             "crop": self.crop.__dict__,
             "frames": [frame.summary() for frame in self.frames],
         }

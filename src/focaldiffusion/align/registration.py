@@ -90,7 +90,7 @@ def find_alignment(
         still = tuple(FrameAlignment.of(name, np.eye(2, 3), frames.size) for name in frames.names)
         middle = order[(count - 1) // 2] if reference is None else reference
         whole = Crop(0, 0, *frames.size)
-        return Alignment(middle, still, tuple(range(count)), (), whole, frames.size)
+        return Alignment(middle, still, tuple(range(count)), {}, whole, frames.size)
 
     meter = meter or Meter()
     meter.expect(3 * count)
@@ -112,7 +112,7 @@ def find_alignment(
     gains = _fit_gains(views, layout, mode)
     found = tuple(_describe(index, gains[index], frames, views, layout) for index in sorted(kept))
     crop = common_crop([one.matrix for one in found], [one.name for one in found], frames.size)
-    dropped = tuple(index for index in range(count) if index not in kept)
+    dropped = {index: "matches no other frame" for index in range(count) if index not in kept}
     return Alignment(layout.reference, found, tuple(sorted(kept)), dropped, crop, frames.size)
 
 

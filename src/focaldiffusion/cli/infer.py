@@ -312,7 +312,7 @@ def _process(
     pipeline: FocalDiffusionPipeline | None,
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
-    from focaldiffusion.reconstruction import DoubtfulLens, reconstruct
+    from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
 
     if job.opened is None or job.output is None:
         return StackOutcome(job.name, None, "failed", job.error)
@@ -321,7 +321,7 @@ def _process(
     try:
         with progress_bars(title, quiet=options.quiet) as progress:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DoubtfulLens)  # the summary has it
+                warnings.simplefilter("ignore", DoubtfulInput)  # the summary has it
                 result = reconstruct(
                     job.opened, model=pipeline or PHYSICS, settings=settings, progress=progress
                 )

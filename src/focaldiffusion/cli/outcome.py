@@ -79,17 +79,16 @@ def outcome_of(
         for name, origin in opened.origins.items()
         if not origin.is_known
     ]
-    if result.calibration.doubt is not None:
-        warnings.append(f"{opened.name}: {result.calibration.doubt}")
-    dropped = result.provenance["alignment"]["dropped"]
+    warnings += [f"{opened.name}: {finding}" for finding in result.findings]
+    assert result.alignment is not None
+    dropped = result.alignment.dropped.items()
     return StackOutcome(
         name=opened.name,
         output=output,
         status="done",
         grade=str(result.calibration),
         files=tuple(name for name in OWN_FILES if (output / name).exists()),
-        left_out={opened.frames.names[index]: "matches no other frame" for index in dropped}
-        | unwritten,
+        left_out={opened.frames.names[index]: why for index, why in dropped} | unwritten,
         warnings=tuple(warnings),
         figures=_figures(opened, result),
     )

@@ -57,6 +57,7 @@ class OpenedStack:
             distances were written by a person, or are unknown.
         origins: the origin of each lens value, of `camera`, and of `focus_distances_m` or
             `focus_positions_m`.
+        findings: sentences about what was found doubtful when the stack was opened.
     """
 
     name: str
@@ -67,6 +68,7 @@ class OpenedStack:
     focus_positions_m: tuple[float, ...] | None = None
     focus_uncertainty_dpt: tuple[float, ...] | None = None
     origins: dict[str, Origin] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames.names)

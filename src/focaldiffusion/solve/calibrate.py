@@ -90,15 +90,15 @@ class Calibration:
         return ratio if self.measured.is_clear and not agrees else None
 
     @property
-    def doubt(self) -> str | None:
-        """A sentence about the contradiction; None without one."""
+    def findings(self) -> tuple[str, ...]:
+        """A sentence about the contradiction; none without one."""
         if self.contradiction is None:
-            return None
+            return ()
         return (
             f"the frames show {self.contradiction:.2g} times the blur predicted from the camera "
             "and the focus distances, so depth in metres may be wrong. Check focal length, "
             "f-number, pixel pitch and focus distances, and that the frames are aligned; "
-            "--find-blur (find_blur=True) uses the blur of the frames instead."
+            "--find-blur (find_blur=True) uses the blur of the frames instead.",
         )
 
     def __str__(self) -> str:
