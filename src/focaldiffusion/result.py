@@ -163,7 +163,9 @@ class Result:
         with results_folder(Path(directory), overwrite=overwrite) as folder:
             write_png(
                 folder / "all_in_focus.png",
-                self.levels.file_values(self.all_in_focus[..., 0] if is_grey else self.all_in_focus),
+                self.levels.file_values(
+                    self.all_in_focus[..., 0] if is_grey else self.all_in_focus
+                ),
                 bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
                 metadata=self.image_metadata,
             )

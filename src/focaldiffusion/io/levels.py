@@ -19,8 +19,7 @@ from focaldiffusion.stack import FrameSource
 _FILLED = 0.3
 """Share of the container from which it counts as filled; 14 bits in 16 use a quarter. A photograph
 with a single lamp fills it."""
-_PEDESTAL = 0.05  # share of white from which an offset of the sensor is subtracted
-_FLAT = 0.5  # share of white from which a pedestal hides that the container is not filled
+_PEDESTAL = 0.5  # share of white from which black is subtracted; less is haze, or costs little
 _ISOLATED = 2.0  # single pixels this many times brighter than any pair are hot, not light
 _LEAST_STEPS = 4  # values in use; fewer show rounding, not a scene
 _EVERY_ROWS = 8  # rows of the first look, which suffices for nearly all photographs
@@ -72,9 +71,9 @@ class Levels:
             return ()
         black, white = round(self.black * self.container), round(self.white * self.container)
         text = (
-            f"the frames use values {f'from {black} ' if black else 'up '}to {white} of "
-            f"{self.container}: {white} is taken as white{f' and {black} as black' * bool(black)}, "
-            "and all_in_focus.png keeps the values of the files"
+            f"the frames use a small part of the values up to {self.container}: {white} is taken "
+            f"as white{f' and {black} as black' * bool(black)}, and all_in_focus.png keeps the "
+            "values of the files"
         )
         if self.clipped is not None:
             text += (
@@ -166,12 +165,13 @@ class _Use:
 
     @property
     def extent(self) -> float:
-        """Range in use, less a large pedestal."""
-        return _extent(self.low, self.high)
+        """Range in use, less a pedestal."""
+        return self.high - _pedestal(self.low, self.high)
 
 
-def _extent(low: float, high: float) -> float:
-    return high - low if low > _FLAT * high else high
+def _pedestal(low: float, high: float) -> float:
+    """Black that is worth subtracting; 0 for less."""
+    return low if low > _PEDESTAL * high else 0.0
 
 
 def _levels(uses: Sequence[_Use], container: int, declared_white: float | None) -> Levels:
@@ -180,14 +180,14 @@ def _levels(uses: Sequence[_Use], container: int, declared_white: float | None) 
     least, low = min(use.least for use in uses), min(use.low for use in uses)
     full = 1.0 if declared_white is None or most > declared_white else declared_white
     contrast = max(use.high - use.low for use in uses)
-    if _extent(low, high) >= _FILLED * full or contrast * container < _LEAST_STEPS:
+    if high - _pedestal(low, high) >= _FILLED * full or contrast * container < _LEAST_STEPS:
         return Levels(white=full, container=container)
+    black = _pedestal(low, high)
     clipped = most if most > _ISOLATED * high else None
     white = most if clipped is None else high
-    if container > 255:
+    if container > 255 and black == 0:
         # Cameras of 10, 12 or 14 bits: white is the largest value of the bits in use.
         white = (2 ** round(white * container).bit_length() - 1) / container
-    black = low if low > _PEDESTAL * white else 0.0
     return Levels(
         black=min(black, least) if 2 * least > black else black,  # nothing but dead pixels is cut
         white=white,

@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.decoding import ImageHeader, decoding, unit_rgb, upright, valid_orientation
+from focaldiffusion.io.decoding import ImageHeader, decoding, unit_rgb, upright
 from focaldiffusion.io.ome import OmeImage, Plane, read_ome
 from focaldiffusion.io.tiff_pages import check_page, differences, page_header, page_values
 from focaldiffusion.io.z_axis import ZAxis, imagej_axis, ome_axis
@@ -23,7 +23,7 @@ from focaldiffusion.io.z_axis import ZAxis, imagej_axis, ome_axis
 # The error reports what is wrong with a file; keep tifffile's log off standard error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_ORIENTATION_TAG, _ICC_TAG = 0x0112, 0x8773
+_ICC_TAG = 0x8773
 _FRAME_AXES = "ZIQ"
 """Axes that may count frames: z, and the unnamed ones of plain multi-page files."""
 
@@ -43,7 +43,7 @@ class TiffStack:
     header: ImageHeader
     files: tuple[Path, ...]
     pages: tuple[tuple[int, ...], ...]
-    z_axis: ZAxis = ZAxis()
+    z_axis: ZAxis
 
     def chosen(self, kept: Sequence[int]) -> TiffStack:
         """The stack of some of its frames."""
@@ -220,7 +220,11 @@ def _series_planes(
     else:
         pages = _joined(path, series, extra)
         leading, lengths = "I", (len(pages),)
-    return [None if page is None else Plane(path, int(page.index)) for page in pages], leading, lengths
+    return (
+        [None if page is None else Plane(path, int(page.index)) for page in pages],
+        leading,
+        lengths,
+    )
 
 
 def _joined(
@@ -265,7 +269,7 @@ def _frames(
     path: Path, leading: str, lengths: tuple[int, ...], planes: Sequence[Plane | None]
 ) -> list[tuple[Plane, ...]]:
     """Split planes, counted along the `leading` axes, into frames."""
-    frames = []
+    frames: list[tuple[Plane, ...]] = []
     for indices in _frame_pages(path, leading, lengths):
         frame = [planes[index] for index in indices]
         if None in frame:

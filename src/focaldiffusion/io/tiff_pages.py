@@ -30,6 +30,11 @@ _MOST_SMALL_BYTES = 1 << 26  # of a page that may be packed to any size
 _MOST_PACKING = 2000  # bytes from one byte; deflate reaches 1032
 
 
+_CUT_OFF = (
+    "cannot be read as an image (its data end early, or some are missing). Copy or export it again."
+)
+
+
 def page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHeader:
     """The header of a page; refuses pixels whose white level is not defined.
 
@@ -47,7 +52,7 @@ def page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHead
     if (
         not (page.photometric in _GREY or colour)
         or (channels == 3 and (page.samplesperpixel > 2 or is_palette))
-        or (is_palette and (page.samplesperpixel > 1 or page.dtype.kind != "u"))
+        or (is_palette and (page.samplesperpixel > 1 or getattr(page.dtype, "kind", "") != "u"))
     ):
         raise InputError(
             f"{path}: {getattr(page.photometric, 'name', page.photometric)} colours with "
@@ -64,6 +69,8 @@ def page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHead
 
 def page_values(path: Path, page: tifffile.TiffPage) -> tuple[NDArray[Any], float]:
     """Values (H, W, C) of a page, 0 for black, and the value of full scale."""
+    if page.compression == tifffile.COMPRESSION.JPEG:
+        _check_jpeg_ends(path, page)
     array, full_scale = page.asarray(), _full_scale(path, page)
     axes = page.axes
     array = np.moveaxis(array, axes.index("S"), -1) if "S" in axes else array[..., None]
@@ -121,10 +128,16 @@ def check_page(path: Path, page: tifffile.TiffPage) -> None:
         or max(ends, default=0) > file_bytes
         or (unpacked and sum(count for _, count in places) < least)
     ):
-        raise InputError(
-            f"{path}: cannot be read as an image (its data end early, or some are missing). Copy or "
-            "export it again."
-        )
+        raise InputError(f"{path}: {_CUT_OFF}")
+
+
+def _check_jpeg_ends(path: Path, page: tifffile.TiffPage) -> None:
+    """Refuse JPEG data that are cut off, for which the decoder makes up grey pixels."""
+    file = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset + max(count - 16, 0))
+        if not file.read(min(count, 16)).rstrip(b"\0").endswith(b"\xff\xd9"):
+            raise InputError(f"{path}: {_CUT_OFF}")
 
 
 def differences(first: tifffile.TiffPage, page: tifffile.TiffPage) -> str:
@@ -195,8 +208,8 @@ def _through_palette(
     path: Path, page: tifffile.TiffPage, indices: NDArray[Any]
 ) -> tuple[NDArray[Any], float]:
     """Colours (H, W, 3) of indices (H, W), and the value of full scale."""
-    colours = page.colormap
-    if colours is None or colours.ndim != 2 or colours.shape[0] != 3:
+    colours: NDArray[Any] | None = page.colormap
+    if colours is None or colours.ndim != 2 or colours.shape[0] != 3 or colours.min() < 0:
         raise InputError(f"{path}: palette colours without a palette. Export it as RGB.")
     if int(indices.max()) >= colours.shape[1]:
         raise InputError(

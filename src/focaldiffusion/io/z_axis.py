@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from focaldiffusion.io.lengths import metres, metres_per
@@ -100,7 +101,7 @@ def _uneven(values: Sequence[float], unit: str, even: ZAxis, pixels: Mapping[str
             return ZAxis(source=said)
         return ZAxis(even.positions_m, even.source, (f"{said}{fallback}.",))
     positions_m = tuple((value - values[0]) * factor for value in values)
-    findings = ()
+    findings: tuple[str, ...] = ()
     if even.positions_m is not None and not _agree(_step(positions_m), _step(even.positions_m)):
         findings = (
             f"the planes are {_micrometres(_step(positions_m))} apart by OME PositionZ, but "
@@ -118,7 +119,7 @@ def _without_length(tag: str, unit: str) -> str:
 
 def _step(positions: Sequence[float]) -> float:
     """Mean distance of neighbouring positions."""
-    steps = [abs(after - before) for before, after in zip(positions, positions[1:], strict=False)]
+    steps = [abs(after - before) for before, after in pairwise(positions)]
     return sum(steps) / len(steps)
 
 
