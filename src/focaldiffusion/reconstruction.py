@@ -184,6 +184,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
                 device=settings.device,
                 meter=meter,
                 camera=camera,
+                step=opened.levels.step,
                 **_focus_settings(opened, alignment),
             )
     except InputError as error:
@@ -195,9 +196,10 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
         "camera": camera,
         "lens": opened.lens,
         "alignment": alignment,
+        "levels": opened.levels,
         "image_metadata": opened.metadata_for(alignment.reference),
         "provenance": _provenance(opened, alignment, settings),
-        "findings": opened.findings + alignment.findings,
+        "findings": opened.findings + opened.levels.findings + alignment.findings,
         "name": opened.name,
     }
 
@@ -302,5 +304,6 @@ def _provenance(opened: OpenedStack, alignment: Alignment, settings: Settings) -
         "focus_positions_m": opened.focus_positions_m,
         "focus_uncertainty_dpt": opened.focus_uncertainty_dpt,
         "alignment": alignment.summary(),
+        "levels": asdict(opened.levels),
         "settings": asdict(settings),
     }

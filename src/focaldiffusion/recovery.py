@@ -44,6 +44,7 @@ from focaldiffusion.filters import box_mean, noise_std
 from focaldiffusion.fusion.fuse import Fusion, fill, frame_weights, fuse
 from focaldiffusion.fusion.upsample import upsample
 from focaldiffusion.io.images import ImageMetadata
+from focaldiffusion.io.levels import Levels
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, far_bound_dpt
 from focaldiffusion.progress import Stages, peak_memory_mib
@@ -151,6 +152,7 @@ def recover(
     camera: Camera | None = None,
     lens: LensFacts | None = None,
     alignment: Alignment | None = None,
+    levels: Levels | None = None,
     image_metadata: ImageMetadata | None = None,
     provenance: Mapping[str, Any] | None = None,
     findings: Sequence[str] = (),
@@ -170,6 +172,7 @@ def recover(
         camera: optics at native size.
         lens: facts of the lens.
         alignment: alignment of the frames.
+        levels: black and white of the frames' files; None for those of a full 8-bit range.
         image_metadata: ICC profile and EXIF of the reference frame.
         provenance: provenance of stages 1 to 3.
         findings: findings of stages 1 to 3, see `Result.findings`.
@@ -201,6 +204,7 @@ def recover(
         camera=camera,
         lens=lens or LensFacts(),
         alignment=alignment,
+        levels=levels or Levels(),
         image_metadata=image_metadata or ImageMetadata(),
         findings=findings,
         provenance={
@@ -306,7 +310,7 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
     assert frames is not None
     with stages("fusing") as meter, torch.inference_mode():
         weights = frame_weights(found.evidence.sharpest, stack.focus_coordinates)
-        fusion = fuse(frames, weights, numbers=stack.frame_numbers, meter=meter)
+        fusion = fuse(frames, weights, numbers=stack.frame_numbers, step=stack.step, meter=meter)
         if not fill_unsharp:
             return fusion
         if found.generation is None or found.generation.image is None:
@@ -352,7 +356,7 @@ def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
         "blur_contradiction": found.calibration.contradiction,
         "working_size": list(stack.size),
         "hypotheses": found.evidence.hypotheses.tolist(),
-        "noise_std_srgb": noise_std(stack.images),
+        "noise_std_srgb": noise_std(stack.images, stack.step),
         "rerender_residual_rms_srgb": found.residual_rms,
         "mean_confidence": float(found.confidence.mean()),
         "never_sharp_share": float(found.evidence.never_sharp.float().mean()),

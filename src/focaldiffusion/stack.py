@@ -86,6 +86,8 @@ class FocalStack:
             direction from the first to the last frame.
         frame_numbers: (N,) number of each frame among the opened ones, from 0; None if all are
             present.
+        step: difference of neighbouring values of the frames' files, as a share of their range;
+            noise is at least that of rounding to it.
 
     Raises:
         InputError: images of another shape or type; focus settings, native frames or a camera that
@@ -100,6 +102,7 @@ class FocalStack:
     height_origin_m: float | None = None
     height_sign: float | None = None
     frame_numbers: tuple[int, ...] | None = None
+    step: float = 1 / 255
 
     def __post_init__(self) -> None:
         images = self.images

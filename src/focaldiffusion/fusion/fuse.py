@@ -19,7 +19,7 @@ from focaldiffusion.stack import FocalStack, FrameSource
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
-_NOISE_STD = 1 / 255  # sRGB; detail below it does not count as sharper
+_NOISE_STD = 1 / 255  # sRGB; detail below it, or below a step, does not count as sharper
 _FEATHER_PX = 4  # width of the generated image's fade-in, at working resolution
 _WEIGHT_FLOOR = 1e-6  # keeps a pixel defined where every frame's weight has faded
 
@@ -42,6 +42,7 @@ def fuse(
     weights: Tensor,
     *,
     numbers: Sequence[int] | None = None,
+    step: float = 1 / 255,
     meter: Meter | None = None,
 ) -> Fusion:
     """Blend the frames in a Laplacian pyramid, reading each one once.
@@ -57,6 +58,7 @@ def fuse(
         frames: N native frames of (H, W).
         weights: (N, h, w), summing to one over N, at any size of the same field of view.
         numbers: (N,) number of each frame in `source_index`; from 0 on if None.
+        step: see `FocalStack.step`.
         meter: counts the frames.
 
     Returns:
@@ -88,7 +90,9 @@ def fuse(
         source_index[better] = numbers[index]
         np.copyto(source_weight, weight, where=better)
         weight += _WEIGHT_FLOOR
-        for level, (detail, level_weight) in enumerate(_weighted_details(frame, weight, levels)):
+        for level, (detail, level_weight) in enumerate(
+            _weighted_details(frame, weight, levels, max(_NOISE_STD, step))
+        ):
             if index == 0:
                 blended.append(detail * level_weight[..., None])
                 total.append(level_weight)
@@ -103,7 +107,9 @@ def fuse(
     return Fusion(image, source_index)
 
 
-def _weighted_details(frame: Image, weight: Image, levels: int) -> Iterator[tuple[Image, Image]]:
+def _weighted_details(
+    frame: Image, weight: Image, levels: int, noise_std: float
+) -> Iterator[tuple[Image, Image]]:
     """Yield (detail, weight) from the finest level to the base; memory holds two levels."""
     current = frame
     for level in range(levels):
@@ -111,7 +117,7 @@ def _weighted_details(frame: Image, weight: Image, levels: int) -> Iterator[tupl
         detail = current - cv2.pyrUp(smaller, dstsize=current.shape[1::-1])
         energy = cv2.GaussianBlur(np.einsum("hwc,hwc->hw", detail, detail), (0, 0), 1.0)
         # Noise halves with each level, because four pixels become one.
-        energy += np.float32(3 * (_NOISE_STD * 0.5**level) ** 2)
+        energy += np.float32(3 * (noise_std * 0.5**level) ** 2)
         yield detail, weight * energy
         current, weight = smaller, cv2.pyrDown(weight)
     yield current, weight

@@ -16,6 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from focaldiffusion.errors import InputError
 
+BROKEN_STRUCTURE = (TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError)
+"""Exceptions that libraries raise by mistake on values of the wrong kind, without a reason."""
+
 DECODER_ERRORS = (
     OSError,
     ValueError,
@@ -23,6 +26,7 @@ DECODER_ERRORS = (
     SyntaxError,
     RuntimeError,
     EOFError,
+    *BROKEN_STRUCTURE,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -41,12 +45,14 @@ class ImageHeader:
         bit_depth: 8 or 16, the depth that outputs keep.
         is_grey: True for one channel.
         orientation: EXIF orientation, 1 to 8, still to be applied; 1 is upright.
+        white: declared white as a share of the largest value; None where it is that value.
     """
 
     stored_size: tuple[int, int]
     bit_depth: int
     is_grey: bool
     orientation: int = 1
+    white: float | None = None
 
     def size(self, orientation: int | None = None) -> tuple[int, int]:
         """(height, width) [px] once the orientation, its own by default, is applied."""
@@ -69,18 +75,20 @@ def decoding(path: Path) -> Iterator[None]:
         reason = str(error).replace(str(path), "the file").strip().rstrip(".") or "broken"
         if isinstance(error, UnidentifiedImageError):
             reason = "its image format is unknown"
+        elif isinstance(error, BROKEN_STRUCTURE):
+            reason = "its structure is broken"
         raise InputError(
             f"{path}: cannot be read as an image ({reason}). "
             "Export the frame again, or leave it out."
         ) from error
 
 
-def unit_rgb(array: NDArray[Any], full_scale: int) -> NDArray[np.float32]:
-    """Unsigned integers to float32 RGB in [0, 1]: value / full_scale, alpha dropped.
+def unit_rgb(array: NDArray[Any], full_scale: float) -> NDArray[np.float32]:
+    """Values to float32 RGB in [0, 1]: value / full_scale, alpha dropped.
 
     Args:
         array: (H, W) or (H, W, C) with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
-        full_scale: the integer of white, 2^bits - 1.
+        full_scale: the value of white, such as 2^bits - 1.
 
     Returns:
         (H, W, 3); grey becomes three equal channels.

@@ -40,7 +40,8 @@ _DEPTH_TEXTS = {
 _MILLIMETRES, _POINT_CLOUD = "depth_mm.png", "point_cloud.ply"
 
 OWN_FILES: dict[str, str] = {
-    "all_in_focus.png": "sharp everywhere; bit depth, ICC profile and EXIF of the input",
+    "all_in_focus.png": "sharp everywhere; range of values, bit depth, ICC profile and EXIF of the "
+    "input",
     **{f"{stem}.{kind}": text for stem, text in _DEPTH_TEXTS.items() for kind in ("npy", "exr")},
     _MILLIMETRES: "16-bit millimetres along the optical axis, 0 where unknown",
     "depth_colored.png": "depth in colours, with its scale",

@@ -35,8 +35,9 @@ from focaldiffusion.io.images import (
     read_image,
     read_metadata,
 )
+from focaldiffusion.io.levels import LevelledFrames, Levels
 from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
-from focaldiffusion.io.tiff import TiffStack, probe_tiff, read_tiff
+from focaldiffusion.io.tiff import TiffStack, is_ome_set, probe_tiff, read_tiff
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FrameSource
@@ -48,7 +49,7 @@ class OpenedStack:
 
     Attributes:
         name: for output folders and messages.
-        frames: the native frames, read one at a time.
+        frames: the native frames, normalised by `levels`, read one at a time.
         files: the file of each frame; one multi-page TIFF repeats; none for arrays.
         lens: the lens as far as it is known; `camera_for` makes the camera.
         focus_distances_m: lens to plane of sharp focus of each frame [m], None when unknown.
@@ -72,6 +73,11 @@ class OpenedStack:
 
     def __len__(self) -> int:
         return len(self.frames.names)
+
+    @property
+    def levels(self) -> Levels:
+        """Black and white of the stack; reads at least one frame the first time."""
+        return self.frames.levels if isinstance(self.frames, LevelledFrames) else Levels()
 
     def camera_for(self, reference_index: int = 0) -> Camera | None:
         """The camera at native size, at the focus of the frame whose scale the stack takes.
@@ -118,10 +124,11 @@ def open_stack(
     if holds_arrays(source):
         frames: FrameSource = ArrayFrames(source)  # type: ignore[arg-type]
         found, tiff = _Found("stack", ()), None
+        white = None
     else:
         found = _find(source)  # type: ignore[arg-type]
         frames, tiff = _open_frames(found)
-        files = frames.files
+        files, white = frames.files, frames.declared_white
     count = len(frames.names)
     focus = written_focus(focus_distances_m, focus_positions_m, count, GIVEN, "given")
     focus = focus or found.focus(count) or _tiff_focus(tiff)
@@ -136,13 +143,14 @@ def open_stack(
     assert focus is not None
     opened = OpenedStack(
         name=found.name,
-        frames=frames,
+        frames=LevelledFrames(frames, white),
         files=files,
         lens=lens,
         focus_distances_m=focus.distances_m,
         focus_positions_m=focus.positions_m,
         focus_uncertainty_dpt=focus.uncertainty_dpt,
         origins={**origins, focus.name: focus.origin},
+        findings=tiff.z_axis.findings if tiff is not None and focus.origin.source == "TIFF" else (),
     )
     nearest, place = 0, found.name
     if focus.distances_m is not None:
@@ -159,10 +167,10 @@ def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
     """The stage positions of a z-stack; None for photographs."""
     if tiff is None:
         return None
-    if tiff.step_m is None:
-        return Focus(Origin(None, "no z step (OME PhysicalSizeZ or ImageJ spacing)"))
-    positions_m = tuple(index * tiff.step_m for index in range(len(tiff.pages)))
-    return Focus(Origin("TIFF", tiff.step_tag), positions_m=positions_m)
+    axis = tiff.z_axis
+    if axis.positions_m is None:
+        return Focus(Origin(None, axis.source))
+    return Focus(Origin("TIFF", axis.source), positions_m=axis.positions_m)
 
 
 @dataclass
@@ -176,6 +184,7 @@ class _FileFrames:
     is_grey: bool
     orientation: int
     pages: tuple[tuple[int, ...], ...] = ()
+    declared_white: float | None = None
 
     def read(self, index: int) -> NDArray[np.float32]:
         """See `FrameSource.read`."""
@@ -327,13 +336,35 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
     return tuple(files)
 
 
+def _open_tiff(files: tuple[Path, ...]) -> TiffStack | None:
+    """The layout of a multi-page TIFF, or of a set of OME-TIFFs that refer to each other."""
+    if len(files) != 1 and not is_ome_set(files[0]):
+        return None
+    tiff = probe_tiff(files[0]) if is_tiff(files[0]) else None
+    if tiff is None or len(files) == 1:
+        return tiff
+    members = [path.resolve() for path in tiff.files]
+    given = [path.resolve() for path in files]
+    strays = [path.name for path in given if path not in members]
+    if strays:
+        raise InputError(
+            f"{files[0].parent / strays[0]}: is not of the OME-TIFF set of {files[0].name}. Move "
+            "one of them away."
+        )
+    kept = [index for index, path in enumerate(members) if path in given]
+    return tiff.chosen(kept)
+
+
 def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
     """Check the headers of all frames; their source, and the layout of a multi-page TIFF."""
     files, names = found.files, tuple(path.name for path in found.files)
-    tiff = probe_tiff(files[0]) if len(files) == 1 and is_tiff(files[0]) else None
+    tiff = _open_tiff(files)
     if tiff is not None:
-        names = tuple(f"{names[0]} page {index + 1}" for index in range(len(tiff.pages)))
-        files *= len(names)
+        files = tiff.files
+        names = tuple(
+            f"{file.name} page {index}" if len(set(files)) == 1 else file.name
+            for index, file in enumerate(files, start=1)
+        )
     if len(files) < 2:
         raise InputError(
             f"{files[0]}: the only frame; a focal stack needs at least 2, focused at "
@@ -341,6 +372,7 @@ def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
             "such as Depth Pro."
         )
     headers = [probe_image(path) for path in files] if tiff is None else [tiff.header] * len(files)
+    whites = [header.white for header in headers]
     orientation = headers[0].orientation
     size = headers[0].size(orientation)
     for path, header in zip(files, headers, strict=True):
@@ -358,5 +390,6 @@ def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
         is_grey=all(header.is_grey for header in headers),
         orientation=orientation,
         pages=() if tiff is None else tiff.pages,
+        declared_white=None if None in whites else max(one for one in whites if one is not None),
     )
     return frames, tiff
