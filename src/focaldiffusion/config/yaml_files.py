@@ -26,6 +26,7 @@ KeyPath = tuple[str | int, ...]
 
 _LARGEST_BYTES = 2**16
 _MOST_VALUES = 10_000  # each alias counts all that it repeats
+_MOST_BRACKETS = 100  # ruamel.yaml takes seconds for thousands inside each other
 _TEXTS = {"!!str", "!!timestamp", "!!merge", "!!value"}
 _TYPES = {"!!null", "!!bool", "!!int", "!!float"}
 
@@ -182,6 +183,12 @@ def _parsed(text: str, where: Callable[[int], str]) -> Any:
             found[Key(name, where(line))] = value(value_node)
         return found
 
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    if deepest > _MOST_BRACKETS:
+        raise InputError(f"{where(1)}not a configuration: nested too deeply")
     try:
         node = yaml.compose(text)
         return None if node is None else value(node)

@@ -201,6 +201,9 @@ def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple
         ) from None
     except InputError as error:
         raise InputError(f"{_place(path, line)}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
+        raise InputError(f"{_place(path, line)}: not JSON that can be read: {what}.") from None
     if not isinstance(value, dict):
         raise InputError(
             f"{_place(path, line)}: {json.dumps(value)}; expected an object in braces."

@@ -1,0 +1,47 @@
+"""Errors of libraries on the files of users, as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from focaldiffusion.errors import InputError
+
+_LONGEST_REASON = 200
+
+
+@contextmanager
+def reading(path: Path, fault: str, remedy: str = "Copy or export it again.") -> Iterator[None]:
+    """Turn any exception of a library that reads a file into an InputError that names the file.
+
+    Libraries raise anything on a broken file: TypeError, AssertionError, exceptions of their own.
+    So everything is caught, and only calls of libraries belong inside the block: a programming
+    error of ours would be reported as a broken file.
+
+    Args:
+        path: the file, which begins the sentence.
+        fault: what is wrong with a file that fails, such as "cannot be read as HDF5".
+        remedy: a sentence that ends the message.
+
+    Raises:
+        InputError: for any exception inside the block, except a lack of memory.
+    """
+    try:
+        yield
+    except (InputError, MemoryError, ImportError):
+        raise
+    except RecursionError:
+        raise InputError(f"{path}: {fault} (nested too deeply). {remedy}") from None
+    except Exception as error:
+        raise InputError(f"{path}: {fault} ({reason(error, path)}). {remedy}") from error
+
+
+def reason(error: Exception, path: Path) -> str:
+    """An error's message in a clause: one printable line, without the path that precedes it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror[0].lower() + error.strerror[1:]
+    line = " ".join(text.replace(str(path), "the file").split())
+    printable = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in line)
+    return printable[:_LONGEST_REASON].rstrip(" .") or type(error).__name__
