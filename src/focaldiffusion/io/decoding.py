@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -23,6 +24,11 @@ DECODER_ERRORS = (
     SyntaxError,
     RuntimeError,
     EOFError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -41,18 +47,48 @@ class ImageHeader:
         bit_depth: 8 or 16, the depth that outputs keep.
         is_grey: True for one channel.
         orientation: EXIF orientation, 1 to 8, still to be applied; 1 is upright.
+        has_alpha: whether pixels may be transparent.
+        icc_profile: ICC profile of the pixel values; None means sRGB.
     """
 
     stored_size: tuple[int, int]
     bit_depth: int
     is_grey: bool
     orientation: int = 1
+    has_alpha: bool = False
+    icc_profile: bytes | None = None
 
     def size(self, orientation: int | None = None) -> tuple[int, int]:
         """(height, width) [px] once the orientation, its own by default, is applied."""
         height, width = self.stored_size
         turned = (self.orientation if orientation is None else orientation) >= 5
         return (width, height) if turned else (height, width)
+
+
+_MOST_PIXELS = 400_000_000
+"""Pixels of the largest picture that is decoded, about four times those of medium format."""
+_BLANK_PIXELS = 50_000_000  # from here on, a file must have some bytes for its pixels
+_LEAST_BYTES = 0.005  # per pixel; photographs need ten times as many, and blank PNGs 0.003
+
+
+def check_pixels(path: Path, size: tuple[int, int]) -> None:
+    """Check the declared (height, width) of a picture before it is decoded.
+
+    Raises:
+        InputError: it would take too much memory, or its file is far too small for it.
+    """
+    height, width = size
+    pixels, file_bytes = height * width, path.stat().st_size
+    if pixels > _MOST_PIXELS:
+        raise InputError(
+            f"{path}: {width}x{height}, more than the {_MOST_PIXELS / 1e6:.0f} megapixels that "
+            "are read. Reduce the frames, or leave this one out."
+        )
+    if pixels > _BLANK_PIXELS and file_bytes < _LEAST_BYTES * pixels:
+        raise InputError(
+            f"{path}: {width}x{height} in {file_bytes / 1000:.0f} kB; a photograph of this size "
+            "has far more. Export the frame again, or leave it out."
+        )
 
 
 @contextmanager
@@ -92,10 +128,49 @@ def unit_rgb(array: NDArray[Any], full_scale: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(values if values.shape[2] == 3 else values.repeat(3, axis=2))
 
 
+def unit_alpha(array: NDArray[Any], full_scale: int) -> NDArray[np.float32] | None:
+    """Alpha (H, W) in [0, 1] of an array as `unit_rgb` takes it; None without or if all opaque."""
+    if array.ndim == 2 or array.shape[2] not in (2, 4):
+        return None
+    alpha = array[..., -1]
+    return None if (alpha == full_scale).all() else alpha / np.float32(full_scale)
+
+
+def extended(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image (H, W, 3) whose transparent pixels take the colour of the nearest opaque one.
+
+    Their own is often black, and its edge would look like structure of the scene.
+    """
+    from focaldiffusion.stack import LEAST_ALPHA  # loads torch
+
+    hidden = (alpha <= LEAST_ALPHA).astype(np.uint8)
+    if hidden.all():
+        return rgb
+    labels = cv2.distanceTransformWithLabels(
+        hidden, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )[1]
+    opaque = np.flatnonzero(hidden == 0)
+    nearest = np.zeros(labels.max() + 1, np.intp)
+    nearest[labels.flat[opaque]] = opaque
+    return rgb.reshape(-1, 3)[nearest[labels]]
+
+
+def check_visible(place: str, alpha: NDArray[np.float32]) -> None:
+    """Refuse a picture whose alpha (H, W) hides every pixel.
+
+    Raises:
+        InputError: names the place.
+    """
+    if not alpha.any():
+        raise InputError(
+            f"{place}: is transparent everywhere. Export it without alpha, or leave it out."
+        )
+
+
 def upright(array: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an (H, W, C) array."""
+    """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an array (H, W, C) or (H, W)."""
     if orientation in (5, 6, 7, 8):
-        array = array.transpose(1, 0, 2)
+        array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     if orientation in (3, 4, 7, 8):

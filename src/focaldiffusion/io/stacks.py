@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
+from focaldiffusion.io.decoding import extended
 from focaldiffusion.io.exif import read_exif
 from focaldiffusion.io.facts import (
     FROM_SIDECAR,
@@ -32,11 +33,12 @@ from focaldiffusion.io.images import (
     is_tiff,
     natural_key,
     probe_image,
+    read_alpha,
     read_image,
     read_metadata,
 )
 from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
-from focaldiffusion.io.tiff import TiffStack, probe_tiff, read_tiff
+from focaldiffusion.io.tiff import TiffStack, probe_tiff, read_tiff, read_tiff_alpha
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FrameSource
@@ -176,12 +178,26 @@ class _FileFrames:
     is_grey: bool
     orientation: int
     pages: tuple[tuple[int, ...], ...] = ()
+    has_alpha: bool = False
+
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """See `TransparentFrames.alpha`."""
+        path, orientation = self.files[index], self.orientation
+        if not self.has_alpha:
+            return None
+        if self.pages:
+            return read_tiff_alpha(path, self.pages[index], orientation=orientation)
+        return read_alpha(path, orientation=orientation)
 
     def read(self, index: int) -> NDArray[np.float32]:
-        """See `FrameSource.read`."""
+        """See `FrameSource.read`; transparent pixels take the colour of the nearest opaque one."""
+        path, orientation = self.files[index], self.orientation
         if self.pages:
-            return read_tiff(self.files[index], self.pages[index], orientation=self.orientation)
-        return read_image(self.files[index], orientation=self.orientation)
+            image = read_tiff(path, self.pages[index], orientation=orientation)
+        else:
+            image = read_image(path, orientation=orientation)
+        alpha = self.alpha(index)
+        return image if alpha is None else extended(image, alpha)
 
 
 @dataclass(frozen=True)
@@ -358,5 +374,6 @@ def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
         is_grey=all(header.is_grey for header in headers),
         orientation=orientation,
         pages=() if tiff is None else tiff.pages,
+        has_alpha=any(header.has_alpha for header in headers),
     )
     return frames, tiff

@@ -16,7 +16,16 @@ import tifffile
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.decoding import ImageHeader, decoding, unit_rgb, upright, valid_orientation
+from focaldiffusion.io.decoding import (
+    ImageHeader,
+    check_visible,
+    decoding,
+    unit_alpha,
+    unit_rgb,
+    upright,
+    valid_orientation,
+)
+from focaldiffusion.io.encoding import profile_curves, srgb_encoded
 
 # The error reports what is wrong with a file; keep tifffile's log off standard error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -90,21 +99,59 @@ def read_tiff(
         orientation: the EXIF orientation to apply instead of the file's own.
 
     Returns:
-        (H, W, 3) float32 in [0, 1], value / (2^bits - 1).
+        (H, W, 3) float32 in [0, 1], value / (2^bits - 1), without premultiplied alpha; curves
+        unlike sRGB's are converted.
 
     Raises:
         InputError: the pages cannot be decoded.
     """
+    return _read(path, pages, orientation)[0]
+
+
+def read_tiff_alpha(
+    path: Path, pages: tuple[int, ...], *, orientation: int | None = None
+) -> NDArray[np.float32] | None:
+    """Alpha (H, W) in [0, 1] of one frame of a TIFF; None where every pixel is opaque.
+
+    Raises:
+        InputError: the pages cannot be decoded, or the frame is transparent everywhere.
+    """
+    alpha = _read(path, pages, orientation)[1]
+    if alpha is not None:
+        check_visible(str(path), alpha)
+    return alpha
+
+
+def _read(
+    path: Path, pages: tuple[int, ...], orientation: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Colours and alpha of one frame, see `read_tiff` and `read_tiff_alpha`."""
     with _opened(path) as (_, series):
         keyframe = series.keyframe
         planes = [_page_array(path, series, index) for index in pages]
         array = planes[0] if len(planes) == 1 else np.stack([p[..., 0] for p in planes], axis=-1)
         full_scale = 2**keyframe.bitspersample - 1
+        alpha = unit_alpha(array, full_scale) if _has_alpha(keyframe) else None
         if keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             array = full_scale - array
         if orientation is None:
             orientation = _orientation(keyframe)
-        return upright(unit_rgb(array, full_scale), orientation)
+        rgb = unit_rgb(array, full_scale)
+        if alpha is None:
+            return upright(_as_srgb(rgb, keyframe), orientation), None
+        if keyframe.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA:
+            rgb = np.minimum(rgb / np.maximum(alpha, np.float32(1 / full_scale))[..., None], 1)
+        return upright(_as_srgb(rgb, keyframe), orientation), upright(alpha, orientation)
+
+
+def _has_alpha(page: tifffile.TiffPage) -> bool:
+    """Whether the only sample of a page beyond its colours is alpha."""
+    return tuple(page.extrasamples) in ((1,), (2,))
+
+
+def _as_srgb(rgb: NDArray[np.float32], page: tifffile.TiffPage) -> NDArray[np.float32]:
+    tag = page.tags.get(_ICC_TAG)
+    return srgb_encoded(rgb, profile_curves(None if tag is None else bytes(tag.value)))
 
 
 def tiff_icc_profile(path: Path) -> bytes | None:
@@ -220,6 +267,8 @@ def _page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHea
         bit_depth=8 if page.bitspersample <= 8 else 16,
         is_grey=channels == 1 and page.samplesperpixel < 3,
         orientation=_orientation(page),
+        has_alpha=_has_alpha(page),
+        icc_profile=None if _ICC_TAG not in page.tags else bytes(page.tags[_ICC_TAG].value),
     )
 
 
