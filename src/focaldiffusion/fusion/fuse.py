@@ -196,8 +196,9 @@ def fill(fusion: Fusion, generated: Tensor, never_sharp: Tensor) -> Fusion:
         The fusion with the generated image in it, `generated_mark` in its `source_index`.
     """
     size = fusion.source_index.shape[::-1]
-    depth_px = cv2.distanceTransform(never_sharp.cpu().numpy().astype(np.uint8), cv2.DIST_L2, 5)
-    # The outermost pixels of the mask are left out: enlarging spreads them half a pixel outwards.
+    # The outermost pixels of the mask are left out, also beside a concave corner, which is why
+    # diagonal steps count as 1: enlarging spreads them half a pixel outwards.
+    depth_px = cv2.distanceTransform(never_sharp.cpu().numpy().astype(np.uint8), cv2.DIST_C, 3)
     share: Image = cv2.resize(
         np.clip((depth_px - 1) / _FEATHER_PX, 0, 1), size, interpolation=cv2.INTER_LINEAR
     )

@@ -43,7 +43,7 @@ from focaldiffusion.io.encoding import (
     with_srgb_curves,
 )
 from focaldiffusion.io.formats import EXTRA, IMAGE_SUFFIXES, Kind, is_raw, kind_of, need_reader
-from focaldiffusion.io.ifd import first_ifd
+from focaldiffusion.io.ifd import byte_order, first_ifd
 
 __all__ = ["IMAGE_SUFFIXES", "is_raw"]
 
@@ -222,7 +222,7 @@ def read_metadata(path: Path) -> ImageMetadata:
     else:
         with open_pillow(path) as image:
             profile, exif = image.info.get("icc_profile"), image.info.get("exif")
-        exif = _upright_exif(exif.removeprefix(EXIF_PREFIX)) if exif else None
+        exif = _upright_exif(exif.removeprefix(EXIF_PREFIX)) if isinstance(exif, bytes) else None
     if profile and profile_curves(profile):
         profile = with_srgb_curves(profile)
     return ImageMetadata(profile or None, exif)
@@ -376,13 +376,18 @@ def _exif_orientation(exif: bytes) -> int:
 def _upright_exif(exif: bytes) -> bytes | None:
     """The EXIF block with orientation 1, all other bytes untouched; None when it is broken."""
     try:
-        entry = first_ifd(exif).get(_ORIENTATION_TAG)
+        first_ifd(exif)
+        order = byte_order(exif[:2])
     except DECODER_ERRORS:
         return None
-    if entry is None or entry.type != 3:
-        return exif
-    upright_value = struct.pack(f"{entry.order}H", 1)
-    return exif[: entry.position] + upright_value + exif[entry.position + 2 :]
+    (directory,) = struct.unpack_from(f"{order}I", exif, 4)
+    (count,) = struct.unpack_from(f"{order}H", exif, directory)
+    changed = bytearray(exif)
+    for place in range(directory + 2, directory + 2 + 12 * count, 12):
+        if struct.unpack_from(f"{order}H", exif, place) == (_ORIENTATION_TAG,):
+            # The whole entry, because some writers give it another type than SHORT.
+            struct.pack_into(f"{order}HHIHH", changed, place, _ORIENTATION_TAG, 3, 1, 1, 0)
+    return bytes(changed)
 
 
 def _descriptive_exif(path: Path) -> bytes | None:
