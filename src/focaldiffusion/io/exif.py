@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from focaldiffusion.io.decoding import DECODER_ERRORS, EXIF_PREFIX
+from focaldiffusion.io.formats import is_raw
 from focaldiffusion.io.ifd import Buffer, byte_order, first_ifd, read_ifd
-from focaldiffusion.io.images import is_raw, is_tiff, open_pillow
+from focaldiffusion.io.images import is_tiff, open_pillow
 from focaldiffusion.io.makernotes import FocusReading, interval, read_maker_focus
 from focaldiffusion.lens import LensFacts, implausible
 

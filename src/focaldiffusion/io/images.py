@@ -42,16 +42,15 @@ from focaldiffusion.io.encoding import (
     srgb_encoded,
     with_srgb_curves,
 )
-from focaldiffusion.io.formats import EXTRA, IMAGE_SUFFIXES, Kind, is_raw, kind_of, need_reader
+from focaldiffusion.io.formats import EXTRA, Kind, kind_of, need_reader
 from focaldiffusion.io.ifd import byte_order, first_ifd
-
-__all__ = ["IMAGE_SUFFIXES", "is_raw"]
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _RGB_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
 _ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
 _ORIENTATION_TAG = 0x0112
 _KEPT_TAGS = (Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
+_SRGB_CHROMATICITIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _PNG_IHDR_END = 33  # signature 8, length 4, name 4, IHDR 13, checksum 4
 
 
@@ -62,10 +61,13 @@ class ImageMetadata:
     Attributes:
         icc_profile: ICC profile of the pixel values; None means sRGB.
         exif: EXIF block from its TIFF header on, orientation upright.
+        chromaticities: x and y of white, red, green and blue from a PNG without profile; None means
+            those of sRGB.
     """
 
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    chromaticities: tuple[float, ...] | None = None
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -216,16 +218,19 @@ def read_metadata(path: Path) -> ImageMetadata:
         InputError: the file cannot be opened.
     """
     kind = kind_of(path)
+    chromaticities = None
     if kind in ("raw", "tiff"):
         profile = tiff.tiff_icc_profile(path) if kind == "tiff" else None
         exif = _descriptive_exif(path)
     else:
         with open_pillow(path) as image:
             profile, exif = image.info.get("icc_profile"), image.info.get("exif")
+            if not profile and "srgb" not in image.info:
+                chromaticities = _unlike_srgb(image.info.get("chromaticity"))
         exif = _upright_exif(exif.removeprefix(EXIF_PREFIX)) if isinstance(exif, bytes) else None
     if profile and profile_curves(profile):
         profile = with_srgb_curves(profile)
-    return ImageMetadata(profile or None, exif)
+    return ImageMetadata(profile or None, exif, chromaticities)
 
 
 _PNG_LEVEL = 3
@@ -277,6 +282,11 @@ def write_png(
     # Bytes 16 to 20 of an ICC profile name the colour space of its pixels.
     if profile[16:20] == (b"GRAY" if is_grey else b"RGB "):
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    elif metadata.chromaticities is not None:
+        # PNG's own gamma and primaries, in units of 1/100000: readers ignore one without the other.
+        numbers = [round(one * 1e5) for one in metadata.chromaticities]
+        chunks += _chunk(b"gAMA", struct.pack(">I", 45455))
+        chunks += _chunk(b"cHRM", struct.pack(">8I", *numbers))
     if metadata.exif is not None:
         chunks += _chunk(b"eXIf", metadata.exif)
     path.write_bytes(png[:_PNG_IHDR_END] + chunks + png[_PNG_IHDR_END:])
@@ -388,6 +398,15 @@ def _upright_exif(exif: bytes) -> bytes | None:
             # The whole entry, because some writers give it another type than SHORT.
             struct.pack_into(f"{order}HHIHH", changed, place, _ORIENTATION_TAG, 3, 1, 1, 0)
     return bytes(changed)
+
+
+def _unlike_srgb(chromaticities: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """The chromaticities of a PNG, where they are valid and not sRGB's."""
+    if chromaticities is None or len(chromaticities) != 8:
+        return None
+    valid = all(0 <= one <= 1 for one in chromaticities)
+    different = np.abs(np.subtract(chromaticities, _SRGB_CHROMATICITIES)).max() > 0.005
+    return tuple(chromaticities) if valid and different else None
 
 
 def _descriptive_exif(path: Path) -> bytes | None:

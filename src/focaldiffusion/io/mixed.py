@@ -32,7 +32,7 @@ def mixed(names: Sequence[str], headers: Sequence[ImageHeader]) -> tuple[str, ..
     grey = [name for name, header in zip(names, headers, strict=True) if header.is_grey]
     if 0 < len(grey) < len(names):
         findings.append(
-            f"{_counted(grey)} of {len(names)} frames: grey, the others in colour. Export all "
+            f"grey among frames in colour: {grey[0]} ({len(grey)} of {len(names)}). Export all "
             "frames alike."
         )
     return tuple(findings)

@@ -27,8 +27,8 @@ from focaldiffusion.io.facts import (
     resolve_lens,
     written_focus,
 )
+from focaldiffusion.io.formats import IMAGE_SUFFIXES
 from focaldiffusion.io.images import (
-    IMAGE_SUFFIXES,
     ImageMetadata,
     is_tiff,
     natural_key,
