@@ -44,6 +44,7 @@ from focaldiffusion.io.encoding import (
 )
 from focaldiffusion.io.formats import EXTRA, Kind, kind_of, need_reader
 from focaldiffusion.io.ifd import byte_order, first_ifd
+from focaldiffusion.io.jpeg import ends_early
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _RGB_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
@@ -205,7 +206,13 @@ def _decoded(path: Path, kind: Kind) -> tuple[NDArray[Any], int, tuple[Curve, ..
         mode = "L" if image.mode in _GREY_MODES else "RGB"
         if image.has_transparency_data:
             mode += "A"
-        return np.asarray(image.convert(mode)), 255, curves
+        pixels = np.asarray(image.convert(mode))
+        if image.format in ("JPEG", "MPO") and ends_early(path.read_bytes(), pixels):
+            raise InputError(
+                f"{path}: cannot be read as an image (its data end early). Export the frame again, "
+                "or leave it out."
+            )
+        return pixels, 255, curves
 
 
 def read_metadata(path: Path) -> ImageMetadata:
