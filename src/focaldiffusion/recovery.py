@@ -194,11 +194,15 @@ def recover(
             stack.frames.size[::-1],
             interpolation=cv2.INTER_LINEAR,
         )
+    if fusion.alpha is not None:
+        hidden = fusion.alpha == 0
+        fusion.all_in_focus[hidden], depth[hidden], certain[hidden] = 0, np.nan, 0
     findings = (*findings, *found.calibration.findings)
     return Result(
         all_in_focus=fusion.all_in_focus,
         confidence=np.asarray(certain, np.float32),
         source_index=fusion.source_index,
+        alpha=fusion.alpha,
         stack=stack,
         calibration=found.calibration,
         camera=camera,
@@ -298,10 +302,13 @@ def _checked(
 ) -> tuple[Tensor, float | None]:
     """Confidence (H, W) in a surface, and the RMS of re-rendering it, if possible."""
     scale = calibration.blur_scale
-    if scale is None or stack.axis != "inverse_depth_dpt":
-        return confidence(evidence, completion, None), None
-    residual = rerender_residual(stack, evidence, completion.coordinate, scale, psf)
-    return confidence(evidence, completion, residual), float(residual.square().mean().sqrt())
+    residual = None
+    if scale is not None and stack.axis == "inverse_depth_dpt":
+        residual = rerender_residual(stack, evidence, completion.coordinate, scale, psf)
+    trust = confidence(evidence, completion, residual)
+    if stack.shown is not None:
+        trust = trust * (stack.shown.sum(0) > 1)  # one frame shows no change of focus
+    return trust, None if residual is None else float(residual.square().mean().sqrt())
 
 
 def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: bool) -> Fusion:

@@ -53,6 +53,8 @@ class Result:
         confidence: (H, W) float32 in [0, 1], trust in the depth.
         source_index: (H, W) uint8 or uint16, number of the main source frame of each pixel, from 0;
             the largest value of the type marks generated pixels.
+        alpha: (H, W) float32 in [0, 1], 0 where all frames are transparent: depth is NaN there, and
+            confidence 0; None if every pixel is opaque in some frame.
         stack: the frames at working size, aligned.
         calibration: knowledge of the lens behind the depth.
         depth_m: (H, W) float32, metres along the optical axis; NaN where indistinguishable from
@@ -75,6 +77,7 @@ class Result:
     source_index: NDArray[np.integer[Any]]
     stack: FocalStack
     calibration: Calibration
+    alpha: Plane | None = None
     depth_m: Plane | None = None
     height_m: Plane | None = None
     depth_relative: Plane | None = None
@@ -168,6 +171,7 @@ class Result:
                 ),
                 bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
                 metadata=self.image_metadata,
+                alpha=self.alpha,
             )
             confidence = np.rint(self.confidence.clip(0, 1) * 255).astype(np.uint8)
             save_png(folder / "confidence.png", confidence)

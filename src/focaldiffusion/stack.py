@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -15,19 +15,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.progress import Meter
 
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
 
 WORKING_SIZE_PX = 1024
-"""Default long side of the working images, at which depth is solved."""
+"""Default long side of the working images, at which depth is solved; see `working_size`."""
 
 _WORKING_PIXELS = 16 * 1024 * 768
 """Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
 memory nor time grows with the number of frames."""
 
+LEAST_ALPHA = 0.5
+"""Alpha from which a pixel is evidence; of a more transparent one the colour is not known."""
+
+_LONGEST_ASPECT = 2.0  # longer frames are solved with the pixels of this aspect, not its long side
 _SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
 _LEAST_DISTANCE_M = 1e-6
 _LEAST_STEP_M = 1e-9  # between stage positions
@@ -71,6 +75,24 @@ class FrameSource(Protocol):
         ...
 
 
+@runtime_checkable
+class TransparentFrames(FrameSource, Protocol):
+    """Native frames that may be transparent: cropped, masked, or moved by an aligning program."""
+
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """Alpha of frame `index`, (H, W) in [0, 1]; None where all of it is opaque.
+
+        Raises:
+            InputError: the frame cannot be read, or all of it is transparent.
+        """
+        ...
+
+
+def alpha_of(frames: FrameSource, index: int) -> NDArray[np.float32] | None:
+    """Alpha of a frame, (H, W) in [0, 1]; None where all of it is opaque."""
+    return frames.alpha(index) if isinstance(frames, TransparentFrames) else None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class FocalStack:
     """N >= 2 frames at working resolution, aligned to one scale, and their focus settings.
@@ -88,6 +110,8 @@ class FocalStack:
             present.
         step: difference of neighbouring values of the frames' files, as a share of their range;
             noise is at least that of rounding to it.
+        shown: (N, H, W) bool, False where a frame is transparent and proves nothing; None where
+            all frames are opaque.
 
     Raises:
         InputError: images of another shape or type; focus settings, native frames or a camera that
@@ -103,6 +127,7 @@ class FocalStack:
     height_sign: float | None = None
     frame_numbers: tuple[int, ...] | None = None
     step: float = 1 / 255
+    shown: Tensor | None = None
 
     def __post_init__(self) -> None:
         images = self.images
@@ -143,6 +168,8 @@ class FocalStack:
                 f"FocalStack.camera: of images of {self.camera.image_size}, but these are "
                 f"{self.size}. Use Camera.resized or Camera.cropped."
             )
+        if self.shown is not None:
+            check_shape("FocalStack.shown", self.shown, (count, *self.size))
         names = () if self.frames is None else self.frames.names
         for name, given in (("frames", names), ("frame_numbers", self.frame_numbers or ())):
             if given and len(given) != count:
@@ -205,7 +232,7 @@ class FocalStack:
 
         Args:
             frames: the native frames, aligned.
-            long_side_px: long side of the working images; see `working_size`.
+            long_side_px: see `working_size`.
             draft: faster source of the same frames, for half size and below.
             device: device of the images.
             meter: counts the frames.
@@ -223,10 +250,16 @@ class FocalStack:
         # A table is exact for 16 bits and avoids the power function.
         to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
         images = torch.empty((total, 3, *size), dtype=torch.float32)
+        shown = torch.ones((total, *size), dtype=torch.bool)
         for index in range(total):
             linear = to_linear.take(np.rint(source.read(index) * 65535).astype(np.uint16))
             images[index] = torch.from_numpy(_reduced(linear, size)).permute(2, 0, 1)
+            if (alpha := alpha_of(source, index)) is not None:
+                shown[index] = torch.from_numpy(_reduced(alpha, size) > LEAST_ALPHA)
             meter.advance()
+        if not shown.all():
+            images = _completed(images, shown)
+            settings["shown"] = shown.to(device)
         return cls(
             images.to(device),
             camera=None if camera is None else camera.resized(size),
@@ -243,21 +276,27 @@ class FocalStack:
         keeps its images as such.
 
         Args:
-            long_side_px: long side of the working images; see `working_size`.
+            long_side_px: see `working_size`.
             device: device of the images; None leaves them in place.
         """
         frames = self.frames or MemoryFrames(self)
         size = working_size(self.size, len(self), long_side_px)
         device = device or self.images.device
         if size == self.size:
-            return replace(self, images=self.images.to(device), frames=frames)
+            shown = None if self.shown is None else self.shown.to(device)
+            return replace(self, images=self.images.to(device), frames=frames, shown=shown)
         reduced = [
             torch.from_numpy(_reduced(image.permute(1, 2, 0).cpu().numpy(), size)).permute(2, 0, 1)
             for image in self.images
         ]
+        shown = None
+        if self.shown is not None:
+            planes = [_reduced(plane, size) for plane in self.shown.cpu().numpy().astype("f4")]
+            shown = torch.from_numpy(np.stack(planes) > LEAST_ALPHA).to(device)
         return replace(
             self,
             images=torch.stack(reduced).to(device),
+            shown=shown,
             camera=None if self.camera is None else self.camera.resized(size),
             frames=frames,
         )
@@ -268,15 +307,22 @@ def _described(value: object) -> str:
 
 
 def working_size(size: tuple[int, int], frame_count: int, long_side_px: int) -> tuple[int, int]:
-    """The (height, width) at which depth is solved; below `long_side_px` for many frames.
+    """The (height, width) at which depth is solved; smaller for many frames.
+
+    Args:
+        size: native (height, width) [px].
+        frame_count: number of frames.
+        long_side_px: long side for aspects up to 2:1. Longer frames, such as panoramas, keep the
+            area of 2:1, so that their short side keeps its defocus.
 
     Raises:
         InputError: a side is too short for defocus.
     """
     height, width = size
-    scale = min(
-        1.0, long_side_px / max(size), math.sqrt(_WORKING_PIXELS / (frame_count * height * width))
-    )
+    scale = long_side_px / max(size)
+    if max(size) > _LONGEST_ASPECT * min(size):
+        scale = long_side_px / math.sqrt(_LONGEST_ASPECT * height * width)
+    scale = min(1.0, scale, math.sqrt(_WORKING_PIXELS / (frame_count * height * width)))
     reduced = max(1, round(height * scale)), max(1, round(width * scale))
     if min(reduced) < _SMALLEST_PX:
         raise InputError(
@@ -287,11 +333,28 @@ def working_size(size: tuple[int, int], frame_count: int, long_side_px: int) -> 
     return reduced
 
 
-def _reduced(linear: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """An image (H, W, 3) averaged over areas down to (height, width)."""
-    if linear.shape[:2] == size:
-        return linear
-    return np.asarray(cv2.resize(linear, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
+def _reduced(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """An image (H, W, 3) or plane (H, W) averaged over areas down to (height, width)."""
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _completed(images: Tensor, shown: Tensor) -> Tensor:
+    """The images (N, 3, H, W) with the nearest frame in the list where one does not show a pixel.
+
+    The sweep transforms whole frames, so a hole would spread by the blur around it. Neighbours in
+    focus differ little in blur. Pixels that no frame shows keep what `FrameSource.read` put there.
+    """
+    completed = images.clone()
+    count = len(images)
+    for index in range(count):
+        missing = ~shown[index]
+        for other in sorted(range(count), key=lambda other: abs(other - index)):
+            taken = missing & shown[other]
+            completed[index][:, taken] = images[other][:, taken]
+            missing = missing & ~taken
+    return completed
 
 
 class MemoryFrames:
@@ -303,7 +366,12 @@ class MemoryFrames:
         self.size = stack.size
         self.bit_depth: int = bit_depth
         self.is_grey = False
-        self._images = stack.images
+        self._images, self._shown = stack.images, stack.shown
+
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """1 where frame `index` shows the scene and 0 elsewhere, (H, W); None if everywhere."""
+        shown = self._shown
+        return None if shown is None else shown[index].cpu().numpy().astype(np.float32)
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.align.motion import Matrix, Method, Plane, warp
 from focaldiffusion.errors import InputError
-from focaldiffusion.stack import FrameSource
+from focaldiffusion.stack import FrameSource, alpha_of
 
 _LEAST_KEPT = 0.25  # of the area
 
@@ -167,19 +167,28 @@ class _AlignedFrames:
         self.bit_depth = source.bit_depth
         self.is_grey = source.is_grey
 
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """Alpha of frame `index` of the kept ones, see `TransparentFrames.alpha`."""
+        alpha = alpha_of(self.source, self.alignment.kept[index])
+        return None if alpha is None else self._placed(alpha, index, cv2.INTER_LINEAR)
+
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index` of the kept ones, see `FrameSource.read`."""
-        frame, crop = self.alignment.frames[index], self.alignment.crop
         image = self.source.read(self.alignment.kept[index])
-        if frame.is_moved:
-            window = frame.matrix.copy()
-            window[:, 2] += frame.matrix[:, :2] @ [crop.left, crop.top]
-            image = warp(image, window, crop.size, interpolation=self.interpolation)
-            np.clip(image, 0, 1, out=image)
-        else:
+        image = self._placed(image, index, self.interpolation)
+        gain = self.alignment.frames[index].gain
+        return image if gain == 1 else divide_light(image, gain)
+
+    def _placed(self, image: Plane, index: int, interpolation: int) -> Plane:
+        """An image or alpha of a frame, moved and cropped."""
+        frame, crop = self.alignment.frames[index], self.alignment.crop
+        if not frame.is_moved:
             rows = slice(crop.top, crop.top + crop.height)
-            image = np.ascontiguousarray(image[rows, crop.left : crop.left + crop.width])
-        return image if frame.gain == 1 else divide_light(image, frame.gain)
+            return np.ascontiguousarray(image[rows, crop.left : crop.left + crop.width])
+        window = frame.matrix.copy()
+        window[:, 2] += frame.matrix[:, :2] @ [crop.left, crop.top]
+        image = warp(image, window, crop.size, interpolation=interpolation)
+        return np.clip(image, 0, 1, out=image)
 
 
 def divide_light(srgb: Plane, gain: float) -> Plane:

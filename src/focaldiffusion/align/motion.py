@@ -85,13 +85,19 @@ class Motion:
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:
-    """Structure of a frame, from coarse to fine: band-passed light, relative to its mean."""
+    """Structure of a frame, from coarse to fine: band-passed light, relative to its mean.
+
+    Attributes:
+        levels: the structure.
+        shown: of each level, 1 where the frame shows the scene and 0 where it is transparent.
+    """
 
     levels: tuple[Plane, ...]
+    shown: tuple[Plane, ...]
 
     @classmethod
-    def of(cls, luminance: Plane) -> Pyramid:
-        """The pyramid of (H, W) linear luminance at the resolution of registration."""
+    def of(cls, luminance: Plane, shown: Plane | None = None) -> Pyramid:
+        """The pyramid of (H, W) linear luminance, all of it shown by default."""
         height, width = luminance.shape
         image: Plane = luminance / np.float32(max(float(luminance.mean()), 1e-6))
         levels = []
@@ -102,7 +108,12 @@ class Pyramid:
             if max(size) < _COARSEST_PX or min(size) < _TILE_PX:
                 break
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        return cls(tuple(reversed(levels)))
+        whole = np.ones_like(luminance) if shown is None else shown
+        masks = [
+            (cv2.resize(whole, one.shape[::-1], interpolation=cv2.INTER_AREA) > 0.999).astype("f4")
+            for one in reversed(levels)
+        ]
+        return cls(tuple(reversed(levels)), tuple(masks))
 
     @property
     def middle(self) -> int:
@@ -159,8 +170,8 @@ def refine_motion(
     lowest = 0 if start is None else first.middle
     highest = first.middle + 1 if only_middle else len(first.levels)
     pairs = [
-        _TilePair(*levels, basis)
-        for levels in zip(first.levels[:highest], second.levels[:highest], strict=True)
+        _TilePair(first.levels[k], second.levels[k], first.shown[k], second.shown[k], basis)
+        for k in range(highest)
     ]
     fit: _Fit | None = None
     for pair in pairs[lowest:]:
@@ -247,8 +258,11 @@ class _TilePair:
     in each tile (Schur complement), the motion W composed with the step.
     """
 
-    def __init__(self, first: Plane, second: Plane, basis: Matrix) -> None:
+    def __init__(
+        self, first: Plane, second: Plane, first_shown: Plane, second_shown: Plane, basis: Matrix
+    ) -> None:
         self.second, self.basis = second, basis
+        self.first_shown, self.second_shown = first_shown, second_shown
         parameters = basis.shape[1]
         self.reduction = np.zeros((6 + 4, parameters + 4))
         self.reduction[:6, :parameters] = basis
@@ -317,8 +331,8 @@ class _TilePair:
         """
         pixels = to_pixels(matrix, self.size)
         moved = warp(self.second, pixels, self.size)
-        inside = warp(np.ones_like(moved), pixels, self.size, border=cv2.BORDER_CONSTANT)
-        shown = self._in_tiles((inside > 0.999).astype(np.float32))
+        inside = warp(self.second_shown, pixels, self.size, border=cv2.BORDER_CONSTANT)
+        shown = self._in_tiles(self.first_shown * (inside > 0.999))
         # The mean of both gradients: noise of a single one would bias the scale.
         for k, parts in enumerate(zip(self.gradient, _gradient(moved), strict=True)):
             by_x, by_y, by_shift = (self.columns[:, :, 3 * k + i] for i in range(3))

@@ -27,7 +27,7 @@ from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, 
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.progress import Meter
-from focaldiffusion.stack import FrameSource
+from focaldiffusion.stack import FrameSource, alpha_of
 
 AlignMode = Literal["auto", "on", "off"]
 
@@ -96,7 +96,7 @@ def find_alignment(
     meter.expect(3 * count)
     views = []
     for index in range(count):
-        views.append(_View.of(frames.read(index)))
+        views.append(_View.of(frames.read(index), alpha_of(frames, index)))
         meter.advance()
     chains = link_frames([view.pyramid for view in views], order, meter.advance)
     kept = _keep(chains, frames.names, drop_unaligned)
@@ -126,15 +126,19 @@ class _View:
     saturated: Plane
 
     @classmethod
-    def of(cls, srgb: Plane) -> _View:
+    def of(cls, srgb: Plane, alpha: Plane | None = None) -> _View:
         # Light must be averaged as light. Within one small pixel, its square root is close enough
         # to the sRGB encoding, and a square is far cheaper than sRGB's power.
         encoded = np.sqrt(_shrink(srgb * srgb, _LONG_SIDE_PX))
         light = srgb_to_linear(torch.from_numpy(encoded)).numpy()
         luminance = light @ _LUMINANCE
         saturated = (light.max(axis=2) > _SATURATED).astype(np.float32)
+        shown = None
+        if alpha is not None:
+            shown = (_shrink(alpha, _LONG_SIDE_PX) > 0.999).astype(np.float32)
+            np.maximum(saturated, 1 - shown, out=saturated)  # hidden light counts no more
         small = _shrink(luminance, _EXPOSURE_PX), _shrink(saturated, _EXPOSURE_PX)
-        return cls(Pyramid.of(luminance), luminance.shape, *small)
+        return cls(Pyramid.of(luminance, shown), luminance.shape, *small)
 
 
 def _shrink(image: Plane, long_side_px: int) -> Plane:
@@ -329,8 +333,10 @@ def _describe(
 
 def _residual(first: _View, second: _View, pose: Matrix) -> float:
     """RMS difference at the middle level, relative to the mean brightness, where both overlap."""
-    middle, other = (view.pyramid.levels[view.pyramid.middle] for view in (first, second))
+    k = first.pyramid.middle
+    middle, other = first.pyramid.levels[k], second.pyramid.levels[k]
     pixels = to_pixels(pose, middle.shape)
     moved = warp(other, pixels, middle.shape)
-    inside = warp(np.ones_like(other), pixels, middle.shape, border=cv2.BORDER_CONSTANT) > 0.99
+    shown = warp(second.pyramid.shown[k], pixels, middle.shape, border=cv2.BORDER_CONSTANT)
+    inside = (shown > 0.99) & (first.pyramid.shown[k] > 0)
     return float(np.sqrt(np.square(moved - middle)[inside].mean()))

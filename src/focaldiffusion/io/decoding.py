@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -46,6 +47,8 @@ class ImageHeader:
         is_grey: True for one channel.
         orientation: EXIF orientation, 1 to 8, still to be applied; 1 is upright.
         white: declared white as a share of the largest value; None where it is that value.
+        has_alpha: whether pixels may be transparent.
+        icc_profile: ICC profile of the pixel values; None means sRGB.
     """
 
     stored_size: tuple[int, int]
@@ -53,6 +56,8 @@ class ImageHeader:
     is_grey: bool
     orientation: int = 1
     white: float | None = None
+    has_alpha: bool = False
+    icc_profile: bytes | None = None
 
     def size(self, orientation: int | None = None) -> tuple[int, int]:
         """(height, width) [px] once the orientation, its own by default, is applied."""
@@ -100,10 +105,49 @@ def unit_rgb(array: NDArray[Any], full_scale: float) -> NDArray[np.float32]:
     return np.ascontiguousarray(values if values.shape[2] == 3 else values.repeat(3, axis=2))
 
 
+def unit_alpha(array: NDArray[Any], full_scale: int) -> NDArray[np.float32] | None:
+    """Alpha (H, W) in [0, 1] of an array as `unit_rgb` takes it; None without or if all opaque."""
+    if array.ndim == 2 or array.shape[2] not in (2, 4):
+        return None
+    alpha = array[..., -1]
+    return None if (alpha == full_scale).all() else alpha / np.float32(full_scale)
+
+
+def extended(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image (H, W, 3) whose transparent pixels take the colour of the nearest opaque one.
+
+    Their own is often black, and its edge would look like structure of the scene.
+    """
+    from focaldiffusion.stack import LEAST_ALPHA  # loads torch
+
+    hidden = (alpha <= LEAST_ALPHA).astype(np.uint8)
+    if hidden.all():
+        return rgb
+    labels = cv2.distanceTransformWithLabels(
+        hidden, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )[1]
+    opaque = np.flatnonzero(hidden == 0)
+    nearest = np.zeros(labels.max() + 1, np.intp)
+    nearest[labels.flat[opaque]] = opaque
+    return rgb.reshape(-1, 3)[nearest[labels]]
+
+
+def check_visible(place: str, alpha: NDArray[np.float32]) -> None:
+    """Refuse a picture whose alpha (H, W) hides every pixel.
+
+    Raises:
+        InputError: names the place.
+    """
+    if not alpha.any():
+        raise InputError(
+            f"{place}: is transparent everywhere. Export it without alpha, or leave it out."
+        )
+
+
 def upright(array: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an (H, W, C) array."""
+    """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an array (H, W, C) or (H, W)."""
     if orientation in (5, 6, 7, 8):
-        array = array.transpose(1, 0, 2)
+        array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     if orientation in (3, 4, 7, 8):

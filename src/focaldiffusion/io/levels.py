@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.stack import FrameSource
+from focaldiffusion.stack import FrameSource, alpha_of
 
 _FILLED = 0.3
 """Share of the container from which it counts as filled; 14 bits in 16 use a quarter. A photograph
@@ -112,6 +112,10 @@ class LevelledFrames:
             self.read(0)
         assert self._levels is not None
         return self._levels
+
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """See `TransparentFrames.alpha`."""
+        return alpha_of(self.source, index)
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index`, normalised, see `FrameSource.read`."""

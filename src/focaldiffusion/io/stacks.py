@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
+from focaldiffusion.io.decoding import extended
 from focaldiffusion.io.exif import read_exif
 from focaldiffusion.io.facts import (
     FROM_SIDECAR,
@@ -26,18 +27,20 @@ from focaldiffusion.io.facts import (
     resolve_lens,
     written_focus,
 )
+from focaldiffusion.io.formats import IMAGE_SUFFIXES
 from focaldiffusion.io.images import (
-    IMAGE_SUFFIXES,
     ImageMetadata,
     is_tiff,
     natural_key,
     probe_image,
+    read_alpha,
     read_image,
     read_metadata,
 )
 from focaldiffusion.io.levels import LevelledFrames, Levels
+from focaldiffusion.io.mixed import beside, mixed
 from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
-from focaldiffusion.io.tiff import TiffStack, is_ome_set, probe_tiff, read_tiff
+from focaldiffusion.io.tiff import TiffStack, is_ome_set, probe_tiff, read_tiff, read_tiff_alpha
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.stack import FrameSource
@@ -121,6 +124,7 @@ def open_stack(
     """
     given = lens or LensFacts()
     files: tuple[Path, ...] = ()
+    findings: tuple[str, ...] = ()
     if holds_arrays(source):
         frames: FrameSource = ArrayFrames(source)  # type: ignore[arg-type]
         found, tiff = _Found("stack", ()), None
@@ -129,6 +133,7 @@ def open_stack(
         found = _find(source)  # type: ignore[arg-type]
         frames, tiff = _open_frames(found)
         files, white = frames.files, frames.declared_white
+        findings = found.findings + frames.findings
     count = len(frames.names)
     focus = written_focus(focus_distances_m, focus_positions_m, count, GIVEN, "given")
     focus = focus or found.focus(count) or _tiff_focus(tiff)
@@ -150,7 +155,8 @@ def open_stack(
         focus_positions_m=focus.positions_m,
         focus_uncertainty_dpt=focus.uncertainty_dpt,
         origins={**origins, focus.name: focus.origin},
-        findings=tiff.z_axis.findings if tiff is not None and focus.origin.source == "TIFF" else (),
+        findings=findings
+        + (tiff.z_axis.findings if tiff and focus.origin.source == "TIFF" else ()),
     )
     nearest, place = 0, found.name
     if focus.distances_m is not None:
@@ -185,12 +191,27 @@ class _FileFrames:
     orientation: int
     pages: tuple[tuple[int, ...], ...] = ()
     declared_white: float | None = None
+    has_alpha: bool = False
+    findings: tuple[str, ...] = ()
+
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """See `TransparentFrames.alpha`."""
+        path, orientation = self.files[index], self.orientation
+        if not self.has_alpha:
+            return None
+        if self.pages:
+            return read_tiff_alpha(path, self.pages[index], orientation=orientation)
+        return read_alpha(path, orientation=orientation)
 
     def read(self, index: int) -> NDArray[np.float32]:
-        """See `FrameSource.read`."""
+        """See `FrameSource.read`; transparent pixels take the colour of the nearest opaque one."""
+        path, orientation = self.files[index], self.orientation
         if self.pages:
-            return read_tiff(self.files[index], self.pages[index], orientation=self.orientation)
-        return read_image(self.files[index], orientation=self.orientation)
+            image = read_tiff(path, self.pages[index], orientation=orientation)
+        else:
+            image = read_image(path, orientation=orientation)
+        alpha = self.alpha(index)
+        return image if alpha is None else extended(image, alpha)
 
 
 @dataclass(frozen=True)
@@ -201,6 +222,7 @@ class _Found:
     files: tuple[Path, ...]
     sidecar: Sidecar | None = None
     sidecar_path: Path | None = None
+    findings: tuple[str, ...] = ()
 
     def focus(self, frame_count: int) -> Focus | None:
         """The focus settings of `stack.json`."""
@@ -231,7 +253,10 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
     path = Path(source)
     if path.is_dir():
         sidecar = read_sidecar(path)
-        return _Found(_name(path), _files_of(path, sidecar), sidecar, path / SIDECAR_NAME)
+        files = _files_of(path, sidecar)
+        is_listed = sidecar is not None and sidecar.files is not None
+        findings = () if is_listed else beside(path, files)
+        return _Found(_name(path), files, sidecar, path / SIDECAR_NAME, findings)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if not is_tiff(path):
@@ -323,7 +348,7 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
     if not files:
         raise InputError(
             f"{folder}: no images. Expected the frames of a stack, as JPEG, PNG, TIFF, HEIC or "
-            "camera RAW."
+            f"camera RAW.{''.join(f' Found {one}' for one in beside(folder, ()))}"
         )
     by_stem: dict[str, Path] = {}
     for path in files:
@@ -374,13 +399,16 @@ def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
     headers = [probe_image(path) for path in files] if tiff is None else [tiff.header] * len(files)
     whites = [header.white for header in headers]
     orientation = headers[0].orientation
-    size = headers[0].size(orientation)
-    for path, header in zip(files, headers, strict=True):
-        height, width = header.size(orientation)
+    sizes = [header.size(orientation) for header in headers]
+    size = max(sizes, key=sizes.count)
+    for path, (height, width) in zip(files, sizes, strict=True):
         if (height, width) != size:
+            others = f"the first frame, {files[0].name}, is"
+            if sizes[0] != size:
+                others = f"{files[sizes.index(size)].name} and {sizes.count(size) - 1} more are"
             raise InputError(
-                f"{path}: {width}x{height}, but the first frame, {files[0].name}, is "
-                f"{size[1]}x{size[0]}. All frames need one size; crop them, or leave this one out."
+                f"{path}: {width}x{height}, but {others} {size[1]}x{size[0]}. All frames need one "
+                "size; crop them, or leave this one out."
             )
     frames = _FileFrames(
         files=files,
@@ -391,5 +419,7 @@ def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
         orientation=orientation,
         pages=() if tiff is None else tiff.pages,
         declared_white=None if None in whites else max(one for one in whites if one is not None),
+        has_alpha=any(header.has_alpha for header in headers),
+        findings=mixed(names, headers),
     )
     return frames, tiff

@@ -15,15 +15,29 @@ import tifffile
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.decoding import ImageHeader, decoding, unit_rgb, upright
+from focaldiffusion.io.decoding import (
+    ImageHeader,
+    check_visible,
+    decoding,
+    unit_alpha,
+    unit_rgb,
+    upright,
+)
+from focaldiffusion.io.encoding import profile_curves, srgb_encoded
 from focaldiffusion.io.ome import OmeImage, Plane, read_ome
-from focaldiffusion.io.tiff_pages import check_page, differences, page_header, page_values
+from focaldiffusion.io.tiff_pages import (
+    check_page,
+    differences,
+    has_alpha,
+    icc_profile,
+    page_header,
+    page_values,
+)
 from focaldiffusion.io.z_axis import ZAxis, imagej_axis, ome_axis
 
 # The error reports what is wrong with a file; keep tifffile's log off standard error.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_ICC_TAG = 0x8773
 _FRAME_AXES = "ZIQ"
 """Axes that may count frames: z, and the unnamed ones of plain multi-page files."""
 
@@ -130,11 +144,32 @@ def read_tiff(
 
     Returns:
         (H, W, 3) float32 in [0, 1], value / (2^bits - 1), or as a share of the declared range
-        where the bits define none.
+        where the bits define none; without premultiplied alpha; curves unlike sRGB's are converted.
 
     Raises:
         InputError: the pages cannot be decoded.
     """
+    return _read(path, pages, orientation)[0]
+
+
+def read_tiff_alpha(
+    path: Path, pages: tuple[int, ...], *, orientation: int | None = None
+) -> NDArray[np.float32] | None:
+    """Alpha (H, W) in [0, 1] of one frame of a TIFF; None where every pixel is opaque.
+
+    Raises:
+        InputError: the pages cannot be decoded, or the frame is transparent everywhere.
+    """
+    alpha = _read(path, pages, orientation)[1]
+    if alpha is not None:
+        check_visible(str(path), alpha)
+    return alpha
+
+
+def _read(
+    path: Path, pages: tuple[int, ...], orientation: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Colours and alpha of one frame, see `read_tiff` and `read_tiff_alpha`."""
     with _opened(path) as tif:
         planes = []
         for index in pages:
@@ -143,17 +178,23 @@ def read_tiff(
             planes.append(page_values(path, page))
         if orientation is None:
             orientation = page_header(path, page, channels=len(pages)).orientation
+        curves = profile_curves(icc_profile(page))
     values, full_scale = planes[0]
     if len(planes) > 1:
         values = np.stack([one[..., 0] for one, _ in planes], axis=-1)
-    return upright(unit_rgb(values, full_scale), orientation)
+    rgb = unit_rgb(values, full_scale)
+    alpha = unit_alpha(values, full_scale) if has_alpha(page) else None
+    if alpha is None:
+        return upright(srgb_encoded(rgb, curves), orientation), None
+    if page.extrasamples[0] == tifffile.EXTRASAMPLE.ASSOCALPHA:
+        rgb = np.minimum(rgb / np.maximum(alpha, np.float32(1 / full_scale))[..., None], 1)
+    return upright(srgb_encoded(rgb, curves), orientation), upright(alpha, orientation)
 
 
 def tiff_icc_profile(path: Path) -> bytes | None:
     """The ICC profile of the first page, None without one."""
     with _opened(path) as tif:
-        tag = _page({path: tif}, Plane(path, 0)).tags.get(_ICC_TAG)
-        return None if tag is None else bytes(tag.value)
+        return icc_profile(_page({path: tif}, Plane(path, 0)))
 
 
 @contextmanager

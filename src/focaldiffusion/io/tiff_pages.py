@@ -21,7 +21,7 @@ _PHOTOMETRIC = tifffile.PHOTOMETRIC
 _GREY = (_PHOTOMETRIC.MINISBLACK, _PHOTOMETRIC.MINISWHITE)
 _JPEG = (tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG)
 
-_ORIENTATION_TAG, _COLOUR_MAP_TAG = 274, 320
+_ORIENTATION_TAG, _COLOUR_MAP_TAG, _ICC_TAG = 274, 320, 34675
 _MIN_SAMPLE_TAGS = (340, 280)  # SMinSampleValue, MinSampleValue
 _MAX_SAMPLE_TAGS = (341, 281, 50717)  # SMaxSampleValue, MaxSampleValue, WhiteLevel of DNG
 
@@ -64,6 +64,8 @@ def page_header(path: Path, page: tifffile.TiffPage, channels: int) -> ImageHead
         is_grey=channels == 1 and page.samplesperpixel < 3 and not is_palette,
         orientation=_orientation(page),
         white=_declared_white(page),
+        has_alpha=has_alpha(page),
+        icc_profile=icc_profile(page),
     )
 
 
@@ -96,8 +98,20 @@ def page_values(path: Path, page: tifffile.TiffPage) -> tuple[NDArray[Any], floa
             )
         array = (array.astype(np.float64) - low) / (high - low)
     if page.photometric == _PHOTOMETRIC.MINISWHITE:
-        array = np.subtract(full_scale, array, dtype=np.float32)
+        grey = np.subtract(full_scale, array[..., :1], dtype=np.float32)
+        array = np.concatenate([grey, array[..., 1:]], axis=-1)
     return array, full_scale
+
+
+def has_alpha(page: tifffile.TiffPage) -> bool:
+    """Whether the only sample of a page beyond its colours is alpha."""
+    return tuple(page.extrasamples) in ((1,), (2,))
+
+
+def icc_profile(page: tifffile.TiffPage) -> bytes | None:
+    """The ICC profile of a page; None without one."""
+    tag = page.tags.get(_ICC_TAG)
+    return None if tag is None else bytes(tag.value)
 
 
 def check_page(path: Path, page: tifffile.TiffPage) -> None:

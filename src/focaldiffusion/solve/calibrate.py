@@ -149,8 +149,12 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     size = (round(height * shrink), round(width * shrink))
     # A subset of a long stack is enough to measure its blur.
     chosen = torch.linspace(0, len(stack) - 1, min(len(stack), _SEARCH_FRAMES)).round().long()
+    shown = None
+    if stack.shown is not None:
+        share = functional.interpolate(stack.shown[chosen, None].float(), size=size, mode="area")
+        shown = share[:, 0] > 0.5
     images = functional.interpolate(stack.images[chosen], size=size, mode="area")
-    small = FocalStack(images, step=stack.step)
+    small = FocalStack(images, step=stack.step, shown=shown)
     focus = stack.focus_coordinates
     first, span = float(focus.min()), float(focus.max() - focus.min())
     low, high = (math.log(px / span) for px in _BLUR_RANGE_PX)

@@ -60,7 +60,12 @@ def rerender_residual(
     difference = linear_to_srgb(rendered.clamp(0, 1)) - linear_to_srgb(
         shrink(stack.images).clamp(0, 1)
     )
-    residual = box_mean(difference.square().mean(dim=(0, 1)), 1).sqrt()
+    if stack.shown is None:
+        squared = difference.square().mean(dim=(0, 1))
+    else:
+        share = shrink(stack.shown[:, None].to(difference))
+        squared = (difference.square() * share).mean(1).sum(0) / share[:, 0].sum(0).clamp_min(1)
+    residual = box_mean(squared, 1).sqrt()
     return functional.interpolate(
         residual[None, None], size=(height, width), mode="bilinear", align_corners=False
     )[0, 0]

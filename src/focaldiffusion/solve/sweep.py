@@ -48,7 +48,7 @@ _TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
 
 @dataclass(frozen=True)
 class _Luma:
-    """Linear luma of a stack, its noise, and a mask of unclipped pixels, (N, H, W) each."""
+    """Linear luma, its noise, and a mask of shown and unclipped pixels, (N, H, W) each."""
 
     linear: Tensor
     noise_std: Tensor
@@ -180,7 +180,7 @@ def plane_misfit(
     Returns:
         (K, H, W), summed over the frames, not averaged over pixels.
     """
-    luma = _luma(stack.images, stack.step)
+    luma = _luma(stack)
     radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()  # (K, N)
     # Blur that reaches farther is flat over a tile, so its exact border does not matter.
     reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
@@ -222,14 +222,17 @@ def _tile_misfit(
         yield (residual**2).sum(0)
 
 
-def _luma(images: Tensor, step: float) -> _Luma:
+def _luma(stack: FocalStack) -> _Luma:
+    images = stack.images
     weights = images.new_tensor(LUMA_WEIGHTS)
     encoded = srgb_luma(images.detach())
     # Noise is uniform in sRGB; the encoding's slope converts it to linear light (IEC 61966-2-1).
     slope = (2.4 / 1.055 * ((encoded + 0.055) / 1.055) ** 1.4).clamp_min(1 / 12.92)
     # A clipped highlight is darker than the real light, so no blur of it predicts the frames.
     trusted = (images.detach().amax(1) < 0.98).to(images)
-    noise = noise_std(images.detach(), step) * slope
+    if stack.shown is not None:
+        trusted = trusted * stack.shown
+    noise = noise_std(images.detach(), stack.step) * slope
     return _Luma(torch.einsum("c,nchw->nhw", weights, images), noise, trusted)
 
 
