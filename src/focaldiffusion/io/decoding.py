@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import check_file
 
 DECODER_ERRORS = (
     OSError,
@@ -59,6 +60,7 @@ class ImageHeader:
 def decoding(path: Path) -> Iterator[None]:
     """Turn exceptions of image libraries inside the block into InputErrors that name the file."""
     try:
+        check_file(path)
         yield
     except InputError:
         raise
