@@ -276,6 +276,7 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
             cannot be written.
     """
     from focaldiffusion.io.results import check_output, has_results
+    from focaldiffusion.io.staging import recover
 
     sources: dict[Path, str] = {}
     folders = set().union(*(job.folders() for job in jobs))
@@ -296,6 +297,7 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
                 f"{job.output}: holds the frames of a stack, and the results would count as "
                 "frames next time. Choose another output."
             )
+        recover(job.output)  # the earlier results of a killed process
         if not (options.skip_existing and has_results(job.output)):
             check_output(job.output, overwrite=options.overwrite)
 
