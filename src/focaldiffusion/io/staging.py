@@ -116,8 +116,7 @@ def recover(directory: Path) -> None:
             if not owner_is_gone(partial.name.removeprefix(start)):
                 continue
             with suppress(OSError, ValueError), _alone_in(directory):
-                if home == directory:
-                    _restore(directory, partial)
+                _restore(directory, partial)
                 shutil.rmtree(partial, ignore_errors=True)
 
 
