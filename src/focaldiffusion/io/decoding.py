@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import check_file
 
 BROKEN_STRUCTURE = (TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError)
 """Exceptions that libraries raise by mistake on values of the wrong kind, without a reason."""
@@ -70,6 +71,7 @@ class ImageHeader:
 def decoding(path: Path) -> Iterator[None]:
     """Turn exceptions of image libraries inside the block into InputErrors that name the file."""
     try:
+        check_file(path)
         yield
     except InputError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.files import check_file
 from focaldiffusion.io.budget import check_pixels, check_values
 from focaldiffusion.io.hdf5 import open_hdf5
 from focaldiffusion.io.images import save_png
@@ -59,7 +61,14 @@ def write_exr(path: Path, values: NDArray[np.float32]) -> None:
     header = {"compression": _openexr(path).ZIP_COMPRESSION, "type": _openexr(path).scanlineimage}
     channels = {"Z": np.ascontiguousarray(values, np.float32)}
     with _openexr(path).File(header, channels) as file:
-        file.write(str(path))
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # OpenEXR opens UTF-8 names alone
+            memory = io.BytesIO()
+            file.write(memory)
+            path.write_bytes(memory.getvalue())
+        else:
+            file.write(str(path))
 
 
 def read_npy(path: Path) -> Tensor:
@@ -141,6 +150,7 @@ def read_depth_mm(path: Path) -> Tensor:
     Raises:
         InputError: no such file, or not a 16-bit single-channel image.
     """
+    check_file(path)
     with reading(path, "cannot be read as an image"), Image.open(path) as image:
         mode = image.mode
     if not mode.startswith("I;16"):
@@ -185,8 +195,7 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
         raise InputError(
             f"{path}: {suffix or 'no suffix'}; expected depth as one of {', '.join(readers)}."
         )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+    check_file(path)
     values = readers[suffix]()
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]

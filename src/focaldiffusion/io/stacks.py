@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import ABSENT, check_file, is_folder, why_not_file
 from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
 from focaldiffusion.io.decoding import extended
 from focaldiffusion.io.exif import read_exif
@@ -251,14 +252,12 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
     if source == "":
         raise InputError("stack: the path is empty; expected a folder, or a multi-page TIFF.")
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         sidecar = read_sidecar(path)
         files = _files_of(path, sidecar)
         is_listed = sidecar is not None and sidecar.files is not None
         findings = () if is_listed else beside(path, files)
         return _Found(_name(path), files, sidecar, path / SIDECAR_NAME, findings)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
     if not is_tiff(path):
         raise InputError(
             f"{path}: one file, but not a multi-page TIFF. Give the folder that holds the frames."
@@ -283,7 +282,9 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     if not files:
         raise InputError("no files given; expected the frames of a stack.")
     if (again := _repeated(files)) is not None:
-        raise InputError(f"{files[again]}: listed more than once. List each frame once.")
+        first, second = again
+        other = "" if files[first] == files[second] else f", also as {files[second]}"
+        raise InputError(f"{files[first]}: listed more than once{other}. List each frame once.")
     folder = files[0].parent
     together = all(path.parent == folder for path in files)
     sidecar = read_sidecar(folder) if together else None
@@ -308,41 +309,29 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     return replace(found, sidecar=sidecar.model_copy(update={key: chosen}))
 
 
-def _repeated(files: Sequence[Path]) -> int | None:
-    """Index of the first file that is listed twice, under any name; None without one."""
-    resolved = [path.resolve() for path in files]
-    return next((index for index, path in enumerate(resolved) if resolved.count(path) > 1), None)
+def _repeated(files: Sequence[Path]) -> tuple[int, int] | None:
+    """Indices of the first file that is listed twice, under any name; None without one.
+
+    Raises:
+        InputError: one is not a regular file.
+    """
+    seen: dict[object, int] = {}
+    for index, path in enumerate(files):
+        check_file(path)
+        status = path.stat()
+        # Some network file systems number no files.
+        identity = (status.st_dev, status.st_ino) if status.st_ino else path.resolve()
+        if (before := seen.setdefault(identity, index)) != index:
+            return before, index
+    return None
 
 
 def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
     """The frames of a folder: as `stack.json` lists them, else its images in natural order."""
     if sidecar is not None and sidecar.files is not None:
-        if not sidecar.files:
-            raise InputError(
-                f"{folder / SIDECAR_NAME}: files is empty. List the frames, or leave the key out."
-            )
-        listed = tuple(folder / name for name in sidecar.files)
-        if (again := _repeated(listed)) is not None:
-            raise InputError(
-                f"{folder / SIDECAR_NAME}: files lists {sidecar.files[again]!r} more than once."
-            )
-        for name, path in zip(sidecar.files, listed, strict=True):
-            try:
-                wrong = "is a folder" if path.is_dir() else "is absent"
-                usable = path.is_file()
-            except OSError as error:  # the name is too long
-                wrong, usable = f"cannot be opened ({error.strerror})", False
-            if not usable:
-                raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r}, which {wrong}.")
-        return listed
+        return _listed_in(folder / SIDECAR_NAME, sidecar.files)
     files = sorted(
-        (
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not path.name.startswith(".")
-            and path.is_file()
-        ),
+        _images_in(folder),
         key=lambda path: (natural_key(path.name), path.name),  # img1 and img01 are equal keys
     )
     if not files:
@@ -378,6 +367,43 @@ def _open_tiff(files: tuple[Path, ...]) -> TiffStack | None:
         )
     kept = [index for index, path in enumerate(members) if path in given]
     return tiff.chosen(kept)
+
+
+def _listed_in(sidecar_path: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    """The frames that a `stack.json` lists."""
+    if not names:
+        raise InputError(f"{sidecar_path}: files is empty. List the frames, or leave the key out.")
+    listed = tuple(sidecar_path.parent / name for name in names)
+    for name, path in zip(names, listed, strict=True):
+        if wrong := why_not_file(path):
+            wrong = wrong.replace(ABSENT, "is absent")
+            raise InputError(f"{sidecar_path}: files lists {name!r}, which {wrong}.")
+    again = _repeated(listed)
+    if again is not None:
+        first, second = (names[index] for index in again)
+        other = "" if first == second else f" Its other name there is {second!r}."
+        raise InputError(f"{sidecar_path}: files lists {first!r} more than once.{other}")
+    return listed
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a folder, hidden ones left out; refuses what only has an image's name."""
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror}).") from None
+    images = [
+        path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not is_folder(path)
+    ]
+    for path in images:
+        try:
+            check_file(path)
+        except InputError as error:
+            raise InputError(
+                f"{error} Its name is an image's: move it away, or list the frames under files in "
+                f"{SIDECAR_NAME}."
+            ) from None
+    return images
 
 
 def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
