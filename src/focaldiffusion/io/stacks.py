@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
-from focaldiffusion.io.exif import read_exif
+from focaldiffusion.io.exif import FrameRecord, read_exif
 from focaldiffusion.io.facts import (
     FROM_SIDECAR,
     GIVEN,
@@ -26,11 +26,11 @@ from focaldiffusion.io.facts import (
     resolve_lens,
     written_focus,
 )
+from focaldiffusion.io.frame_order import FrameOrder, by_name, check_order, in_order
 from focaldiffusion.io.images import (
     IMAGE_SUFFIXES,
     ImageMetadata,
     is_tiff,
-    natural_key,
     probe_image,
     read_image,
     read_metadata,
@@ -58,6 +58,8 @@ class OpenedStack:
         origins: the origin of each lens value, of `camera`, and of `focus_distances_m` or
             `focus_positions_m`.
         findings: sentences about what was found doubtful when the stack was opened.
+        order: what decides on the order of the frames, see `open_stack`. Where the frames decide,
+            they still are in the order of their names here.
     """
 
     name: str
@@ -69,9 +71,15 @@ class OpenedStack:
     focus_uncertainty_dpt: tuple[float, ...] | None = None
     origins: dict[str, Origin] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    order: FrameOrder = "auto"
 
     def __len__(self) -> int:
         return len(self.frames.names)
+
+    @property
+    def is_order_only(self) -> bool:
+        """Whether neither focus distances nor positions are known."""
+        return self.focus_distances_m is None and self.focus_positions_m is None
 
     def camera_for(self, reference_index: int = 0) -> Camera | None:
         """The camera at native size, at the focus of the frame whose scale the stack takes.
@@ -94,6 +102,7 @@ def open_stack(
     focus_distances_m: Sequence[float] | None = None,
     focus_positions_m: Sequence[float] | None = None,
     lens: LensFacts | None = None,
+    order: FrameOrder = "auto",
 ) -> OpenedStack:
     """Open a focal stack and check it.
 
@@ -109,10 +118,17 @@ def open_stack(
         focus_distances_m: lens to plane of sharp focus of each frame [m], infinity allowed.
         focus_positions_m: stage or rail position of each frame [m]; excludes distances.
         lens: the lens as far as it is known.
+        order: what decides on the order of the frames, which matters where their focus is
+            unknown. "given" keeps them as listed, or in natural order of names; "name" is natural
+            order; "time" that of EXIF DateTimeOriginal; "focus" that in which the frames are found
+            to rise and fall in sharpness. "auto" takes a list as it is and a folder by name,
+            unless times of capture or a camera's numbers that start again contradict the names,
+            or the frames themselves do beyond doubt; a finding says so.
 
     Raises:
         InputError: one sentence with the mistake, its place and the remedy.
     """
+    check_order(order)
     given = lens or LensFacts()
     files: tuple[Path, ...] = ()
     if holds_arrays(source):
@@ -126,6 +142,7 @@ def open_stack(
     focus = written_focus(focus_distances_m, focus_positions_m, count, GIVEN, "given")
     focus = focus or found.focus(count) or _tiff_focus(tiff)
     lens, origins = resolve_lens(given, found.sidecar, (), ())
+    records: list[FrameRecord] = []
     if not files:
         focus = focus or Focus(Origin(None, "arrays have none; give them as an argument"))
     elif focus is None or lens.missing():
@@ -134,15 +151,27 @@ def open_stack(
         lens, origins = resolve_lens(given, found.sidecar, records, names)
         focus = focus or recorded_focus(records, names, lens.focal_length_m)
     assert focus is not None
+    findings: tuple[str, ...] = ()
+    if isinstance(frames, _FileFrames) and tiff is None:
+        frames, findings = _reordered(frames, found, focus, records, order)
+    elif order in ("name", "time"):
+        raise InputError(f"order: {order}, but {found.name} has no files that it could sort.")
+    if order == "focus" and focus.origin.is_known:
+        raise InputError(
+            f"order: focus, but the {focus.name} of {found.name} are known ({focus.origin}), so "
+            "the frames need no order. Leave it out."
+        )
     opened = OpenedStack(
         name=found.name,
         frames=frames,
-        files=files,
+        files=frames.files if isinstance(frames, _FileFrames) else (),
         lens=lens,
         focus_distances_m=focus.distances_m,
         focus_positions_m=focus.positions_m,
         focus_uncertainty_dpt=focus.uncertainty_dpt,
         origins={**origins, focus.name: focus.origin},
+        findings=findings,
+        order=order,
     )
     nearest, place = 0, found.name
     if focus.distances_m is not None:
@@ -153,6 +182,35 @@ def open_stack(
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     return opened
+
+
+def _reordered(
+    frames: _FileFrames,
+    found: _Found,
+    focus: Focus,
+    records: Sequence[FrameRecord],
+    order: FrameOrder,
+) -> tuple[_FileFrames, tuple[str, ...]]:
+    """The frames in the order that was asked for, and what to say of it.
+
+    Focus settings that belong to frames, by a list of files or in their EXIF, stay with them: their
+    order then means nothing. Those written for a folder follow the order of its frames.
+    """
+    belongs = focus.origin.is_known and (found.is_listed or focus.origin.source == "EXIF")
+    is_free = not found.is_listed and not focus.origin.is_known
+    if order in ("given", "focus") or belongs or not (is_free or order != "auto"):
+        return frames, ()
+    paths = [str(path) for path in frames.files]
+    names = list(frames.names) if order != "name" else paths  # 100CANON before 101CANON
+    records = records or (read_exif(frames.files, frames.size) if order == "time" else ())
+    indices, finding = in_order(names, [record.taken for record in records], order)
+    if indices != list(range(len(names))):
+        frames = replace(
+            frames,
+            files=tuple(frames.files[index] for index in indices),
+            names=tuple(frames.names[index] for index in indices),
+        )
+    return frames, () if finding is None else (finding,)
 
 
 def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
@@ -186,12 +244,13 @@ class _FileFrames:
 
 @dataclass(frozen=True)
 class _Found:
-    """The files of a stack in order, and the `stack.json` beside them."""
+    """The files of a stack in order, whether a list gives it, and the `stack.json` beside them."""
 
     name: str
     files: tuple[Path, ...]
     sidecar: Sidecar | None = None
     sidecar_path: Path | None = None
+    is_listed: bool = False
 
     def focus(self, frame_count: int) -> Focus | None:
         """The focus settings of `stack.json`."""
@@ -222,7 +281,9 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
     path = Path(source)
     if path.is_dir():
         sidecar = read_sidecar(path)
-        return _Found(_name(path), _files_of(path, sidecar), sidecar, path / SIDECAR_NAME)
+        is_listed = sidecar is not None and sidecar.files is not None
+        files = _files_of(path, sidecar)
+        return _Found(_name(path), files, sidecar, path / SIDECAR_NAME, is_listed)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     if not is_tiff(path):
@@ -253,7 +314,7 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     folder = files[0].parent
     together = all(path.parent == folder for path in files)
     sidecar = read_sidecar(folder) if together else None
-    found = _Found(_name(folder), files, sidecar, folder / SIDECAR_NAME)
+    found = _Found(_name(folder), files, sidecar, folder / SIDECAR_NAME, is_listed=True)
     if sidecar is None:
         return found
     key = "focus_positions_m" if sidecar.focus_distances_m is None else "focus_distances_m"
@@ -301,16 +362,14 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
             if not usable:
                 raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r}, which {wrong}.")
         return listed
-    files = sorted(
-        (
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not path.name.startswith(".")
-            and path.is_file()
-        ),
-        key=lambda path: (natural_key(path.name), path.name),  # img1 and img01 are equal keys
-    )
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+    files = [files[index] for index in by_name([path.name for path in files])]
     if not files:
         raise InputError(
             f"{folder}: no images. Expected the frames of a stack, as JPEG, PNG, TIFF, HEIC or "
