@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -129,6 +129,22 @@ class Alignment:
     def is_identity(self) -> bool:
         """Whether no frame changes, to the last bit."""
         return not self.dropped and not any(f.is_moved or f.gain != 1 for f in self.frames)
+
+    def without(self, left_out: Mapping[int, str]) -> Alignment:
+        """The alignment without some frames: their indices in the stack, and why."""
+        if not left_out:
+            return self
+        pairs = [
+            (index, frame)
+            for index, frame in zip(self.kept, self.frames, strict=True)
+            if index not in left_out
+        ]
+        return replace(
+            self,
+            kept=tuple(index for index, _ in pairs),
+            frames=tuple(frame for _, frame in pairs),
+            dropped={**self.dropped, **left_out},
+        )
 
     def apply(self, frames: FrameSource, *, draft: bool = False) -> FrameSource:
         """The frames in the view of the reference; the source itself if nothing changes.

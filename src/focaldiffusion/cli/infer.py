@@ -103,6 +103,14 @@ def add_parser(commands: Commands) -> None:
         help="register the frames: if they moved, always, or never (default: auto)",
     )
     method.add_argument(
+        "--order",
+        choices=("auto", "given", "name", "time", "focus"),
+        default="auto",
+        help="order of the frames where their focus is unknown: as listed or by name unless time "
+        "or the frames themselves contradict; as given; by name; by EXIF time; as found from the "
+        "frames (default: auto)",
+    )
+    method.add_argument(
         "--drop-unaligned", action="store_true", help="leave out frames that match no other"
     )
     method.add_argument(
@@ -226,6 +234,7 @@ def _open_all(options: argparse.Namespace) -> list[_Job]:
         "focus_distances_m": options.focus_distances,
         "focus_positions_m": options.focus_positions,
         "lens": lens(options),
+        "order": options.order,
     }
     sources = [options.files] if options.files else options.stacks
     jobs: list[_Job] = []

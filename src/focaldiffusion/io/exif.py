@@ -60,12 +60,14 @@ class FrameRecord:
         focus: the focus distance.
         tags: for each value that is known, the tags it comes from.
         reasons: for each value that is not, why.
+        taken: DateTimeOriginal, with SubSecTimeOriginal as its fraction; None if it is absent.
     """
 
     lens: LensFacts = field(default_factory=LensFacts)
     focus: FocusReading | None = None
     tags: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    taken: str | None = None
 
 
 def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[FrameRecord]:
@@ -122,7 +124,13 @@ def _record(tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]
         origins["focus"] = focus.tag
     if not tags.get("Make") and not origins:
         reasons = dict.fromkeys(reasons, "no EXIF of a camera")
-    return FrameRecord(LensFacts(**values), focus, origins, reasons)
+    return FrameRecord(LensFacts(**values), focus, origins, reasons, _taken(tags))
+
+
+def _taken(tags: _Tags) -> str | None:
+    """The time of capture, so that texts sort like times."""
+    time, fraction = (str(tags.get(name, "")) for name in _TIME_TAGS.values())
+    return (f"{time}.{fraction}" if fraction.isdecimal() else time) or None
 
 
 def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | None, str]:
@@ -204,6 +212,7 @@ def _tiff_tags(tiff: Buffer) -> _Tags:
                 tags[name] = math.inf if unlimited else numerator / (denominator or math.nan)
             for number in photo[tag].numbers()[:1]:
                 tags[name] = number
+    tags |= {name: photo[tag].text() for tag, name in _TIME_TAGS.items() if tag in photo}
     if _MAKER_NOTE in photo:
         tags["maker note"] = True
         # A broken maker note leaves the standard tags readable.
@@ -223,6 +232,7 @@ _STANDARD_TAGS = {
     0xA210: "FocalPlaneResolutionUnit",
     0xA405: "FocalLengthIn35mmFilm",
 }
+_TIME_TAGS = {0x9003: "DateTimeOriginal", 0x9291: "SubSecTimeOriginal"}
 
 
 def _own_focus(tags: _Tags) -> FocusReading | None:
@@ -271,6 +281,8 @@ _EXIFTOOL_STANDARD = {
     "ExifIFD:FocalPlaneXResolution": "FocalPlaneXResolution",
     "ExifIFD:FocalPlaneResolutionUnit": "FocalPlaneResolutionUnit",
     "ExifIFD:FocalLengthIn35mmFormat": "FocalLengthIn35mmFilm",
+    "ExifIFD:DateTimeOriginal": "DateTimeOriginal",
+    "ExifIFD:SubSecTimeOriginal": "SubSecTimeOriginal",
 }
 
 

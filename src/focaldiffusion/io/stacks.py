@@ -18,7 +18,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.files import ABSENT, check_file, is_folder, why_not_file
 from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
 from focaldiffusion.io.decoding import extended
-from focaldiffusion.io.exif import read_exif
+from focaldiffusion.io.exif import FrameRecord, read_exif
 from focaldiffusion.io.facts import (
     FROM_SIDECAR,
     GIVEN,
@@ -28,11 +28,10 @@ from focaldiffusion.io.facts import (
     resolve_lens,
     written_focus,
 )
-from focaldiffusion.io.formats import IMAGE_SUFFIXES
+from focaldiffusion.io.frame_order import FrameOrder, by_name, check_order, in_order
 from focaldiffusion.io.images import (
     ImageMetadata,
     is_tiff,
-    natural_key,
     probe_image,
     read_alpha,
     read_image,
@@ -63,6 +62,8 @@ class OpenedStack:
         origins: the origin of each lens value, of `camera`, and of `focus_distances_m` or
             `focus_positions_m`.
         findings: sentences about what was found doubtful when the stack was opened.
+        order: what decides on the order of the frames, see `open_stack`. Where the frames decide,
+            they still are in the order of their names here.
     """
 
     name: str
@@ -74,6 +75,7 @@ class OpenedStack:
     focus_uncertainty_dpt: tuple[float, ...] | None = None
     origins: dict[str, Origin] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    order: FrameOrder = "auto"
 
     def __len__(self) -> int:
         return len(self.frames.names)
@@ -82,6 +84,11 @@ class OpenedStack:
     def levels(self) -> Levels:
         """Black and white of the stack; reads at least one frame the first time."""
         return self.frames.levels if isinstance(self.frames, LevelledFrames) else Levels()
+
+
+    def is_order_only(self) -> bool:
+        """Whether neither focus distances nor positions are known."""
+        return self.focus_distances_m is None and self.focus_positions_m is None
 
     def camera_for(self, reference_index: int = 0) -> Camera | None:
         """The camera at native size, at the focus of the frame whose scale the stack takes.
@@ -104,6 +111,7 @@ def open_stack(
     focus_distances_m: Sequence[float] | None = None,
     focus_positions_m: Sequence[float] | None = None,
     lens: LensFacts | None = None,
+    order: FrameOrder = "auto",
 ) -> OpenedStack:
     """Open a focal stack and check it.
 
@@ -119,12 +127,18 @@ def open_stack(
         focus_distances_m: lens to plane of sharp focus of each frame [m], infinity allowed.
         focus_positions_m: stage or rail position of each frame [m]; excludes distances.
         lens: the lens as far as it is known.
+        order: what decides on the order of the frames, which matters where their focus is
+            unknown. "given" keeps them as listed, or in natural order of names; "name" is natural
+            order; "time" that of EXIF DateTimeOriginal; "focus" that in which the frames are found
+            to rise and fall in sharpness. "auto" takes a list as it is and a folder by name,
+            unless times of capture or a camera's numbers that start again contradict the names,
+            or the frames themselves do beyond doubt; a finding says so.
 
     Raises:
         InputError: one sentence with the mistake, its place and the remedy.
     """
+    check_order(order)
     given = lens or LensFacts()
-    files: tuple[Path, ...] = ()
     findings: tuple[str, ...] = ()
     if holds_arrays(source):
         frames: FrameSource = ArrayFrames(source)  # type: ignore[arg-type]
@@ -133,13 +147,14 @@ def open_stack(
     else:
         found = _find(source)  # type: ignore[arg-type]
         frames, tiff = _open_frames(found)
-        files, white = frames.files, frames.declared_white
+        white = frames.declared_white
         findings = found.findings + frames.findings
     count = len(frames.names)
     focus = written_focus(focus_distances_m, focus_positions_m, count, GIVEN, "given")
     focus = focus or found.focus(count) or _tiff_focus(tiff)
     lens, origins = resolve_lens(given, found.sidecar, (), ())
-    if not files:
+    records: list[FrameRecord] = []
+    if not isinstance(frames, _FileFrames):
         focus = focus or Focus(Origin(None, "arrays have none; give them as an argument"))
     elif focus is None or lens.missing():
         records = read_exif(found.files, frames.size)
@@ -147,10 +162,20 @@ def open_stack(
         lens, origins = resolve_lens(given, found.sidecar, records, names)
         focus = focus or recorded_focus(records, names, lens.focal_length_m)
     assert focus is not None
+    if isinstance(frames, _FileFrames) and tiff is None:
+        frames, said = _reordered(frames, found, focus, records, order)
+        findings += said
+    elif order in ("name", "time"):
+        raise InputError(f"order: {order}, but {found.name} has no files that it could sort.")
+    if order == "focus" and focus.origin.is_known:
+        raise InputError(
+            f"order: focus, but the {focus.name} of {found.name} are known ({focus.origin}), so "
+            "the frames need no order. Leave it out."
+        )
     opened = OpenedStack(
         name=found.name,
         frames=LevelledFrames(frames, white),
-        files=files,
+        files=frames.files if isinstance(frames, _FileFrames) else (),
         lens=lens,
         focus_distances_m=focus.distances_m,
         focus_positions_m=focus.positions_m,
@@ -158,6 +183,7 @@ def open_stack(
         origins={**origins, focus.name: focus.origin},
         findings=findings
         + (tiff.z_axis.findings if tiff and focus.origin.source == "TIFF" else ()),
+        order=order,
     )
     nearest, place = 0, found.name
     if focus.distances_m is not None:
@@ -168,6 +194,35 @@ def open_stack(
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
     return opened
+
+
+def _reordered(
+    frames: _FileFrames,
+    found: _Found,
+    focus: Focus,
+    records: Sequence[FrameRecord],
+    order: FrameOrder,
+) -> tuple[_FileFrames, tuple[str, ...]]:
+    """The frames in the order that was asked for, and what to say of it.
+
+    Focus settings that belong to frames, by a list of files or in their EXIF, stay with them: their
+    order then means nothing. Those written for a folder follow the order of its frames.
+    """
+    belongs = focus.origin.is_known and (found.is_listed or focus.origin.source == "EXIF")
+    is_free = not found.is_listed and not focus.origin.is_known
+    if order in ("given", "focus") or belongs or not (is_free or order != "auto"):
+        return frames, ()
+    paths = [str(path) for path in frames.files]
+    names = list(frames.names) if order != "name" else paths  # 100CANON before 101CANON
+    records = records or (read_exif(frames.files, frames.size) if order == "time" else ())
+    indices, finding = in_order(names, [record.taken for record in records], order)
+    if indices != list(range(len(names))):
+        frames = replace(
+            frames,
+            files=tuple(frames.files[index] for index in indices),
+            names=tuple(frames.names[index] for index in indices),
+        )
+    return frames, () if finding is None else (finding,)
 
 
 def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
@@ -217,13 +272,14 @@ class _FileFrames:
 
 @dataclass(frozen=True)
 class _Found:
-    """The files of a stack in order, and the `stack.json` beside them."""
+    """The files of a stack in order, whether a list gives it, and the `stack.json` beside them."""
 
     name: str
     files: tuple[Path, ...]
     sidecar: Sidecar | None = None
     sidecar_path: Path | None = None
     findings: tuple[str, ...] = ()
+    is_listed: bool = False
 
     def focus(self, frame_count: int) -> Focus | None:
         """The focus settings of `stack.json`."""
@@ -254,10 +310,10 @@ def _find(source: str | Path | Sequence[str | Path]) -> _Found:
     path = Path(source)
     if is_folder(path):
         sidecar = read_sidecar(path)
-        files = _files_of(path, sidecar)
         is_listed = sidecar is not None and sidecar.files is not None
+        files = _files_of(path, sidecar)
         findings = () if is_listed else beside(path, files)
-        return _Found(_name(path), files, sidecar, path / SIDECAR_NAME, findings)
+        return _Found(_name(path), files, sidecar, path / SIDECAR_NAME, findings, is_listed)
     if not is_tiff(path):
         raise InputError(
             f"{path}: one file, but not a multi-page TIFF. Give the folder that holds the frames."
@@ -288,7 +344,7 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
     folder = files[0].parent
     together = all(path.parent == folder for path in files)
     sidecar = read_sidecar(folder) if together else None
-    found = _Found(_name(folder), files, sidecar, folder / SIDECAR_NAME)
+    found = _Found(_name(folder), files, sidecar, folder / SIDECAR_NAME, is_listed=True)
     if sidecar is None:
         return found
     key = "focus_positions_m" if sidecar.focus_distances_m is None else "focus_distances_m"
@@ -330,10 +386,8 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
     """The frames of a folder: as `stack.json` lists them, else its images in natural order."""
     if sidecar is not None and sidecar.files is not None:
         return _listed_in(folder / SIDECAR_NAME, sidecar.files)
-    files = sorted(
-        _images_in(folder),
-        key=lambda path: (natural_key(path.name), path.name),  # img1 and img01 are equal keys
-    )
+    files = _images_in(folder)
+    files = [files[index] for index in by_name([path.name for path in files])]
     if not files:
         raise InputError(
             f"{folder}: no images. Expected the frames of a stack, as JPEG, PNG, TIFF, HEIC or "

@@ -149,6 +149,9 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     size = (round(height * shrink), round(width * shrink))
     # A subset of a long stack is enough to measure its blur.
     chosen = torch.linspace(0, len(stack) - 1, min(len(stack), _SEARCH_FRAMES)).round().long()
+    only_order = stack.axis == "order"
+    if only_order:
+        chosen = stack.places.argsort()[chosen]
     shown = None
     if stack.shown is not None:
         share = functional.interpolate(stack.shown[chosen, None].float(), size=size, mode="area")
@@ -161,14 +164,15 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     step = (high - low) / (_CANDIDATES - 1)
     # Every candidate uses the same hypotheses, so that their misfits are comparable.
     hypotheses = torch.linspace(first - 0.15 * span, first + 1.15 * span, _HYPOTHESES).to(focus)
-    only_order = stack.axis == "order"
     meter = meter or Meter()
     meter.expect(_CANDIDATES + (_ORDER_STEPS if only_order else 2))
     known: dict[tuple[float, float], float] = {}
 
     def log_misfit(index: float, step_growth: float = 0.0) -> float:
         if (index, step_growth) not in known:
-            where = ordered_focus(len(stack), step_growth).to(focus) if only_order else focus
+            where = focus
+            if only_order:
+                where = ordered_focus(stack.sweep_length, step_growth).to(focus)[stack.places]
             scale = math.exp(low + index * step)
             with torch.no_grad():
                 planes = plane_misfit(small, where[chosen], hypotheses, scale, psf)

@@ -113,7 +113,8 @@ def sweep(
     """
     focus = stack.focus_coordinates
     if stack.axis == "order":
-        focus = ordered_focus(len(stack), step_growth).to(focus)
+        ends = ordered_focus(stack.sweep_length, step_growth).to(focus)
+        focus = ends[stack.places]
     if stack.axis == "inverse_depth_dpt":
         hypotheses = depth_hypotheses(focus, blur_scale)
     else:
@@ -135,9 +136,8 @@ def sweep(
     nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
     never_sharp = nearest_px > 2
     if stack.axis == "order":  # depth on this axis is reported in units of frames
-        hypotheses, sharpest = (
-            interpolated(one, focus, stack.focus_coordinates) for one in (hypotheses, sharpest)
-        )
+        even = torch.linspace(0, 1, stack.sweep_length).to(ends)
+        hypotheses, sharpest = (interpolated(one, ends, even) for one in (hypotheses, sharpest))
     return evidence_from_doubt(
         stack, hypotheses, doubt, sharpest, never_sharp, reach_px=reach_px, leak=_NEIGHBOUR_LEAK
     )
