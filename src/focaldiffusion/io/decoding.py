@@ -107,7 +107,7 @@ def unit_rgb(array: NDArray[Any], full_scale: float) -> NDArray[np.float32]:
     return np.ascontiguousarray(values if values.shape[2] == 3 else values.repeat(3, axis=2))
 
 
-def unit_alpha(array: NDArray[Any], full_scale: int) -> NDArray[np.float32] | None:
+def unit_alpha(array: NDArray[Any], full_scale: float) -> NDArray[np.float32] | None:
     """Alpha (H, W) in [0, 1] of an array as `unit_rgb` takes it; None without or if all opaque."""
     if array.ndim == 2 or array.shape[2] not in (2, 4):
         return None

@@ -28,6 +28,7 @@ from focaldiffusion.io.facts import (
     resolve_lens,
     written_focus,
 )
+from focaldiffusion.io.formats import IMAGE_SUFFIXES
 from focaldiffusion.io.frame_order import FrameOrder, by_name, check_order, in_order
 from focaldiffusion.io.images import (
     ImageMetadata,
@@ -85,7 +86,7 @@ class OpenedStack:
         """Black and white of the stack; reads at least one frame the first time."""
         return self.frames.levels if isinstance(self.frames, LevelledFrames) else Levels()
 
-
+    @property
     def is_order_only(self) -> bool:
         """Whether neither focus distances nor positions are known."""
         return self.focus_distances_m is None and self.focus_positions_m is None
