@@ -290,6 +290,7 @@ def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]
         "height_origin_m": None if positions_m is None else positions_m[0],
         "height_sign": sign,
         "frame_numbers": alignment.kept,
+        "gains": None if alignment.gains is None else torch.from_numpy(alignment.gains),
     }
 
 

@@ -28,6 +28,9 @@ _WORKING_PIXELS = 16 * 1024 * 768
 """Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
 memory nor time grows with the number of frames."""
 
+_CLIPPED = 0.98
+"""Linear light from which a pixel counts as clipped."""
+
 _SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
 _LEAST_DISTANCE_M = 1e-6
 _LEAST_STEP_M = 1e-9  # between stage positions
@@ -86,6 +89,8 @@ class FocalStack:
             direction from the first to the last frame.
         frame_numbers: (N,) number of each frame among the opened ones, from 0; None if all are
             present.
+        gains: (N, 3) light of each channel as photographed over that of `images`, where alignment
+            evened out the exposure; None if nothing was.
 
     Raises:
         InputError: images of another shape or type; focus settings, native frames or a camera that
@@ -100,6 +105,7 @@ class FocalStack:
     height_origin_m: float | None = None
     height_sign: float | None = None
     frame_numbers: tuple[int, ...] | None = None
+    gains: Tensor | None = None
 
     def __post_init__(self) -> None:
         images = self.images
@@ -185,6 +191,20 @@ class FocalStack:
         if self.camera is None or self.axis != "inverse_depth_dpt":
             return None
         return self.camera.blur_scale_px_m
+
+    @property
+    def photographed(self) -> Tensor:
+        """(N, 3, H, W) linear light before exposure was evened out; clipped where it reaches 1."""
+        if self.gains is None:
+            return self.images
+        return (self.images * self.gains.to(self.images)[:, :, None, None]).clamp(0, 1)
+
+    @property
+    def unclipped(self) -> Tensor:
+        """(N, H, W) bool, pixels whose light no channel clips, before or after evening out."""
+        # Dividing by a gain takes a clipped pixel below 1, where it looks like any other.
+        clear = self.photographed.detach().amax(1) < _CLIPPED
+        return clear if self.gains is None else clear & (self.images.detach().amax(1) < _CLIPPED)
 
     @classmethod
     def read(

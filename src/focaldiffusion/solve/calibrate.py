@@ -149,7 +149,10 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     size = (round(height * shrink), round(width * shrink))
     # A subset of a long stack is enough to measure its blur.
     chosen = torch.linspace(0, len(stack) - 1, min(len(stack), _SEARCH_FRAMES)).round().long()
-    small = FocalStack(functional.interpolate(stack.images[chosen], size=size, mode="area"))
+    small = FocalStack(
+        functional.interpolate(stack.images[chosen], size=size, mode="area"),
+        gains=None if stack.gains is None else stack.gains[chosen],
+    )
     focus = stack.focus_coordinates
     first, span = float(focus.min()), float(focus.max() - focus.min())
     low, high = (math.log(px / span) for px in _BLUR_RANGE_PX)

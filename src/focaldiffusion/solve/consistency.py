@@ -60,7 +60,11 @@ def rerender_residual(
     difference = linear_to_srgb(rendered.clamp(0, 1)) - linear_to_srgb(
         shrink(stack.images).clamp(0, 1)
     )
-    residual = box_mean(difference.square().mean(dim=(0, 1)), 1).sqrt()
+    squared = difference.square().mean(dim=(0, 1))
+    if stack.gains is not None:  # evening out exposures leaves clipped pixels too dark
+        seen = shrink(stack.unclipped[:, None].to(difference))
+        squared = (difference.square() * seen).mean(dim=(0, 1)) / seen.mean((0, 1)).clamp_min(0.1)
+    residual = box_mean(squared, 1).sqrt()
     return functional.interpolate(
         residual[None, None], size=(height, width), mode="bilinear", align_corners=False
     )[0, 0]
