@@ -208,10 +208,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
         "levels": opened.levels,
         "image_metadata": opened.metadata_for(alignment.reference),
         "provenance": _provenance(opened, alignment, settings),
-        "findings": opened.findings
-        + opened.levels.findings
-        + alignment.findings
-        + seen.findings,
+        "findings": opened.findings + opened.levels.findings + alignment.findings + seen.findings,
         "name": opened.name,
     }
 
@@ -333,6 +330,7 @@ def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]
         "height_sign": sign,
         "frame_numbers": alignment.kept,
         "focus_order": tuple(range(len(opened))) if opened.is_order_only else None,
+        "gains": None if alignment.gains is None else torch.from_numpy(alignment.gains),
     }
 
 

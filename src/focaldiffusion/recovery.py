@@ -42,6 +42,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, noise_std
 from focaldiffusion.fusion.fuse import Fusion, fill, frame_weights, fuse
+from focaldiffusion.fusion.highlights import spare_highlights
 from focaldiffusion.fusion.upsample import upsample
 from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.levels import Levels
@@ -317,6 +318,7 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
     assert frames is not None
     with stages("fusing") as meter, torch.inference_mode():
         weights = frame_weights(found.evidence.sharpest, stack.focus_coordinates)
+        weights = spare_highlights(stack, weights)
         fusion = fuse(frames, weights, numbers=stack.frame_numbers, step=stack.step, meter=meter)
         if not fill_unsharp:
             return fusion

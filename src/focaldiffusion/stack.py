@@ -32,6 +32,9 @@ LEAST_ALPHA = 0.5
 """Alpha from which a pixel is evidence; of a more transparent one the colour is not known."""
 
 _LONGEST_ASPECT = 2.0  # longer frames are solved with the pixels of this aspect, not its long side
+_CLIPPED = 0.98
+"""Linear light from which a pixel counts as clipped."""
+
 _SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
 _LEAST_DISTANCE_M = 1e-6
 _LEAST_STEP_M = 1e-9  # between stage positions
@@ -114,6 +117,8 @@ class FocalStack:
             all frames are opaque.
         focus_order: numbers of all frames of the sweep from one end to the other, also of those
             that are absent here; None if the frames are the whole sweep, in order.
+        gains: (N, 3) light of each channel as photographed over that of `images`, where alignment
+            evened out the exposure; None if nothing was.
 
     Raises:
         InputError: images of another shape or type; focus settings, native frames or a camera that
@@ -131,6 +136,7 @@ class FocalStack:
     step: float = 1 / 255
     shown: Tensor | None = None
     focus_order: tuple[int, ...] | None = None
+    gains: Tensor | None = None
 
     def __post_init__(self) -> None:
         images = self.images
@@ -238,6 +244,25 @@ class FocalStack:
         if self.camera is None or self.axis != "inverse_depth_dpt":
             return None
         return self.camera.blur_scale_px_m
+
+    @property
+    def photographed(self) -> Tensor:
+        """(N, 3, H, W) linear light before exposure was evened out; clipped where it reaches 1."""
+        if self.gains is None:
+            return self.images
+        return (self.images * self.gains.to(self.images)[:, :, None, None]).clamp(0, 1)
+
+    @property
+    def unclipped(self) -> Tensor:
+        """(N, H, W) bool, pixels whose light no channel clips, before or after evening out."""
+        # Dividing by a gain takes a clipped pixel below 1, where it looks like any other.
+        clear = self.photographed.detach().amax(1) < _CLIPPED
+        return clear if self.gains is None else clear & (self.images.detach().amax(1) < _CLIPPED)
+
+    @property
+    def usable(self) -> Tensor:
+        """(N, H, W) bool, pixels whose light is known: shown and not clipped."""
+        return self.unclipped if self.shown is None else self.unclipped & self.shown
 
     @classmethod
     def read(

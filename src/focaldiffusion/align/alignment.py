@@ -26,7 +26,8 @@ class FrameAlignment:
         name: of the frame.
         matrix: (2, 3) from pixels of the reference to pixels of the frame, native size, pixel
             centres at halves.
-        gain: linear light of the frame divided by that of the reference.
+        gain: linear light of the frame divided by that of the frame of median exposure.
+        cast: factors of red, green and blue beyond the gain.
         method: source of the motion.
         correlation: with the frame it was compared to, at matched blur; None without a
             comparison.
@@ -50,6 +51,7 @@ class FrameAlignment:
     rotation_deg: float
     shift_px: tuple[float, float]
     corner_displacement_px: float
+    cast: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @classmethod
     def of(cls, name: str, matrix: Matrix, size: tuple[int, int]) -> FrameAlignment:
@@ -79,9 +81,15 @@ class FrameAlignment:
         """Whether the frame needs resampling."""
         return not np.array_equal(self.matrix, np.eye(2, 3))
 
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """Factors of red, green and blue: gain times cast."""
+        return tuple(self.gain * factor for factor in self.cast)
+
     def summary(self) -> dict[str, Any]:
         """All attributes, JSON-serialisable."""
-        return {**self.__dict__, "matrix": self.matrix.tolist(), "shift_px": list(self.shift_px)}
+        lists = {name: list(getattr(self, name)) for name in ("shift_px", "cast")}
+        return {**self.__dict__, "matrix": self.matrix.tolist(), **lists}
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,13 @@ class Alignment:
     @property
     def is_identity(self) -> bool:
         """Whether no frame changes, to the last bit."""
-        return not self.dropped and not any(f.is_moved or f.gain != 1 for f in self.frames)
+        return not self.dropped and not any(f.is_moved or f.gains != (1, 1, 1) for f in self.frames)
+
+    @property
+    def gains(self) -> NDArray[np.float32] | None:
+        """(N, 3) light of each kept frame and channel over that of `apply`; None if all are 1."""
+        gains = np.array([frame.gains for frame in self.frames], np.float32)
+        return None if (gains == 1).all() else gains
 
     def without(self, left_out: Mapping[int, str]) -> Alignment:
         """The alignment without some frames: their indices in the stack, and why."""
@@ -192,8 +206,8 @@ class _AlignedFrames:
         """Frame `index` of the kept ones, see `FrameSource.read`."""
         image = self.source.read(self.alignment.kept[index])
         image = self._placed(image, index, self.interpolation)
-        gain = self.alignment.frames[index].gain
-        return image if gain == 1 else divide_light(image, gain)
+        gains = self.alignment.frames[index].gains
+        return image if gains == (1, 1, 1) else divide_light(image, gains)
 
     def _placed(self, image: Plane, index: int, interpolation: int) -> Plane:
         """An image or alpha of a frame, moved and cropped."""
@@ -207,18 +221,19 @@ class _AlignedFrames:
         return np.clip(image, 0, 1, out=image)
 
 
-def divide_light(srgb: Plane, gain: float) -> Plane:
-    """Divide linear light by a gain, in its sRGB encoding.
+def divide_light(srgb: Plane, gains: float | tuple[float, ...]) -> Plane:
+    """Divide linear light by a gain, or one for each channel, in its sRGB encoding.
 
     This is linear in e on both branches of the encoding, the power branch
     e = 1.055 L^(1/2.4) - 0.055 and the linear one, and needs no powers per pixel. If the result
     lies on the other branch (next to e = 0.04), the error is below 1/1000 at gains within a
     quarter of 1.
     """
-    power = np.float32(gain ** (-1 / 2.4))
+    gain = np.asarray(gains, np.float64)
+    power = (gain ** (-1 / 2.4)).astype(np.float32)
     bright = srgb * power
     bright += np.float32(0.055) * (power - 1)
-    np.multiply(srgb, np.float32(1 / gain), out=bright, where=srgb <= 0.04045)
+    np.multiply(srgb, (1 / gain).astype(np.float32), out=bright, where=srgb <= 0.04045)
     return np.clip(bright, 0, 1, out=bright)
 
 

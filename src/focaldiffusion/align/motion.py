@@ -46,6 +46,14 @@ _LOW_PASS_PX = 2.0
 _HIGH_PASS_PX = 8.0
 _COARSEST_PX = 64
 _MIDDLE_PX = 384
+_COARSE_PX = 16  # long side at which light and shade are compared
+_SAME_LIGHT = 0.04
+"""RMS difference of light and shade, relative to the brightness, up to which a repeating texture
+is taken as the same. Changes of focus cause up to 0.02, other scenes of the same kind 0.1."""
+_EQUALLY_GOOD = 1.1  # residual over the least one, up to which the smaller motion is preferred
+_DISTINCT_PX = 3.0  # at the middle level: two motions farther apart are different matches
+_REPEATS = 0.5  # correlation of a texture with itself
+_REPEATS_FROM_PX = 20  # shifts beyond the structure that the high-pass leaves
 _NOISE_FLOOR = 1e-6  # squared, relative to the brightness: 8-bit rounding after the low-pass
 
 
@@ -59,7 +67,7 @@ class Motion:
         correlation: of the second frame with the best fit of the first, in [0, 1].
         residual: mean square error of that fit, relative to the brightness.
         still_residual: the same without motion.
-        method: source of the motion; identity if a frame has no structure.
+        method: source of the motion; identity if the structure shows none.
     """
 
     matrix: Matrix
@@ -85,21 +93,26 @@ class Motion:
 
 @dataclass(frozen=True, eq=False)
 class Pyramid:
-    """Structure of a frame, from coarse to fine: band-passed light, relative to its mean.
+    """Structure of a frame.
 
     Attributes:
-        levels: the structure.
+        levels: from coarse to fine: band-passed light, relative to its mean.
         shown: of each level, 1 where the frame shows the scene and 0 where it is transparent.
+        coarse: light and shade, relative to the mean.
     """
 
     levels: tuple[Plane, ...]
     shown: tuple[Plane, ...]
+    coarse: Plane
 
     @classmethod
     def of(cls, luminance: Plane, shown: Plane | None = None) -> Pyramid:
         """The pyramid of (H, W) linear luminance, all of it shown by default."""
         height, width = luminance.shape
         image: Plane = luminance / np.float32(max(float(luminance.mean()), 1e-6))
+        shrink = min(1, _COARSE_PX / max(height, width))
+        coarse_size = max(1, round(width * shrink)), max(1, round(height * shrink))
+        coarse: Plane = cv2.resize(image, coarse_size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
         levels = []
         for halvings in range(16):
             low = cv2.GaussianBlur(image, (0, 0), _LOW_PASS_PX)
@@ -113,7 +126,7 @@ class Pyramid:
             (cv2.resize(whole, one.shape[::-1], interpolation=cv2.INTER_AREA) > 0.999).astype("f4")
             for one in reversed(levels)
         ]
-        return cls(tuple(reversed(levels)), tuple(masks))
+        return cls(tuple(reversed(levels)), tuple(masks), coarse)
 
     @property
     def middle(self) -> int:
@@ -127,22 +140,55 @@ class Pyramid:
         """RMS of the structure at the middle level."""
         return float(np.sqrt(np.square(self.levels[self.middle]).mean()))
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the structure equals itself shifted, like cloth, so that many motions fit."""
+        power = np.square(np.abs(np.fft.rfft2(self.levels[-1])))
+        itself = np.fft.irfft2(power, self.levels[-1].shape)
+        height, width = (min(side // 4, 4 * _REPEATS_FROM_PX) + 1 for side in itself.shape)
+        quadrants = itself[:height, :width], itself[:height, -1 : -width - 1 : -1]
+        y, x = np.mgrid[0:height, 0:width]
+        far = np.hypot(x, y) >= _REPEATS_FROM_PX
+        if not far.any() or itself[0, 0] <= 0:
+            return False
+        return max(float(one[far].max()) for one in quadrants) > _REPEATS * float(itself[0, 0])
+
 
 def find_motion(first: Pyramid, second: Pyramid) -> Motion:
     """The similarity between two frames, from features if comparing areas fails.
 
+    Of motions that fit equally well, the smallest counts: the structure of a cloth fits again
+    after each of its threads. Where such a texture is blurred beyond recognition in one of the
+    frames, no motion fits, and equal light and shade decide that the frames show the same.
+
     Returns:
-        The better of both attempts; check its `is_reliable`.
+        The best of all attempts; check its `is_reliable`.
     """
     motion = refine_motion(first, second)
-    if motion.is_reliable:
+    if motion.method == "identity":
         return motion
-    start = _match_features(first.levels[-1], second.levels[-1])
-    if start is None:
+    if not motion.is_reliable:
+        start = _match_features(first.levels[-1], second.levels[-1])
+        if start is not None:
+            by_features = refine_motion(first, second, start=start)
+            if by_features.is_reliable or by_features.correlation > motion.correlation:
+                motion = replace(by_features, method="features")
+    distinct = _DISTINCT_PX / half_diagonal_px(first.levels[first.middle].shape)
+    if motion.is_reliable and corner_displacement(motion.matrix) <= distinct:
         return motion
-    by_features = refine_motion(first, second, start=start)
-    better = by_features.is_reliable or by_features.correlation > motion.correlation
-    return replace(by_features, method="features") if better else motion
+    near = refine_motion(first, second, start=np.eye(3))
+    least = _EQUALLY_GOOD * motion.residual if motion.is_reliable else np.inf
+    if (
+        near.is_reliable
+        and near.residual <= least
+        and corner_displacement(near.matrix) < corner_displacement(motion.matrix)
+        and corner_displacement(np.linalg.inv(near.matrix) @ motion.matrix) > distinct
+    ):
+        return near
+    if motion.is_reliable or not (first.repeats or second.repeats):
+        return motion
+    difference = float(np.sqrt(np.square(first.coarse - second.coarse).mean()))
+    return motion if difference > _SAME_LIGHT else _still(BASIS["similarity"])
 
 
 def refine_motion(
@@ -163,7 +209,7 @@ def refine_motion(
         only_middle: stop at the middle level, enough to decide whether frames match.
     """
     basis = BASIS[model]
-    still = Motion(np.eye(3), np.eye(basis.shape[1]), 0.0, 0.0, 0.0, "identity")
+    still = _still(basis)
     if min(first.contrast, second.contrast) < _LEAST_CONTRAST:
         return still
     matrix = np.eye(3) if start is None else start
@@ -190,6 +236,11 @@ def refine_motion(
         still_residual=unmoved.residual if unmoved is not None else fit.residual,
         method="intensity",
     )
+
+
+def _still(basis: Matrix) -> Motion:
+    """No motion, and nothing known of it."""
+    return Motion(np.eye(3), np.eye(basis.shape[1]), 0.0, 0.0, 0.0, "identity")
 
 
 def corner_displacement(matrix: Matrix) -> float:

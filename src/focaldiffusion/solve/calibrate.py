@@ -156,8 +156,12 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     if stack.shown is not None:
         share = functional.interpolate(stack.shown[chosen, None].float(), size=size, mode="area")
         shown = share[:, 0] > 0.5
-    images = functional.interpolate(stack.images[chosen], size=size, mode="area")
-    small = FocalStack(images, step=stack.step, shown=shown)
+    small = FocalStack(
+        functional.interpolate(stack.images[chosen], size=size, mode="area"),
+        step=stack.step,
+        shown=shown,
+        gains=None if stack.gains is None else stack.gains[chosen],
+    )
     focus = stack.focus_coordinates
     first, span = float(focus.min()), float(focus.max() - focus.min())
     low, high = (math.log(px / span) for px in _BLUR_RANGE_PX)

@@ -60,10 +60,12 @@ def rerender_residual(
     difference = linear_to_srgb(rendered.clamp(0, 1)) - linear_to_srgb(
         shrink(stack.images).clamp(0, 1)
     )
-    if stack.shown is None:
+    # Evening out exposures leaves clipped pixels too dark.
+    seen = stack.shown if stack.gains is None else stack.usable
+    if seen is None:
         squared = difference.square().mean(dim=(0, 1))
     else:
-        share = shrink(stack.shown[:, None].to(difference))
+        share = shrink(seen[:, None].to(difference))
         squared = (difference.square() * share).mean(1).sum(0) / share[:, 0].sum(0).clamp_min(1)
     residual = box_mean(squared, 1).sqrt()
     return functional.interpolate(

@@ -48,14 +48,19 @@ _TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
 
 @dataclass(frozen=True)
 class _Luma:
-    """Linear luma, its noise, and a mask of shown and unclipped pixels, (N, H, W) each."""
+    """Linear luma of a stack, its noise, and a mask of usable pixels, (N, H, W) each.
+
+    The last field, (N,), is the weight of each frame in the sharp image; None if all are equal.
+    """
 
     linear: Tensor
     noise_std: Tensor
     trusted: Tensor
+    weight: Tensor | None
 
     def cropped(self, rows: slice, columns: slice) -> _Luma:
-        return _Luma(*(field[:, rows, columns] for field in vars(self).values()))
+        fields = (self.linear, self.noise_std, self.trusted)
+        return _Luma(*(field[:, rows, columns] for field in fields), self.weight)
 
 
 def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
@@ -217,23 +222,34 @@ def _tile_misfit(
     weight = luma.trusted / luma.noise_std
     for radii in radii_px:
         transfer = grid.transfer(psf, radii)  # (N, P, Q/2+1)
-        sharp = (transfer * spectrum).sum(0) / ((transfer**2).sum(0) + prior)
+        # Weighted by 1 / noise²; without a weight, all frames are equally noisy.
+        back = transfer if luma.weight is None else transfer * luma.weight[:, None, None]
+        sharp = (back * spectrum).sum(0) / ((back * transfer).sum(0) + prior)
         residual = grid.image(spectrum - transfer * sharp) * weight
         yield (residual**2).sum(0)
 
 
 def _luma(stack: FocalStack) -> _Luma:
-    images = stack.images
+    images, photographed = stack.images, stack.photographed.detach()
     weights = images.new_tensor(LUMA_WEIGHTS)
-    encoded = srgb_luma(images.detach())
+    encoded = srgb_luma(photographed)
     # Noise is uniform in sRGB; the encoding's slope converts it to linear light (IEC 61966-2-1).
     slope = (2.4 / 1.055 * ((encoded + 0.055) / 1.055) ** 1.4).clamp_min(1 / 12.92)
     # A clipped highlight is darker than the real light, so no blur of it predicts the frames.
-    trusted = (images.detach().amax(1) < 0.98).to(images)
-    if stack.shown is not None:
-        trusted = trusted * stack.shown
-    noise = noise_std(images.detach(), stack.step) * slope
-    return _Luma(torch.einsum("c,nchw->nhw", weights, images), noise, trusted)
+    trusted = stack.usable.to(images)
+    linear = torch.einsum("c,nchw->nhw", weights, images)
+    if stack.gains is None:
+        return _Luma(linear, noise_std(photographed, stack.step) * slope, trusted, None)
+    # A mostly clipped frame has no noise to measure.
+    share = trusted.mean((1, 2))
+    noise = noise_std(photographed[share > share.max() / 2], stack.step) * slope
+    noise = noise / (weights @ stack.gains.to(images).T)[:, None, None]
+    # Where exposures differ, a pixel clipped in some frames has the light of the others in the
+    # sharp image: its own would darken all hypotheses.
+    others = (linear * trusted).sum(0) / trusted.sum(0).clamp_min(1)
+    linear = torch.where(trusted > 0, linear, torch.maximum(linear, others))
+    reliability = share / noise.square().mean((1, 2))
+    return _Luma(linear, noise, trusted, reliability / reliability.mean())
 
 
 def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:
