@@ -72,7 +72,7 @@ def _status(path: Path) -> os.stat_result | str:
     try:
         return path.stat()
     except FileNotFoundError:
-        return f"is a link to {os.readlink(path)}, which is absent" if path.is_symlink() else ABSENT
+        return f"is a link to {path.readlink()}, which is absent" if path.is_symlink() else ABSENT
     # A folder that may not be searched, a loop of links, a name that is too long.
     except OSError as error:
         return f"cannot be opened ({error.strerror})"

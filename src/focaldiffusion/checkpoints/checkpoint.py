@@ -36,6 +36,7 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.config.section import Section
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.files import ABSENT, check_file, why_not_file
 from focaldiffusion.io.staging import sha256_of_files
 from focaldiffusion.models.denoiser import network_class
 
@@ -261,6 +262,7 @@ def find_checkpoint(name: str, others: Iterable[str] = ()) -> Checkpoint:
     """
     folder = _folder_of(name, others)
     path = folder / DESCRIPTION
+    _check_parts(folder)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -275,6 +277,14 @@ def find_checkpoint(name: str, others: Iterable[str] = ()) -> Checkpoint:
             f"version than this one, {__version__}."
         ) from error
     return Checkpoint(name, folder, description)
+
+
+def _check_parts(folder: Path) -> None:
+    """Refuse links to nothing and what is not a regular file, before a library waits for it."""
+    for part in (DESCRIPTION, *PARTS):
+        for path in (folder / part, *(folder / part).rglob("*")):
+            if why_not_file(path) not in (None, ABSENT) and not path.is_dir():
+                check_file(path)
 
 
 def load_model(

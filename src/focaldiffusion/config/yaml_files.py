@@ -17,6 +17,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import SafeRepresenter
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import ABSENT, why_not_file
 
 Block = dict[str, Any]
 """A mapping of a configuration as it was written; its keys are `Key`s."""
@@ -114,6 +115,9 @@ def _layers(path: Path, named_at: str, above: tuple[Path, ...]) -> list[Block]:
     """The layers of a file that `named_at` names and that all the files `above` build on."""
     if path.resolve() in above:
         raise InputError(f"{named_at}{path} builds on itself through its defaults")
+    why = why_not_file(path)
+    if why is not None and why != ABSENT:
+        raise InputError(f"{named_at}{path}: {why}; expected a file")
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_BYTES + 1)

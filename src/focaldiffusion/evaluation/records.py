@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import why_not_file
 from focaldiffusion.io.staging import write_whole
 
 SAMPLES = "samples.jsonl"
@@ -67,6 +68,11 @@ def read_records(directory: Path) -> list[Record]:
         InputError: the folder holds no run, or a line is damaged.
     """
     path = directory / SAMPLES
+    if why := why_not_file(path):
+        raise InputError(
+            f"{directory}: holds no evaluation ({SAMPLES}: {why}). Give the --output-dir of "
+            "focaldiffusion evaluate."
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

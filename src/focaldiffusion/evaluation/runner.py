@@ -31,6 +31,7 @@ from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.evaluation.records import RUN, SAMPLES, Record, read_records, write_records
 from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
+from focaldiffusion.files import check_file
 from focaldiffusion.io.images import write_png
 from focaldiffusion.io.staging import write_whole
 from focaldiffusion.progress import Meter, peak_memory_mib
@@ -318,6 +319,7 @@ def _begin(
     path = directory / RUN
     written = json.loads(json.dumps(asdict(plan)))
     if path.exists():
+        check_file(path)
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

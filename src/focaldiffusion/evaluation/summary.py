@@ -26,6 +26,7 @@ from focaldiffusion.evaluation.statistics import (
     SampleMean,
     sample_mean,
 )
+from focaldiffusion.files import check_file
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def summarise(directory: Path) -> Summary:
     if not records:
         raise InputError(f"{directory / SAMPLES}: is empty. Let the evaluation continue.")
     try:
+        check_file(directory / RUN)
         run = json.loads((directory / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
@@ -166,7 +168,10 @@ def write_metrics(summary: Summary, directory: Path) -> None:
     """
     content = json.dumps(_as_json(summary), indent=2, allow_nan=False)
     (directory / "metrics.json").write_text(content + "\n", encoding="utf-8")
-    (directory / "metrics.csv").write_text(_as_csv(summary.records), encoding="utf-8")
+    # A byte of a name that is not UTF-8 cannot be encoded; JSON escapes it by itself.
+    (directory / "metrics.csv").write_text(
+        _as_csv(summary.records), encoding="utf-8", errors="backslashreplace"
+    )
 
 
 def _scores(records: list[Record]) -> Scores:

@@ -22,6 +22,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Model
 from focaldiffusion.evaluation.protocol import chosen_frames
 from focaldiffusion.evaluation.protocols import PROTOCOLS
+from focaldiffusion.files import check_file
 from focaldiffusion.io.staging import file_errors_named, staging
 
 NAMES = tuple(f"zedd_output_{number:04d}.npy" for number in range(1, 51))
@@ -100,6 +101,7 @@ def check_submission(path: Path) -> None:
     Raises:
         InputError: the server would reject it; names the first reason.
     """
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             _check_names(path, archive.namelist())

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.files import check_file
 from focaldiffusion.io.decoding import DECODER_ERRORS
 from focaldiffusion.io.images import save_png
 
@@ -136,6 +137,7 @@ def read_depth_mm(path: Path) -> Tensor:
     Raises:
         InputError: no such file, or not a 16-bit single-channel image.
     """
+    check_file(path)
     try:
         with Image.open(path) as image:
             mode, millimetres = image.mode, np.asarray(image)
@@ -182,8 +184,7 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
         raise InputError(
             f"{path}: {suffix or 'no suffix'}; expected depth as one of {', '.join(readers)}."
         )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+    check_file(path)
     try:
         values = np.asarray(readers[suffix]())
     except (*DECODER_ERRORS, TypeError, zipfile.BadZipFile) as error:

@@ -7,7 +7,6 @@ decode: those are found when the frame is read.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -248,8 +247,8 @@ def _find_listed(files: tuple[Path, ...]) -> _Found:
         raise InputError("no files given; expected the frames of a stack.")
     if (again := _repeated(files)) is not None:
         first, second = again
-        other = "" if files[first] == files[second] else f", first as {files[first]}"
-        raise InputError(f"{files[second]}: listed more than once{other}. List each frame once.")
+        other = "" if files[first] == files[second] else f", also as {files[second]}"
+        raise InputError(f"{files[first]}: listed more than once{other}. List each frame once.")
     folder = files[0].parent
     together = all(path.parent == folder for path in files)
     sidecar = read_sidecar(folder) if together else None
@@ -327,18 +326,17 @@ def _listed_in(sidecar_path: Path, names: Sequence[str]) -> tuple[Path, ...]:
     again = _repeated(listed)
     if again is not None:
         first, second = (names[index] for index in again)
-        other = "" if first == second else f", first as {first!r}"
-        raise InputError(f"{sidecar_path}: files lists {second!r} more than once{other}.")
+        other = "" if first == second else f" Its other name there is {second!r}."
+        raise InputError(f"{sidecar_path}: files lists {first!r} more than once.{other}")
     return listed
 
 
 def _images_in(folder: Path) -> list[Path]:
     """The images of a folder, hidden ones left out; refuses what only has an image's name."""
     try:
-        names = os.listdir(folder)
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror}).") from None
-    paths = (folder / name for name in names if not name.startswith("."))
     images = [
         path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not is_folder(path)
     ]

@@ -24,6 +24,7 @@ from torch import nn
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import check_file
 from focaldiffusion.io.staging import file_errors_named, sha256_of
 from focaldiffusion.training.model import Mean, trained_parameters
 
@@ -286,6 +287,7 @@ def _digests(folder: Path) -> dict[str, Any]:
 def _damage(folder: Path) -> str | None:
     """Error text for a damaged checkpoint; None for a good one."""
     try:
+        check_file(folder / _FILES)
         files = json.loads((folder / _FILES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return f"is not a checkpoint to resume from: {_FILES} is missing or damaged"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.errors import InputError
+from focaldiffusion.signals import on_ending
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,20 +38,22 @@ class RunningLoss:
 
 
 class Stop:
-    """Whether any process got SIGTERM, which schedulers send before they take a machine."""
+    """Whether any process got SIGTERM, which schedulers send before they take a machine, or SIGHUP,
+    which a closing terminal sends."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self._come = False
+        self._noting = on_ending(self._note)
 
     def __enter__(self) -> Stop:
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        self._noting.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+    def __exit__(self, *error: Any) -> None:
+        self._noting.__exit__(*error)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int) -> None:
         self._come = True
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 
 from focaldiffusion.data.lists.entry import Entry, entry_of, known_field, our_name
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import why_not_file
 from focaldiffusion.io.images import IMAGE_SUFFIXES
 
 _Fields = dict[str, Any]
@@ -42,6 +43,8 @@ def read_list(path: Path) -> FileListing:
     Raises:
         InputError: no such file, no samples, or a bad line, with file, line and reason.
     """
+    if why := why_not_file(path):
+        raise InputError(f"{path}: cannot be read as a file list ({why}).")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
