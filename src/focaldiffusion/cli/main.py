@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from focaldiffusion import __version__
 from focaldiffusion.cli import compare, data, doctor, evaluate, infer, simulate, submit, train
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     options = _parser().parse_args(argv)
     try:
+        _check_current_folder()
         with on_ending(_unwind):
             return options.run(options)
     except InputError as error:
@@ -69,6 +71,21 @@ def _parser() -> Parser:
     for command in (infer, simulate, train, evaluate, compare, submit, data, doctor):
         command.add_parser(commands)
     return parser
+
+
+def _check_current_folder() -> None:
+    """Refuse a current folder that was deleted: relative paths mean nothing, and torch aborts.
+
+    Raises:
+        InputError: it was.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError(
+            f"the current folder cannot be used ({error.strerror}), perhaps because it was "
+            "deleted. Change into another one."
+        ) from None
 
 
 def _unwind(number: int) -> None:

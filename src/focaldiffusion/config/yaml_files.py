@@ -113,11 +113,11 @@ _Representer.add_representer(str, _Representer.represent_str)
 
 def _layers(path: Path, named_at: str, above: tuple[Path, ...]) -> list[Block]:
     """The layers of a file that `named_at` names and that all the files `above` build on."""
-    if path.resolve() in above:
-        raise InputError(f"{named_at}{path} builds on itself through its defaults")
     why = why_not_file(path)
     if why is not None and why != ABSENT:
         raise InputError(f"{named_at}{path}: {why}; expected a file")
+    if path.resolve() in above:
+        raise InputError(f"{named_at}{path} builds on itself through its defaults")
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_BYTES + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,14 @@ def write_exr(path: Path, values: NDArray[np.float32]) -> None:
     header = {"compression": _openexr(path).ZIP_COMPRESSION, "type": _openexr(path).scanlineimage}
     channels = {"Z": np.ascontiguousarray(values, np.float32)}
     with _openexr(path).File(header, channels) as file:
-        file.write(str(path))
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # OpenEXR opens UTF-8 names alone
+            memory = io.BytesIO()
+            file.write(memory)
+            path.write_bytes(memory.getvalue())
+        else:
+            file.write(str(path))
 
 
 def read_npy(path: Path) -> Tensor:

@@ -31,11 +31,11 @@ def file_errors_named(directory: Path) -> Iterator[None]:
                 "Free some space, or choose an output on another disk."
             ) from error
         reason = error.strerror or error
-        remedy = "Choose a folder that you may write to."
         if error.errno in (errno.ENOENT, errno.ESTALE):
-            reason = f"{reason}: a folder was removed or renamed meanwhile"
-            remedy = "Run again, and leave the folder alone until the end."
-        raise InputError(f"{directory}: cannot write results ({reason}). {remedy}") from error
+            reason = f"{reason}; perhaps the folder was removed or renamed meanwhile"
+        raise InputError(
+            f"{directory}: cannot write results ({reason}). Choose a folder that you may write to."
+        ) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:
