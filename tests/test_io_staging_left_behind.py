@@ -14,7 +14,7 @@ from command_line import contents, names
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.owners import PARTIAL, owner_is_gone, partial_name
 from focaldiffusion.io.results import check_output
-from focaldiffusion.io.staging import recover, staging
+from focaldiffusion.io.staging import claimed, recover, staging
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX's signals")
 
@@ -174,3 +174,22 @@ def test_an_output_that_is_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no folder can have this name"):
             check_output(tmp_path / path)
     assert names(tmp_path) == ["link", "loop"]
+
+
+def test_a_claimed_folder_has_one_process(tmp_path: Path) -> None:
+    with claimed(tmp_path):
+        with pytest.raises(InputError, match="another process is writing here"), claimed(tmp_path):
+            pass
+        # A forked worker may outlive us; the claim is not its.
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"x")
+            signal.pause()
+        os.read(reading, 1)
+    try:
+        with claimed(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

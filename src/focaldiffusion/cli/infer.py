@@ -186,6 +186,8 @@ class _Job:
 
     def folders(self) -> set[Path]:
         """Folders in which any new picture would count as a frame."""
+        if self.opened is None:
+            return set()
         paths = {Path(path).resolve() for path in _paths(self.source)}
         if isinstance(self.source, list):
             return {path.parent for path in paths}

@@ -16,7 +16,7 @@ from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.staging import file_errors_named, write_whole
+from focaldiffusion.io.staging import claimed, file_errors_named, write_whole
 from focaldiffusion.progress import Meter
 
 _INDEX = "cache.json"
@@ -49,25 +49,27 @@ def write_cache(
         meter: counts the samples, those of an interrupted run included.
 
     Raises:
-        InputError: a bad sample, or a folder that holds another cache.
+        InputError: a bad sample, or a folder that holds another cache or that another process
+            writes to.
     """
     count = len(mixture) if count is None else count
     with file_errors_named(directory):
         _begin(directory, _index(mixture, count, with_evidence))
-    missing = _missing(directory, count)
-    stacks = batches(
-        mixture,
-        missing,
-        1,
-        num_workers=num_workers,
-        device=device,
-        with_estimates=with_evidence,
-    )
-    meter = meter or Meter()
-    meter.expect(count, done=count - len(missing))
-    for position, batch in zip(missing, stacks, strict=True):
-        write_sample(_sample_path(directory, position), batch.to("cpu").sample(0))
-        meter.advance()
+    with claimed(directory):
+        missing = _missing(directory, count)
+        stacks = batches(
+            mixture,
+            missing,
+            1,
+            num_workers=num_workers,
+            device=device,
+            with_estimates=with_evidence,
+        )
+        meter = meter or Meter()
+        meter.expect(count, done=count - len(missing))
+        for position, batch in zip(missing, stacks, strict=True):
+            write_sample(_sample_path(directory, position), batch.to("cpu").sample(0))
+            meter.advance()
 
 
 class Cache:

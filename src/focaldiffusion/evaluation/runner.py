@@ -33,7 +33,7 @@ from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.files import check_file
 from focaldiffusion.io.images import write_png
-from focaldiffusion.io.staging import write_whole
+from focaldiffusion.io.staging import claimed, write_whole
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
 
@@ -86,11 +86,20 @@ def evaluate(
         The records of the whole run, in the order of the plan.
 
     Raises:
-        InputError: data are missing, a name is unknown, the folder holds another run, or weights
-            are damaged.
+        InputError: data are missing, a name is unknown, the folder holds another run or one that
+            another process is making, or weights are damaged.
     """
     evaluator = _Evaluator(plan, directory)
-    _begin(plan, directory, workers, command, evaluator.checkpoints())
+    directory.mkdir(parents=True, exist_ok=True)
+    with claimed(directory):
+        _begin(plan, directory, workers, command, evaluator.checkpoints())
+        return _continued(plan, directory, workers, evaluator, meter or Meter())
+
+
+def _continued(
+    plan: EvaluationPlan, directory: Path, workers: int, evaluator: _Evaluator, meter: Meter
+) -> list[Record]:
+    """Make the records that are missing, and return all."""
     wanted = set(evaluator.keys_in_order())
     done = {
         record.key: record
@@ -104,7 +113,6 @@ def evaluate(
         for index in evaluator.samples
         if (missing := evaluator.missing(index, variant, done))
     ]
-    meter = meter or Meter()
     meter.expect(len(tasks))
     with (directory / SAMPLES).open("a", encoding="utf-8") as file:
         for records in _results(evaluator, tasks, workers):
@@ -346,7 +354,6 @@ def _begin(
                     f"{directory}: holds an evaluation of {name} with other weights, of sha256 "
                     f"{digest}, not {checkpoint['sha256']}. Choose another --output-dir."
                 )
-    directory.mkdir(parents=True, exist_ok=True)
     facts = {
         "focaldiffusion": __version__,
         "command": list(command),

@@ -57,6 +57,7 @@ def write_exr(path: Path, values: NDArray[np.float32]) -> None:
 
     Raises:
         InputError: OpenEXR is not installed.
+        OSError: the file cannot be written.
     """
     header = {"compression": _openexr(path).ZIP_COMPRESSION, "type": _openexr(path).scanlineimage}
     channels = {"Z": np.ascontiguousarray(values, np.float32)}
@@ -68,7 +69,10 @@ def write_exr(path: Path, values: NDArray[np.float32]) -> None:
             file.write(memory)
             path.write_bytes(memory.getvalue())
         else:
-            file.write(str(path))
+            try:
+                file.write(str(path))
+            except RuntimeError as error:  # such as a full disk
+                raise OSError(str(error)) from error
 
 
 def read_npy(path: Path) -> Tensor:

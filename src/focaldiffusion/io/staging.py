@@ -197,6 +197,56 @@ def _alone_in(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Keep other processes from a folder that a long run adds files to, on systems that can tell.
+
+    The claim ends with the block, and with the process however that ends.
+
+    Raises:
+        InputError: another process has the folder.
+        OSError: the folder cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    _claims.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            _claims.remove(descriptor)
+            os.close(descriptor)
+            raise InputError(
+                f"{directory}: another process is writing here, so this one has not begun. Wait "
+                "for its end, or choose another folder."
+            ) from None
+        # Else a network file system without locks.
+    try:
+        yield
+    finally:
+        _claims.discard(descriptor)
+        os.close(descriptor)
+
+
+_claims: set[int] = set()
+"""Descriptors of claimed folders."""
+
+
+def _drop_claims() -> None:
+    """Leave the claims to the parent: a forked process may outlive it."""
+    for descriptor in _claims:
+        os.close(descriptor)
+    _claims.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_claims)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal digits.
 
