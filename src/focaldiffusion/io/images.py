@@ -187,32 +187,37 @@ def read_alpha(path: Path, *, orientation: int | None = None) -> NDArray[np.floa
 def _decoded(path: Path, kind: Kind) -> tuple[NDArray[Any], int, tuple[Curve, ...]]:
     """Pixels as `unit_rgb` takes them, the integer of white, and curves unlike sRGB's."""
     with open_pillow(path) as image:
-        curves = curves_of(image.info)
-        if kind == "png":
-            import imagecodecs
+        curves, size, bits = curves_of(image.info), image.size[::-1], _bits(image, path)
+        if kind == "png" or bits > 8:
+            pixels = _deep_pixels(path, kind)
+            full_scale = np.iinfo(pixels.dtype).max if kind == "png" else 2**bits - 1
+        else:
+            mode = "L" if image.mode in _GREY_MODES else "RGB"
+            if image.has_transparency_data:
+                mode += "A"
+            pixels, full_scale = np.asarray(image.convert(mode)), 255
+            if image.format in ("JPEG", "MPO") and ends_early(path.read_bytes(), pixels):
+                raise ValueError("its data end early")
+        if pixels.shape[:2] != size or (bits > 8 and pixels.max() > full_scale):
+            raise ValueError("its header contradicts its data")
+        return pixels, full_scale, curves
 
-            # Pillow reduces 16-bit colour to 8 bits, and leaves pixels black where data end early.
-            pixels = imagecodecs.png_decode(path.read_bytes())
-            return pixels, np.iinfo(pixels.dtype).max, curves
-        if (bits := _bits(image, path)) > 8:
-            if image.format == "AVIF":
-                import imagecodecs
 
-                return imagecodecs.avif_decode(path.read_bytes()), 2**bits - 1, curves
-            import pillow_heif
+def _deep_pixels(path: Path, kind: Kind) -> NDArray[Any]:
+    """Pixels of PNG, and of HEIC and AVIF beyond 8 bits, which Pillow reduces to 8.
 
-            deep = pillow_heif.open_heif(path, convert_hdr_to_8bit=False, hdr_to_16bit=False)
-            return np.asarray(deep), 2**bits - 1, curves
-        mode = "L" if image.mode in _GREY_MODES else "RGB"
-        if image.has_transparency_data:
-            mode += "A"
-        pixels = np.asarray(image.convert(mode))
-        if image.format in ("JPEG", "MPO") and ends_early(path.read_bytes(), pixels):
-            raise InputError(
-                f"{path}: cannot be read as an image (its data end early). Export the frame again, "
-                "or leave it out."
-            )
-        return pixels, 255, curves
+    Where the data of a PNG end early, Pillow leaves the missing pixels black; libpng refuses it.
+    """
+    if kind == "heif":
+        import pillow_heif
+
+        options = {"convert_hdr_to_8bit": False, "hdr_to_16bit": False}
+        return np.asarray(pillow_heif.open_heif(path, **options))
+    import imagecodecs
+
+    decode = imagecodecs.png_decode if kind == "png" else imagecodecs.avif_decode
+    pixels: NDArray[Any] = decode(path.read_bytes())
+    return pixels
 
 
 def read_metadata(path: Path) -> ImageMetadata:
