@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from focaldiffusion.errors import InputError
+
+# The error reports what is wrong with a file; keep the log of libpng off standard error.
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 
 DECODER_ERRORS = (
     OSError,
