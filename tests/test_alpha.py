@@ -175,12 +175,13 @@ class TestResult:
         np.testing.assert_array_equal(stored[..., 3], alpha[0])
 
     def test_grey_with_alpha_stays_grey(self, tmp_path: Path) -> None:
-        frames = frames_8bit()[..., 0]
-        for index, frame in enumerate(frames):
-            alpha = np.full(frame.shape, 255, np.uint8)
-            alpha[:BORDER] = 0
-            Image.fromarray(np.dstack([frame, alpha])).save(tmp_path / f"{index}.png")
-        fd.reconstruct(tmp_path).save(tmp_path / "out")
+        folder = folder_of(tmp_path / "stack", frames_8bit(), None)
+        alpha = np.full(SIZE, 255, np.uint8)
+        alpha[:BORDER] = 0
+        for path in folder.glob("*.png"):
+            grey = np.asarray(Image.open(path).convert("L"))
+            Image.fromarray(np.dstack([grey, alpha])).save(path)
+        fd.reconstruct(folder).save(tmp_path / "out")
         with Image.open(tmp_path / "out" / "all_in_focus.png") as image:
             assert image.mode == "LA"
 

@@ -15,7 +15,7 @@ from PIL import Image, features
 from stack_folders import frame, refusal
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.images import probe_image, read_image, write_png
+from focaldiffusion.io.images import probe_image, read_image, read_metadata, write_png
 from focaldiffusion.io.jpeg import ends_early
 from focaldiffusion.io.stacks import open_stack
 
@@ -64,6 +64,38 @@ class TestRead:
         np.testing.assert_allclose(values * 1023, np.rint(values * 1023), atol=1e-3)
         assert (values[0], values[-1]) == (0, 1)
         assert len(values) > 64  # 8 bits leave steps of four
+
+    def test_ten_bit_avif_keeps_its_depth(self, tmp_path: Path) -> None:
+        if not features.check("avif") or not imagecodecs.AVIF.available:
+            pytest.skip("no AVIF")
+        ramp = np.linspace(0, 1023, 96).astype(np.uint16)
+        ramp = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (64, 96, 3)))
+        data = imagecodecs.avif_encode(ramp, level=100, bitspersample=10)
+        (tmp_path / "a.avif").write_bytes(data)
+        assert probe_image(tmp_path / "a.avif").bit_depth == 16
+        np.testing.assert_allclose(read_image(tmp_path / "a.avif") * 1023, ramp, atol=2)
+
+    @pytest.mark.parametrize(("transfer", "white"), [(13, 1.0), (8, 1.0), (18, 1.0)])
+    def test_heic_without_profile_by_its_transfer(
+        self, tmp_path: Path, transfer: int, white: float
+    ) -> None:
+        pillow_heif = pytest.importorskip("pillow_heif")
+        levels = np.repeat(np.array([0, 64, 128, 192, 255], np.uint8), 32)
+        image = np.ascontiguousarray(np.broadcast_to(levels[None, :, None], (64, 160, 3)))
+        file = pillow_heif.from_bytes("RGB", (160, 64), image.tobytes())
+        options = {"color_primaries": 9, "transfer_characteristics": transfer}
+        file.save(tmp_path / "a.heic", quality=95, full_range_flag=1, **options)
+        read = read_image(tmp_path / "a.heic")[32, 16::32, 1]
+        if transfer == 13:
+            np.testing.assert_allclose(read, levels[::32] / 255, atol=0.02)
+        else:
+            # Half of the code range is much brighter in linear light, and darker in a log curve.
+            expected = {8: 0.735, 18: 0.315}[transfer]
+            np.testing.assert_allclose(read[[0, 2, 4]], [0, expected, white], atol=0.03)
+        chromaticities = read_metadata(tmp_path / "a.heic").chromaticities
+        assert chromaticities == pytest.approx(
+            (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046), abs=1e-4
+        )
 
     @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
     def test_low_and_palette_png(self, tmp_path: Path, mode: str) -> None:

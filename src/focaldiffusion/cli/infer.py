@@ -117,7 +117,7 @@ def add_parser(commands: Commands) -> None:
         "--working-size",
         type=positive_integer,
         metavar="PX",
-        help="long side at which depth is solved (default: 1024)",
+        help="long side at which depth is solved, for aspects up to 2:1 (default: 1024)",
     )
     add_device(method)
     add_model(parser)

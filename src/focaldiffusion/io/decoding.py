@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from focaldiffusion.files import check_file
 
 BROKEN_STRUCTURE = (TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError)
 """Exceptions that libraries raise by mistake on values of the wrong kind, without a reason."""
+
+# The error reports what is wrong with a file; keep the log of libpng off standard error.
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 
 DECODER_ERRORS = (
     OSError,

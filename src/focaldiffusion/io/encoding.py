@@ -24,12 +24,59 @@ up to 0.05; gamma 1.8 has 0.08, linear light 0.3."""
 _CURVE_TAGS = {b"RGB ": (b"rTRC", b"gTRC", b"bTRC"), b"GRAY": (b"kTRC",)}
 _COLORANT_TAGS = (b"rXYZ", b"gXYZ", b"bXYZ")
 _SRGB_COLORANTS = (0.4361, 0.2225, 0.0139, 0.3851, 0.7169, 0.0971, 0.1431, 0.0606, 0.7139)
+_SRGB_CHROMATICITIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _STEPS = 1024  # entries of the curve that replaces another in a profile
 
 
 def gamma_curve(gamma: float) -> Curve:
     """The curve of a PNG's gAMA, such as 0.45455: light = value^(1/gamma)."""
     return lambda values: values ** (1 / gamma)
+
+
+def _hybrid_log_gamma(values: NDArray[Any]) -> NDArray[Any]:
+    """Scene light of hybrid log-gamma (ITU-R BT.2100, table 5)."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    return np.where(values <= 0.5, values**2 / 3, (np.exp((values - c) / a) + b) / 12)
+
+
+def _perceptual_quantizer(values: NDArray[Any]) -> NDArray[Any]:
+    """Display light of the perceptual quantizer (BT.2100, table 4), 1000 cd/m² as white."""
+    m1, m2, c1, c2, c3 = 0.1593017578125, 78.84375, 0.8359375, 18.8515625, 18.6875
+    root = values ** (1 / m2)
+    return 10 * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1)
+
+
+TRANSFER_CURVES: dict[int, Curve] = {
+    5: lambda values: values**2.8,
+    8: lambda values: values,
+    16: _perceptual_quantizer,
+    18: _hybrid_log_gamma,
+}
+"""Curves of the transfer characteristics of HEIC (ITU-T H.273) that are unlike sRGB's."""
+
+
+def curves_of(info: dict[Any, Any]) -> tuple[Curve, ...]:
+    """Curves unlike sRGB's of an image open in Pillow: by its profile, else by PNG or HEIC."""
+    if profile := info.get("icc_profile"):
+        return profile_curves(profile)
+    curve = TRANSFER_CURVES.get((info.get("nclx_profile") or {}).get("transfer_characteristics", 0))
+    if "srgb" not in info and info.get("gamma"):
+        curve = gamma_curve(info["gamma"])
+    return () if curve is None or is_like_srgb(curve) else (curve,)
+
+
+def chromaticities_of(info: dict[Any, Any]) -> tuple[float, ...] | None:
+    """White, red, green and blue of an image without profile, where they are not sRGB's."""
+    found = None if "srgb" in info else info.get("chromaticity")
+    if nclx := info.get("nclx_profile"):
+        corners = ("white", "red", "green", "blue")
+        names = [f"color_primary_{corner}_{axis}" for corner in corners for axis in "xy"]
+        found = [float(nclx.get(name, 0)) for name in names]
+    if info.get("icc_profile") or found is None or len(found) != 8:
+        return None
+    valid = all(0 < one < 1 for one in found)
+    different = np.abs(np.subtract(found, _SRGB_CHROMATICITIES)).max() > 0.005
+    return tuple(found) if valid and different else None
 
 
 def profile_curves(profile: bytes | None) -> tuple[Curve, ...]:

@@ -36,22 +36,22 @@ from focaldiffusion.io.decoding import (
 )
 from focaldiffusion.io.encoding import (
     Curve,
-    gamma_curve,
-    is_like_srgb,
+    chromaticities_of,
+    curves_of,
     profile_curves,
     srgb_encoded,
     with_srgb_curves,
 )
-from focaldiffusion.io.formats import EXTRA, Kind, kind_of, need_reader
+from focaldiffusion.io.formats import Kind, kind_of, need_reader
 from focaldiffusion.io.ifd import byte_order, first_ifd
 from focaldiffusion.io.jpeg import ends_early
+from focaldiffusion.io.raw import develop_raw, open_raw
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _RGB_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
 _ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
 _ORIENTATION_TAG = 0x0112
 _KEPT_TAGS = (Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
-_SRGB_CHROMATICITIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _PNG_IHDR_END = 33  # signature 8, length 4, name 4, IHDR 13, checksum 4
 
 
@@ -62,8 +62,8 @@ class ImageMetadata:
     Attributes:
         icc_profile: ICC profile of the pixel values; None means sRGB.
         exif: EXIF block from its TIFF header on, orientation upright.
-        chromaticities: x and y of white, red, green and blue from a PNG without profile; None means
-            those of sRGB.
+        chromaticities: x and y of white, red, green and blue from a PNG or HEIC without profile;
+            None means those of sRGB.
     """
 
     icc_profile: bytes | None = None
@@ -89,7 +89,7 @@ def probe_image(path: Path) -> ImageHeader:
     """
     kind = kind_of(path)
     if kind == "raw":
-        with _open_raw(path) as raw:
+        with open_raw(path) as raw:
             sizes = raw.sizes
             size = (sizes.iheight, sizes.iwidth)
             # Values 5 and 6 of LibRaw's flip turn the picture by 90 degrees, at decoding.
@@ -116,7 +116,7 @@ def probe_image(path: Path) -> ImageHeader:
             )
         return ImageHeader(
             (height, width),
-            16 if is_png16 or _heif_bits(image) > 8 else 8,
+            16 if is_png16 or _bits(image, path) > 8 else 8,
             is_grey_png if is_png16 else image.mode in _GREY_MODES,
             _exif_orientation(image.info.get("exif") or b""),
             has_alpha=image.has_transparency_data,
@@ -143,7 +143,7 @@ def read_image(path: Path, *, orientation: int | None = None) -> NDArray[np.floa
     """
     kind = kind_of(path)
     if kind == "raw":
-        return unit_rgb(_develop_raw(path), 65535)
+        return unit_rgb(develop_raw(path), 65535)
     if kind == "tiff":
         return tiff.read_tiff(path, _single(path).pages[0], orientation=orientation)
     if orientation is None:
@@ -187,32 +187,37 @@ def read_alpha(path: Path, *, orientation: int | None = None) -> NDArray[np.floa
 def _decoded(path: Path, kind: Kind) -> tuple[NDArray[Any], int, tuple[Curve, ...]]:
     """Pixels as `unit_rgb` takes them, the integer of white, and curves unlike sRGB's."""
     with open_pillow(path) as image:
-        info = image.info
-        curves = profile_curves(info.get("icc_profile"))
-        if not info.get("icc_profile") and "srgb" not in info and info.get("gamma"):
-            curve = gamma_curve(info["gamma"])
-            curves = () if is_like_srgb(curve) else (curve,)
-        if kind == "png":
-            import imagecodecs
+        curves, size, bits = curves_of(image.info), image.size[::-1], _bits(image, path)
+        if kind == "png" or bits > 8:
+            pixels = _deep_pixels(path, kind)
+            full_scale = np.iinfo(pixels.dtype).max if kind == "png" else 2**bits - 1
+        else:
+            mode = "L" if image.mode in _GREY_MODES else "RGB"
+            if image.has_transparency_data:
+                mode += "A"
+            pixels, full_scale = np.asarray(image.convert(mode)), 255
+            if image.format in ("JPEG", "MPO") and ends_early(path.read_bytes(), pixels):
+                raise ValueError("its data end early")
+        if pixels.shape[:2] != size or (bits > 8 and pixels.max() > full_scale):
+            raise ValueError("its header contradicts its data")
+        return pixels, full_scale, curves
 
-            # Pillow reduces 16-bit colour to 8 bits, and leaves pixels black where data end early.
-            pixels = imagecodecs.png_decode(path.read_bytes())
-            return pixels, np.iinfo(pixels.dtype).max, curves
-        if (bits := _heif_bits(image)) > 8:
-            import pillow_heif
 
-            deep = pillow_heif.open_heif(path, convert_hdr_to_8bit=False, hdr_to_16bit=False)
-            return np.asarray(deep), 2**bits - 1, curves
-        mode = "L" if image.mode in _GREY_MODES else "RGB"
-        if image.has_transparency_data:
-            mode += "A"
-        pixels = np.asarray(image.convert(mode))
-        if image.format in ("JPEG", "MPO") and ends_early(path.read_bytes(), pixels):
-            raise InputError(
-                f"{path}: cannot be read as an image (its data end early). Export the frame again, "
-                "or leave it out."
-            )
-        return pixels, 255, curves
+def _deep_pixels(path: Path, kind: Kind) -> NDArray[Any]:
+    """Pixels of PNG, and of HEIC and AVIF beyond 8 bits, which Pillow reduces to 8.
+
+    Where the data of a PNG end early, Pillow leaves the missing pixels black; libpng refuses it.
+    """
+    if kind == "heif":
+        import pillow_heif
+
+        options = {"convert_hdr_to_8bit": False, "hdr_to_16bit": False}
+        return np.asarray(pillow_heif.open_heif(path, **options))
+    import imagecodecs
+
+    decode = imagecodecs.png_decode if kind == "png" else imagecodecs.avif_decode
+    pixels: NDArray[Any] = decode(path.read_bytes())
+    return pixels
 
 
 def read_metadata(path: Path) -> ImageMetadata:
@@ -232,8 +237,7 @@ def read_metadata(path: Path) -> ImageMetadata:
     else:
         with open_pillow(path) as image:
             profile, exif = image.info.get("icc_profile"), image.info.get("exif")
-            if not profile and "srgb" not in image.info:
-                chromaticities = _unlike_srgb(image.info.get("chromaticity"))
+            chromaticities = chromaticities_of(image.info)
         exif = _upright_exif(exif.removeprefix(EXIF_PREFIX)) if isinstance(exif, bytes) else None
     if profile and profile_curves(profile):
         profile = with_srgb_curves(profile)
@@ -315,8 +319,13 @@ def _png_depth(path: Path) -> tuple[bool, bool]:
     return depth == 16, colour_type in (0, 4)
 
 
-def _heif_bits(image: Image.Image) -> int:
-    """Bits per channel of HEIC; 8 for other formats."""
+def _bits(image: Image.Image, path: Path) -> int:
+    """Bits per channel of HEIC and AVIF, which Pillow reduces to 8; 8 for other formats."""
+    if image.format == "AVIF":
+        # The third byte of the codec's configuration: bit 6 more than 8 bits, bit 5 then 12.
+        _, found, settings = path.read_bytes().partition(b"av1C")
+        flags = settings[2] if found and len(settings) > 2 else 0
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
     return int(image.info.get("bit_depth", 8)) if image.format == "HEIF" else 8
 
 
@@ -333,41 +342,6 @@ def open_pillow(path: Path) -> Iterator[Image.Image]:
             Image.MAX_IMAGE_PIXELS = limit
         with opened as image:
             yield image
-
-
-@contextmanager
-def _open_raw(path: Path) -> Iterator[Any]:
-    """The file open in LibRaw."""
-    try:
-        import rawpy
-    except ImportError:
-        raise InputError(
-            f"{path}: camera RAW is optional; install what reads it with: {EXTRA}"
-        ) from None
-    try:
-        with rawpy.imread(str(path)) as raw:
-            yield raw
-    except rawpy.LibRawError as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise InputError(
-            f"{path}: cannot be read as camera RAW ({reason}). Develop the frames to 16-bit TIFF "
-            "with one setting for all, or leave this one out."
-        ) from error
-
-
-def _develop_raw(path: Path) -> NDArray[np.uint16]:
-    """Camera RAW to 16-bit sRGB, (H, W, 3), upright."""
-    with _open_raw(path) as raw:
-        import rawpy
-
-        return raw.postprocess(
-            use_camera_wb=True,
-            # Brightness set for each frame would look like exposure drift.
-            no_auto_bright=True,
-            output_bps=16,
-            output_color=rawpy.ColorSpace.sRGB,
-            gamma=(2.4, 12.92),  # the sRGB curve; LibRaw defaults to BT.709
-        )
 
 
 def _single(path: Path) -> tiff.TiffStack:
@@ -405,15 +379,6 @@ def _upright_exif(exif: bytes) -> bytes | None:
             # The whole entry, because some writers give it another type than SHORT.
             struct.pack_into(f"{order}HHIHH", changed, place, _ORIENTATION_TAG, 3, 1, 1, 0)
     return bytes(changed)
-
-
-def _unlike_srgb(chromaticities: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """The chromaticities of a PNG, where they are valid and not sRGB's."""
-    if chromaticities is None or len(chromaticities) != 8:
-        return None
-    valid = all(0 <= one <= 1 for one in chromaticities)
-    different = np.abs(np.subtract(chromaticities, _SRGB_CHROMATICITIES)).max() > 0.005
-    return tuple(chromaticities) if valid and different else None
 
 
 def _descriptive_exif(path: Path) -> bytes | None:

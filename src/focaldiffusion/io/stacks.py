@@ -251,14 +251,20 @@ class _FileFrames:
     has_alpha: bool = False
     findings: tuple[str, ...] = ()
 
+    _alpha: tuple[int, NDArray[np.float32] | None] | None = None  # of the frame read last
+
     def alpha(self, index: int) -> NDArray[np.float32] | None:
         """See `TransparentFrames.alpha`."""
-        path, orientation = self.files[index], self.orientation
         if not self.has_alpha:
             return None
-        if self.pages:
-            return read_tiff_alpha(path, self.pages[index], orientation=orientation)
-        return read_alpha(path, orientation=orientation)
+        if self._alpha is None or self._alpha[0] != index:
+            path, orientation = self.files[index], self.orientation
+            if self.pages:
+                alpha = read_tiff_alpha(path, self.pages[index], orientation=orientation)
+            else:
+                alpha = read_alpha(path, orientation=orientation)
+            self._alpha = index, alpha
+        return self._alpha[1]
 
     def read(self, index: int) -> NDArray[np.float32]:
         """See `FrameSource.read`; transparent pixels take the colour of the nearest opaque one."""
