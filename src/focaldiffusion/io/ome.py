@@ -106,7 +106,7 @@ def _complete(path: Path, root: ElementTree.Element) -> ElementTree.Element:
     if not companion.is_file() or companion.stat().st_size > _LARGEST_XML:
         raise InputError(
             f"{path}: its OME-XML is in {companion.name}, which is absent. Put it into the same "
-            "folder."
+            "folder, or save the frames as plain TIFF."
         )
     if companion.suffix.lower() in (".tif", ".tiff", ".btf", ".tf8"):
         import tifffile
