@@ -98,8 +98,8 @@ class LevelledFrames:
             declared_white: white that the files declare, as a share of the container.
         """
         self.source = source
-        # A declared white above half is the largest value of the file, by the TIFF standard not meant
-        # to change its appearance, rather than the depth of a camera.
+        # A declared white above half is the largest value of the file, which by the TIFF standard
+        # does not change its appearance, rather than the depth of a camera.
         is_depth = declared_white is not None and declared_white <= 0.5
         self.declared_white = declared_white if is_depth else None
         self.names: tuple[str, ...] = source.names
