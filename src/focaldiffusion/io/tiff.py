@@ -190,9 +190,12 @@ def _member(path: Path, file: Path) -> Iterator[tifffile.TiffFile]:
 def _page(path: Path, tif: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
     """A page with tags of its own."""
     with decoding(path):
-        if index >= len(tif.pages):
-            raise InputError(f"{path}: page {index + 1} is missing. Export the stack again.")
-        page = tif.pages[index]
+        try:
+            page = tif.pages[index]
+        except IndexError:
+            raise InputError(
+                f"{path}: page {index + 1} is missing. Export the stack again."
+            ) from None
         return page if isinstance(page, tifffile.TiffPage) else page.aspage()
 
 
