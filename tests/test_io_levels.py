@@ -132,6 +132,7 @@ def test_declared_white_holds_for_frames_that_use_it() -> None:
     assert levels_of(SCENE // 20, np.uint16, declared).white == declared  # up to 3276
     assert levels_of(SCENE // 256, np.uint16, declared).white == 255 / 65535
     assert levels_of(SCENE, np.uint16, declared).are_full  # the declaration is wrong
+    assert levels_of(SCENE // 320, np.uint8, 204 / 255).are_full  # it is a statistic
 
 
 def test_file_values_come_back() -> None:

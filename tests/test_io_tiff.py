@@ -167,6 +167,29 @@ class TestOmeSets:
             frames_of(tmp_path / "new.ome.tif"), VOLUME[:3] / np.float32(65535)
         )
 
+    def test_metadata_in_a_companion_file(self, tmp_path: Path) -> None:
+        names = ("x.ome.tif", "y.ome.tif")
+        blocks = "".join(
+            f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">{z}</UUID>'
+            "</TiffData>"
+            for z, name in enumerate(names)
+        )
+        for z, name in enumerate(names):
+            reference = (
+                f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{_SCHEMA}" UUID="{z}">'
+                '<BinaryOnly MetadataFile="s.companion.ome" UUID="c"/></OME>'
+            )
+            tifffile.imwrite(
+                tmp_path / name, VOLUME[z], description=reference, metadata=None, **GREY
+            )
+        assert "its OME-XML is in s.companion.ome, which is absent" in refusal(tmp_path)
+        (tmp_path / "s.companion.ome").write_bytes(
+            ome_xml(2, blocks, "c", 'PhysicalSizeZ="3" PhysicalSizeZUnit="nm"')
+        )
+        stack = open_stack(tmp_path)
+        assert stack.frames.names == names
+        assert stack.focus_positions_m == pytest.approx((0, 3e-9))
+
     @pytest.mark.parametrize("size_z", [5, 10**9])
     def test_planes_that_are_not_there(self, tmp_path: Path, size_z: int) -> None:
         xml = ome_xml(size_z, "<TiffData/>", "u")

@@ -98,7 +98,10 @@ class LevelledFrames:
             declared_white: white that the files declare, as a share of the container.
         """
         self.source = source
-        self.declared_white = None if declared_white == 1 else declared_white
+        # A declared white above half is the largest value of the file, which by the TIFF standard
+        # does not change its appearance, rather than the depth of a camera.
+        is_depth = declared_white is not None and declared_white <= 0.5
+        self.declared_white = declared_white if is_depth else None
         self.names: tuple[str, ...] = source.names
         self.size: tuple[int, int] = source.size
         self.bit_depth: int = source.bit_depth

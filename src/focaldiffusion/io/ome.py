@@ -60,14 +60,15 @@ def read_ome(path: Path, xml: str, page_count: int) -> OmeImage:
     Raises:
         InputError: several images, no image, or sizes that are no sizes.
     """
-    root = _complete(path, ElementTree.fromstring(xml))
-    images = [one for one in _children(root, "Image") if any(_children(one, "Pixels"))]
-    if len(images) != 1:
+    written = ElementTree.fromstring(xml)
+    root, own_identity = _complete(path, written), written.get("UUID")
+    found = [pixels for one in _children(root, "Image") for pixels in _children(one, "Pixels")]
+    if len(found) != 1:
         raise InputError(
-            f"{path}: {len(images)} OME images (positions or scenes); expected one. "
+            f"{path}: {len(found)} OME images (positions or scenes); expected one. "
             "Save each as a file of its own."
         )
-    pixels = next(_children(images[0], "Pixels"))
+    pixels = found[0]
     order = pixels.get("DimensionOrder", _DEFAULT_ORDER)[2:]
     if sorted(order) != sorted(_AXES):
         raise InputError(f"{path}: OME axes {order}; expected Z, C and T. Export the stack again.")
@@ -84,7 +85,9 @@ def read_ome(path: Path, xml: str, page_count: int) -> OmeImage:
     return OmeImage(
         axes=order[::-1],
         lengths=tuple(sizes[axis] for axis in reversed(order)),
-        planes=_planes(path, root, pixels, [(axis, sizes[axis]) for axis in order], page_count),
+        planes=_planes(
+            path, own_identity, pixels, [(axis, sizes[axis]) for axis in order], page_count
+        ),
         pixels=dict(pixels.attrib),
         positions=tuple(
             dict(plane.attrib)
@@ -103,7 +106,7 @@ def _complete(path: Path, root: ElementTree.Element) -> ElementTree.Element:
     if not companion.is_file() or companion.stat().st_size > _LARGEST_XML:
         raise InputError(
             f"{path}: its OME-XML is in {companion.name}, which is absent. Put it into the same "
-            "folder."
+            "folder, or save the frames as plain TIFF."
         )
     if companion.suffix.lower() in (".tif", ".tiff", ".btf", ".tf8"):
         import tifffile
@@ -120,7 +123,7 @@ def _children(element: ElementTree.Element, name: str) -> Iterator[ElementTree.E
 
 def _planes(
     path: Path,
-    root: ElementTree.Element,
+    own_identity: str | None,
     pixels: ElementTree.Element,
     sizes: list[tuple[str, int]],
     page_count: int,
@@ -138,7 +141,7 @@ def _planes(
         uuid = next(_children(block, "UUID"), None)
         name = _file_name(block)
         own = uuid is None or is_alone or name.casefold() == path.name.casefold()
-        if uuid is not None and uuid.text is not None and uuid.text == root.get("UUID"):
+        if uuid is not None and uuid.text is not None and uuid.text == own_identity:
             own = True
         file = path if own else path.parent / name
         first, stride = 0, 1

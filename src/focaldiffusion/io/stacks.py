@@ -413,10 +413,10 @@ def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
 
 def _open_tiff(files: tuple[Path, ...]) -> TiffStack | None:
     """The layout of a multi-page TIFF, or of a set of OME-TIFFs that refer to each other."""
-    if len(files) != 1 and not is_ome_set(files[0]):
+    if not is_tiff(files[0]) or (len(files) > 1 and not is_ome_set(files[0])):
         return None
-    tiff = probe_tiff(files[0]) if is_tiff(files[0]) else None
-    if tiff is None or len(files) == 1:
+    tiff = probe_tiff(files[0])
+    if len(files) == 1:
         return tiff
     members = [path.resolve() for path in tiff.files]
     given = [path.resolve() for path in files]

@@ -74,9 +74,6 @@ class TiffStack:
 
 def is_ome_set(path: Path) -> bool:
     """Whether a file is one of several OME-TIFFs that together are one stack."""
-    with decoding(path), path.open("rb") as file:
-        if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return False
     with _opened(path) as tif:
         if not tif.is_ome:
             return False
@@ -94,7 +91,7 @@ def probe_tiff(path: Path) -> TiffStack:
         InputError: not a TIFF, pixels without a white level, axes other than z and colour, or
             pages that differ or are not there.
     """
-    with _opened(path) as tif, ExitStack() as others:
+    with _opened(path) as tif:
         _check_last_page(path, tif)
         image = read_ome(path, tif.ome_metadata or "", len(tif.pages)) if tif.is_ome else None
         if image is None:
@@ -102,34 +99,49 @@ def probe_tiff(path: Path) -> TiffStack:
         else:
             planes, leading, lengths = image.planes, image.axes, image.lengths
         frames = _frames(path, leading, lengths, planes)
-        opened = {path: tif}
-        for file in dict.fromkeys(plane.file for frame in frames for plane in frame):
-            if file not in opened:
-                opened[file] = others.enter_context(_member(path, file))
-        first = _page(opened, frames[0][0])
-        header = page_header(frames[0][0].file, first, channels=len(frames[0]))
-        for frame in frames:
-            if frame[0].file != frame[-1].file:
-                raise InputError(
-                    f"{path}: red, green and blue are in different files. Save one file for each "
-                    "plane, with its colours."
-                )
-            for plane in frame:
-                page = _page(opened, plane)
-                check_page(plane.file, page)
-                if told := differences(first, page):
-                    raise InputError(
-                        f"{plane.file}: pages of different sizes or kinds ({told}). All frames "
-                        "need one size and kind; crop them, or leave those pages out."
-                    )
-                white = page_header(plane.file, page, channels=len(frame)).white
-                header = replace(header, white=_larger(header.white, white))
         return TiffStack(
-            _with_significant_bits(header, image, first.bitspersample),
+            _checked_header(path, tif, frames, image),
             tuple(frame[0].file for frame in frames),
             tuple(tuple(plane.page for plane in frame) for frame in frames),
             _z_axis(tif, image, len(frames)),
         )
+
+
+def _checked_header(
+    path: Path,
+    tif: tifffile.TiffFile,
+    frames: Sequence[tuple[Plane, ...]],
+    image: OmeImage | None,
+) -> ImageHeader:
+    """The header of all frames, whose pages are checked against the first."""
+    first = header = None
+    with ExitStack() as opened:
+        current = (path, tif)
+        for frame in frames:
+            file = frame[0].file
+            if any(plane.file != file for plane in frame):
+                raise InputError(
+                    f"{path}: red, green and blue are in different files. Save one file for each "
+                    "plane, with its colours."
+                )
+            if file != current[0]:
+                opened.close()  # a set may have more files than may be open
+                current = (file, tif if file == path else opened.enter_context(_member(path, file)))
+            for plane in frame:
+                page = _page(*current, plane.page)
+                check_page(file, page)
+                found = page_header(file, page, channels=len(frame))
+                if first is None or header is None:
+                    first, header = page, found
+                elif told := differences(first, page):
+                    raise InputError(
+                        f"{file}: pages of different sizes or kinds ({told}). All frames need one "
+                        "size and kind; crop them, or leave those pages out."
+                    )
+                header = replace(header, white=_larger(header.white, found.white))
+    assert first is not None
+    assert header is not None
+    return _with_significant_bits(header, image, first.bitspersample)
 
 
 def read_tiff(
@@ -173,7 +185,7 @@ def _read(
     with _opened(path) as tif:
         planes = []
         for index in pages:
-            page = _page({path: tif}, Plane(path, index))
+            page = _page(path, tif, index)
             check_page(path, page)
             planes.append(page_values(path, page))
         if orientation is None:
@@ -194,7 +206,7 @@ def _read(
 def tiff_icc_profile(path: Path) -> bytes | None:
     """The ICC profile of the first page, None without one."""
     with _opened(path) as tif:
-        return icc_profile(_page({path: tif}, Plane(path, 0)))
+        return icc_profile(_page(path, tif, 0))
 
 
 @contextmanager
@@ -216,15 +228,15 @@ def _member(path: Path, file: Path) -> Iterator[tifffile.TiffFile]:
         yield tif
 
 
-def _page(opened: dict[Path, tifffile.TiffFile], plane: Plane) -> tifffile.TiffPage:
-    """The page of a plane, with tags of its own."""
-    tif = opened[plane.file]
-    with decoding(plane.file):
-        if plane.page >= len(tif.pages):
+def _page(path: Path, tif: tifffile.TiffFile, index: int) -> tifffile.TiffPage:
+    """A page with tags of its own."""
+    with decoding(path):
+        try:
+            page = tif.pages[index]
+        except IndexError:
             raise InputError(
-                f"{plane.file}: page {plane.page + 1} is missing. Export the stack again."
-            )
-        page = tif.pages[plane.page]
+                f"{path}: page {index + 1} is missing. Export the stack again."
+            ) from None
         return page if isinstance(page, tifffile.TiffPage) else page.aspage()
 
 
