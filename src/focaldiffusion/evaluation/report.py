@@ -108,6 +108,8 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
     for name, checkpoint in summary.run.get("checkpoints", {}).items():
         console.print(Text(f"{name}: weights with SHA-256 {checkpoint['sha256']}", style="dim"))
     console.print(Text(summary.counts_note()))
+    if summary.variants:
+        console.print(Text(summary.alignment_note()))
     for note in summary.failure_notes():
         console.print(Text(note, style="red"))
 

@@ -33,7 +33,12 @@ from focaldiffusion.training.learner import Learner
 from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
 from focaldiffusion.training.schedule import Schedule, learning_rate_factor
 from focaldiffusion.training.state import Checkpoints, RunState
-from focaldiffusion.training.stopping import RunningLoss, Stop, memory_explained
+from focaldiffusion.training.stopping import (
+    RunningLoss,
+    Stop,
+    memory_explained,
+    write_errors_named,
+)
 from focaldiffusion.training.validation import METRIC, Validation
 from focaldiffusion.training.watch import Pace, Watch
 
@@ -59,10 +64,16 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
 
     Raises:
         InputError: data, base weights or a checkpoint that are missing or bad; a loss that is not
-            finite, explodes, or covers no valid pixel; too little memory.
+            finite, explodes, or covers no valid pixel; too little memory; a full disk.
     """
     run = _Run(config, resume, cpu=cpu)
-    with closing(run.watch), Stop(run.accelerator) as stop, memory_explained(config.training):
+    # Entered first, and so left last: closing the log can fail too.
+    with (
+        write_errors_named(Path(config.output.save_dir)),
+        closing(run.watch),
+        Stop(run.accelerator) as stop,
+        memory_explained(config.training),
+    ):
         if run.state.owes_score:
             run.validate()
         while run.state.step < run.schedule.steps:
@@ -120,7 +131,12 @@ class _Run:
             if self.accelerator.is_main_process:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 save_resolved(config, self._directory / "config.yaml")
-        self.watch = Watch(config, active=self.accelerator.is_main_process, step=self.state.step)
+            self.watch = Watch(
+                config,
+                active=self.accelerator.is_main_process,
+                step=self.state.step,
+                owes_validation=self.state.owes_score,
+            )
         self._announce(len(mixture))
 
         self._batches = self._prepared(mixture)
