@@ -134,11 +134,17 @@ class Checkpoints:
                     shutil.rmtree(left_behind)
                 (partial / _STATE).mkdir(parents=True)
             accelerator.wait_for_everyone()
-            accelerator.save_state(str(partial / _STATE), safe_serialization=True)
-            accelerator.wait_for_everyone()
+            try:
+                accelerator.save_state(str(partial / _STATE), safe_serialization=True)
+                accelerator.wait_for_everyone()
+                if accelerator.is_main_process:
+                    export(partial)
+                    write_progress(partial, state, self._stacks_per_step, resolved(self._config))
+            except BaseException:
+                # On a full disk, half a checkpoint is in the way of what others write.
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             if accelerator.is_main_process:
-                export(partial)
-                write_progress(partial, state, self._stacks_per_step, resolved(self._config))
                 earlier = _set_aside(final) if final.exists() else None
                 partial.rename(final)
                 if earlier is not None:
@@ -335,7 +341,10 @@ def read_progress(folder: Path) -> Progress:
     note = read_json(path, "is damaged", "Go on from another checkpoint.")
     with reading(path, "is damaged", "Go on from another checkpoint."):
         stacks_per_step, config = int(note.pop("stacks_per_step")), dict(note.pop("config"))
-        return Progress(_STATES.validate_python(note), stacks_per_step, config)
+        state = _STATES.validate_python(note)
+        if state.step < 0 or stacks_per_step < 1:
+            raise ValueError(f"step {state.step} of {stacks_per_step} stacks")
+        return Progress(state, stacks_per_step, config)
 
 
 def _write(path: Path, text: str) -> None:

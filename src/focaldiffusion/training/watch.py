@@ -134,7 +134,8 @@ def _forget(log: Path, step: int, owes_validation: bool) -> dict[str, float]:
     """
     if not log.exists():
         return {}
-    kept, again = [], {}
+    kept: list[str] = []
+    again: dict[str, float] = {}
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             values = json.loads(line)
