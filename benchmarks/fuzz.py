@@ -31,9 +31,11 @@ from random import Random
 from typing import NamedTuple
 
 import numpy as np
-from fuzz_readers import READERS, Insane, Reader
+from fuzz_pictures import PICTURE_READERS
+from fuzz_readers import DATA_READERS, Insane, Reader
 from mutations import mutated
 
+READERS = DATA_READERS | PICTURE_READERS
 MEMORY_BYTES = 4 * 2**30
 SECONDS = 20.0
 SETUP_SECONDS = 300.0  # imports of torch and diffusers, and one reading of each valid file
@@ -177,7 +179,7 @@ class _Bench:
 
     def saved(self, path: Path) -> str:
         """The outcome of a saved input."""
-        head, *parts = path.name.split("__")
+        _, *parts = path.name.split("__")
         self._changed = self._folder.joinpath(*parts) if parts else self._folder / path.name
         if path.is_dir():
             self._changed = self._folder / self._reader.overlay

@@ -62,7 +62,7 @@ def _valid_depth(depth_m: torch.Tensor) -> NDArray[Any]:
     return depth_m.numpy()
 
 
-def _unit(image: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
+def unit(image: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
     array = np.asarray(image)
     sane(array.size > 0, "no pixels")
     sane(np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1, "not in [0, 1]")
@@ -76,8 +76,8 @@ def _ramp() -> NDArray[np.float64]:
     return ramp
 
 
-def _pixels(kind: type = np.uint8) -> NDArray[Any]:
-    """(H, W, 3) without zeros."""
+def pixels(kind: type = np.uint8) -> NDArray[Any]:
+    """A picture (H, W, 3) without zeros."""
     top = np.iinfo(kind).max
     return (np.stack([_ramp(), _ramp()[::-1], _ramp()[:, ::-1]], -1) * top / 3.01).astype(kind)
 
@@ -135,7 +135,7 @@ def _write_lists(folder: Path) -> None:
     from PIL import Image
 
     for name in ("a.png", "d.png"):
-        Image.fromarray(_pixels()).save(folder / name)
+        Image.fromarray(pixels()).save(folder / name)
     entry = {
         "all_in_focus": "a.png",
         "depth": "d.png",
@@ -209,17 +209,19 @@ def _checkpoint(folder: Path, path: Path) -> None:
 
 
 def _write_resume(folder: Path) -> None:
-    from focaldiffusion.training.state import _digests
+    from focaldiffusion.training.state import RunState, write_progress
 
     (folder / "training").mkdir()
-    (folder / "training" / "weights.safetensors").write_bytes(b"weights")
-    (folder / "files.json").write_text(json.dumps(_digests(folder)))
+    (folder / "training" / "trained.safetensors").write_bytes(b"weights")
+    write_progress(folder, RunState(step=4), 2, {"model": {"start": "noise"}})
 
 
 def _resume(folder: Path, path: Path) -> None:
-    from focaldiffusion.training.state import _damage
+    from focaldiffusion.training.state import damage, read_progress
 
-    _damage(folder)
+    if path.parent == folder and damage(folder) is not None:
+        return  # training falls back to an earlier checkpoint
+    sane(read_progress(folder).state.step >= 0, "a negative step")
 
 
 # Data sets.
@@ -240,7 +242,7 @@ def _hypersim(folder: Path, path: Path) -> NDArray[Any]:
 
 
 def _scene(scene: Any) -> NDArray[Any]:
-    _unit(scene.all_in_focus)
+    unit(scene.all_in_focus)
     known = scene.depth_m[scene.valid]
     sane((known.isfinite() & (known > 0)).all(), "valid depth is not positive and finite")
     sane(np.isfinite(scene.camera.focal_length_px), "the focal length is not finite")
@@ -251,7 +253,7 @@ def _write_ddff12(folder: Path) -> None:
     import h5py
     from fixtures import ddff12
 
-    frames = np.stack([_pixels().astype("f4") / 2 + 10 * index for index in range(10)])
+    frames = np.stack([pixels().astype("f4") / 2 + 10 * index for index in range(10)])
     with h5py.File(folder / ddff12.NAME, "w") as file:
         file["stack_val"] = frames[None]
         file["disp_val"] = (0.05 * _ramp().astype("f4"))[None]
@@ -264,11 +266,11 @@ def _ddff12(folder: Path, path: Path) -> NDArray[Any]:
     from focaldiffusion.data.sets.ddff12 import DDFF12
 
     sample = DDFF12(source_of("ddff12", folder, "val"))[0]
-    _unit(sample.stack.images)
+    unit(sample.stack.images)
     known = sample.depth_m[sample.valid]
     sane((known.isfinite() & (known > 0)).all(), "valid depth is not positive and finite")
     if sample.all_in_focus is not None:
-        _unit(sample.all_in_focus)
+        unit(sample.all_in_focus)
     return np.concatenate([sample.depth_m.nan_to_num().ravel(), sample.stack.images.ravel()])
 
 
@@ -313,14 +315,14 @@ def _cache(folder: Path, path: Path) -> None:
     found = Cache(source_of("cache", folder, "train"))
     for index in range(len(found)):
         sample = found[index]
-        _unit(sample.stack.images)
+        unit(sample.stack.images)
         known = sample.depth_m[sample.valid]
         sane((known.isfinite() & (known > 0)).all(), "valid depth is not positive and finite")
         sane(isinstance(found.name(index) + found.scene_name(index), str), "no name")
         if sample.estimate is not None:
             posterior = sample.estimate.evidence.posterior
             sane(posterior.isfinite().all(), "the posterior is not finite")
-            _unit(sample.estimate.confidence)
+            unit(sample.estimate.confidence)
             sane(sample.estimate.coordinate.isfinite().all(), "the coordinate is not finite")
 
 
@@ -357,7 +359,7 @@ def _write_predictions(folder: Path) -> None:
     sample.mkdir()
     np.save(sample / "depth.npy", ramp.astype("f4"))
     np.save(sample / "confidence.npy", (ramp / 4).astype("f4"))
-    Image.fromarray(_pixels(np.uint8)).save(sample / "all_in_focus.png")
+    Image.fromarray(pixels(np.uint8)).save(sample / "all_in_focus.png")
     other = folder / "t"
     other.mkdir()
     Image.fromarray((ramp * 1000).astype("u2")).save(other / "depth_mm.png")
@@ -376,8 +378,11 @@ def _predictions(folder: Path, path: Path) -> NDArray[Any] | None:
     if found.confidence is not None:
         sane(found.confidence.isfinite().all(), "the confidence is not finite")
     if found.all_in_focus is not None:
-        _unit(found.all_in_focus)
-    return None if found.depth_m is None else _valid_depth(found.depth_m)
+        unit(found.all_in_focus)
+    if found.depth_m is None:
+        return None
+    sane(found.depth_m.shape == size, "the depth has another size")
+    return found.depth_m.numpy()
 
 
 def _write_zedd(folder: Path) -> None:
@@ -399,113 +404,7 @@ def _zedd(folder: Path, path: Path) -> None:
     zedd_submission.check_submission(path)
 
 
-# Pictures.
-
-
-def _write_images(folder: Path) -> None:
-    import imagecodecs
-    from PIL import Image
-
-    picture = Image.fromarray(_pixels())
-    for name in ("a.jpg", "a.png", "a.bmp", "a.webp"):
-        picture.save(folder / name)
-    picture.convert("L").save(folder / "grey.png")
-    picture.convert("P").save(folder / "palette.png")
-    picture.convert("RGBA").save(folder / "alpha.png")
-    (folder / "deep.png").write_bytes(imagecodecs.png_encode(_pixels(np.uint16)))
-
-
-def _write_tiffs(folder: Path) -> None:
-    import tifffile
-
-    pixels = _pixels(np.uint16)
-    tifffile.imwrite(folder / "plain.tif", pixels, photometric="rgb", rowsperstrip=4)
-    tifffile.imwrite(folder / "packed.tif", pixels, photometric="rgb", compression="zlib")
-    pages = np.stack([pixels[..., 0], pixels[..., 1], pixels[..., 2]])
-    metadata = {"spacing": 0.5, "unit": "um", "axes": "ZYX"}
-    tifffile.imwrite(folder / "imagej.tif", pages, imagej=True, metadata=metadata)
-    metadata = {"axes": "ZYX", "PhysicalSizeZ": 0.5, "PhysicalSizeZUnit": "µm"}
-    tifffile.imwrite(folder / "z.ome.tif", pages, metadata=metadata)
-
-
-def _write_heif(folder: Path) -> None:
-    import pillow_heif
-    from PIL import Image
-
-    pillow_heif.register_heif_opener()
-    Image.fromarray(_pixels()).save(folder / "a.heic")
-
-
-def _image(folder: Path, path: Path) -> NDArray[Any]:
-    from focaldiffusion.io.images import probe_image, read_image, read_metadata
-
-    header = probe_image(path)
-    image = read_image(path)
-    read_metadata(path)
-    sane(image.shape == (*header.size(), 3), "another size than the header says")
-    return _unit(image)
-
-
-def _tiff(folder: Path, path: Path) -> NDArray[Any]:
-    if path.name in ("plain.tif", "packed.tif"):
-        return _image(folder, path)
-    return _frames(path)
-
-
-def _frames(source: Path) -> NDArray[Any]:
-    from focaldiffusion.io.stacks import open_stack
-
-    opened = open_stack(source)
-    for focus in (opened.focus_distances_m, opened.focus_positions_m):
-        if focus is not None:
-            sane(len(focus) == len(opened), "a focus is missing")
-            sane(not np.isnan(focus).any(), "a focus is not a number")
-    if opened.focus_distances_m is not None:
-        sane(min(opened.focus_distances_m) > 1e-6, "focus within a micrometre of the lens")
-    camera = opened.camera_for(0)
-    sane(camera is None or np.isfinite(camera.focal_length_px), "the focal length is not finite")
-    opened.metadata_for(0)
-    return np.stack([_unit(opened.frames.read(index)) for index in range(len(opened))])
-
-
-def _write_exif(folder: Path) -> None:
-    from test_io_exif import ASCII, RATIONAL, apple_note, canon_note, exif_block, jpeg, rational
-
-    photo = [
-        (0x920A, RATIONAL, 1, rational(50)),
-        (0x829D, RATIONAL, 1, rational(28, 10)),
-        (0x9206, RATIONAL, 1, rational(15, 10)),
-        (0xA434, ASCII, 5, b"Lens\0"),
-    ]
-    for name, make, note in (
-        ("0.jpg", "Apple", apple_note((12, 10), (14, 10))),
-        ("1.jpg", "Canon", canon_note(120, 100)),
-    ):
-        jpeg(folder, exif_block(make, photo, note)).rename(folder / name)
-
-
-def _exif(folder: Path, path: Path) -> None:
-    from focaldiffusion.io.exif import read_exif
-
-    (record,) = read_exif([path], (300, 400))
-    for value in vars(record.lens).values() if hasattr(record, "lens") else ():
-        sane(value is None or not isinstance(value, float) or np.isfinite(value), "lens not finite")
-
-
-def _write_sidecar(folder: Path) -> None:
-    from PIL import Image
-
-    for name in ("0.png", "1.png"):
-        Image.fromarray(_pixels()).save(folder / name)
-    content = {
-        "files": ["0.png", "1.png"],
-        "focus_distances_m": [0.5, 1.0],
-        "camera": {"focal_length_px": 100.0, "aperture_diameter_m": 0.01},
-    }
-    (folder / "stack.json").write_text(json.dumps(content))
-
-
-READERS: dict[str, Reader] = {
+DATA_READERS: dict[str, Reader] = {
     "depth_np": Reader(_write_np, _depth),
     "depth_img": Reader(_write_maps, _depth),
     "depth_exr": Reader(_write_exr, _depth),
@@ -523,10 +422,5 @@ READERS: dict[str, Reader] = {
     "compare": Reader(_write_run, _run, ("*.json*",), cost=60),
     "predictions": Reader(_write_predictions, _predictions, ("*/*",), overlay=_SAMPLE),
     "zedd": Reader(_write_zedd, _zedd, cost=10),
-    "image": Reader(_write_images, _image),
-    "tiff": Reader(_write_tiffs, _tiff, cost=3),
-    "heif": Reader(_write_heif, _image, cost=2),
-    "exif": Reader(_write_exif, _exif, cost=2),
-    "stackexif": Reader(_write_exif, lambda folder, path: _frames(folder), cost=4),
-    "sidecar": Reader(_write_sidecar, lambda folder, path: _frames(folder), ("*.json",)),
 }
+"""Readers of everything but pictures, by name."""

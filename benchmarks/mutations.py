@@ -192,9 +192,9 @@ def _npy(data: bytes, random: Random) -> bytes:
     end = data.index(b"\n", start)
     header = data[start:end].decode("latin-1")
     shape = random.choice(
-        ("(99999, 99999)", "(-1, 4)", "()", "(0, 4)", "(4, 6, 2)", "(1e3, 2)", "(2**70, 1)")
-        + ("(4,)", "'x'", "(True, 4)", "(None, 4)", "(99999999999999999999, 1)")
-    )
+        ("(99999, 99999)", "(-1, 4)", "()", "(0, 4)", "(4, 6, 2)", "(1e3, 2)", "(2**70, 1)",
+         "(4,)", "'x'", "(True, 4)", "(None, 4)", "(99999999999999999999, 1)")
+    )  # fmt: skip
     kind = random.choice(("'<f4'", "'<f8'", "'|O'", "'<c8'", "'<U9'", "'|b1'", "5", "'<M8[s]'"))
     choice = random.randrange(3)
     if choice == 0:

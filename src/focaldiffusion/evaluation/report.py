@@ -110,6 +110,8 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
         weights = f"{name}: weights with SHA-256 {checkpoint['sha256']}"
         console.print(Text(printable(weights), style="dim"))
     console.print(Text(summary.counts_note()))
+    if summary.variants:
+        console.print(Text(summary.alignment_note()))
     for note in summary.failure_notes():
         console.print(Text(printable(note), style="red"))
 

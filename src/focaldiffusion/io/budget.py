@@ -62,6 +62,6 @@ def check_values(path: Path, shape: Sequence[int], what: str = "") -> None:
     if not 0 < count <= most:
         sizes = " x ".join(map(str, shape))
         raise InputError(
-            f"{path}: {what}{': ' if what else ''}declares {sizes} numbers; expected 1 to {most:,}. "
-            "Get the file again."
+            f"{path}: {what}{': ' if what else ''}declares {sizes} numbers; expected 1 to "
+            f"{most:,}. Get the file again."
         )

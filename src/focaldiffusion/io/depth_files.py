@@ -283,16 +283,15 @@ def _openexr(path: Path) -> Any:
 
 def _from_exr(path: Path) -> NDArray[Any]:
     library = _openexr(path)
-    with reading(path, "cannot be read as an OpenEXR image"):
-        with library.File(str(path), header_only=True) as file:
-            low, high = file.header()["dataWindow"]
-            width, height = (int(b) - int(a) + 1 for a, b in zip(low, high, strict=True))
+    fault = "cannot be read as an OpenEXR image"
+    with reading(path, fault), library.File(str(path), header_only=True) as file:
+        low, high = file.header()["dataWindow"]
+        width, height = (int(b) - int(a) + 1 for a, b in zip(low, high, strict=True))
     check_pixels(path, height, width)
-    with reading(path, "cannot be read as an OpenEXR image"):
-        with library.File(str(path), separate_channels=True) as file:
-            channels = file.channels()
-            first = next(name for name in ("Z", "Y", "R", *channels) if name in channels)
-            return np.asarray(channels[first].pixels)
+    with reading(path, fault), library.File(str(path), separate_channels=True) as file:
+        channels = file.channels()
+        first = next(name for name in ("Z", "Y", "R", *channels) if name in channels)
+        return np.asarray(channels[first].pixels)
 
 
 def _from_hdf5(path: Path, dataset: str | None) -> NDArray[Any]:

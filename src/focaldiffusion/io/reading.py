@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import check_file
 
 _LONGEST_REASON = 200
 
@@ -38,10 +42,37 @@ def reading(path: Path, fault: str, remedy: str = "Copy or export it again.") ->
 
 
 def reason(error: Exception, path: Path) -> str:
-    """An error's message in a clause: one printable line, without the path that precedes it."""
+    """An error's message in a clause: one line, without the path that precedes it."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror[0].lower() + error.strerror[1:]
-    line = " ".join(text.replace(str(path), "the file").split())
-    printable = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in line)
-    return printable[:_LONGEST_REASON].rstrip(" .") or type(error).__name__
+    line = " ".join(re.sub(rf"{re.escape(str(path))}(?![/\\])", "the file", text).split())
+    return line[:_LONGEST_REASON].rstrip(" .") or type(error).__name__
+
+
+def read_json(path: Path, fault: str, remedy: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: see `reading`; also for text that is not Unicode and for numbers and nesting
+            beyond what Python reads.
+    """
+    check_file(path)
+    with reading(path, fault, remedy):
+        return parsed_json(path.read_text(encoding="utf-8"))
+
+
+def parsed_json(text: str) -> Any:
+    """The value of a JSON text whose every part can be written again as UTF-8.
+
+    Raises:
+        ValueError: not JSON, or a lone surrogate or number that is not finite in it.
+        RecursionError: nested too deeply.
+    """
+    value = json.loads(text, parse_constant=_refuse)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")

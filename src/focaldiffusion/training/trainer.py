@@ -33,7 +33,12 @@ from focaldiffusion.training.learner import Learner
 from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
 from focaldiffusion.training.schedule import Schedule, learning_rate_factor
 from focaldiffusion.training.state import Checkpoints, RunState
-from focaldiffusion.training.stopping import RunningLoss, Stop, memory_explained
+from focaldiffusion.training.stopping import (
+    RunningLoss,
+    Stop,
+    memory_explained,
+    write_errors_named,
+)
 from focaldiffusion.training.validation import METRIC, Validation
 from focaldiffusion.training.watch import Pace, Watch
 
@@ -59,9 +64,11 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
 
     Raises:
         InputError: data, base weights or a checkpoint that are missing or bad; a loss that is not
-            finite, explodes, or covers no valid pixel; too little memory.
+            finite, explodes, or covers no valid pixel; too little memory; a full disk.
     """
     with ExitStack() as held:
+        # Entered first, and so left last: closing the log can fail too.
+        held.enter_context(write_errors_named(Path(config.output.save_dir)))
         run = _Run(config, resume, held, cpu=cpu)
         held.enter_context(closing(run.watch))
         stop = held.enter_context(Stop(run.accelerator))
@@ -124,7 +131,12 @@ class _Run:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 held.enter_context(claimed(self._directory))
                 save_resolved(config, self._directory / "config.yaml")
-        self.watch = Watch(config, active=self.accelerator.is_main_process, step=self.state.step)
+            self.watch = Watch(
+                config,
+                active=self.accelerator.is_main_process,
+                step=self.state.step,
+                owes_validation=self.state.owes_score,
+            )
         self._announce(len(mixture))
 
         self._batches = self._prepared(mixture)
