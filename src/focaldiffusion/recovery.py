@@ -54,6 +54,7 @@ from focaldiffusion.solve.complete import Completion, complete
 from focaldiffusion.solve.consistency import confidence, rerender_residual
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
+from focaldiffusion.solve.units import absurd_aperture
 from focaldiffusion.stack import FocalStack
 
 _SUPPORT_PX = 4  # half window over which the posterior at a surface is averaged
@@ -191,7 +192,9 @@ def recover(
             stack.frames.size[::-1],
             interpolation=cv2.INTER_LINEAR,
         )
-    findings = (*findings, *found.calibration.findings)
+    facts = lens or LensFacts()
+    doubts = absurd_aperture(stack, found.calibration, facts)
+    findings = (*findings, *found.calibration.findings, *doubts)
     return Result(
         all_in_focus=fusion.all_in_focus,
         confidence=np.asarray(certain, np.float32),
@@ -199,7 +202,7 @@ def recover(
         stack=stack,
         calibration=found.calibration,
         camera=camera,
-        lens=lens or LensFacts(),
+        lens=facts,
         alignment=alignment,
         image_metadata=image_metadata or ImageMetadata(),
         findings=findings,

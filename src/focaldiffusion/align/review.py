@@ -84,7 +84,8 @@ def review(stack: FocalStack, names: Sequence[str], *, wanted: str = "auto") -> 
                     "differs. Check that each focus setting belongs to its frame."
                 )
     rest = [index for index in listed if index not in left_out]
-    if (stacked := _stacked_result(profiles, rest)) is not None:
+    distinct = [index for index in rest if index not in copies]
+    if (stacked := _stacked_result(profiles, distinct)) is not None:
         left_out[stacked] = (
             "is as sharp as the sharpest of the other frames everywhere, like the result of a "
             "focus stacking"
@@ -193,6 +194,6 @@ def _stacked_result(profiles: Profiles, frames: Sequence[int]) -> int | None:
         elsewhere = highest - others[often].max(0) > 0.5
         if elsewhere.sum() < max(_LEAST_TILES, _STACKED_SHARE * len(elsewhere)):
             continue
-        if np.median((highest - chosen[place])[elsewhere]) < _STACKED_LOSS:
+        if np.quantile((highest - chosen[place])[elsewhere], 0.7) < _STACKED_LOSS:
             return index
     return None
