@@ -8,8 +8,8 @@ changes of sharpness along it that contradicts this:
 
 of the logarithm of sharpness. The constants were chosen on 30 photographed and path-traced stacks
 of 3 to 30 frames, whose right order has an excess of 0 to 0.63. Of 116 shuffled, rotated and
-centre-first lists of them, 103 are found out and 77 put right; of 119 with two neighbours exchanged,
-76 and 55. None of these is put in a wrong order, and no right one is doubted.
+centre-first lists of them, 103 are found out and 77 put right; of 119 lists with two neighbours
+exchanged, 76 and 55. None is put in a wrong order, and no right one is doubted.
 """
 
 from __future__ import annotations
