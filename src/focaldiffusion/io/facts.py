@@ -196,7 +196,7 @@ def check_distances(focus: Focus, lens: LensFacts, camera: Camera | None) -> Non
     focal_m = lens.focal_length_m
     if focal_m is not None and focal_m < nearest_m < focal_m * (1 + 1 / _LARGEST_MAGNIFICATION):
         raise InputError(
-            f"focus_distances_m: {nearest_m:g} is so near the focal length of {focal_m:g} m that "
+            f"{nearest_m:g} m is so near the focal length of {focal_m:g} m that "
             f"the magnification is {focal_m / (nearest_m - focal_m):.0f}, as of no lens. Check the "
             "units of both; distances count from the lens."
         )
@@ -207,7 +207,7 @@ def check_distances(focus: Focus, lens: LensFacts, camera: Camera | None) -> Non
     if blur_px < _LEAST_BLUR_PX:
         least, most = (usual / max(blur_px, 1e-9) for usual in _USUAL_BLUR_PX)
         raise InputError(
-            f"focus_distances_m: from {nearest_m:g} to {farthest_m:g} m this lens changes the blur "
+            f"from {nearest_m:g} to {farthest_m:g} m this lens changes the blur "
             f"by {blur_px:.2g} px, which no frame shows; {mistaken_unit(least, most)}."
         )
 
