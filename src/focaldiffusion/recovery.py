@@ -56,6 +56,7 @@ from focaldiffusion.solve.complete import Completion, complete
 from focaldiffusion.solve.consistency import confidence, rerender_residual
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
+from focaldiffusion.solve.units import absurd_aperture
 from focaldiffusion.stack import FocalStack
 
 _SUPPORT_PX = 4  # half window over which the posterior at a surface is averaged
@@ -198,7 +199,9 @@ def recover(
     if fusion.alpha is not None:
         hidden = fusion.alpha == 0
         fusion.all_in_focus[hidden], depth[hidden], certain[hidden] = 0, np.nan, 0
-    findings = (*findings, *found.calibration.findings)
+    facts = lens or LensFacts()
+    doubts = absurd_aperture(stack, found.calibration, facts)
+    findings = (*findings, *found.calibration.findings, *doubts)
     return Result(
         all_in_focus=fusion.all_in_focus,
         confidence=np.asarray(certain, np.float32),
@@ -207,7 +210,7 @@ def recover(
         stack=stack,
         calibration=found.calibration,
         camera=camera,
-        lens=lens or LensFacts(),
+        lens=facts,
         alignment=alignment,
         levels=levels or Levels(),
         image_metadata=image_metadata or ImageMetadata(),

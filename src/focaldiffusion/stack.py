@@ -39,6 +39,8 @@ _SMALLEST_PX = 8  # shortest side of a working image: room for the windows that 
 _LEAST_DISTANCE_M = 1e-6
 _LEAST_STEP_M = 1e-9  # between stage positions
 _FARTHEST_POSITION_M = 1e4  # on a rail
+_LONGEST_RAIL_M = 3.0
+_NEAREST_FOCUS_M = 1e-3  # of the farthest focus of a stack
 
 
 class Grade(str, Enum):
@@ -450,7 +452,7 @@ def check_focus(
 
     Raises:
         InputError: not one value per frame, NaN, a duplicate, a number that no lens or stage has,
-            or (distances) not positive or in millimetres by mistake.
+            (distances) not positive, or in another unit by mistake.
     """
     if len(values) != frame_count:
         raise InputError(
@@ -461,11 +463,19 @@ def check_focus(
         raise InputError(f"{name}: contains NaN: {values}. Give a number for each frame.")
     if name == "focus_distances_m":
         if any(value <= 0 for value in values):
-            raise InputError(f"{name}: {values} are not all positive. Distances are metres > 0.")
+            hint = " In dioptres, 0 is infinity: give 1 / value." if min(values) == 0 else ""
+            raise InputError(
+                f"{name}: {values} are not all positive. Distances are metres > 0.{hint}"
+            )
         if any(value < _LEAST_DISTANCE_M for value in values):
             raise InputError(
                 f"{name}: {min(values)} is less than a micrometre. Distances are metres from the "
                 "lens."
+            )
+        if max(values) < _NEAREST_FOCUS_M:
+            raise InputError(
+                f"{name}: all below a millimetre ({values}): these look like positions of a stage. "
+                "Give them as focus_positions_m (--focus-positions)."
             )
         if all(value > 100 for value in values) and min(values) < math.inf:
             raise InputError(
@@ -477,6 +487,11 @@ def check_focus(
     elif any(abs(value) > _FARTHEST_POSITION_M for value in values):
         raise InputError(
             f"{name}: {max(values, key=abs)} is not a position of a rail or stage. Give metres."
+        )
+    elif max(values) - min(values) > _LONGEST_RAIL_M:
+        raise InputError(
+            f"{name}: from {min(values):g} to {max(values):g}, longer than any rail: these look "
+            "like millimetres or micrometres. Give metres: divide by 1000, or by 1000000."
         )
     elif any(0 < after - before < _LEAST_STEP_M for before, after in pairwise(sorted(values))):
         raise InputError(f"{name}: {values} are less than a nanometre apart. Give metres.")

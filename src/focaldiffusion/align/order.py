@@ -6,8 +6,10 @@ changes of sharpness along it that contradicts this:
 
     excess = sum over tiles of [total variation - (2 max - first - last)] / sum of [max - min]
 
-of the logarithm of sharpness. Chosen on 15 photographed and path-traced stacks in their right
-order, which have an excess of 0 to 0.58; shuffled ones have 0.25 to 12.
+of the logarithm of sharpness. The constants were chosen on 30 photographed and path-traced stacks
+of 3 to 30 frames, whose right order has an excess of 0 to 0.63. Of 116 shuffled, rotated and
+centre-first lists of them, 103 are found out and 77 put right; of 119 lists with two neighbours
+exchanged, 76 and 55. None is put in a wrong order, and no right one is doubted.
 """
 
 from __future__ import annotations
@@ -32,11 +34,14 @@ LEAST_RANGE = 0.7
 _SCALES = ((1, 16), (4, 8))  # reduction, and side of a tile after it [px]
 _ROUNDING_STD = 0.6 / 255  # noise of an 8-bit file
 _FLOOR_QUANTILE = 0.02  # of the tiles: these show nothing but noise
+_FAINT = np.float32(0.2)  # of the sharpness of a tile in its sharpest frame
 _MOST_TILES = 256  # for the search, whose time grows with them
 _MOST_FRAMES = 48  # of a list that is checked; of longer ones, this many, evenly spaced
-_DOUBTED = 0.4  # excess from which another order is looked for
-_BETTER = 0.6  # excess of a better order, relative to the one it replaces
+_DOUBTED = 0.35  # excess from which a list is doubted
+_BETTER = 0.6  # excess of a better order, relative to the doubted one that it replaces
+_FAR_BETTER = 0.25  # the same for a list that is not doubted
 _LEAST_GAIN = 0.1  # and by how much it is less
+_SHORT = 16  # frames of a list that is searched although it is not doubted
 _MARGIN = 0.25  # over the number of frames: what every clearly different order exceeds the best by
 
 
@@ -108,8 +113,9 @@ class FoundOrder:
     @property
     def contradicts(self) -> bool:
         """Whether the listed order cannot be that of a sweep."""
+        share = _BETTER if self.listed_excess > _DOUBTED else _FAR_BETTER
         gain = self.listed_excess - self.excess
-        return self.excess < _BETTER * self.listed_excess and gain > _LEAST_GAIN
+        return self.excess < share * self.listed_excess and gain > _LEAST_GAIN
 
 
 def check_listed(profiles: Profiles, listed: Sequence[int]) -> FoundOrder | None:
@@ -120,7 +126,9 @@ def check_listed(profiles: Profiles, listed: Sequence[int]) -> FoundOrder | None
     places = np.linspace(0, len(listed) - 1, min(len(listed), _MOST_FRAMES)).round().astype(int)
     chosen = [listed[place] for place in places]
     tiles = _telling(profiles)
-    if len(chosen) < 3 or tiles.shape[1] == 0 or _excess(tiles[chosen]) < _DOUBTED:
+    if len(chosen) < 3 or tiles.shape[1] == 0:
+        return None
+    if _excess(tiles[chosen]) < (_LEAST_GAIN if len(chosen) <= _SHORT else _DOUBTED):
         return None
     found = find_order(profiles, chosen)
     return found if found.contradicts else None
@@ -146,7 +154,11 @@ def find_order(profiles: Profiles, listed: Sequence[int]) -> FoundOrder:
 
 
 def _telling(profiles: Profiles) -> Profiles:
-    """The tiles whose sharpness changes, at most `_MOST_TILES` of them."""
+    """The tiles whose sharpness changes, at most `_MOST_TILES` of them.
+
+    Small sharpness is told apart less: it is noise, of which frames may have unequal parts.
+    """
+    profiles = np.logaddexp(profiles, profiles.max(0) + np.log(_FAINT))
     use = np.flatnonzero(np.ptp(profiles, axis=0) > LEAST_RANGE)
     even = np.linspace(0, len(use) - 1, min(len(use), _MOST_TILES)).round().astype(int)
     return profiles[:, use[even]]
@@ -163,13 +175,15 @@ def _excess(tiles: Profiles) -> float:
 def _inserted(tiles: Profiles, listed: Sequence[int]) -> list[int]:
     """An order made by putting each frame where it adds least, the most different ones first."""
     difference = np.stack([np.abs(tiles - row).mean(1) for row in tiles])
-    order = list(max(combinations(listed, 2), key=lambda pair: float(difference[pair])))
+    ends: tuple[int, int] = max(combinations(listed, 2), key=lambda pair: float(difference[pair]))
+    order = list(ends)
     left = [index for index in listed if index not in order]
     while left:
-        index = max(left, key=lambda one: min(float(difference[one, other]) for other in order))
+        placed = list(order)
+        index = max(left, key=lambda one: min(float(difference[one, at]) for at in placed))
         left.remove(index)
-        ways = [[*order[:at], index, *order[at:]] for at in range(len(order) + 1)]
-        order = min(ways, key=lambda way: _excess(tiles[way]))
+        ways = [[*placed[:at], index, *placed[at:]] for at in range(len(placed) + 1)]
+        order = _best(tiles, ways)[0]
     return order
 
 
@@ -190,9 +204,14 @@ def _improved(tiles: Profiles, order: list[int]) -> list[int]:
 def _better(
     tiles: Profiles, order: list[int], best: float, ways: list[list[int]]
 ) -> tuple[list[int], float]:
+    way, value = _best(tiles, ways)
+    return (way, value) if value < best - 1e-6 else (order, best)
+
+
+def _best(tiles: Profiles, ways: list[list[int]]) -> tuple[list[int], float]:
     values = [_excess(tiles[way]) for way in ways]
     at = int(np.argmin(values))
-    return (ways[at], values[at]) if values[at] < best - 1e-6 else (order, best)
+    return ways[at], values[at]
 
 
 def _turned(order: list[int], shortest: int) -> Iterator[list[int]]:

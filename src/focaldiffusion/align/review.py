@@ -30,6 +30,7 @@ _LEAST_TILES = 20
 _COPY_RMS = 0.0026  # difference of a copy from its original, square roots of light, 4 px averaged
 _COPY_GAP = 3.0  # least difference of other frames, relative to that of the copies
 _COPY_REDUCTION = 4
+_LEAST_CONTRAST = 0.01  # of frames that can be told apart
 _STACKED_LOSS = 0.15  # logarithm of sharpness that the result of a stacking may lack
 _STACKED_SHARE = 0.15  # of tiles whose sharpest frame is none of the two most frequent ones
 
@@ -84,7 +85,8 @@ def review(stack: FocalStack, names: Sequence[str], *, wanted: str = "auto") -> 
                     "differs. Check that each focus setting belongs to its frame."
                 )
     rest = [index for index in listed if index not in left_out]
-    if (stacked := _stacked_result(profiles, rest)) is not None:
+    distinct = [index for index in rest if index not in copies]
+    if (stacked := _stacked_result(profiles, distinct)) is not None:
         left_out[stacked] = (
             "is as sharp as the sharpest of the other frames everywhere, like the result of a "
             "focus stacking"
@@ -154,6 +156,8 @@ def _copies(images: Tensor) -> dict[int, int]:
     """
     small = np.stack([_reduced(encoded_luma(image)) for image in images])
     small -= small.mean((1, 2), keepdims=True)
+    if np.square(small).mean((1, 2)).min() < _LEAST_CONTRAST**2:
+        return {}
     pairs: list[tuple[float, int, int]] = []
     for first in range(len(small)):
         rms = np.sqrt(np.square(small[first + 1 :] - small[first]).mean((1, 2)))
@@ -193,6 +197,6 @@ def _stacked_result(profiles: Profiles, frames: Sequence[int]) -> int | None:
         elsewhere = highest - others[often].max(0) > 0.5
         if elsewhere.sum() < max(_LEAST_TILES, _STACKED_SHARE * len(elsewhere)):
             continue
-        if np.median((highest - chosen[place])[elsewhere]) < _STACKED_LOSS:
+        if np.quantile((highest - chosen[place])[elsewhere], 0.7) < _STACKED_LOSS:
             return index
     return None

@@ -96,6 +96,12 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="measure the blur per dioptre from the frames even if the lens is known",
     )
+    _add_method(parser)
+    add_model(parser)
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the method."""
     method = parser.add_argument_group("method")
     method.add_argument(
         "--align",
@@ -120,7 +126,6 @@ def add_parser(commands: Commands) -> None:
         help="long side at which depth is solved, for aspects up to 2:1 (default: 1024)",
     )
     add_device(method)
-    add_model(parser)
 
 
 def run(options: argparse.Namespace) -> int:

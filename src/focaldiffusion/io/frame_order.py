@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal, get_args
 
 from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.io.facts import Focus
 from focaldiffusion.io.images import natural_key
 
 FrameOrder = Literal["auto", "given", "name", "time", "focus"]
@@ -105,22 +107,53 @@ def by_time(taken: Sequence[str | None], rank: Sequence[int]) -> list[int] | Non
     return sorted(range(len(times)), key=lambda index: (times[index], rank[index]))
 
 
+def check_needed(order: FrameOrder, name: str, focus: Focus, *, has_files: bool) -> None:
+    """Check that a stack has what an order sorts by.
+
+    Raises:
+        InputError: it has no files to sort, or the focus of its frames is known.
+    """
+    if order in ("name", "time") and not has_files:
+        raise InputError(f"order: {order}, but {name} has no files that it could sort.")
+    if order == "focus" and focus.origin.is_known:
+        raise InputError(
+            f"order: focus, but the {focus.name} of {name} are known ({focus.origin}), so the "
+            "frames need no order. Leave it out."
+        )
+
+
+def may_sort(order: FrameOrder, focus: Focus, *, is_listed: bool) -> bool:
+    """Whether the files of a stack are to be put in order when it is opened.
+
+    Focus settings that belong to frames, by a list of files or in their EXIF, stay with them: their
+    order then means nothing. Those written for a folder follow the order of its frames.
+    """
+    if order in ("given", "focus"):
+        return False
+    if order == "auto":
+        return not is_listed and not focus.origin.is_known
+    return not focus.origin.is_known or (not is_listed and focus.origin.source != "EXIF")
+
+
 def in_order(
-    names: Sequence[str], taken: Sequence[str | None], order: FrameOrder
-) -> tuple[list[int], str | None]:
+    files: Sequence[Path], taken: Sequence[str | None], order: FrameOrder
+) -> tuple[list[int], tuple[str, ...]]:
     """The order of files, and a sentence where `auto` departs from that of the names.
 
     Args:
-        names: of the files, in natural order for `auto`.
+        files: of the frames.
         taken: see `by_time`; empty if it is not wanted.
         order: auto, name or time.
 
     Raises:
         InputError: order by time, and a file has none, or all have the same.
     """
+    # 100CANON before 101CANON
+    together = len({path.parent for path in files}) == 1
+    names = [path.name if together else str(path) for path in files]
     named = by_name(names)
     if order == "name":
-        return named, None
+        return named, ()
     counted = by_counter(names)
     rank = [0] * len(names)
     for place, index in enumerate(counted or named):
@@ -135,15 +168,15 @@ def in_order(
                 else f"{names[without]} has no time of capture (EXIF DateTimeOriginal)"
             )
             raise InputError(f"order: time, but {lack}. Choose another order.")
-        return timed, None
+        return timed, ()
     # The same sweep backwards is the same sweep.
     if timed is not None and timed not in (named, named[::-1]):
         reason = "time of capture (EXIF DateTimeOriginal), which contradicts the order of names"
-        return timed, _departure(names, timed, reason)
+        return timed, (_departure(names, timed, reason),)
     if timed is None and counted is not None:
         reason = "the camera's numbers, which start again after the last one"
-        return counted, _departure(names, counted, reason)
-    return named, None
+        return counted, (_departure(names, counted, reason),)
+    return named, ()
 
 
 def _departure(names: Sequence[str], order: Sequence[int], reason: str) -> str:

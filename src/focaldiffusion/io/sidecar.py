@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -121,11 +122,14 @@ def _sentence(error: ValidationError) -> str:
     for part in problem["loc"]:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
     if problem["type"] == "extra_forbidden":
-        return f"key {place!r} {unknown_name(place, Sidecar.model_fields)}"
+        hint = " Its values are metres." if re.search("focus|distance|position", place) else ""
+        return f"key {place!r} {unknown_name(place, Sidecar.model_fields)}{hint}"
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"]).removesuffix(".")
         return f"{place} {message}.".strip()
     expected = problem["msg"].removeprefix("Input should be ")
+    if problem["type"] == "float_type":
+        expected = "a number of metres, such as 0.3"
     got = json.dumps(problem["input"])
     if len(got) > _SHOWN_CHARACTERS:
         got = f"{got[:_SHOWN_CHARACTERS]}..."

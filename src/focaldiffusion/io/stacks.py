@@ -7,6 +7,7 @@ decode: those are found when the frame is read.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,12 +25,21 @@ from focaldiffusion.io.facts import (
     GIVEN,
     Focus,
     Origin,
+    check_distances,
+    doubtful_positions,
     recorded_focus,
     resolve_lens,
     written_focus,
 )
 from focaldiffusion.io.formats import IMAGE_SUFFIXES
-from focaldiffusion.io.frame_order import FrameOrder, by_name, check_order, in_order
+from focaldiffusion.io.frame_order import (
+    FrameOrder,
+    by_name,
+    check_needed,
+    check_order,
+    in_order,
+    may_sort,
+)
 from focaldiffusion.io.images import (
     ImageMetadata,
     is_tiff,
@@ -163,67 +173,52 @@ def open_stack(
         lens, origins = resolve_lens(given, found.sidecar, records, names)
         focus = focus or recorded_focus(records, names, lens.focal_length_m)
     assert focus is not None
-    if isinstance(frames, _FileFrames) and tiff is None:
-        frames, said = _reordered(frames, found, focus, records, order)
-        findings += said
-    elif order in ("name", "time"):
-        raise InputError(f"order: {order}, but {found.name} has no files that it could sort.")
-    if order == "focus" and focus.origin.is_known:
-        raise InputError(
-            f"order: focus, but the {focus.name} of {found.name} are known ({focus.origin}), so "
-            "the frames need no order. Leave it out."
-        )
+    findings += doubtful_positions(focus, frames.names)
+    if tiff and focus.origin.source == "TIFF":
+        findings += tiff.z_axis.findings
+    files = frames.files if isinstance(frames, _FileFrames) else ()
+    check_needed(order, found.name, focus, has_files=bool(files) and tiff is None)
+    if isinstance(frames, _FileFrames) and may_sort(order, focus, is_listed=found.is_listed):
+        if order == "time" and not records:
+            records = read_exif(files, frames.size)
+        indices, departures = in_order(files, [record.taken for record in records], order)
+        frames, findings = _reordered(frames, indices), findings + departures
+        files = frames.files
     opened = OpenedStack(
         name=found.name,
         frames=LevelledFrames(frames, white),
-        files=frames.files if isinstance(frames, _FileFrames) else (),
+        files=files,
         lens=lens,
         focus_distances_m=focus.distances_m,
         focus_positions_m=focus.positions_m,
         focus_uncertainty_dpt=focus.uncertainty_dpt,
         origins={**origins, focus.name: focus.origin},
-        findings=findings
-        + (tiff.z_axis.findings if tiff and focus.origin.source == "TIFF" else ()),
+        findings=findings,
         order=order,
     )
-    nearest, place = 0, found.name
+    _check_lens(opened, focus)
+    return opened
+
+
+def _reordered(frames: _FileFrames, indices: Sequence[int]) -> _FileFrames:
+    """The frames in the order of these indices."""
+    return replace(
+        frames,
+        files=tuple(frames.files[index] for index in indices),
+        names=tuple(frames.names[index] for index in indices),
+    )
+
+
+def _check_lens(opened: OpenedStack, focus: Focus) -> None:
+    """Check that the lens can focus where it is said to, and blurs what it does not focus on."""
+    nearest, place = 0, opened.name
     if focus.distances_m is not None:
         nearest = focus.distances_m.index(min(focus.distances_m))
         place = f"{focus.name} ({focus.origin})"
     try:
-        opened.camera_for(nearest)
+        check_distances(focus, opened.lens, opened.camera_for(nearest))
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
-    return opened
-
-
-def _reordered(
-    frames: _FileFrames,
-    found: _Found,
-    focus: Focus,
-    records: Sequence[FrameRecord],
-    order: FrameOrder,
-) -> tuple[_FileFrames, tuple[str, ...]]:
-    """The frames in the order that was asked for, and what to say of it.
-
-    Focus settings that belong to frames, by a list of files or in their EXIF, stay with them: their
-    order then means nothing. Those written for a folder follow the order of its frames.
-    """
-    belongs = focus.origin.is_known and (found.is_listed or focus.origin.source == "EXIF")
-    is_free = not found.is_listed and not focus.origin.is_known
-    if order in ("given", "focus") or belongs or not (is_free or order != "auto"):
-        return frames, ()
-    paths = [str(path) for path in frames.files]
-    names = list(frames.names) if order != "name" else paths  # 100CANON before 101CANON
-    records = records or (read_exif(frames.files, frames.size) if order == "time" else ())
-    indices, finding = in_order(names, [record.taken for record in records], order)
-    if indices != list(range(len(names))):
-        frames = replace(
-            frames,
-            files=tuple(frames.files[index] for index in indices),
-            names=tuple(frames.names[index] for index in indices),
-        )
-    return frames, () if finding is None else (finding,)
 
 
 def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
@@ -487,16 +482,15 @@ def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
     whites = [header.white for header in headers]
     orientation = headers[0].orientation
     sizes = [header.size(orientation) for header in headers]
-    size = max(sizes, key=sizes.count)
-    for path, (height, width) in zip(files, sizes, strict=True):
-        if (height, width) != size:
-            others = f"the first frame, {files[0].name}, is"
-            if sizes[0] != size:
-                others = f"{files[sizes.index(size)].name} and {sizes.count(size) - 1} more are"
-            raise InputError(
-                f"{path}: {width}x{height}, but {others} {size[1]}x{size[0]}. All frames need one "
-                "size; crop them, or leave this one out."
-            )
+    size = Counter(sizes).most_common(1)[0][0]  # the first of equally frequent ones
+    others = [index for index, one in enumerate(sizes) if one != size]
+    if others:
+        (height, width), usual = sizes[others[0]], files[sizes.index(size)].name
+        more = f" and {len(others) - 1} more of other sizes" if len(others) > 1 else ""
+        raise InputError(
+            f"{files[others[0]]}: {width}x{height}{more}, but the other frames, such as {usual}, "
+            f"are {size[1]}x{size[0]}. All frames need one size; crop them, or leave this one out."
+        )
     frames = _FileFrames(
         files=files,
         names=names,
