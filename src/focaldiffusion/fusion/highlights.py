@@ -55,7 +55,7 @@ def _without_discs(stack: FocalStack, weights: Tensor, usable: Tensor) -> Tensor
     """Weights where the discs of lamps out of focus are left to the frame that shows them sharp."""
     order = stack.focus_coordinates.argsort(stable=True).tolist()
     clipped = (~usable).cpu().numpy()
-    anywhere = clipped.any(0).astype(np.uint8)
+    anywhere = np.asarray(clipped.max(axis=0), np.uint8)
     count, label, stats, _ = cv2.connectedComponentsWithStats(anywhere, connectivity=8)
     areas = np.stack([np.bincount(label[one], minlength=count) for one in clipped])  # (N, lamps)
     luma = stack.images.detach().mean(1).cpu().numpy()
@@ -63,7 +63,8 @@ def _without_discs(stack: FocalStack, weights: Tensor, usable: Tensor) -> Tensor
     for lamp in range(1, count):
         left, top, width, height = stats[lamp, :4]
         window = np.s_[max(top - 2, 0) : top + height + 2, max(left - 2, 0) : left + width + 2]
-        sharp = _sharp_frame(areas[order, lamp], luma[(order, *window)])
+        around_lamp = np.stack([luma[index][window] for index in order])
+        sharp = _sharp_frame(areas[order, lamp], around_lamp)
         if sharp is None:
             continue
         sharp = order[sharp]
