@@ -10,8 +10,9 @@ from torch import Tensor
 
 from focaldiffusion.stack import FocalStack
 
-_GROWTH = 2.0  # area of a defocused lamp's disc over that of the sharp lamp
-_DARK = 0.5  # linear light in the sharp frame, below which a disc covers something else
+_GROWTH = 3.0  # area of a defocused lamp's disc over that of the sharp lamp
+_LARGEST_LAMP_PX = 40  # area of a sharp lamp; anything larger is a window or a bright surface
+_DARK = 0.3  # linear light in the sharp frame, below which a disc covers something else
 _STEEPNESS = 0.5  # steepest edge of the frame that shows a lamp sharp, over that of any frame
 _REACH_PX = 2  # beside a disc, where enlarged weights and filters reach
 
@@ -94,7 +95,7 @@ def _sharp_frame(areas: NDArray[np.int_], luma: NDArray[np.float32]) -> int | No
         ends = {int(i) for i in (clips[0], clips[-1]) if 0 < i < len(areas) - 1}
         inner = np.array([index for index in clips if int(index) not in ends])
     sharp = int(inner[areas[inner].argmin()])
-    if areas.max() <= _GROWTH * areas[sharp]:
+    if areas.max() <= _GROWTH * areas[sharp] or areas[sharp] > _LARGEST_LAMP_PX:
         return None
     steepness = [
         max(float(np.abs(np.diff(one, axis=axis)).max(initial=0)) for axis in (0, 1))
