@@ -116,13 +116,17 @@ def showing_nothing(views: Sequence[View]) -> dict[int, str]:
     brightness = float(np.median([views[index].brightness for index in seen]))
     typical = float(np.median([contrast[index] for index in seen]))
     clipped = float(np.median([views[index].clipped for index in seen]))
+    can_fade = typical > _LEAST_COARSE and 2 * len(seen) > len(views)
     nothing = {}
     for index, view in enumerate(views):
         is_white = view.clipped > _WHITE > clipped
         is_black = view.brightness < _BLACK * brightness
         is_noise = contrast[index] < _GRAIN / 2 * view.grain and contrast[index] < typical / 2
-        has_faded = typical > _LEAST_COARSE and (is_noise or contrast[index] < _FADED * typical)
-        has_faded &= view.clipped < _MOSTLY  # what a mostly clipped frame shows, its exposure says
+        has_faded = (
+            can_fade
+            and (is_noise or contrast[index] < _FADED * typical)
+            and view.clipped < _MOSTLY  # the exposure explains a mostly clipped frame
+        )
         if is_white:
             nothing[index] = "white"
         elif is_black or (has_faded and view.brightness < 4 * _BLACK * brightness):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from focaldiffusion.stack import FocalStack
 
-_GROWTH = 2.0  # area of a defocused lamp's disc over that of the sharp lamp
-_DARK = 0.5  # linear light in the sharp frame, below which a disc covers something else
+_GROWTH = 3.0  # area of a defocused lamp's disc over that of the sharp lamp
+_LARGEST_LAMP_PX = 40  # area of a sharp lamp; anything larger is a window or a bright surface
+_DARK = 0.3  # linear light in the sharp frame, below which a disc covers something else
 _STEEPNESS = 0.5  # steepest edge of the frame that shows a lamp sharp, over that of any frame
 _REACH_PX = 2  # beside a disc, where enlarged weights and filters reach
 
@@ -55,7 +56,7 @@ def _without_discs(stack: FocalStack, weights: Tensor, usable: Tensor) -> Tensor
     """Weights where the discs of lamps out of focus are left to the frame that shows them sharp."""
     order = stack.focus_coordinates.argsort(stable=True).tolist()
     clipped = (~usable).cpu().numpy()
-    anywhere = clipped.any(0).astype(np.uint8)
+    anywhere = np.asarray(clipped.max(axis=0), np.uint8)
     count, label, stats, _ = cv2.connectedComponentsWithStats(anywhere, connectivity=8)
     areas = np.stack([np.bincount(label[one], minlength=count) for one in clipped])  # (N, lamps)
     luma = stack.images.detach().mean(1).cpu().numpy()
@@ -63,7 +64,8 @@ def _without_discs(stack: FocalStack, weights: Tensor, usable: Tensor) -> Tensor
     for lamp in range(1, count):
         left, top, width, height = stats[lamp, :4]
         window = np.s_[max(top - 2, 0) : top + height + 2, max(left - 2, 0) : left + width + 2]
-        sharp = _sharp_frame(areas[order, lamp], luma[(order, *window)])
+        around_lamp = np.stack([luma[index][window] for index in order])
+        sharp = _sharp_frame(areas[order, lamp], around_lamp)
         if sharp is None:
             continue
         sharp = order[sharp]
@@ -93,7 +95,7 @@ def _sharp_frame(areas: NDArray[np.int_], luma: NDArray[np.float32]) -> int | No
         ends = {int(i) for i in (clips[0], clips[-1]) if 0 < i < len(areas) - 1}
         inner = np.array([index for index in clips if int(index) not in ends])
     sharp = int(inner[areas[inner].argmin()])
-    if areas.max() <= _GROWTH * areas[sharp]:
+    if areas.max() <= _GROWTH * areas[sharp] or areas[sharp] > _LARGEST_LAMP_PX:
         return None
     steepness = [
         max(float(np.abs(np.diff(one, axis=axis)).max(initial=0)) for axis in (0, 1))

@@ -59,8 +59,10 @@ class _Luma:
     weight: Tensor | None
 
     def cropped(self, rows: slice, columns: slice) -> _Luma:
-        fields = (self.linear, self.noise_std, self.trusted)
-        return _Luma(*(field[:, rows, columns] for field in fields), self.weight)
+        linear, noise_std, trusted = (
+            field[:, rows, columns] for field in (self.linear, self.noise_std, self.trusted)
+        )
+        return _Luma(linear, noise_std, trusted, self.weight)
 
 
 def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
