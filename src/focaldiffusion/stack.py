@@ -86,6 +86,8 @@ class FocalStack:
             direction from the first to the last frame.
         frame_numbers: (N,) number of each frame among the opened ones, from 0; None if all are
             present.
+        focus_order: numbers of all frames of the sweep from one end to the other, also of those
+            that are absent here; None if the frames are the whole sweep, in order.
 
     Raises:
         InputError: images of another shape or type; focus settings, native frames or a camera that
@@ -100,6 +102,7 @@ class FocalStack:
     height_origin_m: float | None = None
     height_sign: float | None = None
     frame_numbers: tuple[int, ...] | None = None
+    focus_order: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         images = self.images
@@ -144,6 +147,13 @@ class FocalStack:
         for name, given in (("frames", names), ("frame_numbers", self.frame_numbers or ())):
             if given and len(given) != count:
                 raise InputError(f"FocalStack.{name}: {len(given)} for {count} images.")
+        if self.focus_order is not None:
+            numbers, ordered = self.frame_numbers or range(count), set(self.focus_order)
+            if len(ordered) < len(self.focus_order) or not ordered.issuperset(numbers):
+                raise InputError(
+                    f"FocalStack.focus_order: {self.focus_order}; expected each frame of the sweep "
+                    f"once, among them {tuple(numbers)}."
+                )
 
     def __repr__(self) -> str:
         height, width = self.size
@@ -165,11 +175,24 @@ class FocalStack:
         return "position_m" if self.focus_positions_m is not None else "order"
 
     @property
+    def sweep_length(self) -> int:
+        """Number of frames of the whole sweep, also of those that are absent here."""
+        return len(self) if self.focus_order is None else len(self.focus_order)
+
+    @property
+    def places(self) -> Tensor:
+        """(N,) place of each frame in the whole sweep, int64, from 0 to `sweep_length` - 1."""
+        if self.focus_order is None:
+            return torch.arange(len(self))
+        place_of = {number: place for place, number in enumerate(self.focus_order)}
+        return torch.tensor([place_of[n] for n in self.frame_numbers or range(len(self))])
+
+    @property
     def focus_coordinates(self) -> Tensor:
         """(N,) focus of each frame on `axis`.
 
         Dioptres; metres from the origin of heights (float32 cannot resolve micrometres at the end
-        of a long stage); or order in [0, 1].
+        of a long stage); or place in the whole sweep, from 0 to 1.
         """
         if self.focus_distances_m is not None:
             return inverse_m(self.focus_distances_m).to(self.images)
@@ -177,7 +200,7 @@ class FocalStack:
             first_m = self.focus_positions_m[0]
             origin_m = first_m if self.height_origin_m is None else self.height_origin_m
             return (self.focus_positions_m - origin_m).to(self.images)
-        return torch.linspace(0, 1, len(self)).to(self.images)
+        return torch.linspace(0, 1, self.sweep_length)[self.places].to(self.images)
 
     @property
     def blur_scale_px_m(self) -> float | None:

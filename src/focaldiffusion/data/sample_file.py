@@ -155,7 +155,8 @@ def _estimate(
 
 def _calibration(notes: dict[str, Any]) -> Calibration:
     measured = notes["measured"] and BlurScale(**notes["measured"])
-    return Calibration(**{**notes, "grade": Grade(notes["grade"]), "measured": measured})
+    lists = {name: tuple(notes[name]) for name in ("doubts", "left_out") if name in notes}
+    return Calibration(**{**notes, **lists, "grade": Grade(notes["grade"]), "measured": measured})
 
 
 def _numpy(values: Tensor | None) -> NDArray[Any] | None:

@@ -113,7 +113,8 @@ def sweep(
     """
     focus = stack.focus_coordinates
     if stack.axis == "order":
-        focus = ordered_focus(len(stack), step_growth).to(focus)
+        ends = ordered_focus(stack.sweep_length, step_growth).to(focus)
+        focus = ends[stack.places]
     if stack.axis == "inverse_depth_dpt":
         hypotheses = depth_hypotheses(focus, blur_scale)
     else:
@@ -135,9 +136,8 @@ def sweep(
     nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
     never_sharp = nearest_px > 2
     if stack.axis == "order":  # depth on this axis is reported in units of frames
-        hypotheses, sharpest = (
-            interpolated(one, focus, stack.focus_coordinates) for one in (hypotheses, sharpest)
-        )
+        even = torch.linspace(0, 1, stack.sweep_length).to(ends)
+        hypotheses, sharpest = (interpolated(one, ends, even) for one in (hypotheses, sharpest))
     return evidence_from_doubt(
         stack, hypotheses, doubt, sharpest, never_sharp, reach_px=reach_px, leak=_NEIGHBOUR_LEAK
     )
@@ -195,9 +195,46 @@ def plane_misfit(
             part = luma.cropped(slice(y, bottom + reach_px), slice(x, right + reach_px))
             window = (slice(top - y, bottom - y), slice(left - x, right - x))
             for k, plane in enumerate(_tile_misfit(part, radii_px, reach_px, psf)):
-                misfit[k, top:bottom, left:right] = plane[window]
+                misfit[k, top:bottom, left:right] = plane.sum(0)[window]
                 meter.advance()
     return misfit
+
+
+def frame_misfit(
+    stack: FocalStack,
+    focus: Tensor,
+    hypotheses: Tensor,
+    blur_scale: float,
+    psf: PSF,
+    *,
+    aggregation_px: int,
+) -> Tensor:
+    """Squared misfit of each frame to the plane that explains all frames best at each pixel.
+
+    Args:
+        stack: the frames, at most a tile in size.
+        focus: see `plane_misfit`.
+        hypotheses: see `plane_misfit`.
+        blur_scale: see `plane_misfit`.
+        psf: see `plane_misfit`.
+        aggregation_px: half window over which misfit is averaged.
+
+    Returns:
+        (N, H, W), in noise variances.
+    """
+    radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()
+    reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
+    lowest = chosen = None
+    for plane in _tile_misfit(_luma(stack.images), radii_px, reach_px, psf):
+        averaged = box_mean(plane, aggregation_px)
+        total = averaged.sum(0)
+        if lowest is None or chosen is None:
+            lowest, chosen = total, averaged
+        else:
+            chosen = torch.where(total < lowest, averaged, chosen)
+            lowest = torch.minimum(total, lowest)
+    assert chosen is not None
+    return chosen
 
 
 def _tile_misfit(
@@ -206,7 +243,7 @@ def _tile_misfit(
     reach_px: float,
     psf: PSF,
 ) -> Iterator[Tensor]:
-    """Yield the (H, W) misfit of each plane of (K, N) radii."""
+    """Yield the (N, H, W) misfit of each frame to each plane of (K, N) radii."""
     grid = MirrorGrid((luma.linear.shape[-2], luma.linear.shape[-1]), reach_px)
     spectrum = grid.spectrum(luma.linear)  # (N, P, Q/2+1)
     height, width = grid.grid_size
@@ -219,7 +256,7 @@ def _tile_misfit(
         transfer = grid.transfer(psf, radii)  # (N, P, Q/2+1)
         sharp = (transfer * spectrum).sum(0) / ((transfer**2).sum(0) + prior)
         residual = grid.image(spectrum - transfer * sharp) * weight
-        yield (residual**2).sum(0)
+        yield residual**2
 
 
 def _luma(images: Tensor) -> _Luma:
