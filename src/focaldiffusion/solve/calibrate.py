@@ -59,6 +59,11 @@ class BlurScale:
     is_clear: bool
     step_growth: float = 0.0
 
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the growth of steps lies within the bounds of its search."""
+        return abs(self.step_growth) < _UNORDERED_GROWTH
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -111,8 +116,8 @@ class Calibration:
     @property
     def findings(self) -> tuple[str, ...]:
         """The doubts, or a sentence about the contradiction; none without them."""
-        if self.measured is not None and abs(self.measured.step_growth) >= _UNORDERED_GROWTH:
-            return (*self.doubts, _UNORDERED)
+        if not (self.doubts or self.measured is None or self.measured.is_sweep):
+            return (_UNORDERED,)
         if self.doubts or self.contradiction is None:
             return self.doubts
         return (

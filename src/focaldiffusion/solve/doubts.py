@@ -75,17 +75,17 @@ def examined_calibration(
     calibration = calibrate(stack, psf, find_blur=find_blur, meter=meter)
     small = SmallStack.of(stack)
     model = _model(small, calibration, psf)
-    if not _is_explained(small, model, psf):
+    without = _strange_frames(stack, model, calibration, psf)
+    order = _better_order(small, model, psf)
+    if order is not None and not (without and without[1] < _STRANGER * order[1]):
+        return _out_of_order(stack, small, calibration, order)
+    if not without and not _is_explained(small, model, psf):
         doubt = (
             "the frames do not differ in focus: no blur explains their differences better than "
             f"none, {_CONSEQUENCE}. Equal frames, an exposure bracket and a scene without texture "
             "do this; photograph textured things at different focus settings."
         )
         return replace(calibration, doubts=(doubt,), trust=0.0)
-    without = _strange_frames(stack, model, calibration, psf)
-    order = _better_order(small, model, psf)
-    if order is not None and not (without and without[1] < _STRANGER * order[1]):
-        return _out_of_order(stack, small, calibration, order)
     doubts: tuple[str, ...] = ()
     left_out: tuple[int, ...] = ()
     if without:
@@ -136,10 +136,17 @@ def _model(small: SmallStack, calibration: Calibration, psf: PSF) -> _Model:
     """The better of the known and the measured blur."""
     measured = calibration.measured
     assert measured is not None
-    models = [_best(small, psf, [measured.value], small.focus(measured.step_growth))]
+    scales = [measured.value] if measured.is_sweep else [measured.value * one for one in _SCALES]
+    models = [_best(small, psf, scales, small.focus(_growth(calibration)))]
     if calibration.blur_scale is not None and not calibration.is_measured:
         models.append(_best(small, psf, [calibration.blur_scale], small.focus()))
     return min(models, key=lambda model: model.misfit)
+
+
+def _growth(calibration: Calibration) -> float:
+    """Growth of the focus steps; none where no growth makes a sweep of the frames."""
+    measured = calibration.measured
+    return measured.step_growth if measured is not None and measured.is_sweep else 0.0
 
 
 def _best(small: SmallStack, psf: PSF, scales: Sequence[float], focus: Tensor) -> _Model:
@@ -241,8 +248,7 @@ def _strange_frames(
     A frame is strange if the others are explained much better without it. The share of misfit per
     degree of freedom that is left without all of them is returned too.
     """
-    measured = calibration.measured
-    growth = 0.0 if measured is None else measured.step_growth
+    growth = _growth(calibration)
     parts = math.ceil(len(stack) / _SUBSET)
     places = stack.places.argsort().tolist() if stack.axis == "order" else list(range(len(stack)))
     strange: list[int] = []
