@@ -95,7 +95,9 @@ def test_a_wrong_order_is_named_where_only_the_order_is_known():
 
 
 def test_reversed_frames_are_told_by_what_hides_what():
-    stack = photograph(*scene(), FOCUS_M, blur_scale_px_m=12.0)
+    image, depth_m = scene()
+    image[:, depth_m == NEAR_M] *= 0.2  # its outline shows which side hides the other
+    stack = photograph(image, depth_m, FOCUS_M, blur_scale_px_m=12.0)
     found = examined(in_order(stack, [5, 4, 3, 2, 1, 0]))
     assert "look reversed" in found.calibration.findings[0]
     assert found.confidence.max() == 0
