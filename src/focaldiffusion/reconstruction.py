@@ -221,22 +221,13 @@ def _reviewed(
         return stack, alignment
     number_of = alignment.kept
     strangers = {number_of[index]: reason for index, reason in seen.left_out.items()}
-    left = [index for index in range(len(stack)) if index not in seen.left_out]
     alignment = alignment.without(strangers)
     order = [number for number in range(len(opened)) if number not in strangers]
     if seen.is_reordered:  # a frame that could not be aligned then has no place
         order = [number_of[index] for index in seen.order]
-
-    def kept(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[left]
-
     return replace(
-        stack,
-        images=stack.images[left],
+        stack.without(seen.left_out),
         frames=alignment.apply(opened.frames),
-        focus_distances_m=kept(stack.focus_distances_m),
-        focus_positions_m=kept(stack.focus_positions_m),
-        frame_numbers=alignment.kept,
         focus_order=tuple(order) if stack.axis == "order" else None,
     ), alignment
 

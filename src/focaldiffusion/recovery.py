@@ -53,7 +53,8 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result
 from focaldiffusion.solve.calibrate import Calibration, calibrate
 from focaldiffusion.solve.complete import Completion, complete
-from focaldiffusion.solve.consistency import confidence, rerender_residual
+from focaldiffusion.solve.consistency import confidence, rerender_residual, reversal
+from focaldiffusion.solve.doubts import doubting_direction, examined_calibration
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.solve.units import absurd_aperture
@@ -248,9 +249,13 @@ def estimate_depth(
     # Evidence is differentiable, but gradients are not needed here and would double the memory.
     with torch.inference_mode():
         with stages("calibrating") as meter:  # 4
-            calibration = calibrate(
-                stack, psf, find_blur=find_blur, check_lens=check_lens, meter=meter
-            )
+            if check_lens:
+                calibration = examined_calibration(stack, psf, find_blur=find_blur, meter=meter)
+            else:
+                calibration = calibrate(
+                    stack, psf, find_blur=find_blur, check_lens=False, meter=meter
+                )
+        stack = stack.without(calibration.left_out)
         with stages("sweeping") as meter:  # 5
             scale, growth = calibration.blur_scale, calibration.step_growth
             if scale is None:
@@ -262,6 +267,9 @@ def estimate_depth(
             background = float(stack.focus_coordinates.min()) if falls_with_distance else None
             completion = complete(evidence, background=background, meter=meter)
         with stages("checking"):  # 7
+            if check_lens and scale is not None and falls_with_distance:
+                ratio = reversal(stack, evidence, completion.coordinate, scale, psf)
+                calibration = doubting_direction(calibration, ratio)
             trust, residual_rms = _checked(stack, evidence, completion, calibration, psf)
     return Estimate(
         evidence=evidence,
@@ -287,7 +295,11 @@ def with_surface(
     completion = Completion(coordinate, physical.agreement)
     with stages("checking again"), torch.inference_mode():
         trust, residual_rms = _checked(
-            stack, physical.evidence, completion, physical.calibration, physical.psf
+            stack.without(physical.calibration.left_out),
+            physical.evidence,
+            completion,
+            physical.calibration,
+            physical.psf,
         )
         now, before = (
             physical.evidence.posterior_at(surface) + _SMALLEST_POSTERIOR
@@ -305,11 +317,13 @@ def _checked(
     psf: PSF,
 ) -> tuple[Tensor, float | None]:
     """Confidence (H, W) in a surface, and the RMS of re-rendering it, if possible."""
-    scale = calibration.blur_scale
+    scale, growth = calibration.blur_scale, calibration.step_growth
     residual = None
-    if scale is not None and stack.axis == "inverse_depth_dpt":
-        residual = rerender_residual(stack, evidence, completion.coordinate, scale, psf)
-    trust = confidence(evidence, completion, residual)
+    if scale is not None:
+        residual = rerender_residual(
+            stack, evidence, completion.coordinate, scale, psf, step_growth=growth
+        )
+    trust = calibration.trust * confidence(evidence, completion, residual)
     if stack.shown is not None:
         trust = trust * (stack.shown.sum(0) > 1)  # one frame shows no change of focus
     return trust, None if residual is None else float(residual.square().mean().sqrt())
@@ -320,8 +334,13 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
     frames = stack.frames
     assert frames is not None
     with stages("fusing") as meter, torch.inference_mode():
-        weights = frame_weights(found.evidence.sharpest, stack.focus_coordinates)
-        weights = spare_highlights(stack, weights)
+        sharpest = found.evidence.sharpest
+        left_out = found.calibration.left_out
+        used = stack.without(left_out)
+        weights = sharpest.new_zeros((len(stack), *sharpest.shape))
+        weights[[index for index in range(len(stack)) if index not in left_out]] = spare_highlights(
+            used, frame_weights(sharpest, used.focus_coordinates)
+        )
         fusion = fuse(frames, weights, numbers=stack.frame_numbers, step=stack.step, meter=meter)
         if not fill_unsharp:
             return fusion
@@ -365,6 +384,7 @@ def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
         "camera_at_working_size": None if camera is None else asdict(camera),
         "blur_scale": found.calibration.blur_scale,
         "blur_scale_measured": None if measured is None else asdict(measured),
+        "frames_left_out_of_depth": list(found.calibration.left_out),
         "blur_contradiction": found.calibration.contradiction,
         "working_size": list(stack.size),
         "hypotheses": found.evidence.hypotheses.tolist(),

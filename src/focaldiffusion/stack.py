@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
@@ -265,6 +265,35 @@ class FocalStack:
     def usable(self) -> Tensor:
         """(N, H, W) bool, pixels whose light is known: shown and not clipped."""
         return self.unclipped if self.shown is None else self.unclipped & self.shown
+
+    def without(self, left_out: Collection[int]) -> FocalStack:
+        """The stack without some frames, by index; each of the rest keeps its place in the sweep.
+
+        Native frames are left out too.
+        """
+        if not left_out:
+            return self
+        indices = [index for index in range(len(self)) if index not in left_out]
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[indices]
+
+        numbers = self.frame_numbers or tuple(range(len(self)))
+        origin_m = self.height_origin_m
+        if origin_m is None and self.focus_positions_m is not None:
+            origin_m = float(self.focus_positions_m[0])
+        return replace(
+            self,
+            images=self.images[indices],
+            focus_distances_m=chosen(self.focus_distances_m),
+            focus_positions_m=chosen(self.focus_positions_m),
+            frames=None,
+            height_origin_m=origin_m,
+            frame_numbers=tuple(numbers[index] for index in indices),
+            focus_order=self.focus_order or numbers,
+            shown=chosen(self.shown),
+            gains=chosen(self.gains),
+        )
 
     @classmethod
     def read(

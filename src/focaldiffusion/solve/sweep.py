@@ -202,9 +202,46 @@ def plane_misfit(
             part = luma.cropped(slice(y, bottom + reach_px), slice(x, right + reach_px))
             window = (slice(top - y, bottom - y), slice(left - x, right - x))
             for k, plane in enumerate(_tile_misfit(part, radii_px, reach_px, psf)):
-                misfit[k, top:bottom, left:right] = plane[window]
+                misfit[k, top:bottom, left:right] = plane.sum(0)[window]
                 meter.advance()
     return misfit
+
+
+def frame_misfit(
+    stack: FocalStack,
+    focus: Tensor,
+    hypotheses: Tensor,
+    blur_scale: float,
+    psf: PSF,
+    *,
+    aggregation_px: int,
+) -> Tensor:
+    """Squared misfit of each frame to the plane that explains all frames best at each pixel.
+
+    Args:
+        stack: the frames, at most a tile in size.
+        focus: see `plane_misfit`.
+        hypotheses: see `plane_misfit`.
+        blur_scale: see `plane_misfit`.
+        psf: see `plane_misfit`.
+        aggregation_px: half window over which misfit is averaged.
+
+    Returns:
+        (N, H, W), in noise variances.
+    """
+    radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()
+    reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
+    lowest = chosen = None
+    for plane in _tile_misfit(_luma(stack.images), radii_px, reach_px, psf):
+        averaged = box_mean(plane, aggregation_px)
+        total = averaged.sum(0)
+        if lowest is None or chosen is None:
+            lowest, chosen = total, averaged
+        else:
+            chosen = torch.where(total < lowest, averaged, chosen)
+            lowest = torch.minimum(total, lowest)
+    assert chosen is not None
+    return chosen
 
 
 def _tile_misfit(
@@ -213,7 +250,7 @@ def _tile_misfit(
     reach_px: float,
     psf: PSF,
 ) -> Iterator[Tensor]:
-    """Yield the (H, W) misfit of each plane of (K, N) radii."""
+    """Yield the (N, H, W) misfit of each frame to each plane of (K, N) radii."""
     grid = MirrorGrid((luma.linear.shape[-2], luma.linear.shape[-1]), reach_px)
     spectrum = grid.spectrum(luma.linear)  # (N, P, Q/2+1)
     height, width = grid.grid_size
@@ -228,7 +265,7 @@ def _tile_misfit(
         back = transfer if luma.weight is None else transfer * luma.weight[:, None, None]
         sharp = (back * spectrum).sum(0) / ((back * transfer).sum(0) + prior)
         residual = grid.image(spectrum - transfer * sharp) * weight
-        yield (residual**2).sum(0)
+        yield residual**2
 
 
 def _luma(stack: FocalStack) -> _Luma:
