@@ -232,7 +232,7 @@ def frame_misfit(
     radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()
     reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
     lowest = chosen = None
-    for plane in _tile_misfit(_luma(stack.images), radii_px, reach_px, psf):
+    for plane in _tile_misfit(_luma(stack), radii_px, reach_px, psf):
         averaged = box_mean(plane, aggregation_px)
         total = averaged.sum(0)
         if lowest is None or chosen is None:
