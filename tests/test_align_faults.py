@@ -115,6 +115,7 @@ def test_frame_too_clipped_to_compare_is_left_out(tripod: list[Image], place: in
     found = find_alignment(replaced(tripod, place, exposed(tripod[place], 0.96 / float(brightest))))
     assert set(found.dropped) == {place}
     assert found.dropped[place].endswith("of it is clipped")
+    assert found.findings == (f"frame_{place}.png is left out: {found.dropped[place]}.",)
     assert [frame.gain for frame in found.frames] == [1, 1, 1, 1]
 
 

@@ -63,7 +63,8 @@ def find_alignment(
             fields of view are equal.
         mode: "auto" leaves a stack without motion or change of exposure untouched, to the last
             bit; "off" compares nothing.
-        drop_unaligned: leave out frames that match no other, instead of raising.
+        drop_unaligned: leave out frames that match no other or show nothing, instead of raising.
+            Frames too clipped to compare are left out in any case.
         meter: counts the steps.
 
     Raises:
@@ -112,6 +113,8 @@ def find_alignment(
         if reference is None:
             reference = _choose_reference(layout.poses, kept, frames.size)
         layout = layout.seen_from(reference, kept)
+    if not drop_unaligned:  # what was left out all the same must be said
+        findings += tuple(f"{frames.names[i]} is left out: {why}." for i, why in dropped.items())
     found = tuple(_describe(index, exposures, frames, views, layout) for index in sorted(kept))
     crop = common_crop([one.matrix for one in found], [one.name for one in found], frames.size)
     return Alignment(
