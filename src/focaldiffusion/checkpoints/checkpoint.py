@@ -74,7 +74,7 @@ class Description(Section):
     """Preset of the network's size; null if it matches none."""
     config: Config
     """Resolved configuration, with the base model, the start and the depth code."""
-    sha256: Annotated[dict[str, str], Field(default_factory=dict)]
+    sha256: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each file of weights, by its path in the folder; older checkpoints have none."""
     provenance: dict[str, JsonValue]
     """How the model was trained: steps, data, commit, hardware, ..."""

@@ -101,7 +101,7 @@ class DDFF12:
             size = stacks[2:4]
             self._has_sharp = self._sharp in file.names()
             sharp = self._has_sharp or source.options.generate_focal_stack
-            expected = {self._disparity: (self._length, *size)}
+            expected: dict[str, tuple[int, ...]] = {self._disparity: (self._length, *size)}
             if sharp:
                 expected[self._sharp] = (self._length, *size, 3)
             for name, wanted in expected.items():
