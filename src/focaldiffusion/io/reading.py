@@ -44,7 +44,7 @@ def reason(error: Exception, path: Path) -> str:
     """An error's message in a clause: one printable line, without the path that precedes it."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        text = error.strerror[0].lower() + error.strerror[1:]
+        text = error.strerror
     line = " ".join(re.sub(rf"{re.escape(str(path))}(?![/\\])", "the file", text).split())
     printable = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in line)
     return printable[:_LONGEST_REASON].rstrip(" .") or type(error).__name__
