@@ -79,12 +79,14 @@ def read_array(path: Path, file: IO[bytes], size: int, what: str = "") -> NDArra
     Raises:
         InputError: see `read_npy_file`.
     """
-    fault = f"cannot be read as a .npy file{f', {what},' if what else ''}"
+    fault = f"cannot be read as a {'zip of .npy files' if what else '.npy file'}"
     with reading(path, fault):
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"version {version}")
         shape, _, dtype = _HEADERS[version](file)
+        if dtype.hasobject:
+            raise ValueError(f"{what or 'it'} holds Python objects, which are never read")
     if dtype.kind not in "fiu":
         place = f"{path}: {what}{': ' if what else ''}"
         raise InputError(f"{place}{dtype} of shape {shape}; expected real numbers.")

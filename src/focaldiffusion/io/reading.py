@@ -45,7 +45,7 @@ def reason(error: Exception, path: Path) -> str:
     """An error's message in a clause: one line, without the path that precedes it."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        text = error.strerror[0].lower() + error.strerror[1:]
+        text = error.strerror
     line = " ".join(re.sub(rf"{re.escape(str(path))}(?![/\\])", "the file", text).split())
     return line[:_LONGEST_REASON].rstrip(" .") or type(error).__name__
 
