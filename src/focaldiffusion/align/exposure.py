@@ -15,14 +15,13 @@ from focaldiffusion.align.view import View
 _LEAST_GAIN = 0.02
 """A change of focus fakes a gain of up to 1.2 % in still stacks."""
 _LEAST_CAST = 0.12
-"""Between channels. The automatic white balance of a phone drifts by 0.07 over a sweep, too little
-to correct."""
+"""Between channels. A phone whose white balance drifts over the sweep stays below it."""
 _LARGEST_GAIN = 64.0
 _NOTED_GAIN = 4.0
 _STEP = 1.3  # least change of exposure within a bracket
 _SAME_FOCUS = 0.03
-"""Change of sharpness between tiles: 0.01 or less in exposure brackets, over 0.05 in focal stacks
-of uneven exposure."""
+"""Change of sharpness between tiles. Not measured on a set of stacks: it separates the few brackets
+and focal stacks of the tests."""
 _TILE_PX = 32
 _LEAST_TILES = 6
 _NEAR_MEDIAN = 0.25  # difference in light, up to which a frame may set the exposure

@@ -22,7 +22,7 @@ _MOSTLY = 0.5
 _BLACK = 1 / 64  # of the light of the other frames
 _GRAIN = 10.0
 """Coarse contrast over the one that noise leaves, from which a frame has structure: noise has 1,
-noise with a grain of 4 px 28, every frame of 39 photographed and path-traced stacks over 240."""
+noise with a grain of 4 px 28, up to six frames of each of 37 stacks over 240."""
 _FADED = 0.1
 """Coarse contrast over that of the other frames. The most defocused frames of those stacks keep
 0.89, because no defocus reaches an eighth of the image; an exposure bracket keeps 0.46."""
