@@ -54,7 +54,7 @@ def seen(stack: FocalStack, wanted: str = "auto"):
     return review(stack, names_of(len(stack)), wanted=wanted)
 
 
-def again(image: Tensor, seed: int = 0, lsb: float = 1.0) -> Tensor:
+def again(image: Tensor, seed: int = 0, lsb: float = 0.5) -> Tensor:
     """The same light with other noise, as by another exposure or by compression."""
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)) * lsb / 255
     return (image.sqrt() + noise).clamp(0, 1).square()
@@ -116,7 +116,7 @@ def test_frames_without_texture_have_no_order():
     assert seen(FocalStack(torch.full((3, 3, 8, 8), 0.5))).order == (0, 1, 2)
 
 
-@pytest.mark.parametrize("lsb", [0.0, 1.0])
+@pytest.mark.parametrize("lsb", [0.0, 0.5])
 def test_a_copy_is_left_out_of_an_order(lsb):
     frames = [*scene().images, again(scene().images[1], lsb=lsb)]
     found = seen(FocalStack(torch.stack(frames)))

@@ -28,6 +28,7 @@ _UNCHANGED = 0.3  # 95 % quantile of the change of sharpness: by noise 0.21, by 
 _TEXTURED = 1.0  # above the logarithm of the least sharpness, for a tile that shows something
 _LEAST_TILES = 20
 _COPY_RMS = 0.0026  # difference of a copy from its original, square roots of light, 4 px averaged
+_COPY_SHARE = 0.02  # and relative to the RMS contrast of the frames
 _COPY_GAP = 3.0  # least difference of other frames, relative to that of the copies
 _COPY_REDUCTION = 4
 _LEAST_CONTRAST = 0.01  # of frames that can be told apart
@@ -156,8 +157,10 @@ def _copies(images: Tensor) -> dict[int, int]:
     """
     small = np.stack([_reduced(encoded_luma(image)) for image in images])
     small -= small.mean((1, 2), keepdims=True)
-    if np.square(small).mean((1, 2)).min() < _LEAST_CONTRAST**2:
+    contrast = float(np.sqrt(np.square(small).mean((1, 2)).min()))
+    if contrast < _LEAST_CONTRAST:
         return {}
+    largest = min(_COPY_RMS, _COPY_SHARE * contrast)
     pairs: list[tuple[float, int, int]] = []
     for first in range(len(small)):
         rms = np.sqrt(np.square(small[first + 1 :] - small[first]).mean((1, 2)))
@@ -167,7 +170,7 @@ def _copies(images: Tensor) -> dict[int, int]:
     count = 0
     for at, value in enumerate(differences):
         following = differences[at + 1] if at + 1 < len(differences) else np.inf
-        if value <= _COPY_RMS and following >= _COPY_GAP * max(value, 1e-5):
+        if value <= largest and following >= _COPY_GAP * max(value, 1e-5):
             count = at + 1
     copy_of: dict[int, int] = {}
     for _, first, second in sorted(pairs[:count], key=lambda pair: pair[1:]):
