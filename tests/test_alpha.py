@@ -18,11 +18,12 @@ from sample_stacks import FOCUS_M, SIZE, Frames, photograph, texture
 import focaldiffusion as fd
 from focaldiffusion.align.registration import find_alignment
 from focaldiffusion.errors import InputError
+from focaldiffusion.frames import alpha_of
 from focaldiffusion.fusion.fuse import fuse
 from focaldiffusion.io.images import read_alpha, read_image
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.stack import FocalStack, alpha_of
+from focaldiffusion.stack import FocalStack
 
 BORDER = 10
 RGBA = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.focus import check_focus
+from focaldiffusion.frames import working_size
 from focaldiffusion.optics import Camera
-from focaldiffusion.stack import FocalStack, check_focus, working_size
+from focaldiffusion.stack import FocalStack
 
 IMAGES = torch.zeros(3, 3, 4, 6)
 

@@ -34,6 +34,7 @@ from focaldiffusion.align.registration import AlignMode, find_alignment
 from focaldiffusion.align.review import Review, review
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.frames import WORKING_SIZE_PX
 from focaldiffusion.io.arrays import Array
 from focaldiffusion.io.frame_order import FrameOrder
 from focaldiffusion.io.stacks import OpenedStack, open_stack
@@ -43,7 +44,7 @@ from focaldiffusion.progress import Report, Stages
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Refine, recover
 from focaldiffusion.result import Result
-from focaldiffusion.stack import WORKING_SIZE_PX, FocalStack
+from focaldiffusion.stack import FocalStack
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import pairwise
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.focus import check_focus, focus_numbers
+from focaldiffusion.frames import (
+    LEAST_ALPHA,
+    WORKING_SIZE_PX,
+    FrameSource,
+    alpha_of,
+    reduced,
+    working_size,
+)
 from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.progress import Meter
 
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
 
-WORKING_SIZE_PX = 1024
-"""Default long side of the working images, at which depth is solved; see `working_size`."""
-
-_WORKING_PIXELS = 16 * 1024 * 768
-"""Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
-memory nor time grows with the number of frames."""
-
-LEAST_ALPHA = 0.5
-"""Alpha from which a pixel is evidence; of a more transparent one the colour is not known."""
-
-_LONGEST_ASPECT = 2.0  # longer frames are solved with the pixels of this aspect, not its long side
 _CLIPPED = 0.98
 """Linear light from which a pixel counts as clipped."""
-
-_SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
-_LEAST_DISTANCE_M = 1e-6
-_LEAST_STEP_M = 1e-9  # between stage positions
-_FARTHEST_POSITION_M = 1e4  # on a rail
-_LONGEST_RAIL_M = 3.0
-_NEAREST_FOCUS_M = 1e-3  # of the farthest focus of a stack
 
 
 class Grade(str, Enum):
@@ -57,45 +45,6 @@ class Grade(str, Enum):
 
     def __str__(self) -> str:
         return self.value
-
-
-class FrameSource(Protocol):
-    """The native frames of a stack, read one at a time so that memory never grows with N."""
-
-    names: tuple[str, ...]
-    """Name of each frame in messages: its file name, or the file name and page."""
-    size: tuple[int, int]
-    """(height, width) of every frame [px]."""
-    bit_depth: int
-    """8 or 16, also the bit depth of outputs."""
-    is_grey: bool
-    """True if the files have one channel; `read` still returns three equal ones."""
-
-    def read(self, index: int) -> NDArray[np.float32]:
-        """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1].
-
-        Raises:
-            InputError: the frame cannot be read; the message names it.
-        """
-        ...
-
-
-@runtime_checkable
-class TransparentFrames(FrameSource, Protocol):
-    """Native frames that may be transparent: cropped, masked, or moved by an aligning program."""
-
-    def alpha(self, index: int) -> NDArray[np.float32] | None:
-        """Alpha of frame `index`, (H, W) in [0, 1]; None where all of it is opaque.
-
-        Raises:
-            InputError: the frame cannot be read, or all of it is transparent.
-        """
-        ...
-
-
-def alpha_of(frames: FrameSource, index: int) -> NDArray[np.float32] | None:
-    """Alpha of a frame, (H, W) in [0, 1]; None where all of it is opaque."""
-    return frames.alpha(index) if isinstance(frames, TransparentFrames) else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -332,9 +281,9 @@ class FocalStack:
         shown = torch.ones((total, *size), dtype=torch.bool)
         for index in range(total):
             linear = to_linear.take(np.rint(source.read(index) * 65535).astype(np.uint16))
-            images[index] = torch.from_numpy(_reduced(linear, size)).permute(2, 0, 1)
+            images[index] = torch.from_numpy(reduced(linear, size)).permute(2, 0, 1)
             if (alpha := alpha_of(source, index)) is not None:
-                shown[index] = torch.from_numpy(_reduced(alpha, size) > LEAST_ALPHA)
+                shown[index] = torch.from_numpy(reduced(alpha, size) > LEAST_ALPHA)
             meter.advance()
         if not shown.all():
             images = _completed(images, shown)
@@ -364,17 +313,17 @@ class FocalStack:
         if size == self.size:
             shown = None if self.shown is None else self.shown.to(device)
             return replace(self, images=self.images.to(device), frames=frames, shown=shown)
-        reduced = [
-            torch.from_numpy(_reduced(image.permute(1, 2, 0).cpu().numpy(), size)).permute(2, 0, 1)
+        images = [
+            torch.from_numpy(reduced(image.permute(1, 2, 0).cpu().numpy(), size)).permute(2, 0, 1)
             for image in self.images
         ]
         shown = None
         if self.shown is not None:
-            planes = [_reduced(plane, size) for plane in self.shown.cpu().numpy().astype("f4")]
+            planes = [reduced(plane, size) for plane in self.shown.cpu().numpy().astype("f4")]
             shown = torch.from_numpy(np.stack(planes) > LEAST_ALPHA).to(device)
         return replace(
             self,
-            images=torch.stack(reduced).to(device),
+            images=torch.stack(images).to(device),
             shown=shown,
             camera=None if self.camera is None else self.camera.resized(size),
             frames=frames,
@@ -383,40 +332,6 @@ class FocalStack:
 
 def _described(value: object) -> str:
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def working_size(size: tuple[int, int], frame_count: int, long_side_px: int) -> tuple[int, int]:
-    """The (height, width) at which depth is solved; smaller for many frames.
-
-    Args:
-        size: native (height, width) [px].
-        frame_count: number of frames.
-        long_side_px: long side for aspects up to 2:1. Longer frames, such as panoramas, keep the
-            area of 2:1, so that their short side keeps its defocus.
-
-    Raises:
-        InputError: a side is too short for defocus.
-    """
-    height, width = size
-    scale = long_side_px / max(size)
-    if max(size) > _LONGEST_ASPECT * min(size):
-        scale = long_side_px / math.sqrt(_LONGEST_ASPECT * height * width)
-    scale = min(1.0, scale, math.sqrt(_WORKING_PIXELS / (frame_count * height * width)))
-    reduced = max(1, round(height * scale)), max(1, round(width * scale))
-    if min(reduced) < _SMALLEST_PX:
-        raise InputError(
-            f"frames of {width}x{height} are solved at {reduced[1]}x{reduced[0]}, too small for "
-            f"defocus. Both sides need {_SMALLEST_PX} px: give larger frames, or a larger working "
-            "size (--working-size)."
-        )
-    return reduced
-
-
-def _reduced(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """An image (H, W, 3) or plane (H, W) averaged over areas down to (height, width)."""
-    if image.shape[:2] == size:
-        return image
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _completed(images: Tensor, shown: Tensor) -> Tensor:
@@ -456,77 +371,3 @@ class MemoryFrames:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
         frame = linear_to_srgb(self._images[index].cpu().float()).clamp(0, 1)
         return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
-
-
-def focus_numbers(name: str, values: Any) -> list[float]:
-    """One number per frame, from a list, a tuple, an array or a tensor.
-
-    Raises:
-        InputError: no numbers, or a set or another collection without an order.
-    """
-    try:
-        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__getitem__"):
-            raise TypeError
-        return [float(value) for value in values]
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(
-            f"{name}: got {values!r}; expected a list of one number per frame, in metres."
-        ) from None
-
-
-def check_focus(
-    name: str, values: list[float], frame_count: int, *, allow_equal: bool = False
-) -> None:
-    """Check the focus settings of a stack; `name` is `focus_distances_m` or `focus_positions_m`.
-
-    Raises:
-        InputError: not one value per frame, NaN, a duplicate, a number that no lens or stage has,
-            (distances) not positive, or in another unit by mistake.
-    """
-    if len(values) != frame_count:
-        raise InputError(
-            f"{name}: {len(values)} values for {frame_count} frames. Give one value per frame, in "
-            "the order of the frames."
-        )
-    if any(value != value for value in values):
-        raise InputError(f"{name}: contains NaN: {values}. Give a number for each frame.")
-    if name == "focus_distances_m":
-        if any(value <= 0 for value in values):
-            hint = " In dioptres, 0 is infinity: give 1 / value." if min(values) == 0 else ""
-            raise InputError(
-                f"{name}: {values} are not all positive. Distances are metres > 0.{hint}"
-            )
-        if any(value < _LEAST_DISTANCE_M for value in values):
-            raise InputError(
-                f"{name}: {min(values)} is less than a micrometre. Distances are metres from the "
-                "lens."
-            )
-        if max(values) < _NEAREST_FOCUS_M:
-            raise InputError(
-                f"{name}: all below a millimetre ({values}): these look like positions of a stage. "
-                "Give them as focus_positions_m (--focus-positions)."
-            )
-        if all(value > 100 for value in values) and min(values) < math.inf:
-            raise InputError(
-                f"{name}: all above 100 ({values}): these look like millimetres. "
-                "Give metres: divide by 1000."
-            )
-    elif any(abs(value) == math.inf for value in values):
-        raise InputError(f"{name}: {values} are not all finite.")
-    elif any(abs(value) > _FARTHEST_POSITION_M for value in values):
-        raise InputError(
-            f"{name}: {max(values, key=abs)} is not a position of a rail or stage. Give metres."
-        )
-    elif max(values) - min(values) > _LONGEST_RAIL_M:
-        raise InputError(
-            f"{name}: from {min(values):g} to {max(values):g}, longer than any rail: these look "
-            "like millimetres or micrometres. Give metres: divide by 1000, or by 1000000."
-        )
-    elif any(0 < after - before < _LEAST_STEP_M for before, after in pairwise(sorted(values))):
-        raise InputError(f"{name}: {values} are less than a nanometre apart. Give metres.")
-    if not allow_equal and len(set(values)) < len(values):
-        duplicate = next(value for value in values if values.count(value) > 1)
-        raise InputError(
-            f"{name}: {duplicate} appears more than once. Frames with equal focus add nothing: "
-            "leave one out, or correct the list."
-        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.align.motion import Matrix, Method, Plane, warp
 from focaldiffusion.errors import InputError
-from focaldiffusion.stack import FrameSource, alpha_of
+from focaldiffusion.frames import FrameSource, alpha_of
 
 _LEAST_KEPT = 0.25  # of the area
 

@@ -24,8 +24,8 @@ from focaldiffusion.align.motion import (
 from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
 from focaldiffusion.align.view import View, showing_nothing
 from focaldiffusion.errors import InputError
+from focaldiffusion.frames import FrameSource, alpha_of
 from focaldiffusion.progress import Meter
-from focaldiffusion.stack import FrameSource, alpha_of
 
 AlignMode = Literal["auto", "on", "off"]
 

@@ -13,9 +13,10 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from focaldiffusion.filters import bracket
+from focaldiffusion.frames import FrameSource, alpha_of
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
-from focaldiffusion.stack import FocalStack, FrameSource, alpha_of
+from focaldiffusion.stack import FocalStack
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 

@@ -124,7 +124,7 @@ def extended(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np
 
     Their own is often black, and its edge would look like structure of the scene.
     """
-    from focaldiffusion.stack import LEAST_ALPHA  # loads torch
+    from focaldiffusion.frames import LEAST_ALPHA  # loads torch
 
     hidden = (alpha <= LEAST_ALPHA).astype(np.uint8)
     if hidden.all():

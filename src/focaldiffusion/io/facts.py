@@ -13,11 +13,11 @@ from statistics import median
 from typing import Literal
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.focus import check_focus, focus_numbers
 from focaldiffusion.io.exif import FrameRecord
 from focaldiffusion.io.sidecar import Sidecar
 from focaldiffusion.lens import LensFacts, mistaken_unit
 from focaldiffusion.optics import Camera
-from focaldiffusion.stack import check_focus, focus_numbers
 
 EXIF_UNCERTAINTY_DPT = 0.05
 """The least uncertainty of a recorded focus distance: RealBokeh_3MP publishes 0.026-0.052 dpt."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.stack import FrameSource, alpha_of
+from focaldiffusion.frames import FrameSource, alpha_of
 
 _FILLED = 0.3
 """Share of the container from which it counts as filled; 14 bits in 16 use a quarter. A photograph

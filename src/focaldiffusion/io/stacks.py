@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.files import ABSENT, check_file, is_folder, why_not_file
+from focaldiffusion.frames import FrameSource
 from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
 from focaldiffusion.io.decoding import extended
 from focaldiffusion.io.exif import FrameRecord, read_exif
@@ -54,7 +55,6 @@ from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
 from focaldiffusion.io.tiff import TiffStack, is_ome_set, probe_tiff, read_tiff, read_tiff_alpha
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
-from focaldiffusion.stack import FrameSource
 
 
 @dataclass(frozen=True, eq=False)

@@ -176,7 +176,9 @@ def _cropped(raster: Tensor) -> Tensor:
 def _official(path: Path, source: Source) -> list[int]:
     """The numbers of the images of a split, counted from 1."""
     name = "trainNdxs" if source.split == "train" else "testNdxs"
-    numbers: npt.NDArray[np.float64] = read_matrix(path, name, "not the split of NYUv2", _GET).ravel()
+    numbers: npt.NDArray[np.float64] = read_matrix(
+        path, name, "not the split of NYUv2", _GET
+    ).ravel()
     if not (numbers >= 1).all() or not (numbers == numbers.astype(np.int64)).all():  # nor NaN
         raise InputError(f"{path}: {name} are not numbers of images, counted from 1. {_GET}")
     return [int(number) for number in numbers]
