@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.files import check_file
+from focaldiffusion.frames import LEAST_ALPHA
 
 BROKEN_STRUCTURE = (TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError)
 """Exceptions that libraries raise by mistake on values of the wrong kind, without a reason."""
@@ -124,8 +125,6 @@ def extended(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np
 
     Their own is often black, and its edge would look like structure of the scene.
     """
-    from focaldiffusion.frames import LEAST_ALPHA  # loads torch
-
     hidden = (alpha <= LEAST_ALPHA).astype(np.uint8)
     if hidden.all():
         return rgb

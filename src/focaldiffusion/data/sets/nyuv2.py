@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -176,9 +175,8 @@ def _cropped(raster: Tensor) -> Tensor:
 def _official(path: Path, source: Source) -> list[int]:
     """The numbers of the images of a split, counted from 1."""
     name = "trainNdxs" if source.split == "train" else "testNdxs"
-    numbers: npt.NDArray[np.float64] = read_matrix(
-        path, name, "not the split of NYUv2", _GET
-    ).ravel()
+    matrix = read_matrix(path, name, "not the split of NYUv2", _GET)
+    numbers = matrix.ravel().astype(np.float64)
     if not (numbers >= 1).all() or not (numbers == numbers.astype(np.int64)).all():  # nor NaN
         raise InputError(f"{path}: {name} are not numbers of images, counted from 1. {_GET}")
     return [int(number) for number in numbers]
