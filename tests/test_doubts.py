@@ -9,7 +9,7 @@ import torch
 from sample_stacks import SIZE, photograph, texture
 
 from focaldiffusion.psf import PSF
-from focaldiffusion.recovery import Estimate, estimate_depth
+from focaldiffusion.recovery import Estimate, estimate_depth, recover
 from focaldiffusion.solve.doubts import apparent_order, examined_calibration
 from focaldiffusion.stack import FocalStack
 
@@ -126,9 +126,9 @@ def test_an_aperture_that_no_camera_has_is_named():
     stack = sweep_of_six()
     camera = replace(stack.camera, focal_length_px=100.0, aperture_diameter_m=None)
     centimetres = with_distances(stack, stack.focus_distances_m * 100)
-    found = examined_calibration(replace(centimetres, camera=camera), PSF())
-    assert "implies an aperture of" in found.findings[0]
-    assert found.trust == 0
+    result = recover(replace(centimetres, camera=camera).at_working_size())
+    assert "takes an aperture of" in result.findings[0]
+    assert (result.confidence == 0).all()
 
 
 @pytest.mark.parametrize("error", [0.7, 1.4])

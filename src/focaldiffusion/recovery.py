@@ -189,23 +189,16 @@ def recover(
     )
     if refine is not None:
         found = refine(stack, found, stages)  # 8
+    facts = lens or LensFacts()
+    if doubts := absurd_aperture(stack, found.calibration, facts):
+        found = replace(found, confidence=torch.zeros_like(found.confidence))
+    findings = (*findings, *found.calibration.findings, *doubts)
     fusion = _fused(stack, found, stages, fill_unsharp=fill_unsharp)  # 9
     with stages("enlarging"):  # 10
-        depth = _depth(stack, found, upsample(found.coordinate, fusion.all_in_focus))
-        certain = cv2.resize(
-            found.confidence.cpu().numpy(),
-            stack.frames.size[::-1],
-            interpolation=cv2.INTER_LINEAR,
-        )
-    if fusion.alpha is not None:
-        hidden = fusion.alpha == 0
-        fusion.all_in_focus[hidden], depth[hidden], certain[hidden] = 0, np.nan, 0
-    facts = lens or LensFacts()
-    doubts = absurd_aperture(stack, found.calibration, facts)
-    findings = (*findings, *found.calibration.findings, *doubts)
+        depth, certain = _enlarged(stack, found, fusion)
     return Result(
         all_in_focus=fusion.all_in_focus,
-        confidence=np.asarray(certain, np.float32),
+        confidence=certain,
         source_index=fusion.source_index,
         alpha=fusion.alpha,
         stack=stack,
@@ -353,6 +346,18 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
         if frames.is_grey:
             image = image.mean(0, keepdim=True).expand(3, -1, -1)
         return fill(fusion, image, found.evidence.never_sharp)
+
+
+def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> tuple[Plane, Plane]:
+    """Depth and confidence (H', W'); unknown where every frame is transparent."""
+    depth = _depth(stack, found, upsample(found.coordinate, fusion.all_in_focus))
+    size = fusion.all_in_focus.shape[1::-1]
+    certain = cv2.resize(
+        found.confidence.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR
+    ).astype(np.float32)
+    if fusion.alpha is not None:
+        depth[fusion.alpha == 0], certain[fusion.alpha == 0] = np.nan, 0
+    return depth, certain
 
 
 def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:

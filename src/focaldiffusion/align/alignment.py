@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.align.motion import Matrix, Method, Plane, warp
+from focaldiffusion.align.motion import Matrix, Method, warp
+from focaldiffusion.align.pyramid import Plane
 from focaldiffusion.errors import InputError
 from focaldiffusion.frames import FrameSource, alpha_of
 

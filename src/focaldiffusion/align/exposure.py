@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.align.motion import Matrix, Plane, to_pixels, warp
+from focaldiffusion.align.motion import Matrix, to_pixels, warp
+from focaldiffusion.align.pyramid import Plane
 from focaldiffusion.align.view import View
 
 _LEAST_GAIN = 0.02

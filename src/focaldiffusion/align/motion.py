@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from focaldiffusion.align.pyramid import TILE_PX, Plane, Pyramid
+
 Matrix = NDArray[np.float64]
-Plane = NDArray[np.float32]
 MotionModel = Literal["similarity", "affine"]
 Method = Literal["identity", "intensity", "features"]
 
@@ -41,19 +42,11 @@ LEAST_CORRELATION = 0.7
 """Frames of different scenes reach 0.6; neighbours in the hardest known stacks, 0.85."""
 _LARGEST_MOTION = 0.5  # half diagonals: beyond, more than a third of the frame is lost
 _LEAST_CONTRAST = 0.01  # over the mean brightness: misalignment of weaker structure is invisible
-_TILE_PX = 32
-_LOW_PASS_PX = 2.0
-_HIGH_PASS_PX = 8.0
-_COARSEST_PX = 64
-_MIDDLE_PX = 384
-_COARSE_PX = 16  # long side at which light and shade are compared
 _SAME_LIGHT = 0.04
 """RMS difference of light and shade, relative to the brightness, up to which a repeating texture
 is taken as the same. A guess: a foreign scene beside a cloth, in the tests, has 0.2."""
 _EQUALLY_GOOD = 1.1  # residual over the least one, up to which the smaller motion is preferred
 _DISTINCT_PX = 3.0  # at the middle level: two motions farther apart are different matches
-_REPEATS = 0.5  # correlation of a texture with itself
-_REPEATS_FROM_PX = 20  # shifts beyond the structure that the high-pass leaves
 _NOISE_FLOOR = 1e-6  # squared, relative to the brightness: 8-bit rounding after the low-pass
 
 
@@ -89,69 +82,6 @@ class Motion:
     def improvement(self) -> float:
         """Share of the difference between the frames that the motion explains."""
         return 1 - self.residual / self.still_residual if self.still_residual > 0 else 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Pyramid:
-    """Structure of a frame.
-
-    Attributes:
-        levels: from coarse to fine: band-passed light, relative to its mean.
-        shown: of each level, 1 where the frame shows the scene and 0 where it is transparent.
-        coarse: light and shade, relative to the mean.
-    """
-
-    levels: tuple[Plane, ...]
-    shown: tuple[Plane, ...]
-    coarse: Plane
-
-    @classmethod
-    def of(cls, luminance: Plane, shown: Plane | None = None) -> Pyramid:
-        """The pyramid of (H, W) linear luminance, all of it shown by default."""
-        height, width = luminance.shape
-        image: Plane = luminance / np.float32(max(float(luminance.mean()), 1e-6))
-        shrink = min(1, _COARSE_PX / max(height, width))
-        coarse_size = max(1, round(width * shrink)), max(1, round(height * shrink))
-        coarse: Plane = cv2.resize(image, coarse_size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        levels = []
-        for halvings in range(16):
-            low = cv2.GaussianBlur(image, (0, 0), _LOW_PASS_PX)
-            levels.append(low - cv2.GaussianBlur(low, (0, 0), _HIGH_PASS_PX))
-            size = (round(width / 2 ** (halvings + 1)), round(height / 2 ** (halvings + 1)))
-            if max(size) < _COARSEST_PX or min(size) < _TILE_PX:
-                break
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        whole = np.ones_like(luminance) if shown is None else shown
-        masks = [
-            (cv2.resize(whole, one.shape[::-1], interpolation=cv2.INTER_AREA) > 0.999).astype("f4")
-            for one in reversed(levels)
-        ]
-        return cls(tuple(reversed(levels)), tuple(masks), coarse)
-
-    @property
-    def middle(self) -> int:
-        """Index of the level that identifies the scene: blur and noise hardly reach it."""
-        return max(
-            (i for i, level in enumerate(self.levels) if max(level.shape) <= _MIDDLE_PX), default=0
-        )
-
-    @property
-    def contrast(self) -> float:
-        """RMS of the structure at the middle level."""
-        return float(np.sqrt(np.square(self.levels[self.middle]).mean()))
-
-    @property
-    def repeats(self) -> bool:
-        """Whether the structure equals itself shifted, like cloth, so that many motions fit."""
-        power = np.square(np.abs(np.fft.rfft2(self.levels[-1])))
-        itself = np.fft.irfft2(power, self.levels[-1].shape)
-        height, width = (min(side // 4, 4 * _REPEATS_FROM_PX) + 1 for side in itself.shape)
-        quadrants = itself[:height, :width], itself[:height, -1 : -width - 1 : -1]
-        y, x = np.mgrid[0:height, 0:width]
-        far = np.hypot(x, y) >= _REPEATS_FROM_PX
-        if not far.any() or itself[0, 0] <= 0:
-            return False
-        return max(float(one[far].max()) for one in quadrants) > _REPEATS * float(itself[0, 0])
 
 
 def find_motion(first: Pyramid, second: Pyramid) -> Motion:
@@ -320,7 +250,7 @@ class _TilePair:
         self.reduction[6:, parameters:] = np.eye(4)
         self.size = height, width = first.shape
         self.unit_px = half_diagonal_px(self.size)
-        self.tile = min(_TILE_PX, height, width)
+        self.tile = min(TILE_PX, height, width)
         rows, columns = height // self.tile * self.tile, width // self.tile * self.tile
         top, left = (height - rows) // 2, (width - columns) // 2
         self.window = np.s_[top : top + rows, left : left + columns]

@@ -84,10 +84,7 @@ def find_alignment(
 
     meter = meter or Meter()
     meter.expect(3 * count)
-    views = []
-    for index in range(count):
-        views.append(View.of(frames.read(index), alpha_of(frames, index)))
-        meter.advance()
+    views = _views(frames, meter)
     dropped = _blank(views, frames.names, drop_unaligned)
     shown = [index for index in order if index not in dropped]
     chains = link_frames([view.pyramid for view in views], shown, meter.advance)
@@ -120,6 +117,14 @@ def find_alignment(
     return Alignment(
         layout.reference, found, tuple(sorted(kept)), dropped, crop, frames.size, findings
     )
+
+
+def _views(frames: FrameSource, meter: Meter) -> list[View]:
+    views = []
+    for index in range(len(frames.names)):
+        views.append(View.of(frames.read(index), alpha_of(frames, index)))
+        meter.advance()
+    return views
 
 
 def _blank(views: Sequence[View], names: Sequence[str], drop_unaligned: bool) -> dict[int, str]:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from focaldiffusion.align.motion import Plane, Pyramid
+from focaldiffusion.align.pyramid import Plane, Pyramid
 from focaldiffusion.optics import srgb_to_linear
 
 _LONG_SIDE_PX = 1024

@@ -102,14 +102,14 @@ def fuse(
         source_index[better] = numbers[index]
         np.copyto(source_weight, weight, where=better)
         weight += _WEIGHT_FLOOR if alpha is None else _WEIGHT_FLOOR * alpha + _HIDDEN_FLOOR
-        for level, (detail, level_weight) in enumerate(
-            _weighted_details(frame, weight, levels, max(_NOISE_STD, step))
-        ):
+        details = _weighted_details(frame, weight, levels, max(_NOISE_STD, step))
+        for level, (detail, level_weight) in enumerate(details):
+            detail *= level_weight[..., None]
             if index == 0:
-                blended.append(detail * level_weight[..., None])
+                blended.append(detail)
                 total.append(level_weight)
             else:
-                blended[level] += detail * level_weight[..., None]
+                blended[level] += detail
                 total[level] += level_weight
         del frame, weight, better
         meter.advance()
@@ -117,10 +117,9 @@ def fuse(
     image = _collapse(blended, total)
     if is_opaque or opacity is None or opacity.min() == 1:
         opacity = None
-    else:
-        hidden = opacity == 0
-        lowest[hidden], highest[hidden] = 0, steps
     np.clip(image, lowest / np.float32(steps), highest / np.float32(steps), out=image)
+    if opacity is not None:
+        image[opacity == 0] = 0
     return Fusion(image, source_index, opacity)
 
 

@@ -165,11 +165,8 @@ def open_stack(
     files = frames.files if isinstance(frames, FileFrames) else ()
     check_needed(order, found.name, focus, has_files=bool(files) and tiff is None)
     if isinstance(frames, FileFrames) and may_sort(order, focus, is_listed=found.is_listed):
-        if order == "time" and not records:
-            records = read_exif(files, frames.size)
-        indices, departures = in_order(files, [record.taken for record in records], order)
-        frames, findings = _reordered(frames, indices), findings + departures
-        files = frames.files
+        frames, departures = _sorted(frames, records, order)
+        files, findings = frames.files, findings + departures
     opened = OpenedStack(
         name=found.name,
         frames=LevelledFrames(frames, white),
@@ -186,13 +183,16 @@ def open_stack(
     return opened
 
 
-def _reordered(frames: FileFrames, indices: Sequence[int]) -> FileFrames:
-    """The frames in the order of these indices."""
-    return replace(
-        frames,
-        files=tuple(frames.files[index] for index in indices),
-        names=tuple(frames.names[index] for index in indices),
-    )
+def _sorted(
+    frames: FileFrames, records: Sequence[FrameRecord], order: FrameOrder
+) -> tuple[FileFrames, tuple[str, ...]]:
+    """The frames in another order if it differs, and what to say of it."""
+    if order == "time" and not records:
+        records = read_exif(frames.files, frames.size)
+    indices, findings = in_order(frames.files, [record.taken for record in records], order)
+    files = tuple(frames.files[index] for index in indices)
+    names = tuple(frames.names[index] for index in indices)
+    return replace(frames, files=files, names=names), findings
 
 
 def _check_lens(opened: OpenedStack, focus: Focus) -> None:

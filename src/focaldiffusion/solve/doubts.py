@@ -35,7 +35,6 @@ _FEWEST = 4  # frames, to blame one of them
 _UNITS_PER_M = {"feet": 3.281, "inches": 39.37, "centimetres": 100.0, "millimetres": 1000.0}
 _UNIT_TOLERANCE = 0.12  # relative; the blur scale is found to 7 %
 _AS_DIOPTRES = 0.6  # misfit with the numbers read as dioptres, from which they are taken for them
-_WIDEST_APERTURE_M = 0.4  # of lenses that photographs are taken with
 _DETAIL_PX = 8  # half window of the mean that is not detail
 _SCALES = tuple(2 ** (half / 2) for half in range(-2, 5))  # disorder makes blur look too small
 
@@ -279,15 +278,7 @@ def _with_lens(
         )
         return replace(calibration, doubts=(doubt,), trust=0.0)
     if calibration.is_measured:
-        camera = stack.camera
-        aperture_m = 0.0 if camera is None else measured.value / camera.focal_length_px
-        if not measured.is_clear or aperture_m < _WIDEST_APERTURE_M:
-            return calibration
-        doubt = (
-            f"the blur of the frames implies an aperture of {aperture_m:.2g} m, which no camera "
-            "has, so depth in metres is wrong. Check the unit of the focus distances: give metres."
-        )
-        return replace(calibration, doubts=(doubt,), trust=0.0)
+        return calibration
     assert known is not None
     told = _best(small, psf, [known], small.focus())
     seen = _best(small, psf, [measured.value], small.focus())

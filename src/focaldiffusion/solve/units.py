@@ -33,8 +33,8 @@ def absurd_aperture(
     if aperture_m <= largest_m:
         return ()
     least, most = (aperture_m / usual for usual in reversed(_USUAL_APERTURE_M))
-    words = "for a lens of normal angle of view, " if camera is None else ""
+    words = "(for a lens of normal angle of view) " if camera is None else ""
     return (
-        f"with these focus distances in metres, the blur of the frames takes, {words}an aperture "
+        f"with these focus distances in metres, the blur of the frames takes {words}an aperture "
         f"of {aperture_m:.2g} m; {mistaken_unit(least, most)}.",
     )
