@@ -150,13 +150,9 @@ def test_the_result_of_a_stacking_is_left_out(sharpened):
     assert found.order == (1, 2, 3, 4, 5, 6)
 
 
-@pytest.mark.parametrize("lsb", [0.0, 1.5])
-@pytest.mark.parametrize("is_metric", [False, True])
-def test_frames_without_a_change_of_focus_are_refused(lsb, is_metric):
-    equal = torch.stack([again(scene().images[2], seed, lsb) for seed in range(4)])
-    distances_m = torch.tensor([0.5, 0.7, 1.0, 2.0]) if is_metric else None
+def test_equal_frames_without_focus_settings_are_refused():
     with pytest.raises(InputError, match="no change of focus"):
-        seen(FocalStack(equal, focus_distances_m=distances_m))
+        seen(FocalStack(scene().images[2].repeat(4, 1, 1, 1)))
 
 
 # Numbering

@@ -21,7 +21,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Model
 from focaldiffusion.evaluation.protocol import chosen_frames
 from focaldiffusion.evaluation.protocols import PROTOCOLS
-from focaldiffusion.files import check_file
+from focaldiffusion.files import why_not_file
 from focaldiffusion.io.npy import read_member
 from focaldiffusion.io.reading import reading
 from focaldiffusion.io.staging import file_errors_named, staging
@@ -102,8 +102,9 @@ def check_submission(path: Path) -> None:
     Raises:
         InputError: the server would reject it; names the first reason.
     """
-    check_file(path)
     fault = "cannot be read as a zip of .npy files"
+    if why := why_not_file(path):
+        raise InputError(f"{path}: {fault} ({why}).")
     with reading(path, fault, "Write it again."), zipfile.ZipFile(path) as archive:
         _check_names(path, archive.namelist())
         for name in NAMES:

@@ -12,7 +12,7 @@ LARGEST_MEGAPIXELS = 400
 """Pixels of one image or map [millions]. The largest sensors have 150; 8 bytes each take 3 GB."""
 
 _LARGE_MEGAPIXELS = 100
-_MOST_PIXELS_PER_BYTE = 100  # noise keeps photographs below 20; zlib ends at 1000
+_MOST_PIXELS_PER_BYTE = 200  # noise keeps photographs below 20; zlib ends at 1000
 
 
 def check_pixels(path: Path, height: int, width: int, what: str = "") -> None:

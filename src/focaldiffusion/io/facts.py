@@ -22,7 +22,7 @@ from focaldiffusion.optics import Camera
 EXIF_UNCERTAINTY_DPT = 0.05
 """The least uncertainty of a recorded focus distance: RealBokeh_3MP publishes 0.026-0.052 dpt."""
 
-_LEAST_BLUR_PX = 0.25
+_LEAST_BLUR_PX = 0.05
 """Diameter of the blur between the outermost distances below which no frame shows any."""
 _USUAL_BLUR_PX = (2.0, 100.0)
 _LARGEST_MAGNIFICATION = 20.0  # macro lenses reach 5

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.files import check_file
+from focaldiffusion.files import why_not_file
 
 _LONGEST_REASON = 200
 
@@ -57,7 +57,8 @@ def read_json(path: Path, fault: str, remedy: str) -> Any:
         InputError: see `reading`; also for text that is not Unicode and for numbers and nesting
             beyond what Python reads.
     """
-    check_file(path)
+    if why := why_not_file(path):
+        raise InputError(f"{path}: {fault} ({why}). {remedy}")
     with reading(path, fault, remedy):
         return parsed_json(path.read_text(encoding="utf-8"))
 
