@@ -87,7 +87,7 @@ def test_frames_in_a_wrong_order_are_named(order):
 
 
 def test_a_wrong_order_is_named_where_only_the_order_is_known():
-    found = examined(only_order(in_order(sweep_of_six(), [0, 1, 3, 2, 4, 5])))
+    found = examined(only_order(in_order(sweep_of_six(), [3, 0, 5, 1, 4, 2])))
     assert "not in the order of their focus" in found.calibration.findings[0]
     # No blur was measured in a wrong order.
     assert found.calibration.blur_scale is None

@@ -133,7 +133,7 @@ def test_a_sweep_back_and_forth_is_the_sweep():
 def test_a_copy_with_another_focus_is_doubted():
     distances_m = torch.tensor([1 / dpt for dpt in DPT])
     found = seen(FocalStack(images([0, 1, 1, 3, 4, 5]), focus_distances_m=distances_m))
-    assert "f1 and f2 show the same picture, although their focus differs" in found.findings[0]
+    assert "f1, f2 show the same picture, although their focus differs" in found.findings[0]
     assert found.left_out == {}
 
 

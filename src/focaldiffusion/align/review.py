@@ -76,10 +76,11 @@ def review(stack: FocalStack, names: Sequence[str], *, wanted: str = "auto") -> 
         left_out = {copy: f"shows the same as {names[first]}" for copy, first in copies.items()}
     else:
         coordinates = stack.focus_coordinates
-        for copy, first in copies.items():
-            if coordinates[copy] != coordinates[first]:
+        for first in dict.fromkeys(copies.values()):
+            same = [copy for copy, one in copies.items() if one == first]
+            if any(coordinates[copy] != coordinates[first] for copy in same):
                 findings.append(
-                    f"{names[first]} and {names[copy]} show the same picture, although their focus "
+                    f"{_named([first, *same], names)} show the same picture, although their focus "
                     "differs. Check that each focus setting belongs to its frame."
                 )
     rest = [index for index in listed if index not in left_out]

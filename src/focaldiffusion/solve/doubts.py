@@ -27,8 +27,12 @@ from focaldiffusion.stack import FocalStack
 # Share of the misfit without blur: right 0.3 and more, a phone's frames that moved 0.10, equal
 # frames 0.02.
 _LEAST_EXPLAINED = 0.05
+_LEAST_EXPLAINED_THERE = 0.15  # of the busiest part, which is chosen for it: equal frames 0.08
 _BUSIEST = 0.05  # share of the image with the largest gain: a scene may be bare elsewhere
 _BETTER_ORDER = 0.7  # misfit in another order; two neighbours swapped 0.6 and less
+# Without focus settings, whose spacing is then assumed: shuffled 0.17 and less, right 0.45.
+_FAR_BETTER_ORDER = 0.3
+_UNORDERED_TRUST = 0.3  # where no spacing of focus steps explains the order
 _SUSPECT = 2.0  # misfit of a frame over the median, from which the others are tried without it
 # Misfit of the others without it: foreign frames 0.01 to 0.43, copies 0.27 to 0.68, right ones 0.92
 # and more; 0.73 in a phone's stack whose distances are wrong.
@@ -41,6 +45,7 @@ _UNIT_TOLERANCE = 0.12  # relative; the blur scale is found to 7 %
 _AS_DIOPTRES = 0.6  # misfit with the numbers read as dioptres, from which they are taken for them
 _DETAIL_PX = 8  # half window of the mean that is not detail
 _SCALES = tuple(2 ** (half / 2) for half in range(-2, 5))  # disorder makes blur look too small
+_WIDE_SCALES = tuple(2 ** (half / 2) for half in range(-8, 5))
 
 _REVERSED = 1.15  # see `reversal`; right 0.97 and less
 
@@ -76,6 +81,8 @@ def examined_calibration(
         meter: see `calibrate`.
     """
     calibration = calibrate(stack, psf, find_blur=find_blur, meter=meter)
+    if calibration.measured is not None and not calibration.measured.is_sweep:
+        calibration = replace(calibration, trust=_UNORDERED_TRUST)
     small = SmallStack.of(stack)
     model = _model(small, calibration, psf)
     without = _strange_frames(stack, model, calibration, psf)
@@ -144,8 +151,11 @@ def _is_explained(small: SmallStack, model: _Model, psf: PSF) -> bool:
     )
     busiest = (still - blurred).topk(max(1, round(_BUSIEST * still.numel()))).indices
     return any(
-        float(after.sum()) < (1 - _LEAST_EXPLAINED) * float(before.sum())
-        for before, after in ((still, blurred), (still[busiest], blurred[busiest]))
+        float(after.sum()) < (1 - least) * float(before.sum())
+        for before, after, least in (
+            (still, blurred, _LEAST_EXPLAINED),
+            (still[busiest], blurred[busiest], _LEAST_EXPLAINED_THERE),
+        )
     )
 
 
@@ -166,7 +176,8 @@ def _better_order(small: SmallStack, model: _Model, psf: PSF) -> tuple[list[int]
         models.append((_best(small, psf, scales, assigned), order))
     best, order = min(models, key=lambda one: one[0].misfit)
     share = best.misfit / model.misfit
-    return (order, share) if share < _BETTER_ORDER else None
+    told = small.stack.axis != "order"
+    return (order, share) if share < (_BETTER_ORDER if told else _FAR_BETTER_ORDER) else None
 
 
 def apparent_order(images: Tensor) -> list[int]:
@@ -247,7 +258,9 @@ def _strange_frames(
             if float(of_frames[worst]) < _SUSPECT * float(of_frames.median()):
                 break
             rest = small.without(worst)
-            without = rest.misfit(scale, psf, rest.focus(growth))
+            # A foreign frame spoils the blur scale too, so others are tried without it.
+            scales = [model.scale * one for one in _WIDE_SCALES]
+            without = _best(rest, psf, scales, rest.focus(growth)).misfit
             whole = float(of_frames.sum())
             # Of the others alone: the one sharp frame of a flat scene has most of the misfit too.
             if without > _BETTER_WITHOUT * (whole - float(of_frames[worst])):
