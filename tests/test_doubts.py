@@ -86,12 +86,10 @@ def test_frames_in_a_wrong_order_are_named(order):
     assert right in finding or reverse in finding
 
 
-def test_a_wrong_order_is_named_where_only_the_order_is_known():
+def test_a_wrong_order_is_doubted_where_only_the_order_is_known():
     found = examined(only_order(in_order(sweep_of_six(), [3, 0, 5, 1, 4, 2])))
-    assert "not in the order of their focus" in found.calibration.findings[0]
-    # No blur was measured in a wrong order.
-    assert found.calibration.blur_scale is None
-    assert found.confidence.max() < 0.7
+    assert len(found.calibration.findings) == 1
+    assert found.confidence.max() < 0.31
 
 
 def test_reversed_frames_are_told_by_what_hides_what():
