@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 pytest.importorskip("resource", reason="memory is limited on Unix only")
 
 from fuzz import READERS, Outcome, corpus_tasks, judged, shared_out
-from fuzz_pictures import PICTURE_READERS
 from mutations import mutated
 
 INPUTS = 1200
@@ -36,14 +35,7 @@ def outcomes(request: pytest.FixtureRequest) -> list[Outcome]:
     raise AssertionError("unreachable")
 
 
-@pytest.mark.parametrize(
-    "reader",
-    [
-        # Not strict: the few inputs of one seed may miss what is still wrong.
-        pytest.param(name, marks=pytest.mark.xfail(strict=False) if name in PICTURE_READERS else ())
-        for name in READERS
-    ],
-)
+@pytest.mark.parametrize("reader", READERS)
 def test_mutated_files_succeed_or_are_refused(reader: str, outcomes: list[Outcome]) -> None:
     kinds = Counter(one.kind for one in outcomes if one.task.reader == reader)
     assert kinds["refused"] > 0
@@ -51,7 +43,7 @@ def test_mutated_files_succeed_or_are_refused(reader: str, outcomes: list[Outcom
 
 
 def test_saved_faulty_files(shared_data: Path) -> None:
-    tasks = corpus_tasks(shared_data / "faulty" / "files", set(READERS) - set(PICTURE_READERS))
+    tasks = corpus_tasks(shared_data / "faulty" / "files", set(READERS))
     if not tasks:
         pytest.skip("no saved files")
     faults = [f"{one.task.saved}: {one.kind}" for one in judged(tasks, 0) if one.is_fault]
