@@ -138,15 +138,14 @@ def test_the_rare_size_is_named(tmp_path: Path) -> None:
     assert "a_thumbnail.png: 20x15, but the other frames, such as b.png, are 40x30." in message
 
 
-LENS = LensFacts(focal_length_px=310, aperture_diameter_m=0.0125)
+LENS = LensFacts(focal_length_px=310, aperture_diameter_m=0.005)
 MACRO = LensFacts(focal_length_m=0.05, f_number=4, pixel_pitch_m=1e-5)
 
 
 @pytest.mark.parametrize(
     ("values", "lens", "expected"),
     [
-        ((37, 76, 250), LENS, "changes the blur by 0.089 px, which no frame shows; they look like"),
-        ((37, 76, 250), LENS, "centimetres: divide by 100."),
+        ((37, 76, 250), LENS, "changes the blur by 0.036 px, which no frame shows; they look like"),
         ((0.0501, 0.0502, 0.0503), MACRO, "the magnification is 500, as of no lens."),
         ((1e-5, 2e-5, 3e-5), None, "look like positions of a stage."),
         ((0, 0.5, 1), None, "In dioptres, 0 is infinity"),
