@@ -190,7 +190,8 @@ def recover(
     if refine is not None:
         found = refine(stack, found, stages)  # 8
     facts = lens or LensFacts()
-    if doubts := absurd_aperture(stack, found.calibration, facts):
+    doubts = absurd_aperture(stack, found.calibration, facts)
+    if doubts or (alignment is not None and alignment.is_bracket):
         found = replace(found, confidence=torch.zeros_like(found.confidence))
     findings = (*findings, *found.calibration.findings, *doubts)
     fusion = _fused(stack, found, stages, fill_unsharp=fill_unsharp)  # 9

@@ -124,6 +124,7 @@ class Alignment:
         crop: the window that all kept frames share.
         size: (height, width) of the frames before cropping.
         findings: sentences about frames that are kept, but not as they should be.
+        is_bracket: whether exposure changes from frame to frame, and focus does not.
     """
 
     reference: int
@@ -133,6 +134,7 @@ class Alignment:
     crop: Crop
     size: tuple[int, int]
     findings: tuple[str, ...] = ()
+    is_bracket: bool = False
 
     @property
     def is_identity(self) -> bool:

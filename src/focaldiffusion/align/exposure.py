@@ -92,12 +92,12 @@ def find_exposures(
 
 
 def describe_exposures(
-    views: Sequence[View], exposures: Exposures, names: Sequence[str]
+    exposures: Exposures, names: Sequence[str], *, bracketed: bool
 ) -> tuple[str, ...]:
-    """Sentences about frames of very different exposure."""
+    """Sentences about frames of very different exposure; `bracketed` as in `is_bracket`."""
     gains = exposures.gains
     span = max(gains.values()) / min(gains.values())
-    if _is_bracket(views, gains):
+    if bracketed:
         return (
             f"the frames look like an exposure bracket: their light differs by a factor of "
             f"{span:.1f}, but their focus does not change, so they show no depth. Give frames "
@@ -182,7 +182,7 @@ def _weighted_median(values: Plane, weights: Plane) -> float:
     return float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
 
 
-def _is_bracket(views: Sequence[View], gains: Mapping[int, float]) -> bool:
+def is_bracket(views: Sequence[View], gains: Mapping[int, float]) -> bool:
     """Whether exposure changes from frame to frame, and sharpness does not."""
     measure = min(gains, key=lambda index: abs(np.log(gains[index])))
     others = [index for index in gains if index != measure]

@@ -10,7 +10,12 @@ import cv2
 import numpy as np
 
 from focaldiffusion.align.alignment import Alignment, Crop, FrameAlignment, common_crop
-from focaldiffusion.align.exposure import Exposures, describe_exposures, find_exposures
+from focaldiffusion.align.exposure import (
+    Exposures,
+    describe_exposures,
+    find_exposures,
+    is_bracket,
+)
 from focaldiffusion.align.motion import (
     LEAST_CORRELATION,
     Matrix,
@@ -96,17 +101,12 @@ def find_alignment(
         middle = kept[(len(kept) - 1) // 2] if reference is None else reference
         layout = replace(layout, reference=middle, poses={index: np.eye(3) for index in kept})
     exposures = find_exposures(views, layout.poses, layout.reference, is_sure=mode == "on")
-    findings = describe_exposures(views, exposures, frames.names)
+    bracketed = is_bracket(views, exposures.gains)
+    findings = describe_exposures(exposures, frames.names, bracketed=bracketed)
     if exposures.lost:
         dropped |= exposures.lost
-        kept = tuple(index for index in kept if index not in dropped)
+        kept = _measured(kept, exposures, frames.names)
         _check_reference(reference, dropped, frames.names)
-        if len(kept) < 2:
-            raise InputError(
-                f"{_listed(list(exposures.lost), frames.names)}: "
-                f"{next(iter(exposures.lost.values()))}, so fewer than 2 frames remain. Expose all "
-                "frames alike."
-            )
         if reference is None:
             reference = _choose_reference(layout.poses, kept, frames.size)
         layout = layout.seen_from(reference, kept)
@@ -115,7 +115,14 @@ def find_alignment(
     found = tuple(_describe(index, exposures, frames, views, layout) for index in sorted(kept))
     crop = common_crop([one.matrix for one in found], [one.name for one in found], frames.size)
     return Alignment(
-        layout.reference, found, tuple(sorted(kept)), dropped, crop, frames.size, findings
+        layout.reference,
+        found,
+        tuple(sorted(kept)),
+        dropped,
+        crop,
+        frames.size,
+        findings,
+        is_bracket=bracketed,
     )
 
 
@@ -164,6 +171,21 @@ def _unmatched(
     if len(lost) > len(clipped) or len(kept) < 2:
         _keep(chains, names, drop_unaligned)
     return {index: clipped.get(index, "matches no other frame") for index in lost}
+
+
+def _measured(kept: Sequence[int], exposures: Exposures, names: Sequence[str]) -> tuple[int, ...]:
+    """The kept frames whose exposure is known.
+
+    Raises:
+        InputError: fewer than two.
+    """
+    left = tuple(index for index in kept if index not in exposures.lost)
+    if len(left) < 2:
+        raise InputError(
+            f"{_listed(list(exposures.lost), names)}: {next(iter(exposures.lost.values()))}, so "
+            "fewer than 2 frames remain. Expose all frames alike."
+        )
+    return left
 
 
 def _check_reference(

@@ -24,7 +24,7 @@ _ENOUGH_CERTAINTY = 0.01  # sufficient mean certainty in that window: one edge i
 _AGREEMENT_PX = 4  # half window over which agreement counts
 # In seven examples and path-traced rooms, pixels of confidence 0.7 and more are off by 0.25 to 0.34
 # frames by sharpness, and by 0.03 to 0.09 by the sweep.
-_MOST_BY_SHARPNESS = 0.5
+_BY_SHARPNESS = 0.5
 # Short side [px]. With 90, 45 and 30 px, still_life is off by 2.8, 4 and 5 times the error of 240.
 _FULL_SIZE_PX = 100
 
@@ -158,21 +158,20 @@ def confidence(evidence: Evidence, completion: Completion, residual: Tensor | No
     re-rendering reproduces the frames. A bare wall has no residual at any depth, so a low residual
     never raises confidence. The outermost hypotheses stand for everything beyond them, so their
     confidence is 0, unless they are at infinity. Sharpness alone, without a blur to re-render, is
-    worth half at most, and a small image as much as its share of 100 px.
+    worth half, and a small image its share of 100 px.
 
     Args:
         evidence: the posterior.
         completion: the surface through it.
         residual: result of `rerender_residual`; None without a blur scale.
     """
-    most = min(1.0, min(completion.coordinate.shape) / _FULL_SIZE_PX)
     support = -torch.expm1(-box_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
     trust = support * box_mean(completion.agreement, _AGREEMENT_PX)
+    trust = trust * min(1.0, min(completion.coordinate.shape) / _FULL_SIZE_PX)
     if residual is None:
-        return trust.clamp_max(min(_MOST_BY_SHARPNESS, most))
+        return _BY_SHARPNESS * trust
     if evidence.axis == "inverse_depth_dpt":
         trust = trust * (completion.coordinate < evidence.hypotheses[-2])
         if evidence.hypotheses[0] > 0:
             trust = trust * (completion.coordinate > evidence.hypotheses[1])
-    trust = trust * torch.exp(-((residual / _TOLERATED_RMS) ** 2) / 2)
-    return trust.clamp_max(most)
+    return trust * torch.exp(-((residual / _TOLERATED_RMS) ** 2) / 2)
