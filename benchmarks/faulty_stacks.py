@@ -44,6 +44,7 @@ class Stack:
         frames: (H, W, C) uint8 or uint16 each.
         told: the content of `stack.json`; empty for none.
         image: (H, W, 3) true all-in-focus image in the values of the frames, from 0 to 1.
+        depth_m: (H, W) true depth [m]; NaN where the frames show something else.
         settings: of the reconstruction.
         light: factor from values / (2^bits - 1) to those of `image`.
         black: value / (2^bits - 1) of black.
@@ -52,6 +53,7 @@ class Stack:
     frames: tuple[Pixels, ...]
     told: dict[str, Any]
     image: Array
+    depth_m: Array
     settings: fd.Settings = field(default_factory=fd.Settings)
     light: float = 1.0
     black: float = 0.0
@@ -109,26 +111,43 @@ class Stack:
             (folder / "stack.json").write_text(json.dumps(self.told))
 
 
-def opened(scene: Path) -> tuple[Stack, Array]:
-    """A scene at half size, and its depth [m]."""
+def opened(scene: Path) -> Stack:
+    """A scene at half size."""
     told = json.loads((scene / "stack/stack.json").read_text())
     camera = told["camera"] | {"focal_length_px": told["camera"]["focal_length_px"] / 2}
     paths = sorted(p for p in (scene / "stack").iterdir() if p.suffix in (".jpg", ".png"))
     image = halved(np.asarray(Image.open(scene / "truth/all_in_focus.png").convert("RGB")))
     with np.load(scene / "truth/depth.npz") as archive:
         depth_m = archive["depth"][::2, ::2].astype(np.float64)
-    stack = Stack(
+    return Stack(
         frames=tuple(halved(np.asarray(Image.open(path).convert("RGB"))) for path in paths),
         told={"focus_distances_m": told["focus_distances_m"], "camera": camera},
         image=image / 255,
+        depth_m=depth_m[: image.shape[0], : image.shape[1]],
     )
-    return stack, depth_m[: image.shape[0], : image.shape[1]]
 
 
 def halved(image: Pixels) -> Pixels:
     height, width = image.shape[0] // 2, image.shape[1] // 2
     even = image[: 2 * height, : 2 * width]
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def resized(stack: Stack, size: tuple[int, int]) -> Stack:
+    """The stack at (height, width), with the same angle of view."""
+
+    def reduced(image: Pixels, interpolation: int = cv2.INTER_AREA) -> Pixels:
+        return np.asarray(cv2.resize(image, size[::-1], interpolation=interpolation))
+
+    camera = dict(stack.told["camera"])
+    camera["focal_length_px"] *= size[1] / stack.depth_m.shape[1]
+    return replace(
+        stack,
+        frames=tuple(reduced(frame) for frame in stack.frames),
+        told={**stack.told, "camera": camera},
+        image=reduced(stack.image),
+        depth_m=reduced(stack.depth_m, cv2.INTER_NEAREST),
+    )
 
 
 def exposed(encoded: Array, gain: float | tuple[float, float, float]) -> Array:
@@ -209,11 +228,10 @@ def wrong_values(stack: Stack) -> Spoilt:
     alpha[height // 12 : -height // 12, width // 12 : -width // 12] = 255
     shown = tuple(np.dstack([frame * (alpha > 0), alpha]) for frame in stack.frames)
     yield "transparent border", replace(stack, frames=shown)
-    small = tuple(
-        np.asarray(cv2.resize(frame, (48, 48), interpolation=cv2.INTER_AREA))
-        for frame in stack.frames
-    )
-    yield "48 x 48 px, order only", replace(stack.order_only, frames=small)
+    for width in (120, 60, 40):
+        small = resized(stack, (width * 3 // 4, width))
+        yield f"{width} px wide", small
+        yield f"{width} px wide, order only", small.order_only
 
 
 def wrong_orders(stack: Stack) -> Spoilt:
@@ -256,11 +274,12 @@ def still_cloth(stack: Stack) -> Spoilt:
             np.rint(255 * cv2.GaussianBlur(cloth, (0, 0), spread)).astype(np.uint8)
             for spread in spreads
         )
-        moved = replace(stack.order_only, frames=frames, image=cloth)
-        yield f"cloth of {period_px} px period, motionless, order only", moved
+        unknown = np.full((height, width), np.nan)
+        woven = replace(stack.order_only, frames=frames, image=cloth, depth_m=unknown)
+        yield f"cloth of {period_px} px period, motionless, order only", woven
 
 
-def row(stack: Stack, depth_m: Array, focus_m: list[float]) -> tuple[str, str, str, str]:
+def row(stack: Stack, focus_m: list[float]) -> tuple[str, str, str, str]:
     """Error, PSNR, confidence and what was said."""
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -276,28 +295,30 @@ def row(stack: Stack, depth_m: Array, focus_m: list[float]) -> tuple[str, str, s
     said += [
         f"left out frame {index + 1}: {why}" for index, why in result.alignment.dropped.items()
     ]
-    same_size = result.alignment.size == depth_m.shape
-    figure = quality = ""
-    if same_size:
-        figure = error_of(result, depth_m[window], focus_m)
-        image = (result.all_in_focus[..., :3] - stack.black) * stack.light
-        quality = f"{-10 * np.log10(np.square(image - stack.image[window]).mean()):.1f}"
-    return figure, quality, f"{result.confidence.mean():.2f}", "; ".join(said)
+    shown = result.confidence >= 0 if result.alpha is None else result.alpha > 0
+    image = (result.levels.file_values(result.all_in_focus) - stack.black) * stack.light
+    difference = np.square(image - stack.image[window])[shown]
+    return (
+        error_of(result, stack.depth_m[window], shown, focus_m),
+        f"{-10 * np.log10(difference.mean()):.1f}",
+        f"{result.confidence[shown].mean():.2f}",
+        "; ".join(said),
+    )
 
 
-def error_of(result: fd.Result, depth_m: Array, focus_m: list[float]) -> str:
+def error_of(result: fd.Result, depth_m: Array, shown: Pixels, focus_m: list[float]) -> str:
     """The error of depth, with its unit."""
     if result.depth_m is not None:
         relative = np.abs(result.depth_m - depth_m) / depth_m
-        return f"{np.where(np.isnan(result.depth_m), 1, relative).mean():.3f}"
-    if result.depth_relative is None:
+        return f"{np.where(np.isnan(result.depth_m), 1, relative)[shown].mean():.3f}"
+    if result.depth_relative is None or np.isnan(depth_m).all():
         return ""
     focus_dpt = 1 / np.array(focus_m)
     order = np.argsort(focus_dpt)
     place = np.interp(1 / depth_m, focus_dpt[order], order.astype(np.float64))
     found = result.depth_relative * (len(focus_m) - 1)
     # A sweep that is found without names may run either way.
-    errors = (np.abs(one - place).mean() for one in (found, len(focus_m) - 1 - found))
+    errors = (np.abs(one - place)[shown].mean() for one in (found, len(focus_m) - 1 - found))
     return f"{min(errors):.2f} frames"
 
 
@@ -310,8 +331,8 @@ def main() -> None:
     options = parser.parse_args()
     print("| stack | what is wrong | error | PSNR | confidence | said |\n|---|---|---|---|---|---|")
     scenes = [opened(scene) for scene in options.scene]
-    for index, (scene, (stack, depth_m)) in enumerate(zip(options.scene, scenes, strict=True)):
-        other = scenes[index - 1][0].frames[0] if len(scenes) > 1 else stack.frames[0][::-1]
+    for index, (scene, stack) in enumerate(zip(options.scene, scenes, strict=True)):
+        other = scenes[index - 1].frames[0] if len(scenes) > 1 else stack.frames[0][::-1]
         size = stack.frames[0].shape[1::-1]
         stranger = np.asarray(cv2.resize(other, size, interpolation=cv2.INTER_AREA))
         spoilt = [
@@ -327,7 +348,7 @@ def main() -> None:
         ]
         for kind, one in spoilt:
             if any(word in kind for word in options.kind):
-                cells = row(one, depth_m, stack.distances_m)
+                cells = row(one, stack.distances_m)
                 print(f"| {scene.name} | {kind} | {' | '.join(cells)} |", flush=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from focaldiffusion.cli.flags import Numbers, Parser, add_device
 from focaldiffusion.cli.main import main as focaldiffusion
+from focaldiffusion.files import why_not_file
 
 _REFUSED = {
     "--guidance-scale": "the model has no text prompt",
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("note: --save-visualization is always on and need not be given", file=sys.stderr)
     stacks = [options.input]
     if options.input_list is not None:
+        if why := why_not_file(options.input_list):
+            parser.error(f"{options.input_list}: {why}")
         try:
             lines = options.input_list.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:

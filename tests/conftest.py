@@ -32,6 +32,10 @@ TOLERANCE = {
 """The tolerance of a comparison, by the dtype of the less exact side."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="mutate files for an hour")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real focal stacks and path-traced truth; the test skips where it is absent."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from command_line import exit_code
@@ -44,11 +45,12 @@ def write_stack(folder: Path) -> Path:
 
 
 def write_large_stack(folder: Path, size: tuple[int, int], count: int) -> Path:
-    """A stack that takes seconds and memory: one noise for all frames."""
+    """A stack that takes seconds and memory: one noise, more and more blurred."""
     folder.mkdir()
     noise = np.random.default_rng(0).random((*size, 3), dtype=np.float32)
     for index in range(count):
-        write_png(folder / f"frame_{index}.png", noise)
+        frame = cv2.GaussianBlur(noise, (0, 0), 0.3 + 0.2 * index)
+        write_png(folder / f"frame_{index}.png", frame)
     distances = (1 / np.linspace(2.5, 0.7, count)).tolist()
     write_sidecar(folder, focus_distances_m=distances, camera=CAMERA)
     return folder

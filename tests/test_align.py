@@ -140,7 +140,8 @@ def test_known_motions_and_gains_are_recovered(handheld: list[NDArray[np.float32
     assert found.kept == (0, 1, 2, 3, 4)
     for frame, moved, gain in zip(found.frames, MOTIONS, GAINS, strict=True):
         assert corner_error_px(frame.matrix, relative(moved, MOTIONS[4])) < 0.3
-        assert frame.gain == pytest.approx(gain / GAINS[4], rel=0.01)
+        # Relative to the median exposure, whichever frame defines the view.
+        assert frame.gain == pytest.approx(gain / np.median(GAINS), rel=0.01)
     assert found.frames[0].scale == pytest.approx(0.985, abs=1e-3)
     assert found.frames[0].rotation_deg == pytest.approx(0.7, abs=0.02)
     assert found.frames[0].method == "intensity"
@@ -160,15 +161,15 @@ def test_aligned_frames_show_what_the_reference_would_have(
     window = np.s_[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     assert aligned.size == crop.size
     assert aligned.names == source.names
-    np.testing.assert_array_equal(aligned.read(4), handheld[4][window])
-    for i in range(4):
+    for i in range(5):
         # The same focus and blur, seen and exposed as the reference is.
         blur = 1.2 * i, 1.2 * (4 - i)
-        wanted = photograph(scene(1), MOTIONS[4], *blur, GAINS[4], seed=9)[window]
+        wanted = photograph(scene(1), MOTIONS[4], *blur, seed=9)[window]
         error = aligned.read(i) - wanted
         # Two frames with noise of 1 LSB differ by 1.4; the rest is interpolation and clipping.
         assert 255 * np.sqrt(np.square(error).mean()) < 2
-        assert 255 * np.sqrt(np.square(handheld[i][window] - wanted).mean()) > 20
+        if i != found.reference:
+            assert 255 * np.sqrt(np.square(handheld[i][window] - wanted).mean()) > 20
 
 
 def test_order_of_the_frames_changes_nothing(handheld: list[NDArray[np.float32]]) -> None:

@@ -38,7 +38,7 @@ BROKEN_STACKS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (lambda s: truncate(s / FRAMES[2]), "frame_2.png: "),
     "sizes": (
         lambda s: Image.new("RGB", (90, 64)).save(s / FRAMES[1]),
-        "frame_1.png: 90x64, but the first frame, frame_0.png, is 96x64. All frames need one size",
+        "frame_1.png: 90x64, but the other frames, such as frame_0.png, are 96x64.",
     ),
     "no JSON": (
         lambda s: (s / "stack.json").write_text('{"files": [}'),

@@ -197,7 +197,7 @@ def test_depth_comes_as_npy_npz_and_png(
         ("CAMERA --depth SCENE/zero.npy", "pixels marked valid have a depth that is not a pos"),
         ("CAMERA --depth SCENE/unknown.npy", "unknown.npy: no pixel has a valid depth."),
         ("CAMERA --depth SCENE/millimetres.npy", "half of the depth is above 100, which looks"),
-        ("CAMERA --depth SCENE/two.npz", "two.npz: cannot be read as .npz (holds a, b; exp"),
+        ("CAMERA --depth SCENE/two.npz", "two.npz: holds a, b; expected one array"),
         ("CAMERA --output SCENE/image.png", "image.png: is a file; expected a folder."),
         ("CAMERA --output SCENE/image.png/out", "cannot write results (Not a directory)"),
     ],

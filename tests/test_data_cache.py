@@ -217,3 +217,28 @@ def test_a_cache_without_evidence_is_not_continued_with_it(tmp_path):
     write_cache(mixture(), tmp_path, count=1)
     with pytest.raises(InputError, match="holds a cache with other with_evidence"):
         write_cache(mixture(), tmp_path, count=1, with_evidence=True)
+
+
+def test_a_sample_that_was_altered_is_refused(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    write_cache(mixture(1), tmp_path / "c", count=1)
+    path = next((tmp_path / "c" / "samples").iterdir())
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-9] + bytes([sound[-9] ^ 1]) + sound[-8:])
+    with pytest.raises(InputError, match="SHA-256 differs"):
+        read_sample(path)
+    # Files of older versions have no digest.
+    path.write_bytes(sound)
+    tensors = load_file(path)
+    length = int.from_bytes(sound[:8], "little")
+    notes = json.loads(json.loads(sound[8 : 8 + length])["__metadata__"]["notes"])
+    del notes["sha256"]
+    for value in (1.0, math.nan, math.inf, -1.0, 0.0):
+        tensors["depth_m"][tensors["valid"]] = value
+        save_file(tensors, path, metadata={"notes": json.dumps(notes)})
+        if value == 1.0:
+            assert float(read_sample(path).depth_m.nan_to_num(1).max()) == 1.0
+        else:
+            with pytest.raises(InputError, match="depth is not positive and finite"):
+                read_sample(path)

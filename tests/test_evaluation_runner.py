@@ -114,6 +114,25 @@ def test_a_failure_is_recorded_and_tried_again(root: Path, tmp_path: Path) -> No
     assert [one.status for one in records] == ["done", "done", "done"]
 
 
+def test_figures_of_other_data_are_made_again(root: Path, tmp_path: Path) -> None:
+    before = evaluate(plan(root), tmp_path / "out")
+    assert all(one.data_sha256 for one in before)
+    assert evaluate(plan(root), tmp_path / "out") == before  # nothing is made twice
+    sidecar = root / "desk" / "stack" / "stack.json"
+    content = json.loads(sidecar.read_text())
+    content["focus_distances_m"] = [1.5 * one for one in content["focus_distances_m"]]
+    sidecar.write_text(json.dumps(content))
+    with np.load(root / "shelf" / "truth" / "depth.npz") as arrays:
+        depth = arrays["depth"] * 2
+    np.savez(root / "shelf" / "truth" / "depth.npz", depth=depth)
+    after = evaluate(plan(root), tmp_path / "out")
+    changed = {one.sample for one, other in zip(before, after, strict=True) if one != other}
+    assert changed == {"desk", "shelf"}
+    assert [one.metrics for one in after] == [
+        one.metrics for one in evaluate(plan(root), tmp_path / "fresh")
+    ]
+
+
 def test_limited_samples_are_evenly_spaced(root: Path, tmp_path: Path) -> None:
     records = evaluate(plan(root, max_samples=2), tmp_path / "out")
     assert [one.sample for one in records] == ["desk", "shelf"]

@@ -35,6 +35,24 @@ def test_pixels_outside_the_mask_keep_every_bit(scale: int) -> None:
     np.testing.assert_array_equal(filled.source_index[:, outside], given.source_index[:, outside])
 
 
+@pytest.mark.parametrize("size", [(30, 40), (90, 120), (77, 131)])
+def test_concave_corners_keep_every_bit(size: tuple[int, int]) -> None:
+    mask = torch.ones(WORKING, dtype=torch.bool)
+    mask[:15, :20] = False  # an inner corner
+    mask[22, 30] = False  # four of them around a single pixel
+    random = np.random.default_rng(0)
+    given = Fusion(random.random((*size, 3), dtype=np.float32), np.zeros(size, np.uint8))
+    filled = fill(given, torch.full((3, *WORKING), 0.25), mask)
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(size, WORKING, strict=True)
+    )
+    outside = ~mask.numpy()[rows[:, None], columns]
+    np.testing.assert_array_equal(filled.all_in_focus[outside], given.all_in_focus[outside])
+    assert (filled.source_index[outside] == 0).all()
+    assert (filled.source_index == 255).mean() > 0.5
+
+
 @pytest.mark.parametrize("scale", [1, 3])
 def test_deep_inside_the_mask_the_generated_image_shows(scale: int) -> None:
     filled = fill(fusion(scale), torch.full((3, *WORKING), 0.25), left_half())

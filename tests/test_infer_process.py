@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pty
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -100,7 +101,9 @@ def test_running_out_of_memory_is_reported(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_stopped_in_the_middle(number: signal.Signals, code: int, tmp_path: Path) -> None:
     stack = write_large_stack(tmp_path / "plant", (240, 320), count=8)
     before = contents(tmp_path)
@@ -132,3 +135,15 @@ def test_stopped_in_the_middle(number: signal.Signals, code: int, tmp_path: Path
     assert b"Traceback" not in shown
     assert b"left" in shown
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("where", ["| true", ">/dev/full", ">&- 2>&-"])
+def test_results_outlive_standard_output(where: str, stack: Path, tmp_path: Path) -> None:
+    words = shlex.join(command("infer", stack, "--output", tmp_path / "out"))
+    done = subprocess.run(
+        ["bash", "-c", f"{words} {where}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
+    )
+    assert done.returncode == (1 if "full" in where else 0)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert (tmp_path / "out" / "metadata.json").exists()

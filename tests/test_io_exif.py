@@ -335,6 +335,80 @@ class TestFocus:
         )
 
 
+class TestAbsurdNumbers:
+    """Facts that no camera could have written are unknown, with a reason."""
+
+    @pytest.mark.parametrize(
+        "number",
+        [
+            struct.pack("<d", 1e-310),
+            struct.pack("<d", math.inf),
+            struct.pack("<d", -math.inf),
+            struct.pack("<d", math.nan),
+            struct.pack("<d", 1e300),
+            struct.pack("<d", -5.0),
+        ],
+    )
+    @pytest.mark.parametrize("tag", [0x829D, 0x9206, 0x920A, 0xA002, 0xA20E, 0xA405, 0xA210])
+    def test_doubles(self, tmp_path: Path, tag: int, number: bytes) -> None:
+        sound: Entries = [
+            (0x829D, RATIONAL, 1, rational(28, 10)),
+            (0x9206, RATIONAL, 1, rational(15, 10)),
+            (0x920A, RATIONAL, 1, rational(50)),
+            (0xA002, LONG, 1, struct.pack("<I", 400)),
+            (0xA003, LONG, 1, struct.pack("<I", 300)),
+            (0xA20E, RATIONAL, 1, rational(4000)),
+            (0xA405, SHORT, 1, struct.pack("<H", 50)),
+        ]
+        photo = [entry for entry in sound if entry[0] != tag] + [(tag, 12, 1, number)]
+        record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
+        name = {0x829D: "f_number", 0x920A: "focal_length_m", 0x9206: "focus"}.get(tag)
+        if name == "focus":
+            assert record.focus is None or record.focus.near_m == math.inf
+        elif name is not None:
+            assert name not in record.lens.values()
+            assert record.reasons[name]
+        for value in record.lens.values().values():
+            assert 1e-7 < value < 1e3
+        assert all(reason.isprintable() for reason in record.reasons.values())
+
+    def test_the_reason_has_the_number(self, tmp_path: Path) -> None:
+        photo: Entries = [
+            (0x829D, 12, 1, struct.pack("<d", 1e-310)),
+            (0x9206, 12, 1, struct.pack("<d", 1e-310)),
+        ]
+        record = read_one(jpeg(tmp_path, exif_block(photo=photo)))
+        assert record.reasons["f_number"] == "EXIF FNumber is 1e-310, which no camera has"
+        assert "1e-310 m, nearer than anything focuses" in record.reasons["focus"]
+
+    @pytest.mark.parametrize("kind", [4, 11, 12, 2, 7, 5])
+    @pytest.mark.parametrize("value", [b"\xff" * 8, b"\0\0\x80\x7f" * 2, bytes(8)])
+    def test_pointer_beyond_the_file_or_of_another_type(
+        self, tmp_path: Path, kind: int, value: bytes
+    ) -> None:
+        block = b"II*\0" + struct.pack("<I", 8)
+        block += directory([(0x010F, ASCII, 5, b"Make\0"), (0x8769, kind, 1, value)], 8)
+        record = read_one(jpeg(tmp_path, b"Exif\0\0" + block))
+        assert record.lens.values() == {}
+        assert "Make" in record.reasons["focus"]
+
+    @pytest.mark.parametrize("denominator", ["0", "000", "1" + "0" * 400])
+    @pytest.mark.parametrize("digits", [1, 400, 5000])
+    def test_xmp_digits(self, tmp_path: Path, digits: int, denominator: str) -> None:
+        number = f"{'9' * digits}/{denominator}"
+        packet = f'<x aux:ApproximateFocusDistance="{number}"/>'
+        assert read_one(jpeg(tmp_path, xmp=packet)).focus is None
+
+    def test_maker_notes(self, tmp_path: Path, exiftool_missing: None) -> None:
+        for near, far in (((0, 1), (1, 0)), ((-5, 10), (1, 1)), ((1, 2**31 - 1), (1, 1))):
+            path = jpeg(tmp_path, exif_block("Apple", note=apple_note(near, far)))
+            assert read_one(path).focus is None
+
+    def test_control_characters_of_the_maker_are_left_out(self, tmp_path: Path) -> None:
+        record = read_one(jpeg(tmp_path, exif_block(make="A\x1b[31m\r\nB")))
+        assert "A[31mB" in record.reasons["focus"]
+
+
 class TestFromLens:
     def test_middle_is_taken_in_dioptres(self) -> None:
         distance_m, half_width_dpt = FocusReading(1.0, math.inf, "lens", "t").from_lens(None)

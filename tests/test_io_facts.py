@@ -70,7 +70,7 @@ class TestSidecar:
             ),
             (
                 '{"focus_distances_m": [1, "2 m", 3]}',
-                'focus_distances_m[1] is "2 m"; expected a valid number.',
+                'focus_distances_m[1] is "2 m"; expected a number of metres',
             ),
             ('{"focus_positions_m": [1, null, 3]}', "focus_positions_m[1] is null; expected"),
             (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,25 @@ def test_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> 
     assert header.orientation == orientation
     assert header.size() == read.shape[:2]
     assert header.stored_size == (5, 7)
+
+
+@pytest.mark.parametrize("code", ["b", "B", "h", "H", "i", "I"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_orientation_of_any_integer_type_is_written_back_upright(
+    tmp_path: Path, code: str, order: str
+) -> None:
+    kind = {"b": 6, "B": 1, "h": 8, "H": 3, "i": 9, "I": 4}[code]
+    value = struct.pack(f"{order}{code}", 6).ljust(4, b"\0")
+    mark = b"II" if order == "<" else b"MM"
+    block = mark + struct.pack(f"{order}HIHHHI", 42, 8, 1, 0x0112, kind, 1) + value + bytes(4)
+    Image.fromarray(RGB8).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block)
+    exif = read_metadata(tmp_path / "a.jpg").exif
+    assert exif is not None
+    stored = Image.Exif()
+    stored.load(exif)
+    assert stored[0x0112] == 1
+    turned = probe_image(tmp_path / "a.jpg").orientation
+    assert turned == (1 if code == "b" else 6)  # signed bytes hold no orientation
 
 
 class TestOptionalKinds:

@@ -74,7 +74,7 @@ class TestWhichFrames:
                     frame(folder / "a.png", 1),
                     frame(folder / "b.png", 1, size=(40, 30)),
                 ),
-                "b.png: 30x40, but the first frame, a.png, is 40x30. All frames need one size",
+                "b.png: 30x40, but the other frames, such as a.png, are 40x30. All frames need",
             ),
             (
                 lambda folder: (

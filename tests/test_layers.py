@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress"),
-    ("devices", "optics", "packages", "psf"),
+    ("devices", "focus", "frames", "files", "optics", "packages", "psf", "signals"),
     ("filters", "lens", "window"),
     ("config", "depth", "scene", "stack"),
     ("evidence", "fusion", "simulation"),
@@ -52,6 +52,7 @@ HOMES = {
         "data",
         "devices",
         "evaluation",
+        "files",
         "io",
         "models",
         "packages",

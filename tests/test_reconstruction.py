@@ -11,7 +11,7 @@ import pytest
 import torch
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, native, photograph, texture
 
-from focaldiffusion import stack as stack_module
+from focaldiffusion import frames as frames_module
 from focaldiffusion.evaluation.metrics import abs_rel
 from focaldiffusion.io.results import strict_json
 from focaldiffusion.io.stacks import OpenedStack, open_stack
@@ -245,7 +245,7 @@ def test_depth_is_solved_at_the_working_size_and_returned_at_the_native(opened):
 
 
 def test_longer_stacks_are_solved_at_a_smaller_size(opened, monkeypatch):
-    monkeypatch.setattr(stack_module, "_WORKING_PIXELS", len(FOCUS_M) * 36 * 48)
+    monkeypatch.setattr(frames_module, "_WORKING_PIXELS", len(FOCUS_M) * 36 * 48)
     assert reconstruct(opened, settings=UNALIGNED).stack.size == (36, 48)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from command_line import exit_code, names, refusal
@@ -23,7 +24,8 @@ def stack(tmp_path: Path) -> Path:
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     for index in range(3):
-        Image.fromarray(pixels).save(folder / f"frame_{index}.png")
+        frame = cv2.GaussianBlur(pixels, (0, 0), 0.5 + 0.4 * abs(index - 1))
+        Image.fromarray(frame).save(folder / f"frame_{index}.png")
     return folder
 
 

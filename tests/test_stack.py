@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.focus import check_focus
+from focaldiffusion.frames import working_size
 from focaldiffusion.optics import Camera
-from focaldiffusion.stack import FocalStack, check_focus
+from focaldiffusion.stack import FocalStack
 
 IMAGES = torch.zeros(3, 3, 4, 6)
 
@@ -80,3 +82,21 @@ def test_equal_distances_are_refused_from_users_and_accepted_from_cameras():
         check_focus("focus_distances_m", [1.0, 1.0, 2.0], 3)
     stack = FocalStack(IMAGES, focus_distances_m=torch.tensor([1.0, 1.0, 2.0]))
     assert stack.focus_coordinates.tolist() == [1, 1, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((3000, 4000), (768, 1024)),
+        ((4000, 4000), (1024, 1024)),
+        ((2000, 4000), (512, 1024)),
+        ((1990, 4000), (511, 1027)),  # continuous at 2:1
+        ((300, 4000), (198, 2644)),  # 77x1024 by the long side alone
+        ((4000, 300), (2644, 198)),
+        ((100, 2000), (100, 2000)),  # never enlarged
+    ],
+)
+def test_panoramas_are_solved_with_the_pixels_of_two_to_one(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert working_size(size, 4, 1024) == expected

@@ -103,7 +103,7 @@ def stopping_at(step: int, stop: Callable[[], Any]) -> Callable[[RunningLoss, fl
 
 
 @pytest.mark.parametrize("step", [3, 4, 8])
-def test_sigterm_saves_and_the_run_goes_on(
+def test_sigterm_or_a_closed_terminal_saves_and_the_run_goes_on(
     step: int,
     stacks: Path,
     whole: Path,
@@ -113,7 +113,8 @@ def test_sigterm_saves_and_the_run_goes_on(
 ) -> None:
     config = config_of(stacks, tmp_path / "run", **settings(stacks))
     with monkeypatch.context() as patch:
-        terminate = stopping_at(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        number = signal.SIGHUP if step == 4 else signal.SIGTERM
+        terminate = stopping_at(step, lambda: os.kill(os.getpid(), number))
         patch.setattr(RunningLoss, "problem_of", terminate)
         ending = train(config)
     assert (ending.step, ending.steps) == (step, 8)

@@ -105,3 +105,20 @@ def test_out_of_memory_names_remedies(error: Exception) -> None:
         raise error
     with pytest.raises(RuntimeError, match="another"), memory_explained(training):
         raise RuntimeError("another")
+
+
+@pytest.mark.parametrize("largest_bytes", [20_000, 300_000])
+def test_a_disk_that_refuses_ends_a_run_with_one_sentence(
+    largest_bytes: int, stacks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    config = config_of(stacks, tmp_path / "run", training={"num_epochs": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, hard))
+    try:
+        with pytest.raises(InputError, match=r"cannot write.*[Ff]ile too large"):
+            train(config, cpu=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))

@@ -44,6 +44,20 @@ def test_a_run_that_goes_on_forgets_what_came_after_its_checkpoint(tmp_path: Pat
     assert (tmp_path / "log.jsonl").read_text() == "".join(lines[:2])
 
 
+def test_a_validation_that_is_owed_is_logged_once(tmp_path: Path) -> None:
+    for owed in (False, True):
+        watch = Watch(config(tmp_path), active=True, step=2 * owed, owes_validation=owed)
+        if not owed:
+            watch.numbers(2, {"train/loss": 0.5})
+        watch.validation(2, {"val/abs_rel": 0.25}, [])
+        watch.close()
+    (tmp_path / "log.jsonl").open("a").write("\x00[]\n")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()[:2]]
+    assert lines == [{"step": 2, "train/loss": 0.5}, {"step": 2, "val/abs_rel": 0.25}]
+    Watch(config(tmp_path), active=True, step=2).close()
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
 def test_other_processes_and_quiet_runs_print_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

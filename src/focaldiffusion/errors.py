@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,47 @@ class InputError(ValueError):
     """Input that a user can mend; the message says what, where, got, expected and the remedy.
 
     The command line prints it without a traceback and exits with code 2. Programming
-    errors are never wrapped in it.
+    errors are never wrapped in it. The message is `printable`.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that steer a terminal or a page, reorder its text, or cannot be encoded."""
+
+_JOINERS = "\u00ad\u200c\u200d"
+"""Format characters that words and emoji are written with."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """The text with control characters escaped, such as ``\\x1b``, for terminals and pages.
+
+    File names, EXIF and other texts from files may hold anything: sequences that clear or retitle
+    a terminal, characters that reverse its text, bytes that are not UTF-8. A backslash stays, so a
+    second pass changes nothing.
+
+    Args:
+        text: any text.
+        keep: control characters to leave, such as line breaks of our own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep or not _is_unshown(char) else _escape(char)
+        for char in text
+    )
+
+
+def _is_unshown(char: str) -> bool:
+    return char not in _JOINERS and unicodedata.category(char) in _UNSHOWN
+
+
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # how Python holds a byte that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def unknown_name(name: str, known: Iterable[str], *, likely: Iterable[str] = ()) -> str:

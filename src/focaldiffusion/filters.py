@@ -13,6 +13,7 @@ LUMA_WEIGHTS = (0.3, 0.5, 0.2)
 """Close to the noise-optimal mix of equally noisy channels; green, the sharpest, leads."""
 
 _MIN_NOISE_STD = 0.6 / 255  # least noise in luma after rounding to 8 bits and JPEG coding
+_ROUNDING_STD = 0.29  # of values rounded to a step, in steps: 1 / sqrt(12)
 
 
 def box_mean(planes: Tensor, half_width: int) -> Tensor:
@@ -83,8 +84,8 @@ def srgb_luma(images: Tensor) -> Tensor:
     return torch.stack([torch.einsum("c,chw->hw", weights, image) for image in encoded])
 
 
-def noise_std(images: Tensor) -> float:
-    """Standard deviation of the noise in a stack's sRGB luma, at least that of an 8-bit file.
+def noise_std(images: Tensor, step: float = 1 / 255) -> float:
+    """Standard deviation of the noise in a stack's sRGB luma, at least that of rounding.
 
     Immerkær, Fast Noise Variance Estimation (1996): the median absolute response to a mask that
     ignores linear ramps. The smallest value over all frames counts, because sharp texture adds to
@@ -92,8 +93,9 @@ def noise_std(images: Tensor) -> float:
 
     Args:
         images: (N, 3, H, W) linear RGB.
+        step: see `FocalStack.step`.
     """
     mask = images.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
     response = functional.conv2d(srgb_luma(images)[:, None], mask[None, None])
     measured = response.detach().abs().flatten(1).median(dim=1).values.min() / 0.6745
-    return max(float(measured), _MIN_NOISE_STD)
+    return max(float(measured), _MIN_NOISE_STD, _ROUNDING_STD * step)

@@ -34,6 +34,9 @@ _PLAUSIBLE = {
 }
 """Least length, limit, and the unit that is mistaken for metres."""
 
+_DISTANCE_UNITS = {"centimetres": 100.0, "millimetres": 1000.0, "feet": 3.28084, "inches": 39.3701}
+"""How many make a metre, the likeliest mistake first."""
+
 _IN_WORDS = {
     "focal_length_m": "focal length",
     "f_number": "f-number",
@@ -197,3 +200,11 @@ def implausible(name: str, value: float) -> str | None:
     if value < least:
         return f"{value:g} metres is smaller than any; check the unit"
     return None
+
+
+def mistaken_unit(least: float, most: float) -> str:
+    """Advice on distances in a unit, other than metres, of which `least` to `most` make a metre."""
+    for unit, per_m in _DISTANCE_UNITS.items():
+        if least <= per_m <= most:
+            return f"they look like {unit}: divide by {per_m:.4g}"
+    return "check their unit"

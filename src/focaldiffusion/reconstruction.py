@@ -7,7 +7,8 @@
     frame. A stack that stood still stays unchanged, to the last bit.
     native frames, read one at a time -> Alignment
  3. Working stack. The aligned frames are read in linear light, at the size at which depth is
-    solved; camera and focus settings follow every crop and reduction.
+    solved; camera and focus settings follow every crop and reduction. Copies and results of a
+    stacking among the frames are left out, and the order of the sweep is checked.
     -> FocalStack (N, 3, H, W)
 
 `recovery.py` has the others: 4 calibrate, 5 sweep, 6 complete, 7 check, 8 model, 9 fuse and
@@ -30,9 +31,12 @@ from torch import Tensor
 
 from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.align.registration import AlignMode, find_alignment
+from focaldiffusion.align.review import Review, review
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.frames import WORKING_SIZE_PX
 from focaldiffusion.io.arrays import Array
+from focaldiffusion.io.frame_order import FrameOrder
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.models.completer import Sampling
@@ -40,7 +44,7 @@ from focaldiffusion.progress import Report, Stages
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Refine, recover
 from focaldiffusion.result import Result
-from focaldiffusion.stack import WORKING_SIZE_PX, FocalStack
+from focaldiffusion.stack import FocalStack
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
@@ -100,6 +104,7 @@ def reconstruct(
     focus_distances_m: Sequence[float] | None = None,
     focus_positions_m: Sequence[float] | None = None,
     lens: LensFacts | None = None,
+    order: FrameOrder = "auto",
     model: str | Path | FocalDiffusionPipeline = PHYSICS,
     settings: Settings | None = None,
     progress: Report | None = None,
@@ -114,6 +119,7 @@ def reconstruct(
         focus_distances_m: lens to plane of sharp focus for each frame [m], infinity allowed.
         focus_positions_m: stage or rail position of each frame [m], instead of distances.
         lens: facts of the lens. Arguments override `stack.json`, which overrides EXIF.
+        order: what decides on the order of the frames, see `open_stack`.
         model: model that fills in depth where the frames carry no evidence: "physics" for none,
             "compact", the folder or hub id of a checkpoint, or a pipeline from `load_model`.
         settings: settings of the reconstruction; None for the defaults.
@@ -130,13 +136,14 @@ def reconstruct(
         "focus_distances_m": focus_distances_m,
         "focus_positions_m": focus_positions_m,
         "lens": lens,
+        "order": None if order == "auto" else order,
     }
     _check_arguments(source, given, model, settings)
     settings = replace(settings, device=resolve_device(settings.device))
     stages = Stages(progress)
     opened = source
     if not isinstance(source, (OpenedStack, FocalStack)):
-        opened = open_stack(source, **given)  # type: ignore[arg-type]  # 1
+        opened = open_stack(source, **{**given, "order": order})  # type: ignore[arg-type]  # 1
     # Before the long work, which would be wasted if the model is missing.
     refine = _refine(model, settings, stages)
     if isinstance(opened, OpenedStack):
@@ -184,22 +191,46 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
                 device=settings.device,
                 meter=meter,
                 camera=camera,
+                step=opened.levels.step,
                 **_focus_settings(opened, alignment),
             )
+            names = [frame.name for frame in alignment.frames]
+            seen = review(stack, names, wanted=opened.order)
     except InputError as error:
         # Errors of a file name it already; an error about size needs the stack's name.
-        named = str(error).startswith("frames of")
+        named = str(error).startswith(("frames of", "the frames"))
         raise InputError(f"{opened.name}: {error}") if named else error from error
+    stack, alignment = _reviewed(stack, alignment, seen, opened)
     return {
         "stack": stack,
         "camera": camera,
         "lens": opened.lens,
         "alignment": alignment,
+        "levels": opened.levels,
         "image_metadata": opened.metadata_for(alignment.reference),
         "provenance": _provenance(opened, alignment, settings),
-        "findings": opened.findings + alignment.findings,
+        "findings": opened.findings + opened.levels.findings + alignment.findings + seen.findings,
         "name": opened.name,
     }
+
+
+def _reviewed(
+    stack: FocalStack, alignment: Alignment, seen: Review, opened: OpenedStack
+) -> tuple[FocalStack, Alignment]:
+    """The stack and its alignment without strangers, in the order of the sweep."""
+    if not seen.left_out and not seen.is_reordered:
+        return stack, alignment
+    number_of = alignment.kept
+    strangers = {number_of[index]: reason for index, reason in seen.left_out.items()}
+    alignment = alignment.without(strangers)
+    order = [number for number in range(len(opened)) if number not in strangers]
+    if seen.is_reordered:  # a frame that could not be aligned then has no place
+        order = [number_of[index] for index in seen.order]
+    return replace(
+        stack.without(seen.left_out),
+        frames=alignment.apply(opened.frames),
+        focus_order=tuple(order) if stack.axis == "order" else None,
+    ), alignment
 
 
 def _in_memory(stack: FocalStack, settings: Settings) -> dict[str, Any]:
@@ -290,6 +321,8 @@ def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]
         "height_origin_m": None if positions_m is None else positions_m[0],
         "height_sign": sign,
         "frame_numbers": alignment.kept,
+        "focus_order": tuple(range(len(opened))) if opened.is_order_only else None,
+        "gains": None if alignment.gains is None else torch.from_numpy(alignment.gains),
     }
 
 
@@ -301,6 +334,8 @@ def _provenance(opened: OpenedStack, alignment: Alignment, settings: Settings) -
         "focus_distances_m": opened.focus_distances_m,
         "focus_positions_m": opened.focus_positions_m,
         "focus_uncertainty_dpt": opened.focus_uncertainty_dpt,
+        "order": opened.order,
         "alignment": alignment.summary(),
+        "levels": asdict(opened.levels),
         "settings": asdict(settings),
     }

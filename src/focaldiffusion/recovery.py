@@ -42,8 +42,10 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, noise_std
 from focaldiffusion.fusion.fuse import Fusion, fill, frame_weights, fuse
+from focaldiffusion.fusion.highlights import spare_highlights
 from focaldiffusion.fusion.upsample import upsample
 from focaldiffusion.io.images import ImageMetadata
+from focaldiffusion.io.levels import Levels
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, far_bound_dpt
 from focaldiffusion.progress import Stages, peak_memory_mib
@@ -51,9 +53,11 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result
 from focaldiffusion.solve.calibrate import Calibration, calibrate
 from focaldiffusion.solve.complete import Completion, complete
-from focaldiffusion.solve.consistency import confidence, rerender_residual
+from focaldiffusion.solve.consistency import confidence, rerender_residual, reversal
+from focaldiffusion.solve.doubts import doubting_direction, examined_calibration
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
+from focaldiffusion.solve.units import absurd_aperture
 from focaldiffusion.stack import FocalStack
 
 _SUPPORT_PX = 4  # half window over which the posterior at a surface is averaged
@@ -151,6 +155,7 @@ def recover(
     camera: Camera | None = None,
     lens: LensFacts | None = None,
     alignment: Alignment | None = None,
+    levels: Levels | None = None,
     image_metadata: ImageMetadata | None = None,
     provenance: Mapping[str, Any] | None = None,
     findings: Sequence[str] = (),
@@ -170,6 +175,7 @@ def recover(
         camera: optics at native size.
         lens: facts of the lens.
         alignment: alignment of the frames.
+        levels: black and white of the frames' files; None for those of a full 8-bit range.
         image_metadata: ICC profile and EXIF of the reference frame.
         provenance: provenance of stages 1 to 3.
         findings: findings of stages 1 to 3, see `Result.findings`.
@@ -183,24 +189,25 @@ def recover(
     )
     if refine is not None:
         found = refine(stack, found, stages)  # 8
+    facts = lens or LensFacts()
+    doubts = absurd_aperture(stack, found.calibration, facts)
+    if doubts or (alignment is not None and alignment.is_bracket):
+        found = replace(found, confidence=torch.zeros_like(found.confidence))
+    findings = (*findings, *found.calibration.findings, *doubts)
     fusion = _fused(stack, found, stages, fill_unsharp=fill_unsharp)  # 9
     with stages("enlarging"):  # 10
-        depth = _depth(stack, found, upsample(found.coordinate, fusion.all_in_focus))
-        certain = cv2.resize(
-            found.confidence.cpu().numpy(),
-            stack.frames.size[::-1],
-            interpolation=cv2.INTER_LINEAR,
-        )
-    findings = (*findings, *found.calibration.findings)
+        depth, certain = _enlarged(stack, found, fusion)
     return Result(
         all_in_focus=fusion.all_in_focus,
-        confidence=np.asarray(certain, np.float32),
+        confidence=certain,
         source_index=fusion.source_index,
+        alpha=fusion.alpha,
         stack=stack,
         calibration=found.calibration,
         camera=camera,
-        lens=lens or LensFacts(),
+        lens=facts,
         alignment=alignment,
+        levels=levels or Levels(),
         image_metadata=image_metadata or ImageMetadata(),
         findings=findings,
         provenance={
@@ -236,9 +243,13 @@ def estimate_depth(
     # Evidence is differentiable, but gradients are not needed here and would double the memory.
     with torch.inference_mode():
         with stages("calibrating") as meter:  # 4
-            calibration = calibrate(
-                stack, psf, find_blur=find_blur, check_lens=check_lens, meter=meter
-            )
+            if check_lens:
+                calibration = examined_calibration(stack, psf, find_blur=find_blur, meter=meter)
+            else:
+                calibration = calibrate(
+                    stack, psf, find_blur=find_blur, check_lens=False, meter=meter
+                )
+        stack = stack.without(calibration.left_out)
         with stages("sweeping") as meter:  # 5
             scale, growth = calibration.blur_scale, calibration.step_growth
             if scale is None:
@@ -250,6 +261,9 @@ def estimate_depth(
             background = float(stack.focus_coordinates.min()) if falls_with_distance else None
             completion = complete(evidence, background=background, meter=meter)
         with stages("checking"):  # 7
+            if check_lens and scale is not None and falls_with_distance:
+                ratio = reversal(stack, evidence, completion.coordinate, scale, psf)
+                calibration = doubting_direction(calibration, ratio)
             trust, residual_rms = _checked(stack, evidence, completion, calibration, psf)
     return Estimate(
         evidence=evidence,
@@ -275,7 +289,11 @@ def with_surface(
     completion = Completion(coordinate, physical.agreement)
     with stages("checking again"), torch.inference_mode():
         trust, residual_rms = _checked(
-            stack, physical.evidence, completion, physical.calibration, physical.psf
+            stack.without(physical.calibration.left_out),
+            physical.evidence,
+            completion,
+            physical.calibration,
+            physical.psf,
         )
         now, before = (
             physical.evidence.posterior_at(surface) + _SMALLEST_POSTERIOR
@@ -293,11 +311,16 @@ def _checked(
     psf: PSF,
 ) -> tuple[Tensor, float | None]:
     """Confidence (H, W) in a surface, and the RMS of re-rendering it, if possible."""
-    scale = calibration.blur_scale
-    if scale is None or stack.axis != "inverse_depth_dpt":
-        return confidence(evidence, completion, None), None
-    residual = rerender_residual(stack, evidence, completion.coordinate, scale, psf)
-    return confidence(evidence, completion, residual), float(residual.square().mean().sqrt())
+    scale, growth = calibration.blur_scale, calibration.step_growth
+    residual = None
+    if scale is not None:
+        residual = rerender_residual(
+            stack, evidence, completion.coordinate, scale, psf, step_growth=growth
+        )
+    trust = calibration.trust * confidence(evidence, completion, residual)
+    if stack.shown is not None:
+        trust = trust * (stack.shown.sum(0) > 1)  # one frame shows no change of focus
+    return trust, None if residual is None else float(residual.square().mean().sqrt())
 
 
 def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: bool) -> Fusion:
@@ -305,8 +328,14 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
     frames = stack.frames
     assert frames is not None
     with stages("fusing") as meter, torch.inference_mode():
-        weights = frame_weights(found.evidence.sharpest, stack.focus_coordinates)
-        fusion = fuse(frames, weights, numbers=stack.frame_numbers, meter=meter)
+        sharpest = found.evidence.sharpest
+        left_out = found.calibration.left_out
+        used = stack.without(left_out)
+        weights = sharpest.new_zeros((len(stack), *sharpest.shape))
+        weights[[index for index in range(len(stack)) if index not in left_out]] = spare_highlights(
+            used, frame_weights(sharpest, used.focus_coordinates)
+        )
+        fusion = fuse(frames, weights, numbers=stack.frame_numbers, step=stack.step, meter=meter)
         if not fill_unsharp:
             return fusion
         if found.generation is None or found.generation.image is None:
@@ -318,6 +347,18 @@ def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: 
         if frames.is_grey:
             image = image.mean(0, keepdim=True).expand(3, -1, -1)
         return fill(fusion, image, found.evidence.never_sharp)
+
+
+def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> tuple[Plane, Plane]:
+    """Depth and confidence (H', W'); unknown where every frame is transparent."""
+    depth = _depth(stack, found, upsample(found.coordinate, fusion.all_in_focus))
+    size = fusion.all_in_focus.shape[1::-1]
+    certain = cv2.resize(
+        found.confidence.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR
+    ).astype(np.float32)
+    if fusion.alpha is not None:
+        depth[fusion.alpha == 0], certain[fusion.alpha == 0] = np.nan, 0
+    return depth, certain
 
 
 def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
@@ -349,10 +390,11 @@ def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
         "camera_at_working_size": None if camera is None else asdict(camera),
         "blur_scale": found.calibration.blur_scale,
         "blur_scale_measured": None if measured is None else asdict(measured),
+        "frames_left_out_of_depth": list(found.calibration.left_out),
         "blur_contradiction": found.calibration.contradiction,
         "working_size": list(stack.size),
         "hypotheses": found.evidence.hypotheses.tolist(),
-        "noise_std_srgb": noise_std(stack.images),
+        "noise_std_srgb": noise_std(stack.images, stack.step),
         "rerender_residual_rms_srgb": found.residual_rms,
         "mean_confidence": float(found.confidence.mean()),
         "never_sharp_share": float(found.evidence.never_sharp.float().mean()),

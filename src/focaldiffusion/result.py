@@ -15,6 +15,7 @@ from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.io.colour_scales import DepthRange
 from focaldiffusion.io.images import ImageMetadata, pillow_image, save_png, write_png
+from focaldiffusion.io.levels import Levels
 from focaldiffusion.io.panels import depth_picture
 from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.results import (
@@ -48,10 +49,12 @@ class Result:
     the camera: only metric values are named metres.
 
     Attributes:
-        all_in_focus: (H, W, 3) float32, sRGB-encoded, in [0, 1].
+        all_in_focus: (H, W, 3) float32, sRGB-encoded, in [0, 1], normalised by `levels`.
         confidence: (H, W) float32 in [0, 1], trust in the depth.
         source_index: (H, W) uint8 or uint16, number of the main source frame of each pixel, from 0;
             the largest value of the type marks generated pixels.
+        alpha: (H, W) float32 in [0, 1], 0 where all frames are transparent: depth is NaN there, and
+            confidence 0; None if every pixel is opaque in some frame.
         stack: the frames at working size, aligned.
         calibration: knowledge of the lens behind the depth.
         depth_m: (H, W) float32, metres along the optical axis; NaN where indistinguishable from
@@ -62,6 +65,7 @@ class Result:
         camera: optics at native size; None if the focal length is unknown.
         lens: facts of the lens.
         alignment: motion, exposure and crop of each frame; None for a stack given aligned.
+        levels: black and white of the stack; `all_in_focus.png` gets the values of the files.
         image_metadata: ICC profile and EXIF of the reference frame.
         findings: sentences about doubtful input, without the name of the stack.
         provenance: everything needed to reproduce the result; saved to `metadata.json`.
@@ -73,12 +77,14 @@ class Result:
     source_index: NDArray[np.integer[Any]]
     stack: FocalStack
     calibration: Calibration
+    alpha: Plane | None = None
     depth_m: Plane | None = None
     height_m: Plane | None = None
     depth_relative: Plane | None = None
     camera: Camera | None = None
     lens: LensFacts = field(default_factory=LensFacts)
     alignment: Alignment | None = None
+    levels: Levels = field(default_factory=Levels)
     image_metadata: ImageMetadata = field(default_factory=ImageMetadata)
     findings: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -160,9 +166,12 @@ class Result:
         with results_folder(Path(directory), overwrite=overwrite) as folder:
             write_png(
                 folder / "all_in_focus.png",
-                self.all_in_focus[..., 0] if is_grey else self.all_in_focus,
+                self.levels.file_values(
+                    self.all_in_focus[..., 0] if is_grey else self.all_in_focus
+                ),
                 bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
                 metadata=self.image_metadata,
+                alpha=self.alpha,
             )
             confidence = np.rint(self.confidence.clip(0, 1) * 255).astype(np.uint8)
             save_png(folder / "confidence.png", confidence)

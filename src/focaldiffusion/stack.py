@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.focus import check_focus, focus_numbers
+from focaldiffusion.frames import (
+    LEAST_ALPHA,
+    WORKING_SIZE_PX,
+    FrameSource,
+    alpha_of,
+    reduced,
+    working_size,
+)
 from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.progress import Meter
 
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
 
-WORKING_SIZE_PX = 1024
-"""Default long side of the working images, at which depth is solved."""
-
-_WORKING_PIXELS = 16 * 1024 * 768
-"""Pixels of all working images together. Longer stacks are solved at a smaller size, so neither
-memory nor time grows with the number of frames."""
-
-_SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
-_LEAST_DISTANCE_M = 1e-6
-_LEAST_STEP_M = 1e-9  # between stage positions
-_FARTHEST_POSITION_M = 1e4  # on a rail
+_CLIPPED = 0.98
+"""Linear light from which a pixel counts as clipped."""
 
 
 class Grade(str, Enum):
@@ -50,27 +47,6 @@ class Grade(str, Enum):
         return self.value
 
 
-class FrameSource(Protocol):
-    """The native frames of a stack, read one at a time so that memory never grows with N."""
-
-    names: tuple[str, ...]
-    """Name of each frame in messages: its file name, or the file name and page."""
-    size: tuple[int, int]
-    """(height, width) of every frame [px]."""
-    bit_depth: int
-    """8 or 16, also the bit depth of outputs."""
-    is_grey: bool
-    """True if the files have one channel; `read` still returns three equal ones."""
-
-    def read(self, index: int) -> NDArray[np.float32]:
-        """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1].
-
-        Raises:
-            InputError: the frame cannot be read; the message names it.
-        """
-        ...
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class FocalStack:
     """N >= 2 frames at working resolution, aligned to one scale, and their focus settings.
@@ -86,6 +62,14 @@ class FocalStack:
             direction from the first to the last frame.
         frame_numbers: (N,) number of each frame among the opened ones, from 0; None if all are
             present.
+        step: difference of neighbouring values of the frames' files, as a share of their range;
+            noise is at least that of rounding to it.
+        shown: (N, H, W) bool, False where a frame is transparent and proves nothing; None where
+            all frames are opaque.
+        focus_order: numbers of all frames of the sweep from one end to the other, also of those
+            that are absent here; None if the frames are the whole sweep, in order.
+        gains: (N, 3) light of each channel as photographed over that of `images`, where alignment
+            evened out the exposure; None if nothing was.
 
     Raises:
         InputError: images of another shape or type; focus settings, native frames or a camera that
@@ -100,6 +84,10 @@ class FocalStack:
     height_origin_m: float | None = None
     height_sign: float | None = None
     frame_numbers: tuple[int, ...] | None = None
+    step: float = 1 / 255
+    shown: Tensor | None = None
+    focus_order: tuple[int, ...] | None = None
+    gains: Tensor | None = None
 
     def __post_init__(self) -> None:
         images = self.images
@@ -140,10 +128,19 @@ class FocalStack:
                 f"FocalStack.camera: of images of {self.camera.image_size}, but these are "
                 f"{self.size}. Use Camera.resized or Camera.cropped."
             )
+        if self.shown is not None:
+            check_shape("FocalStack.shown", self.shown, (count, *self.size))
         names = () if self.frames is None else self.frames.names
         for name, given in (("frames", names), ("frame_numbers", self.frame_numbers or ())):
             if given and len(given) != count:
                 raise InputError(f"FocalStack.{name}: {len(given)} for {count} images.")
+        if self.focus_order is not None:
+            numbers, ordered = self.frame_numbers or range(count), set(self.focus_order)
+            if len(ordered) < len(self.focus_order) or not ordered.issuperset(numbers):
+                raise InputError(
+                    f"FocalStack.focus_order: {self.focus_order}; expected each frame of the sweep "
+                    f"once, among them {tuple(numbers)}."
+                )
 
     def __repr__(self) -> str:
         height, width = self.size
@@ -165,11 +162,24 @@ class FocalStack:
         return "position_m" if self.focus_positions_m is not None else "order"
 
     @property
+    def sweep_length(self) -> int:
+        """Number of frames of the whole sweep, also of those that are absent here."""
+        return len(self) if self.focus_order is None else len(self.focus_order)
+
+    @property
+    def places(self) -> Tensor:
+        """(N,) place of each frame in the whole sweep, int64, from 0 to `sweep_length` - 1."""
+        if self.focus_order is None:
+            return torch.arange(len(self))
+        place_of = {number: place for place, number in enumerate(self.focus_order)}
+        return torch.tensor([place_of[n] for n in self.frame_numbers or range(len(self))])
+
+    @property
     def focus_coordinates(self) -> Tensor:
         """(N,) focus of each frame on `axis`.
 
         Dioptres; metres from the origin of heights (float32 cannot resolve micrometres at the end
-        of a long stage); or order in [0, 1].
+        of a long stage); or place in the whole sweep, from 0 to 1.
         """
         if self.focus_distances_m is not None:
             return inverse_m(self.focus_distances_m).to(self.images)
@@ -177,7 +187,7 @@ class FocalStack:
             first_m = self.focus_positions_m[0]
             origin_m = first_m if self.height_origin_m is None else self.height_origin_m
             return (self.focus_positions_m - origin_m).to(self.images)
-        return torch.linspace(0, 1, len(self)).to(self.images)
+        return torch.linspace(0, 1, self.sweep_length)[self.places].to(self.images)
 
     @property
     def blur_scale_px_m(self) -> float | None:
@@ -185,6 +195,54 @@ class FocalStack:
         if self.camera is None or self.axis != "inverse_depth_dpt":
             return None
         return self.camera.blur_scale_px_m
+
+    @property
+    def photographed(self) -> Tensor:
+        """(N, 3, H, W) linear light before exposure was evened out; clipped where it reaches 1."""
+        if self.gains is None:
+            return self.images
+        return (self.images * self.gains.to(self.images)[:, :, None, None]).clamp(0, 1)
+
+    @property
+    def unclipped(self) -> Tensor:
+        """(N, H, W) bool, pixels whose light no channel clips, before or after evening out."""
+        # Dividing by a gain takes a clipped pixel below 1, where it looks like any other.
+        clear = self.photographed.detach().amax(1) < _CLIPPED
+        return clear if self.gains is None else clear & (self.images.detach().amax(1) < _CLIPPED)
+
+    @property
+    def usable(self) -> Tensor:
+        """(N, H, W) bool, pixels whose light is known: shown and not clipped."""
+        return self.unclipped if self.shown is None else self.unclipped & self.shown
+
+    def without(self, left_out: Collection[int]) -> FocalStack:
+        """The stack without some frames, by index; each of the rest keeps its place in the sweep.
+
+        Native frames are left out too.
+        """
+        if not left_out:
+            return self
+        indices = [index for index in range(len(self)) if index not in left_out]
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[indices]
+
+        numbers = self.frame_numbers or tuple(range(len(self)))
+        origin_m = self.height_origin_m
+        if origin_m is None and self.focus_positions_m is not None:
+            origin_m = float(self.focus_positions_m[0])
+        return replace(
+            self,
+            images=self.images[indices],
+            focus_distances_m=chosen(self.focus_distances_m),
+            focus_positions_m=chosen(self.focus_positions_m),
+            frames=None,
+            height_origin_m=origin_m,
+            frame_numbers=tuple(numbers[index] for index in indices),
+            focus_order=self.focus_order or numbers,
+            shown=chosen(self.shown),
+            gains=chosen(self.gains),
+        )
 
     @classmethod
     def read(
@@ -202,7 +260,7 @@ class FocalStack:
 
         Args:
             frames: the native frames, aligned.
-            long_side_px: long side of the working images; see `working_size`.
+            long_side_px: see `working_size`.
             draft: faster source of the same frames, for half size and below.
             device: device of the images.
             meter: counts the frames.
@@ -220,10 +278,16 @@ class FocalStack:
         # A table is exact for 16 bits and avoids the power function.
         to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
         images = torch.empty((total, 3, *size), dtype=torch.float32)
+        shown = torch.ones((total, *size), dtype=torch.bool)
         for index in range(total):
             linear = to_linear.take(np.rint(source.read(index) * 65535).astype(np.uint16))
-            images[index] = torch.from_numpy(_reduced(linear, size)).permute(2, 0, 1)
+            images[index] = torch.from_numpy(reduced(linear, size)).permute(2, 0, 1)
+            if (alpha := alpha_of(source, index)) is not None:
+                shown[index] = torch.from_numpy(reduced(alpha, size) > LEAST_ALPHA)
             meter.advance()
+        if not shown.all():
+            images = _completed(images, shown)
+            settings["shown"] = shown.to(device)
         return cls(
             images.to(device),
             camera=None if camera is None else camera.resized(size),
@@ -240,21 +304,27 @@ class FocalStack:
         keeps its images as such.
 
         Args:
-            long_side_px: long side of the working images; see `working_size`.
+            long_side_px: see `working_size`.
             device: device of the images; None leaves them in place.
         """
         frames = self.frames or MemoryFrames(self)
         size = working_size(self.size, len(self), long_side_px)
         device = device or self.images.device
         if size == self.size:
-            return replace(self, images=self.images.to(device), frames=frames)
-        reduced = [
-            torch.from_numpy(_reduced(image.permute(1, 2, 0).cpu().numpy(), size)).permute(2, 0, 1)
+            shown = None if self.shown is None else self.shown.to(device)
+            return replace(self, images=self.images.to(device), frames=frames, shown=shown)
+        images = [
+            torch.from_numpy(reduced(image.permute(1, 2, 0).cpu().numpy(), size)).permute(2, 0, 1)
             for image in self.images
         ]
+        shown = None
+        if self.shown is not None:
+            planes = [reduced(plane, size) for plane in self.shown.cpu().numpy().astype("f4")]
+            shown = torch.from_numpy(np.stack(planes) > LEAST_ALPHA).to(device)
         return replace(
             self,
-            images=torch.stack(reduced).to(device),
+            images=torch.stack(images).to(device),
+            shown=shown,
             camera=None if self.camera is None else self.camera.resized(size),
             frames=frames,
         )
@@ -264,31 +334,21 @@ def _described(value: object) -> str:
     return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def working_size(size: tuple[int, int], frame_count: int, long_side_px: int) -> tuple[int, int]:
-    """The (height, width) at which depth is solved; below `long_side_px` for many frames.
+def _completed(images: Tensor, shown: Tensor) -> Tensor:
+    """The images (N, 3, H, W) with the nearest frame in the list where one does not show a pixel.
 
-    Raises:
-        InputError: a side is too short for defocus.
+    The sweep transforms whole frames, so a hole would spread by the blur around it. Neighbours in
+    focus differ little in blur. Pixels that no frame shows keep what `FrameSource.read` put there.
     """
-    height, width = size
-    scale = min(
-        1.0, long_side_px / max(size), math.sqrt(_WORKING_PIXELS / (frame_count * height * width))
-    )
-    reduced = max(1, round(height * scale)), max(1, round(width * scale))
-    if min(reduced) < _SMALLEST_PX:
-        raise InputError(
-            f"frames of {width}x{height} are solved at {reduced[1]}x{reduced[0]}, too small for "
-            f"defocus. Both sides need {_SMALLEST_PX} px: give larger frames, or a larger working "
-            "size (--working-size)."
-        )
-    return reduced
-
-
-def _reduced(linear: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """An image (H, W, 3) averaged over areas down to (height, width)."""
-    if linear.shape[:2] == size:
-        return linear
-    return np.asarray(cv2.resize(linear, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
+    completed = images.clone()
+    count = len(images)
+    for index in range(count):
+        missing = ~shown[index]
+        for other in sorted(range(count), key=lambda other: abs(other - index)):
+            taken = missing & shown[other]
+            completed[index][:, taken] = images[other][:, taken]
+            missing = missing & ~taken
+    return completed
 
 
 class MemoryFrames:
@@ -300,70 +360,14 @@ class MemoryFrames:
         self.size = stack.size
         self.bit_depth: int = bit_depth
         self.is_grey = False
-        self._images = stack.images
+        self._images, self._shown = stack.images, stack.shown
+
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """1 where frame `index` shows the scene and 0 elsewhere, (H, W); None if everywhere."""
+        shown = self._shown
+        return None if shown is None else shown[index].cpu().numpy().astype(np.float32)
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
         frame = linear_to_srgb(self._images[index].cpu().float()).clamp(0, 1)
         return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
-
-
-def focus_numbers(name: str, values: Any) -> list[float]:
-    """One number per frame, from a list, a tuple, an array or a tensor.
-
-    Raises:
-        InputError: no numbers, or a set or another collection without an order.
-    """
-    try:
-        if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__getitem__"):
-            raise TypeError
-        return [float(value) for value in values]
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(
-            f"{name}: got {values!r}; expected a list of one number per frame, in metres."
-        ) from None
-
-
-def check_focus(
-    name: str, values: list[float], frame_count: int, *, allow_equal: bool = False
-) -> None:
-    """Check the focus settings of a stack; `name` is `focus_distances_m` or `focus_positions_m`.
-
-    Raises:
-        InputError: not one value per frame, NaN, a duplicate, a number that no lens or stage has,
-            or (distances) not positive or in millimetres by mistake.
-    """
-    if len(values) != frame_count:
-        raise InputError(
-            f"{name}: {len(values)} values for {frame_count} frames. Give one value per frame, in "
-            "the order of the frames."
-        )
-    if any(value != value for value in values):
-        raise InputError(f"{name}: contains NaN: {values}. Give a number for each frame.")
-    if name == "focus_distances_m":
-        if any(value <= 0 for value in values):
-            raise InputError(f"{name}: {values} are not all positive. Distances are metres > 0.")
-        if any(value < _LEAST_DISTANCE_M for value in values):
-            raise InputError(
-                f"{name}: {min(values)} is less than a micrometre. Distances are metres from the "
-                "lens."
-            )
-        if all(value > 100 for value in values) and min(values) < math.inf:
-            raise InputError(
-                f"{name}: all above 100 ({values}): these look like millimetres. "
-                "Give metres: divide by 1000."
-            )
-    elif any(abs(value) == math.inf for value in values):
-        raise InputError(f"{name}: {values} are not all finite.")
-    elif any(abs(value) > _FARTHEST_POSITION_M for value in values):
-        raise InputError(
-            f"{name}: {max(values, key=abs)} is not a position of a rail or stage. Give metres."
-        )
-    elif any(0 < after - before < _LEAST_STEP_M for before, after in pairwise(sorted(values))):
-        raise InputError(f"{name}: {values} are less than a nanometre apart. Give metres.")
-    if not allow_equal and len(set(values)) < len(values):
-        duplicate = next(value for value in values if values.count(value) > 1)
-        raise InputError(
-            f"{name}: {duplicate} appears more than once. Frames with equal focus add nothing: "
-            "leave one out, or correct the list."
-        )

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.focus import focus_numbers
 from focaldiffusion.io.arrays import Array, checked_array, srgb_of
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
@@ -19,7 +20,7 @@ from focaldiffusion.result import Result
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import capture
 from focaldiffusion.simulation.render import render
-from focaldiffusion.stack import FocalStack, MemoryFrames, focus_numbers
+from focaldiffusion.stack import FocalStack, MemoryFrames
 
 
 def simulate(

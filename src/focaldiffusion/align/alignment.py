@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.align.motion import Matrix, Method, Plane, warp
+from focaldiffusion.align.motion import Matrix, Method, warp
+from focaldiffusion.align.pyramid import Plane
 from focaldiffusion.errors import InputError
-from focaldiffusion.stack import FrameSource
+from focaldiffusion.frames import FrameSource, alpha_of
 
 _LEAST_KEPT = 0.25  # of the area
 
@@ -26,7 +27,8 @@ class FrameAlignment:
         name: of the frame.
         matrix: (2, 3) from pixels of the reference to pixels of the frame, native size, pixel
             centres at halves.
-        gain: linear light of the frame divided by that of the reference.
+        gain: linear light of the frame divided by that of the frame of median exposure.
+        cast: factors of red, green and blue beyond the gain.
         method: source of the motion.
         correlation: with the frame it was compared to, at matched blur; None without a
             comparison.
@@ -50,6 +52,7 @@ class FrameAlignment:
     rotation_deg: float
     shift_px: tuple[float, float]
     corner_displacement_px: float
+    cast: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @classmethod
     def of(cls, name: str, matrix: Matrix, size: tuple[int, int]) -> FrameAlignment:
@@ -79,9 +82,15 @@ class FrameAlignment:
         """Whether the frame needs resampling."""
         return not np.array_equal(self.matrix, np.eye(2, 3))
 
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """Factors of red, green and blue: gain times cast."""
+        return tuple(self.gain * factor for factor in self.cast)
+
     def summary(self) -> dict[str, Any]:
         """All attributes, JSON-serialisable."""
-        return {**self.__dict__, "matrix": self.matrix.tolist(), "shift_px": list(self.shift_px)}
+        lists = {name: list(getattr(self, name)) for name in ("shift_px", "cast")}
+        return {**self.__dict__, "matrix": self.matrix.tolist(), **lists}
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ class Alignment:
         crop: the window that all kept frames share.
         size: (height, width) of the frames before cropping.
         findings: sentences about frames that are kept, but not as they should be.
+        is_bracket: whether exposure changes from frame to frame, and focus does not.
     """
 
     reference: int
@@ -124,11 +134,34 @@ class Alignment:
     crop: Crop
     size: tuple[int, int]
     findings: tuple[str, ...] = ()
+    is_bracket: bool = False
 
     @property
     def is_identity(self) -> bool:
         """Whether no frame changes, to the last bit."""
-        return not self.dropped and not any(f.is_moved or f.gain != 1 for f in self.frames)
+        return not self.dropped and not any(f.is_moved or f.gains != (1, 1, 1) for f in self.frames)
+
+    @property
+    def gains(self) -> NDArray[np.float32] | None:
+        """(N, 3) light of each kept frame and channel over that of `apply`; None if all are 1."""
+        gains = np.array([frame.gains for frame in self.frames], np.float32)
+        return None if (gains == 1).all() else gains
+
+    def without(self, left_out: Mapping[int, str]) -> Alignment:
+        """The alignment without some frames: their indices in the stack, and why."""
+        if not left_out:
+            return self
+        pairs = [
+            (index, frame)
+            for index, frame in zip(self.kept, self.frames, strict=True)
+            if index not in left_out
+        ]
+        return replace(
+            self,
+            kept=tuple(index for index, _ in pairs),
+            frames=tuple(frame for _, frame in pairs),
+            dropped={**self.dropped, **left_out},
+        )
 
     def apply(self, frames: FrameSource, *, draft: bool = False) -> FrameSource:
         """The frames in the view of the reference; the source itself if nothing changes.
@@ -167,33 +200,43 @@ class _AlignedFrames:
         self.bit_depth = source.bit_depth
         self.is_grey = source.is_grey
 
+    def alpha(self, index: int) -> NDArray[np.float32] | None:
+        """Alpha of frame `index` of the kept ones, see `TransparentFrames.alpha`."""
+        alpha = alpha_of(self.source, self.alignment.kept[index])
+        return None if alpha is None else self._placed(alpha, index, cv2.INTER_LINEAR)
+
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index` of the kept ones, see `FrameSource.read`."""
-        frame, crop = self.alignment.frames[index], self.alignment.crop
         image = self.source.read(self.alignment.kept[index])
-        if frame.is_moved:
-            window = frame.matrix.copy()
-            window[:, 2] += frame.matrix[:, :2] @ [crop.left, crop.top]
-            image = warp(image, window, crop.size, interpolation=self.interpolation)
-            np.clip(image, 0, 1, out=image)
-        else:
+        image = self._placed(image, index, self.interpolation)
+        gains = self.alignment.frames[index].gains
+        return image if gains == (1, 1, 1) else divide_light(image, gains)
+
+    def _placed(self, image: Plane, index: int, interpolation: int) -> Plane:
+        """An image or alpha of a frame, moved and cropped."""
+        frame, crop = self.alignment.frames[index], self.alignment.crop
+        if not frame.is_moved:
             rows = slice(crop.top, crop.top + crop.height)
-            image = np.ascontiguousarray(image[rows, crop.left : crop.left + crop.width])
-        return image if frame.gain == 1 else divide_light(image, frame.gain)
+            return np.ascontiguousarray(image[rows, crop.left : crop.left + crop.width])
+        window = frame.matrix.copy()
+        window[:, 2] += frame.matrix[:, :2] @ [crop.left, crop.top]
+        image = warp(image, window, crop.size, interpolation=interpolation)
+        return np.clip(image, 0, 1, out=image)
 
 
-def divide_light(srgb: Plane, gain: float) -> Plane:
-    """Divide linear light by a gain, in its sRGB encoding.
+def divide_light(srgb: Plane, gains: float | tuple[float, ...]) -> Plane:
+    """Divide linear light by a gain, or one for each channel, in its sRGB encoding.
 
     This is linear in e on both branches of the encoding, the power branch
     e = 1.055 L^(1/2.4) - 0.055 and the linear one, and needs no powers per pixel. If the result
     lies on the other branch (next to e = 0.04), the error is below 1/1000 at gains within a
     quarter of 1.
     """
-    power = np.float32(gain ** (-1 / 2.4))
+    gain = np.asarray(gains, np.float64)
+    power = (gain ** (-1 / 2.4)).astype(np.float32)
     bright = srgb * power
     bright += np.float32(0.055) * (power - 1)
-    np.multiply(srgb, np.float32(1 / gain), out=bright, where=srgb <= 0.04045)
+    np.multiply(srgb, (1 / gain).astype(np.float32), out=bright, where=srgb <= 0.04045)
     return np.clip(bright, 0, 1, out=bright)
 
 

@@ -12,10 +12,10 @@ from focaldiffusion.align.motion import (
     Matrix,
     Motion,
     MotionModel,
-    Pyramid,
     find_motion,
     refine_motion,
 )
+from focaldiffusion.align.pyramid import Pyramid
 
 _FLOOR = 1e-4  # half diagonals: least error of a measured motion, about 0.05 px
 _FAR_ERROR = 3.0

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 
 from focaldiffusion.align.alignment import Alignment, Crop, FrameAlignment, common_crop
+from focaldiffusion.align.exposure import (
+    Exposures,
+    describe_exposures,
+    find_exposures,
+    is_bracket,
+)
 from focaldiffusion.align.motion import (
     LEAST_CORRELATION,
     Matrix,
     MotionModel,
-    Plane,
-    Pyramid,
     corner_displacement,
     half_diagonal_px,
     refine_motion,
@@ -24,30 +27,21 @@ from focaldiffusion.align.motion import (
     warp,
 )
 from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
+from focaldiffusion.align.view import View, showing_nothing
 from focaldiffusion.errors import InputError
-from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.frames import FrameSource, alpha_of
 from focaldiffusion.progress import Meter
-from focaldiffusion.stack import FrameSource
 
 AlignMode = Literal["auto", "on", "off"]
 
-_LONG_SIDE_PX = 1024
-_EXPOSURE_PX = 256
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _LEAST_MOTION_PX = 0.25  # at the resolution of registration
 _LEAST_IMPROVEMENT = 0.12
 """Share of the difference between two frames that a real motion explains. On motionless
 path-traced, rendered and light-field stacks, a change of focus fakes up to 0.09; the smallest
 known motion by hand explains 0.16."""
-_LEAST_GAIN = 0.02
-"""A change of focus fakes a gain of up to 1.2 % in still stacks."""
-_SATURATED = 0.95  # relative to the light that encodes as 1
 _AFFINE_IMPROVEMENT = 0.04
 """Share of the residual of similarities. Tripods and rails reach 0.02, hands 0.05 to 0.5."""
 _MODEL_LINKS = 8
-_LOW_PASS_PX = 8  # at the resolution of exposures
-_LEAST_AREA = 0.02
-_FLAT = 0.02  # relative bend below which a place counts fully
 
 
 def find_alignment(
@@ -74,7 +68,8 @@ def find_alignment(
             fields of view are equal.
         mode: "auto" leaves a stack without motion or change of exposure untouched, to the last
             bit; "off" compares nothing.
-        drop_unaligned: leave out frames that match no other, instead of raising.
+        drop_unaligned: leave out frames that match no other or show nothing, instead of raising.
+            Frames too clipped to compare are left out in any case.
         meter: counts the steps.
 
     Raises:
@@ -94,57 +89,118 @@ def find_alignment(
 
     meter = meter or Meter()
     meter.expect(3 * count)
-    views = []
-    for index in range(count):
-        views.append(_View.of(frames.read(index)))
-        meter.advance()
-    chains = link_frames([view.pyramid for view in views], order, meter.advance)
-    kept = _keep(chains, frames.names, drop_unaligned)
-    if reference is not None and reference not in kept:
-        raise InputError(
-            f"{frames.names[reference]}: chosen as the reference, but it matches no other frame. "
-            "Choose another reference."
-        )
+    views = _views(frames, meter)
+    dropped = _blank(views, frames.names, drop_unaligned)
+    shown = [index for index in order if index not in dropped]
+    chains = link_frames([view.pyramid for view in views], shown, meter.advance)
+    dropped |= _unmatched(views, chains, frames.names, drop_unaligned)
+    kept = tuple(index for index in order if index not in dropped)
+    _check_reference(reference, dropped, frames.names)
     layout = _locate(views, chains, kept, reference, frames.size, meter.advance)
     if mode == "auto" and not _have_motion(layout.links, views[0].size):
         middle = kept[(len(kept) - 1) // 2] if reference is None else reference
         layout = replace(layout, reference=middle, poses={index: np.eye(3) for index in kept})
-    gains = _fit_gains(views, layout, mode)
-    found = tuple(_describe(index, gains[index], frames, views, layout) for index in sorted(kept))
+    exposures = find_exposures(views, layout.poses, layout.reference, is_sure=mode == "on")
+    bracketed = is_bracket(views, exposures.gains)
+    findings = describe_exposures(exposures, frames.names, bracketed=bracketed)
+    if exposures.lost:
+        dropped |= exposures.lost
+        kept = _measured(kept, exposures, frames.names)
+        _check_reference(reference, dropped, frames.names)
+        if reference is None:
+            reference = _choose_reference(layout.poses, kept, frames.size)
+        layout = layout.seen_from(reference, kept)
+    if not drop_unaligned:  # what was left out all the same must be said
+        findings += tuple(f"{frames.names[i]} is left out: {why}." for i, why in dropped.items())
+    found = tuple(_describe(index, exposures, frames, views, layout) for index in sorted(kept))
     crop = common_crop([one.matrix for one in found], [one.name for one in found], frames.size)
-    dropped = {index: "matches no other frame" for index in range(count) if index not in kept}
-    return Alignment(layout.reference, found, tuple(sorted(kept)), dropped, crop, frames.size)
+    return Alignment(
+        layout.reference,
+        found,
+        tuple(sorted(kept)),
+        dropped,
+        crop,
+        frames.size,
+        findings,
+        is_bracket=bracketed,
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class _View:
-    """Features of a frame: structure, linear light, and the share of each pixel that is clipped."""
-
-    pyramid: Pyramid
-    size: tuple[int, int]
-    luminance: Plane
-    saturated: Plane
-
-    @classmethod
-    def of(cls, srgb: Plane) -> _View:
-        # Light must be averaged as light. Within one small pixel, its square root is close enough
-        # to the sRGB encoding, and a square is far cheaper than sRGB's power.
-        encoded = np.sqrt(_shrink(srgb * srgb, _LONG_SIDE_PX))
-        light = srgb_to_linear(torch.from_numpy(encoded)).numpy()
-        luminance = light @ _LUMINANCE
-        saturated = (light.max(axis=2) > _SATURATED).astype(np.float32)
-        small = _shrink(luminance, _EXPOSURE_PX), _shrink(saturated, _EXPOSURE_PX)
-        return cls(Pyramid.of(luminance), luminance.shape, *small)
+def _views(frames: FrameSource, meter: Meter) -> list[View]:
+    views = []
+    for index in range(len(frames.names)):
+        views.append(View.of(frames.read(index), alpha_of(frames, index)))
+        meter.advance()
+    return views
 
 
-def _shrink(image: Plane, long_side_px: int) -> Plane:
-    """Average over areas, down to a long side; smaller images are unchanged."""
-    height, width = image.shape[:2]
-    scale = long_side_px / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+def _blank(views: Sequence[View], names: Sequence[str], drop_unaligned: bool) -> dict[int, str]:
+    """Frames that show nothing, and the reason to leave them out.
+
+    Raises:
+        InputError: there are some, and they are not to be left out, or too few others remain.
+    """
+    blank = showing_nothing(views)
+    if blank and (not drop_unaligned or len(views) - len(blank) < 2):
+        index, kind = next(iter(blank.items()))
+        more = f" ({len(blank) - 1} more show nothing either)" if len(blank) > 1 else ""
+        remedy = (
+            "Leave it out with --drop-unaligned, or turn alignment off with --align off."
+            if len(views) - len(blank) > 1
+            else "Give at least 2 frames of the scene."
+        )
+        raise InputError(f"{names[index]}: shows nothing, it is {kind}{more}. {remedy}")
+    return {index: f"shows nothing: it is {kind}" for index, kind in blank.items()}
+
+
+def _unmatched(
+    views: Sequence[View], chains: Chains, names: Sequence[str], drop_unaligned: bool
+) -> dict[int, str]:
+    """Frames outside the largest group of matching ones, and the reason to leave them out.
+
+    Raises:
+        InputError: a well exposed frame shows another scene, and is not to be left out.
+    """
+    kept = max(chains.groups, key=len)
+    lost = [index for group in chains.groups if group is not kept for index in group]
+    clipped = {
+        index: f"matches no other frame, {views[index].clipped:.0%} of it is clipped"
+        for index in lost
+        if views[index].clipped > _MOSTLY > float(np.median([views[i].clipped for i in kept]))
+    }
+    if len(lost) > len(clipped) or len(kept) < 2:
+        _keep(chains, names, drop_unaligned)
+    return {index: clipped.get(index, "matches no other frame") for index in lost}
+
+
+def _measured(kept: Sequence[int], exposures: Exposures, names: Sequence[str]) -> tuple[int, ...]:
+    """The kept frames whose exposure is known.
+
+    Raises:
+        InputError: fewer than two.
+    """
+    left = tuple(index for index in kept if index not in exposures.lost)
+    if len(left) < 2:
+        raise InputError(
+            f"{_listed(list(exposures.lost), names)}: {next(iter(exposures.lost.values()))}, so "
+            "fewer than 2 frames remain. Expose all frames alike."
+        )
+    return left
+
+
+def _check_reference(
+    reference: int | None, dropped: Mapping[int, str], names: Sequence[str]
+) -> None:
+    if reference is not None and reference in dropped:
+        raise InputError(
+            f"{names[reference]}: chosen as the reference, but it {dropped[reference]}. "
+            "Choose another reference."
+        )
+
+
+def _listed(indices: Sequence[int], names: Sequence[str]) -> str:
+    more = f" and {len(indices) - 1} more" if len(indices) > 1 else ""
+    return f"{names[indices[0]]}{more}"
 
 
 def _keep(chains: Chains, names: Sequence[str], drop_unaligned: bool) -> tuple[int, ...]:
@@ -178,6 +234,15 @@ class _Layout:
     poses: dict[int, Matrix]
     links: tuple[Link, ...]
 
+    def seen_from(self, reference: int, kept: Sequence[int]) -> _Layout:
+        """The layout of some of the frames, with another reference."""
+        back = np.linalg.inv(self.poses[reference])
+        poses = {index: self.poses[index] @ back for index in kept if index != reference}
+        return replace(self, reference=reference, poses={reference: np.eye(3)} | poses)
+
+
+_MOSTLY = 0.5  # share of a frame that is clipped, from which clipping explains a failed match
+
 
 def _have_motion(links: Sequence[Link], size: tuple[int, int]) -> bool:
     """Whether any linked frames moved; a change of focus alone can fake a pixel or two."""
@@ -189,7 +254,7 @@ def _have_motion(links: Sequence[Link], size: tuple[int, int]) -> bool:
 
 
 def _locate(
-    views: Sequence[_View],
+    views: Sequence[View],
     chains: Chains,
     kept: tuple[int, ...],
     reference: int | None,
@@ -218,7 +283,7 @@ def _locate(
     return _Layout(reference, adjust_poses(poses, links, reference, model), tuple(links))
 
 
-def _choose_model(views: Sequence[_View], links: list[Link]) -> tuple[list[Link], MotionModel]:
+def _choose_model(views: Sequence[View], links: list[Link]) -> tuple[list[Link], MotionModel]:
     """Affine motions if they explain clearly more than similarities, in most of a few links."""
     if not _have_motion(links, views[0].size):
         return links, "similarity"
@@ -251,64 +316,8 @@ def _choose_reference(
     return max(kept, key=lambda index: scale[index])
 
 
-def _fit_gains(views: Sequence[_View], layout: _Layout, mode: AlignMode) -> dict[int, float]:
-    """The gain of each frame over the reference; all 1 in auto mode if none is significant.
-
-    Frames with too little to compare, because most of it is clipped, have gain 1.
-    """
-    reference = views[layout.reference]
-    fits = {index: _fit_gain(reference, views[index], pose) for index, pose in layout.poses.items()}
-    if mode == "auto" and all(
-        abs(np.log(gain)) < max(_LEAST_GAIN, 3 * error) for gain, error in fits.values()
-    ):
-        return dict.fromkeys(fits, 1.0)
-    return {index: gain for index, (gain, _) in fits.items()}
-
-
-def _fit_gain(first: _View, second: _View, motion: Matrix) -> tuple[float, float]:
-    """The gain of a second frame over a first, and its standard error; 1 and 0 if unknown.
-
-    A weighted median over their common area. Both are low-passed, and a place is weighted by its
-    light and by the flatness of its surroundings, 1 / (s^2 |laplacian| / light)^2: to first order,
-    blur moves light in proportion to the Laplacian. Surroundings of clipped pixels are left out,
-    because the light lost there depends on focus.
-    """
-    size = first.luminance.shape
-    pixels = to_pixels(motion, size)
-    moved = warp(second.luminance, pixels, size)
-    clipped = np.maximum(first.saturated, warp(second.saturated, pixels, size))
-    inside = warp(np.ones_like(moved), pixels, size, border=cv2.BORDER_CONSTANT)
-    around = np.ones((2 * _LOW_PASS_PX + 1,) * 2, np.uint8)
-    use = (inside > 0.99) & (cv2.dilate(clipped, around) < 0.01)
-    if use.mean() < _LEAST_AREA:
-        return 1.0, 0.0
-    share = np.maximum(_low_pass(use.astype(np.float32)), 1e-3)
-    low_first, low_second = (
-        np.maximum(_low_pass(image * use) / share, 1e-6) for image in (first.luminance, moved)
-    )
-    light = (low_first + low_second) / 2
-    laplacian: Plane = cv2.Laplacian(light, cv2.CV_32F, ksize=3)  # type: ignore[assignment]
-    bend: Plane = np.abs(laplacian) * np.float32(_LOW_PASS_PX**2) / light
-    weights: Plane = (light / np.square(_FLAT + _low_pass(bend)))[use].astype(np.float32)
-    log_ratio: Plane = np.log(low_second / low_first)[use].astype(np.float32)
-    value = _weighted_median(log_ratio, weights)
-    spread = 1.4826 * _weighted_median(np.abs(log_ratio - value), weights)
-    independent = weights.sum() ** 2 / np.square(weights).sum() / (4 * np.pi * _LOW_PASS_PX**2)
-    return float(np.exp(value)), float(spread / np.sqrt(max(1.0, independent)))
-
-
-def _low_pass(image: Plane) -> Plane:
-    return cv2.GaussianBlur(image, (0, 0), _LOW_PASS_PX)  # type: ignore[return-value]
-
-
-def _weighted_median(values: Plane, weights: Plane) -> float:
-    order = np.argsort(values)
-    cumulative = np.cumsum(weights[order], dtype=np.float64)
-    return float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
-
-
 def _describe(
-    index: int, gain: float, frames: FrameSource, views: Sequence[_View], layout: _Layout
+    index: int, exposures: Exposures, frames: FrameSource, views: Sequence[View], layout: _Layout
 ) -> FrameAlignment:
     """The alignment of one frame, in native pixels."""
     first, second, pose = views[layout.reference], views[index], layout.poses[index]
@@ -319,7 +328,8 @@ def _describe(
     still = np.array_equal(pose, np.eye(3))
     return replace(
         FrameAlignment.of(frames.names[index], to_pixels(pose, frames.size), frames.size),
-        gain=gain,
+        gain=exposures.gains[index],
+        cast=tuple(exposures.casts[index].tolist()),
         method="identity" if still else best.method,
         correlation=best.correlation if best.method != "identity" else None,
         residual_before=_residual(first, second, np.eye(3)),
@@ -327,10 +337,12 @@ def _describe(
     )
 
 
-def _residual(first: _View, second: _View, pose: Matrix) -> float:
+def _residual(first: View, second: View, pose: Matrix) -> float:
     """RMS difference at the middle level, relative to the mean brightness, where both overlap."""
-    middle, other = (view.pyramid.levels[view.pyramid.middle] for view in (first, second))
+    k = first.pyramid.middle
+    middle, other = first.pyramid.levels[k], second.pyramid.levels[k]
     pixels = to_pixels(pose, middle.shape)
     moved = warp(other, pixels, middle.shape)
-    inside = warp(np.ones_like(other), pixels, middle.shape, border=cv2.BORDER_CONSTANT) > 0.99
+    shown = warp(second.pyramid.shown[k], pixels, middle.shape, border=cv2.BORDER_CONSTANT)
+    inside = (shown > 0.99) & (first.pyramid.shown[k] > 0)
     return float(np.sqrt(np.square(moved - middle)[inside].mean()))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
     transformer.load_state_dict(widened, strict=False)
     weights = folder / _ADAPTER / _WEIGHTS
     state = {key.removeprefix(_PREFIX): weight for key, weight in _read(weights).items()}
-    transformer.add_adapter(LoraConfig.from_pretrained(str(folder / _ADAPTER)))
+    config = folder / _ADAPTER / _CONFIG
+    read_json(config, "cannot be read", "Get the checkpoint again.")
+    with reading(config, "fits no adapter", "Get the checkpoint again."):
+        transformer.add_adapter(LoraConfig.from_pretrained(str(folder / _ADAPTER)))
     _check_same(state, get_peft_model_state_dict(transformer), weights)
     set_peft_model_state_dict(transformer, state)
 
@@ -76,13 +80,14 @@ def _widened(transformer: SD3Transformer2DModel) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Get the checkpoint again.") from error
+    with reading(path, "cannot be read", "Get the checkpoint again."):
+        weights = load_file(path)
+        for name, weight in weights.items():
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"{name} is not finite everywhere")
+    return weights
 
 
 def _check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

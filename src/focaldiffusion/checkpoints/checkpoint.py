@@ -18,10 +18,10 @@ from functools import cached_property, partial
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
-from pydantic import JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from focaldiffusion import __version__
 from focaldiffusion.checkpoints.adapter import ADAPTER_FILES, load_adapter
@@ -36,7 +36,9 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.config.section import Section
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError, unknown_name
-from focaldiffusion.io.staging import sha256_of_files
+from focaldiffusion.files import ABSENT, check_file, why_not_file
+from focaldiffusion.io.reading import read_json, reading, reason
+from focaldiffusion.io.staging import sha256_of, sha256_of_files
 from focaldiffusion.models.denoiser import network_class
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ OF_THE_PIPELINE = ("start", "depth_code")
 PROMPT = "prompt"
 _PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
 _DENOISER, _VAE = "denoiser", "vae"
+_PATCH_FACTOR = TypeAdapter(Annotated[int | None, Field(ge=1, le=256, strict=True)])
 PARTS = ("model_index.json", _DENOISER, _VAE, "scheduler", PROMPT, *ADAPTER_FILES)
 """Files and folders of a checkpoint, apart from its description."""
 
@@ -71,6 +74,8 @@ class Description(Section):
     """Preset of the network's size; null if it matches none."""
     config: Config
     """Resolved configuration, with the base model, the start and the depth code."""
+    sha256: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each file of weights, by its path in the folder; older checkpoints have none."""
     provenance: dict[str, JsonValue]
     """How the model was trained: steps, data, commit, hardware, ..."""
 
@@ -181,9 +186,19 @@ class Checkpoint:
                 f"{self.name}: is a full checkpoint and needs no base model. Drop --base-model "
                 f"{base_model}."
             )
+        # Last: it says less of a file that does not fit than loading does.
+        self._check_digests()
         pipeline.register_to_config(_name_or_path=self.name)
         pipeline.origin = partial(self.as_json, base_model=base_model)
         return pipeline.to(device)
+
+    def _check_digests(self) -> None:
+        """Refuse weights whose SHA-256 is not the recorded one."""
+        for name, digest in self.description.sha256.items():
+            path = self.folder / name
+            with reading(path, "is damaged", "Get the checkpoint again."):
+                if sha256_of(path) != digest:
+                    raise ValueError(f"its SHA-256 is not that of {DESCRIPTION}")
 
     def _load_full(self, dtype: torch.dtype) -> FocalDiffusionPipeline:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -191,14 +206,11 @@ class Checkpoint:
         from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
         from focaldiffusion.models.prompt import EmptyPrompt
 
-        try:
-            index: Any = FocalDiffusionPipeline.load_config(self.folder, local_files_only=True)
-            said = {key: index[key] for key in ("start", "depth_code", "patch_factor")}
-        except (OSError, KeyError) as error:
-            raise InputError(
-                f"{self.folder / 'model_index.json'}: is damaged ({error}). Get the checkpoint "
-                "again."
-            ) from error
+        path = self.folder / "model_index.json"
+        index = read_json(path, "is damaged", "Get the checkpoint again.")
+        with reading(path, "is damaged", "Get the checkpoint again."):
+            said = {key: index[key] for key in (*OF_THE_PIPELINE, "patch_factor")}
+            said["patch_factor"] = _PATCH_FACTOR.validate_python(said["patch_factor"])
         model = self.description.config.model
         for key in OF_THE_PIPELINE:
             if said[key] != getattr(model, key):
@@ -261,10 +273,13 @@ def find_checkpoint(name: str, others: Iterable[str] = ()) -> Checkpoint:
     """
     folder = _folder_of(name, others)
     path = folder / DESCRIPTION
+    _check_parts(folder)
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{name}: {_not_a_checkpoint(folder)}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason(error, path)}).") from error
     try:
         description = Description.model_validate_json(content)
     except ValidationError as error:
@@ -275,6 +290,14 @@ def find_checkpoint(name: str, others: Iterable[str] = ()) -> Checkpoint:
             f"version than this one, {__version__}."
         ) from error
     return Checkpoint(name, folder, description)
+
+
+def _check_parts(folder: Path) -> None:
+    """Refuse links to nothing and what is not a regular file, before a library waits for it."""
+    for part in (DESCRIPTION, *PARTS):
+        for path in (folder / part, *(folder / part).rglob("*")):
+            if why_not_file(path) not in (None, ABSENT) and not path.is_dir():
+                check_file(path)
 
 
 def load_model(

@@ -11,6 +11,7 @@ import torch
 
 from focaldiffusion.config.run import ModelConfig
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.models.denoiser import realign_weights, widen
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ def load_part(
     Raises:
         InputError: the files are missing, or their weights do not fit the model.
     """
-    try:
+    wanted = f"weights of the variant {variant}" if variant else "weights"
+    remedy = "Download the folder again, or give another."
+    read_json(folder / part / "config.json", "cannot be read", remedy)
+    with reading(
+        folder / part, f"expected config.json and {wanted} in safetensors that fit it", remedy
+    ):
         loaded: Any = kind.from_pretrained(
             folder,
             subfolder=part,
@@ -111,14 +117,6 @@ def load_part(
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        wanted = f"weights of the variant {variant}" if variant else "weights"
-        # Its further sentences suggest options that this program lacks.
-        reason = str(error).partition(". ")[0].rstrip(" .")
-        raise InputError(
-            f"{folder / part}: expected config.json and {wanted} in safetensors that fit it, but: "
-            f"{reason}. Download the folder again, or give another."
-        ) from error
     model, report = loaded
     differences = [
         f"{what} {', '.join(sorted(report[f'{what}_keys'])[:3])}"
@@ -130,6 +128,9 @@ def load_part(
             f"{folder / part}: the weights do not fit config.json ({'; '.join(differences)}). "
             "Download the folder again, or give another."
         )
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise InputError(f"{folder / part}: {name} is not finite everywhere. {remedy}")
     realign_weights(model)
     return model
 
@@ -277,11 +278,12 @@ def load_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:
         FlowMatchEulerDiscreteScheduler,
     )
 
-    try:
-        return FlowMatchEulerDiscreteScheduler.from_pretrained(
+    path, fault, remedy = folder / "scheduler", "cannot be read", "Get the folder again."
+    read_json(path / "scheduler_config.json", fault, remedy)
+    with reading(path, fault, remedy):
+        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
             folder, subfolder="scheduler", local_files_only=True
         )
-    except OSError as error:
-        raise InputError(
-            f"{folder / 'scheduler'}: cannot be read ({error}). Get the folder again."
-        ) from error
+        if not bool(scheduler.sigmas.isfinite().all()):
+            raise ValueError("its noise levels are not finite")
+    return scheduler

@@ -21,7 +21,7 @@ from focaldiffusion.checkpoints.checkpoint import (
 )
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.run import Config
-from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.io.staging import file_errors_named, sha256_of, staging
 from focaldiffusion.models.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ def save_checkpoint(
         provenance=dict(provenance),
     )
     content = {**description.model_dump(mode="json"), "config": resolved(config)}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with file_errors_named(directory), staging(directory, (*PARTS, DESCRIPTION)) as partial:
         if adapter_only:
             save_adapter(pipeline.denoiser, partial)
@@ -74,6 +73,11 @@ def save_checkpoint(
         _forget_paths(partial)
         if dtype is not None:
             _cast(partial, dtype)
+        content["sha256"] = {
+            path.relative_to(partial).as_posix(): sha256_of(path)
+            for path in sorted(partial.rglob("*.safetensors"))
+        }
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 

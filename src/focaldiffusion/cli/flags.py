@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, printable
 from focaldiffusion.lens import LensFacts, check_rivals, implausible
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence and exit with code 2."""
-        print(f"error: {message.rstrip('.')}. See {self.prog} --help.", file=sys.stderr)
+        text = printable(message.rstrip("."))
+        print(f"error: {text}. See {self.prog} --help.", file=sys.stderr)
         sys.exit(2)
 
 
@@ -217,9 +218,15 @@ def add_device(parser: Any, text: str = "where torch computes") -> None:
 
 
 def given_path(text: str) -> Path:
-    """An argparse type for paths; refuses the empty text of a variable that is not set."""
+    """An argparse type for paths; refuses the empty text of a variable that is not set, and ~."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; expected a path")
+    if text.startswith("~"):
+        # Behind an equals sign, or in quotes; a folder called ~ would be made.
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: the shell has not replaced ~ by the home folder. Write --flag ~/name, or "
+            "./~ for a folder of that name"
+        )
     return Path(text)
 
 

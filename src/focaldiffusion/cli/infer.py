@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from focaldiffusion.cli.flags import (
 )
 from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_work
 from focaldiffusion.cli.model_flags import PHYSICS, ChosenModel, add_model, chosen_model, sampling
-from focaldiffusion.cli.outcome import StackOutcome, outcome_of
+from focaldiffusion.cli.outcome import INTERNAL_ERROR, StackOutcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, printable
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
@@ -95,11 +96,25 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="measure the blur per dioptre from the frames even if the lens is known",
     )
+    _add_method(parser)
+    add_model(parser)
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the method."""
     method = parser.add_argument_group("method")
     method.add_argument(
         "--align",
         choices=("auto", "on", "off"),
         help="register the frames: if they moved, always, or never (default: auto)",
+    )
+    method.add_argument(
+        "--order",
+        choices=("auto", "given", "name", "time", "focus"),
+        default="auto",
+        help="order of the frames where their focus is unknown: as listed or by name unless time "
+        "or the frames themselves contradict; as given; by name; by EXIF time; as found from the "
+        "frames (default: auto)",
     )
     method.add_argument(
         "--drop-unaligned", action="store_true", help="leave out frames that match no other"
@@ -108,17 +123,17 @@ def add_parser(commands: Commands) -> None:
         "--working-size",
         type=positive_integer,
         metavar="PX",
-        help="long side at which depth is solved (default: 1024)",
+        help="long side at which depth is solved, for aspects up to 2:1 (default: 1024)",
     )
     add_device(method)
-    add_model(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Reconstruct the stacks and return the exit code.
 
     Flags, outputs and the model are checked before the long work; a mistake in them stops
-    everything. An unusable stack does not stop the others.
+    everything. An unusable stack does not stop the others, nor does an error of this program,
+    whose traceback is printed at the end.
 
     Raises:
         InputError: a flag is wrong, an output is taken, or the model does not exist.
@@ -150,6 +165,11 @@ def run(options: argparse.Namespace) -> int:
             print(f"  {outcome.failure}", file=sys.stderr)
     if options.json:
         _print_json(outcomes)
+    unexpected = [outcome.traceback for outcome in failed if outcome.traceback is not None]
+    for text in unexpected:
+        print(text, file=sys.stderr)
+    if unexpected:
+        return INTERNAL_ERROR
     if not failed:
         return 0
     return 2 if len(failed) == len(jobs) else 1
@@ -157,20 +177,22 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """A given stack, opened or with the reason for failure, and the folder of its results."""
+    """A given stack, opened or with its failure, and the folder of its results."""
 
     source: str | list[str]
     opened: OpenedStack | None = None
-    error: str | None = None
+    failure: StackOutcome | None = None
     output: Path | None = None
 
     @property
     def name(self) -> str:
         """The stack's name; the path as given if it could not be opened."""
-        return self.opened.name if self.opened is not None else " ".join(_paths(self.source))
+        return self.opened.name if self.opened is not None else _given(self.source)
 
     def folders(self) -> set[Path]:
         """Folders in which any new picture would count as a frame."""
+        if self.opened is None:
+            return set()
         paths = {Path(path).resolve() for path in _paths(self.source)}
         if isinstance(self.source, list):
             return {path.parent for path in paths}
@@ -179,6 +201,11 @@ class _Job:
 
 def _paths(source: str | list[str]) -> list[str]:
     return source if isinstance(source, list) else [source]
+
+
+def _given(source: str | list[str]) -> str:
+    """A stack as it was given."""
+    return " ".join(_paths(source))
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -214,17 +241,31 @@ def _open_all(options: argparse.Namespace) -> list[_Job]:
         "focus_distances_m": options.focus_distances,
         "focus_positions_m": options.focus_positions,
         "lens": lens(options),
+        "order": options.order,
     }
     sources = [options.files] if options.files else options.stacks
     jobs: list[_Job] = []
     for source in sources:
         try:
             opened = open_stack(source, **given)
-        except InputError as error:
-            jobs.append(_Job(source, error=str(error)))
+            output = _output(source, opened, options, len(sources))
+        except Exception as error:
+            jobs.append(_Job(source, failure=_failure(_given(source), None, error)))
         else:
-            jobs.append(_Job(source, opened, output=_output(source, opened, options, len(sources))))
+            jobs.append(_Job(source, opened, output=output))
     return jobs
+
+
+def _failure(name: str, output: Path | None, error: Exception) -> StackOutcome:
+    """The outcome of a stack that an exception ended; called where it is caught."""
+    if isinstance(error, InputError):
+        return StackOutcome(name, output, "failed", str(error))
+    sentence = (
+        f"{name}: unexpected {type(error).__name__}: {error}. This is an error of focaldiffusion; "
+        "please report it with the traceback at the end."
+    )
+    text = traceback.format_exc()
+    return StackOutcome(name, output, "failed", printable(sentence), traceback=text)
 
 
 def _output(
@@ -251,13 +292,14 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
             cannot be written.
     """
     from focaldiffusion.io.results import check_output, has_results
+    from focaldiffusion.io.staging import recover
 
     sources: dict[Path, str] = {}
     folders = set().union(*(job.folders() for job in jobs))
     for job in jobs:
         if job.output is None:
             continue
-        source = " ".join(_paths(job.source))
+        source = _given(job.source)
         # Some file systems ignore case.
         key = job.output.parent / job.output.name.casefold()
         if key in sources:
@@ -271,6 +313,7 @@ def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:
                 f"{job.output}: holds the frames of a stack, and the results would count as "
                 "frames next time. Choose another output."
             )
+        recover(job.output)  # the earlier results of a killed process
         if not (options.skip_existing and has_results(job.output)):
             check_output(job.output, overwrite=options.overwrite)
 
@@ -315,7 +358,8 @@ def _process(
     from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
 
     if job.opened is None or job.output is None:
-        return StackOutcome(job.name, None, "failed", job.error)
+        assert job.failure is not None
+        return job.failure
     if not _is_due(job, options):
         return StackOutcome(job.name, job.output, "skipped")
     try:
@@ -332,24 +376,22 @@ def _process(
                 point_cloud=not options.no_point_cloud,
                 depth_formats=options.depth_format,
             )
-    except InputError as error:
-        return StackOutcome(job.name, job.output, "failed", str(error))
+            return outcome_of(job.opened, result, job.output, left_out)
     except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+        if isinstance(error, InputError) or not is_out_of_memory(error):
+            return _failure(job.name, job.output, error)
         height, width = job.opened.frames.size
         sentence = (
             f"{job.name}: not enough memory on {settings.device} for {len(job.opened)} frames of "
             f"{width}x{height}. {lighter_work(model)}"
         )
-        return StackOutcome(job.name, job.output, "failed", sentence)
-    return outcome_of(job.opened, result, job.output, left_out)
+        return StackOutcome(job.name, job.output, "failed", printable(sentence))
 
 
 def _report(outcome: StackOutcome, *, summary: bool) -> None:
     """Print the warnings and the summary of a finished stack."""
     for warning in outcome.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     if summary:
         print(outcome.summary(), flush=True)
 

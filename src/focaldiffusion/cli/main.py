@@ -1,23 +1,26 @@
 """The command `focaldiffusion`: its subcommands, exit codes and signals.
 
-Exit codes: 0 done; 1 some stacks of a batch failed; 2 input that the user can mend, reported in
-one sentence; 130 Ctrl-C; 143 terminated.
+Exit codes: 0 done; 1 some stacks of a batch failed, or standard output could not be written (a
+full disk; a reader that has left is no failure); 2 input that the user can mend, reported in one
+sentence; 70 an error of this program, with its traceback; 129 hang-up; 130 Ctrl-C; 143 terminated.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
 
 from focaldiffusion import __version__
 from focaldiffusion.cli import compare, data, doctor, evaluate, infer, simulate, submit, train
 from focaldiffusion.cli.flags import Parser
+from focaldiffusion.cli.outcome import INTERNAL_ERROR
+from focaldiffusion.cli.streams import lasting_streams
 from focaldiffusion.errors import InputError
+from focaldiffusion.signals import ENDING, on_ending
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,16 +30,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, those of the process when not given.
 
     Raises:
-        SystemExit: after --help, --version, arguments that make no sense, or SIGTERM.
+        SystemExit: after --help, --version, arguments that make no sense, SIGTERM or SIGHUP.
     """
     # Read by torch when it is imported: OpenMP threads that spin slow a busy machine tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with lasting_streams() as out:
+        code = _run(argv)
+        out.flush()
+        if out.loss is not None:
+            print(f"error: standard output cannot be written ({out.loss}).", file=sys.stderr)
+            code = code or 1
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     options = _parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal cannot show must not fail the work.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _unwinding_when_terminated():
+        _check_current_folder()
+        with on_ending(_unwind):
             return options.run(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; no unfinished results are left behind.", file=sys.stderr)
         return 128 + signal.SIGINT
+    except Exception:
+        # Printed here, because the interpreter would print file names unescaped.
+        traceback.print_exc()
+        return INTERNAL_ERROR
 
 
 def _parser() -> Parser:
@@ -58,18 +73,27 @@ def _parser() -> Parser:
     return parser
 
 
-@contextmanager
-def _unwinding_when_terminated() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that partial files are removed."""
+def _check_current_folder() -> None:
+    """Refuse a current folder that was deleted: relative paths mean nothing, and torch aborts.
 
-    def unwind(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, unwind)
+    Raises:
+        InputError: it was.
+    """
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        Path.cwd()
+    except OSError as error:
+        raise InputError(
+            f"the current folder cannot be used ({error.strerror}), perhaps because it was "
+            "deleted. Change into another one."
+        ) from None
+
+
+def _unwind(number: int) -> None:
+    """End like Ctrl-C, so that partial files are removed."""
+    # Once is enough: a second one, such as a closing terminal sends, would stop the removal.
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

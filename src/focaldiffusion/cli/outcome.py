@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from focaldiffusion.errors import printable
+
 if TYPE_CHECKING:
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.result import Result
+
+
+INTERNAL_ERROR = 70
+"""Exit code after an error of this program, EX_SOFTWARE of sysexits.h."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class StackOutcome:
         output: folder of its results; None if it could not be opened.
         status: done, skipped because results exist, or failed.
         error: reason for failure, in one sentence.
+        traceback: of an error of this program.
         grade: knowledge of the camera, in words.
         files: names of the results in `output`.
         left_out: frames and files that were left out, and why.
@@ -32,6 +39,7 @@ class StackOutcome:
     output: Path | None
     status: Literal["done", "skipped", "failed"]
     error: str | None = None
+    traceback: str | None = None
     grade: str | None = None
     files: tuple[str, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
@@ -41,13 +49,13 @@ class StackOutcome:
     @property
     def failure(self) -> str:
         """The error, preceded by the stack's name, for lists of several stacks."""
-        error = self.error or ""
-        return error if error.startswith(self.name) else f"{self.name}: {error}"
+        error, name = self.error or "", printable(self.name)
+        return error if error.startswith(name) else f"{name}: {error}"
 
     def summary(self) -> str:
         """A few lines about a finished or skipped stack."""
         if self.status == "skipped":
-            return f"{self.name}: skipped, {self.output} holds results"
+            return printable(f"{self.name}: skipped, {self.output} holds results")
         figures = self.figures
         height, width = figures["size"]
         rows = [
@@ -58,7 +66,8 @@ class StackOutcome:
             ("results", f"{self.output}, best seen in overview.png"),
         ]
         title = f"{self.name}: {figures['frames']} frames of {width}x{height}, {self.grade}"
-        return "\n".join([title, *(f"  {name:<10} {text}" for name, text in rows)])
+        lines = [title, *(f"  {name:<10} {text}" for name, text in rows)]
+        return "\n".join(map(printable, lines))
 
 
 def outcome_of(

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from focaldiffusion.errors import printable
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -38,7 +40,7 @@ def progress_bars(title: str, *, quiet: bool) -> Iterator[Report]:
     )
 
     console = Console(stderr=True)
-    console.print(title, markup=False, highlight=False)
+    console.print(printable(title), markup=False, highlight=False)
     bars: dict[str, TaskID] = {}
     with Progress(
         TextColumn("  {task.description}", markup=False),
@@ -54,7 +56,7 @@ def progress_bars(title: str, *, quiet: bool) -> Iterator[Report]:
 
         def progress(stage: str, done: int, total: int) -> None:
             if stage not in bars:
-                bars[stage] = shown.add_task(stage, total=None)
+                bars[stage] = shown.add_task(printable(stage), total=None)
             # A total of 0 is not known yet.
             shown.update(bars[stage], completed=done, total=total or None)
 

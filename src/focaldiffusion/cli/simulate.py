@@ -98,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
     """
     import torch
 
+    from focaldiffusion.focus import check_focus
     from focaldiffusion.io.simulated import (
         STACK,
         TRUTH,
@@ -105,7 +106,6 @@ def run(options: argparse.Namespace) -> int:
         write_simulation,
     )
     from focaldiffusion.simulation.capture import capture
-    from focaldiffusion.stack import check_focus
 
     if not (math.isfinite(options.noise_lsb) and options.noise_lsb >= 0):
         raise InputError(f"--noise-lsb is {options.noise_lsb}; expected a number from 0 on.")

@@ -17,6 +17,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import SafeRepresenter
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import ABSENT, why_not_file
 
 Block = dict[str, Any]
 """A mapping of a configuration as it was written; its keys are `Key`s."""
@@ -26,6 +27,7 @@ KeyPath = tuple[str | int, ...]
 
 _LARGEST_BYTES = 2**16
 _MOST_VALUES = 10_000  # each alias counts all that it repeats
+_MOST_BRACKETS = 100  # ruamel.yaml takes seconds for thousands inside each other
 _TEXTS = {"!!str", "!!timestamp", "!!merge", "!!value"}
 _TYPES = {"!!null", "!!bool", "!!int", "!!float"}
 
@@ -112,6 +114,9 @@ _Representer.add_representer(str, _Representer.represent_str)
 
 def _layers(path: Path, named_at: str, above: tuple[Path, ...]) -> list[Block]:
     """The layers of a file that `named_at` names and that all the files `above` build on."""
+    why = why_not_file(path)
+    if why is not None and why != ABSENT:
+        raise InputError(f"{named_at}{path}: {why}; expected a file")
     if path.resolve() in above:
         raise InputError(f"{named_at}{path} builds on itself through its defaults")
     try:
@@ -182,6 +187,12 @@ def _parsed(text: str, where: Callable[[int], str]) -> Any:
             found[Key(name, where(line))] = value(value_node)
         return found
 
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    if deepest > _MOST_BRACKETS:
+        raise InputError(f"{where(1)}not a configuration: nested too deeply")
     try:
         node = yaml.compose(text)
         return None if node is None else value(node)

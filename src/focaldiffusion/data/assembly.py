@@ -13,6 +13,7 @@ from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.rasters import DepthFormat, Turn, as_light, check_size, read_light
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.depth_files import read_values
+from focaldiffusion.io.images import read_image
 from focaldiffusion.io.stacks import OpenedStack
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
@@ -142,6 +143,7 @@ class SampleFiles:
             camera,
             focus_distances_m=_values(opened.focus_distances_m),
             focus_positions_m=_values(opened.focus_positions_m),
+            step=opened.levels.step,
         )
         first = opened.files[0]
         if self.depth is None:
@@ -150,7 +152,10 @@ class SampleFiles:
         depth_m = self._depth_m(camera, size, first)
         image = None
         if self.image is not None:
-            image = read_light(self.image, self.image_turns)
+            encoded = read_image(self.image)
+            if encoded.max() <= opened.levels.white:  # else it fills its range already
+                encoded = opened.levels.normalised(encoded)
+            image = as_light(encoded, self.image_turns)
             check_size(self.image, image, size, first)
         return StackSample(stack, depth_m, ~depth_m.isnan(), image, self.source)
 

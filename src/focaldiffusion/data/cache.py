@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 
 from focaldiffusion import __version__
 from focaldiffusion.config.data import Source
@@ -16,7 +17,8 @@ from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.staging import file_errors_named, write_whole
+from focaldiffusion.io.reading import read_json, reading
+from focaldiffusion.io.staging import claimed, file_errors_named, write_whole
 from focaldiffusion.progress import Meter
 
 _INDEX = "cache.json"
@@ -49,25 +51,27 @@ def write_cache(
         meter: counts the samples, those of an interrupted run included.
 
     Raises:
-        InputError: a bad sample, or a folder that holds another cache.
+        InputError: a bad sample, or a folder that holds another cache or that another process
+            writes to.
     """
     count = len(mixture) if count is None else count
     with file_errors_named(directory):
         _begin(directory, _index(mixture, count, with_evidence))
-    missing = _missing(directory, count)
-    stacks = batches(
-        mixture,
-        missing,
-        1,
-        num_workers=num_workers,
-        device=device,
-        with_estimates=with_evidence,
-    )
-    meter = meter or Meter()
-    meter.expect(count, done=count - len(missing))
-    for position, batch in zip(missing, stacks, strict=True):
-        write_sample(_sample_path(directory, position), batch.to("cpu").sample(0))
-        meter.advance()
+    with claimed(directory):
+        missing = _missing(directory, count)
+        stacks = batches(
+            mixture,
+            missing,
+            1,
+            num_workers=num_workers,
+            device=device,
+            with_estimates=with_evidence,
+        )
+        meter = meter or Meter()
+        meter.expect(count, done=count - len(missing))
+        for position, batch in zip(missing, stacks, strict=True):
+            write_sample(_sample_path(directory, position), batch.to("cpu").sample(0))
+            meter.advance()
 
 
 class Cache:
@@ -126,7 +130,7 @@ def _check_source(source: Source, written: list[dict[str, Any]], path: Path) -> 
         )
     given = source.options.model_dump(mode="json", exclude_defaults=True, exclude={"transforms"})
     whole = source.options.model_dump(mode="json")
-    others = [key for key in given if all(whole[key] != one["options"][key] for one in written)]
+    others = [key for key in given if all(whole[key] != one["options"].get(key) for one in written)]
     if others:
         raise InputError(
             f"{source.name}: {', '.join(others)} differ from what the finished stacks of {path} "
@@ -170,17 +174,35 @@ def _begin(directory: Path, index: dict[str, Any]) -> None:
 
 def _read_index(path: Path) -> dict[str, Any]:
     """The index of a cache."""
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = index["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: is not the index of a cache ({error}). Correct data_root, or write the "
-            "cache again in another folder."
-        ) from error
-    if found != _FORMAT:
-        raise InputError(f"{path}: format {found}; expected {_FORMAT}. Write the cache again.")
-    return index
+    fault = "is not the index of a cache"
+    remedy = "Correct data_root, or write the cache again in another folder."
+    index = read_json(path, fault, remedy)
+    with reading(path, fault, remedy):
+        if (found := index["format"]) != _FORMAT:
+            raise InputError(f"{path}: format {found}; expected {_FORMAT}. Write the cache again.")
+        _Index.model_validate(index)
+    checked: dict[str, Any] = index
+    return checked
+
+
+class _Index(BaseModel):
+    """Those parts of an index that are read."""
+
+    class Written(BaseModel):
+        """A source that the cache was written with."""
+
+        split: str
+        options: dict[str, Any]
+
+    class Sample(BaseModel):
+        """Names of a sample."""
+
+        name: str
+        scene: str
+
+    model_config = ConfigDict(strict=True)
+    sources: Annotated[list[Written], Field(min_length=1)]
+    samples: list[Sample]
 
 
 def _sample_path(directory: Path, position: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,6 +53,31 @@ class StackSample:
 
 Sample = Scene | StackSample
 """A `Scene` is photographed by the simulator; a `StackSample` already has its frames."""
+
+
+def sha256_of_sample(sample: Sample) -> str:
+    """Digest of frames, truth, focus and camera: of everything that a score depends on.
+
+    Samples of the same files have the same digest, whatever their paths.
+    """
+    total = hashlib.sha256()
+    for part in _parts(sample):
+        if isinstance(part, Tensor):
+            array = part.detach().cpu().contiguous().numpy()
+            total.update(f"{array.dtype.str} {array.shape} ".encode())
+            total.update(array.tobytes())
+        else:
+            total.update(f"{part!r} ".encode())
+    return total.hexdigest()
+
+
+def _parts(sample: Sample) -> tuple[object, ...]:
+    truth = sample.depth_m, sample.valid, sample.all_in_focus
+    if isinstance(sample, Scene):
+        return *truth, sample.camera, sample.focus_distances_m, sample.focal_range_m
+    stack = sample.stack
+    focus = stack.focus_distances_m, stack.focus_positions_m
+    return *truth, stack.images, *focus, stack.camera
 
 
 class Dataset(Protocol):

@@ -23,6 +23,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
+from focaldiffusion.signals import ENDING
 
 _T = TypeVar("_T")
 _MakeInput = Callable[[Any, Sequence[Draw]], _T]
@@ -191,4 +192,5 @@ def _one_thread(_: int) -> None:
     cv2.setNumThreads(1)
     # Schedulers terminate a process and its workers together. The process stops its workers
     # itself, after it has saved its state; they also end when it does.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for ending in ENDING:
+        signal.signal(ending, signal.SIG_IGN)

@@ -134,7 +134,7 @@ class DepthFormat:
                 "depth_scale: 0.001; or 1, if it is metres."
             )
         depth_m = values * (1.0 if self.scale_m is None else self.scale_m) + self.shift_m
-        known = values.isfinite() & (values != 0) & (depth_m > 0) & (depth_m <= self.largest_m)
+        known = (values != 0) & (depth_m > 0) & (depth_m <= self.largest_m) & depth_m.isfinite()
         return turned(depth_m.masked_fill(~known, torch.nan), turns)
 
     def planar(self, depth_m: Tensor, camera: Camera | None, source: str) -> Tensor:

@@ -8,6 +8,8 @@ from pathlib import Path
 from focaldiffusion.config.data import DataRoot, RootKind
 from focaldiffusion.errors import InputError
 
+_LONGEST_NAME = 500  # of a path in a message
+
 
 @dataclass(frozen=True)
 class Roots:
@@ -38,7 +40,7 @@ class Roots:
 
     def find(self, relative: str, kind: RootKind = "default") -> Path | None:
         """The first candidate that exists, a file or a folder, or None."""
-        return next((path for path in self.candidates(relative, kind) if path.exists()), None)
+        return next((path for path in self.candidates(relative, kind) if _exists(path)), None)
 
     def need(self, relative: str, kind: RootKind = "default", *, remedy: str) -> Path:
         """The first candidate that exists.
@@ -54,5 +56,15 @@ class Roots:
         found = self.find(relative, kind)
         if found is None:
             places = " or ".join(map(str, self.candidates(relative, kind)))
+            if not places.isprintable() or len(places) > _LONGEST_NAME:
+                places = ascii(places[:_LONGEST_NAME])
             raise InputError(f"{places}: no such file or folder. {remedy}")
         return found
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path exists; one that no file system allows does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, a NUL, not Unicode, or in a closed folder
+        return False

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.io.reading import parsed_json, reading
 from focaldiffusion.io.staging import file_errors_named, write_whole
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate
-from focaldiffusion.solve.calibrate import BlurScale, Calibration
-from focaldiffusion.stack import FocalStack, Grade
+from focaldiffusion.solve.calibrate import Calibration
+from focaldiffusion.stack import FocalStack
 
 _CAMERA = ("focal_length_px", "aperture_diameter_m", "principal_point_px")
+_DTYPES = {
+    "depth_m": ("float32",),
+    "valid": ("bool",),
+    "frames": ("uint8", "uint16"),
+    "all_in_focus": ("uint8", "uint16"),
+    "first_all_in_focus": ("uint8", "uint16"),
+    "posterior_codes": ("uint8",),
+    "never_sharp": ("bool",),
+    **dict.fromkeys(("focus_distances_m", "focus_positions_m", "hypotheses"), ("float32",)),
+    **dict.fromkeys(("sharpest", "coordinate", "agreement", "confidence"), ("float32",)),
+}
+"""Types of the tensors of a file, by name."""
+_FINITE = {"hypotheses", "sharpest", "coordinate", "agreement", "confidence"}
 _WHOLE_CODE = 0.01
 """Light this close to 8-bit codes, in codes, is stored in 8 bits: a round trip adds 1e-3."""
 
@@ -55,11 +71,12 @@ def write_sample(path: Path, sample: StackSample) -> None:
         tensors |= _maps_of(estimate)
     known = {name: np.ascontiguousarray(t) for name, t in tensors.items() if t is not None}
     camera = stack.camera
-    notes = {
+    notes: dict[str, Any] = {
         "source": sample.source,
         "camera": camera and {name: getattr(camera, name) for name in _CAMERA},
         "estimate": None if estimate is None else _notes_of(estimate),
     }
+    notes["sha256"] = _digest(known, notes)
     # One entry of metadata: the order of several would differ from file to file.
     data = save(known, metadata={"notes": json.dumps(notes)})
     with file_errors_named(path.parent):
@@ -72,32 +89,67 @@ def read_sample(path: Path) -> StackSample:
     Raises:
         InputError: a missing or damaged file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="np") as file:
-            notes = json.loads(file.metadata()["notes"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        camera = notes["camera"] and _camera(notes["camera"], tensors["depth_m"].shape)
-        stack = FocalStack(
-            _light(tensors["frames"]),
-            camera,
-            _tensor(tensors.get("focus_distances_m")),
-            _tensor(tensors.get("focus_positions_m")),
-        )
-        return StackSample(
-            stack,
-            torch.from_numpy(tensors["depth_m"]),
-            torch.from_numpy(tensors["valid"]),
-            _light(tensors["all_in_focus"]) if "all_in_focus" in tensors else None,
-            notes["source"],
-            notes.get("estimate") and _estimate(notes["estimate"], stack, tensors),
-            has_truth=bool(tensors["valid"].any()),
-        )
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: is missing or damaged ({error}). Remove it and write the cache again."
-        ) from error
+    fault, remedy = "is missing or damaged", "Remove it and write the cache again."
+    damaged = partial(reading, path, fault, remedy)
+    with damaged(), safe_open(path, framework="np") as file:
+        notes = parsed_json(file.metadata()["notes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digest = notes.pop("sha256", None)
+        if digest is not None and digest != _digest(tensors, notes):
+            raise ValueError("its SHA-256 differs from the recorded one")
+        _check_numbers(tensors)
+    # Files of older versions have no digest: what does not fit together in them is damage too.
+    with damaged() if digest is None else nullcontext():
+        return _sample(notes, tensors)
+
+
+def _sample(notes: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> StackSample:
+    """The sample of a file's content."""
+    camera = notes["camera"] and _camera(notes["camera"], tensors["depth_m"].shape)
+    stack = FocalStack(
+        _light(tensors["frames"]),
+        camera,
+        _tensor(tensors.get("focus_distances_m")),
+        _tensor(tensors.get("focus_positions_m")),
+    )
+    if not isinstance(notes["source"], str):
+        raise TypeError("its source is not a text")
+    return StackSample(
+        stack,
+        torch.from_numpy(tensors["depth_m"]),
+        torch.from_numpy(tensors["valid"]),
+        _light(tensors["all_in_focus"]) if "all_in_focus" in tensors else None,
+        notes["source"],
+        notes.get("estimate") and _estimate(notes["estimate"], stack, tensors),
+        has_truth=bool(tensors["valid"].any()),
+    )
+
+
+def _digest(tensors: dict[str, NDArray[Any]], notes: dict[str, Any]) -> str:
+    """SHA-256 of all numbers and notes."""
+    total = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        total.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        total.update(array.data if array.size else b"")
+    return total.hexdigest()
+
+
+def _check_numbers(tensors: dict[str, NDArray[Any]]) -> None:
+    """Refuse tensors of another type than written, and numbers that no sample has."""
+    for name, array in tensors.items():
+        expected = _DTYPES.get(name)
+        if expected is not None and array.dtype.name not in expected:
+            raise ValueError(f"{name} is {array.dtype}")
+        if array.size == 0 and name != "valid":
+            raise ValueError(f"{name} is empty")
+        if name in _FINITE and not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite everywhere")
+    depth_m = tensors["depth_m"][tensors["valid"]]
+    if not (np.isfinite(depth_m) & (depth_m > 0)).all():
+        raise ValueError("some of the valid depth is not positive and finite")
 
 
 def _camera(notes: dict[str, Any], image_size: tuple[int, int]) -> Camera:
@@ -146,16 +198,12 @@ def _estimate(
             torch.from_numpy(tensors["sharpest"]),
             torch.from_numpy(tensors["never_sharp"]),
         ),
-        calibration=_calibration(notes["calibration"]),
-        psf=PSF(**notes["psf"]),
-        residual_rms=notes["residual_rms"],
+        # Their types, too, are checked: JSON holds anything.
+        calibration=TypeAdapter(Calibration).validate_python(notes["calibration"]),
+        psf=TypeAdapter(PSF).validate_python(notes["psf"]),
+        residual_rms=TypeAdapter(float | None).validate_python(notes["residual_rms"]),
         **maps,
     )
-
-
-def _calibration(notes: dict[str, Any]) -> Calibration:
-    measured = notes["measured"] and BlurScale(**notes["measured"])
-    return Calibration(**{**notes, "grade": Grade(notes["grade"]), "measured": measured})
 
 
 def _numpy(values: Tensor | None) -> NDArray[Any] | None:

@@ -176,6 +176,9 @@ MODELS: dict[str, Callable[[PhysicalEstimates], Model]] = {
 }
 """Constructors of the models that need no training; the classical ones run on the CPU only."""
 
+ALIGNING = ("physics-aligned",)
+"""The models that register the frames first; all others take them as they are."""
+
 
 def open_model(
     name: str, *, device: str = "cpu", estimates: PhysicalEstimates | None = None

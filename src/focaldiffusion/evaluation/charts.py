@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from focaldiffusion.errors import printable
 from focaldiffusion.evaluation.robustness import CURVES, VARIANTS
 from focaldiffusion.evaluation.summary import Scores, Summary
 from focaldiffusion.evaluation.tables import heading
@@ -110,7 +111,9 @@ def legend(summary: Summary, models: Sequence[str]) -> str:
     for model, width in zip(models, widths, strict=True):
         line = [left + 0.02, left + 0.19, left + 0.36]
         axes.plot(line, [0, 0, 0], linewidth=1.4, markevery=[1], **_style(summary, model))
-        axes.text(left + 0.44, 0, model, color=_INK, size=9, va="center", parse_math=False)
+        axes.text(
+            left + 0.44, 0, printable(model), color=_INK, size=9, va="center", parse_math=False
+        )
         left += width
     return _svg(figure)
 

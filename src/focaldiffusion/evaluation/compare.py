@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, printable
 from focaldiffusion.evaluation.records import Record, read_records
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.statistics import CONFIDENCE, FEW_SCENES, Difference, difference
@@ -146,7 +146,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     from rich.text import Text
 
     title = f"{found.protocol}: A {found.model_a}, B {found.model_b}"
-    grid = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    grid = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD)
     grid.add_column("metric")
     for name in ("A", "B", "B − A", f"{100 * CONFIDENCE:g} % interval", "P(B better)"):
         grid.add_column(name, justify="right")
@@ -167,7 +167,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
         )
     console.print(grid)
     for note in _notes(found):
-        console.print(Text(note))
+        console.print(Text(printable(note)))
 
 
 def _notes(found: Comparison) -> list[str]:

@@ -54,7 +54,10 @@ def export_stack(stack: FocalStack, directory: Path, sample: str) -> None:
     folder = sample_folder(directory, sample)
     if folder.exists():
         raise InputError(f"{folder}: already exists. Choose another folder for the stacks.")
-    with file_errors_named(directory), staging(folder.parent, (folder.name,)) as partial:
+    with (
+        file_errors_named(directory),
+        staging(folder.parent, (folder.name,), replace=False) as partial,
+    ):
         write_stack(partial / folder.name, stack, bit_depth=16, note={"sample": sample})
 
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, printable
 from focaldiffusion.evaluation.charts import calibration_chart, legend, robustness_chart
 from focaldiffusion.evaluation.records import Record
 from focaldiffusion.evaluation.robustness import CURVES, VARIANTS
@@ -88,7 +88,8 @@ def write_report(directory: Path) -> Summary:
     """
     summary = summarise(directory)
     write_metrics(summary, directory)
-    (directory / "report.html").write_text(_page(summary), encoding="utf-8")
+    page = _page(summary).encode(errors="backslashreplace")
+    (directory / "report.html").write_bytes(page)
     return summary
 
 
@@ -97,19 +98,22 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
     from rich.text import Text
 
     console = console or wide_console()
-    console.print(Text(summary.title, style="bold"))
+    console.print(Text(printable(summary.title), style="bold"))
     for table in tables(summary, headlines=True):
         _print_table(console, table)
     for model, scores in summary.plain.items():
         if scores.seconds is not None:
             memory = f", peak {scores.peak_memory_mib} MiB" if scores.peak_memory_mib else ""
             cost = f"{model}: {scores.seconds:.2g} s per sample{memory}"
-            console.print(Text(cost, style="dim"))
+            console.print(Text(printable(cost), style="dim"))
     for name, checkpoint in summary.run.get("checkpoints", {}).items():
-        console.print(Text(f"{name}: weights with SHA-256 {checkpoint['sha256']}", style="dim"))
+        weights = f"{name}: weights with SHA-256 {checkpoint['sha256']}"
+        console.print(Text(printable(weights), style="dim"))
     console.print(Text(summary.counts_note()))
+    if summary.variants:
+        console.print(Text(summary.alignment_note()))
     for note in summary.failure_notes():
-        console.print(Text(note, style="red"))
+        console.print(Text(printable(note), style="red"))
 
 
 def _print_table(console: Console, table: Table) -> None:
@@ -136,7 +140,7 @@ def _print_table(console: Console, table: Table) -> None:
         if before is not None and before.kind != row.kind:
             grid.add_section()
         grid.add_row(
-            Text(f"{row.name} {row.marks}".rstrip()),
+            Text(printable(f"{row.name} {row.marks}".rstrip())),
             *(written(cell) for cell in row.cells),
             style="dim" if row.kind == "published" else "",
         )
@@ -172,12 +176,18 @@ def _environment() -> Environment:
         loader=PackageLoader("focaldiffusion.evaluation"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"label": label, "heading": heading, "words": _words}
     environment.globals |= {"METRICS": METRICS}
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it: a text from elsewhere without control characters."""
+    return printable(value) if type(value) is str else value
 
 
 def _robustness(summary: Summary, metrics: Sequence[str]) -> list[_Figure]:

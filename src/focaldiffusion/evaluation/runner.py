@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion import __version__
-from focaldiffusion.data.dataset import Dataset, StackSample
+from focaldiffusion.data.dataset import Dataset, StackSample, sha256_of_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
 from focaldiffusion.evaluation.external import Predictions
@@ -28,11 +28,18 @@ from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
 from focaldiffusion.evaluation.prediction import Model, Prediction
 from focaldiffusion.evaluation.protocols import find_protocol
-from focaldiffusion.evaluation.records import RUN, SAMPLES, Record, read_records, write_records
+from focaldiffusion.evaluation.records import (
+    RUN,
+    SAMPLES,
+    Record,
+    read_records,
+    read_run,
+    write_records,
+)
 from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.images import write_png
-from focaldiffusion.io.staging import write_whole
+from focaldiffusion.io.staging import claimed, write_whole
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
 
@@ -75,8 +82,8 @@ def evaluate(
     Args:
         plan: plan of the run.
         directory: folder of the run. An unfinished run of the same plan is continued: finished
-            records stay; failed ones are made again, as are those of predictions that have changed
-            since.
+            records stay; failed ones are made again, as are those of data or predictions that have
+            changed since.
         workers: number of processes; 1 uses the current one.
         command: command line as typed, for the report.
         meter: counts the samples.
@@ -85,11 +92,20 @@ def evaluate(
         The records of the whole run, in the order of the plan.
 
     Raises:
-        InputError: data are missing, a name is unknown, the folder holds another run, or weights
-            are damaged.
+        InputError: data are missing, a name is unknown, the folder holds another run or one that
+            another process is making, or weights are damaged.
     """
     evaluator = _Evaluator(plan, directory)
-    _begin(plan, directory, workers, command, evaluator.checkpoints())
+    directory.mkdir(parents=True, exist_ok=True)
+    with claimed(directory):
+        _begin(plan, directory, workers, command, evaluator.checkpoints())
+        return _continued(plan, directory, workers, evaluator, meter or Meter())
+
+
+def _continued(
+    plan: EvaluationPlan, directory: Path, workers: int, evaluator: _Evaluator, meter: Meter
+) -> list[Record]:
+    """Make the records that are missing, and return all."""
     wanted = set(evaluator.keys_in_order())
     done = {
         record.key: record
@@ -103,7 +119,6 @@ def evaluate(
         for index in evaluator.samples
         if (missing := evaluator.missing(index, variant, done))
     ]
-    meter = meter or Meter()
     meter.expect(len(tasks))
     with (directory / SAMPLES).open("a", encoding="utf-8") as file:
         for records in _results(evaluator, tasks, workers):
@@ -148,6 +163,8 @@ class _Evaluator:
                 )
             self.models[model.name] = model
         self.samples = self.protocol.indices(self.dataset, plan.max_samples)
+        self._index_of = {self.dataset.name(index): index for index in self.samples}
+        self._data_sha256: dict[int, str | None] = {}
 
     @property
     def learned(self) -> dict[str, Learned]:
@@ -168,9 +185,21 @@ class _Evaluator:
         """Whether a record of an earlier run is still valid."""
         if earlier.status != "done":
             return False
-        # Plan and weights are the same, but predictions of other tools may have changed.
-        digest = self._prediction_sha256(earlier.model, earlier.sample)
-        return digest == earlier.prediction_sha256
+        # Plan and weights are the same, but data and predictions of other tools may have changed.
+        if self._prediction_sha256(earlier.model, earlier.sample) != earlier.prediction_sha256:
+            return False
+        digest = self.data_sha256(self._index_of[earlier.sample])
+        return digest is not None and digest == earlier.data_sha256
+
+    def data_sha256(self, index: int) -> str | None:
+        """Digest of a sample before any variant; None if it cannot be read."""
+        if index not in self._data_sha256:
+            try:
+                self._data_sha256[index] = sha256_of_sample(self.dataset[index])
+            # Read again when it is its turn, where the failure is recorded.
+            except Exception:
+                self._data_sha256[index] = None
+        return self._data_sha256[index]
 
     def missing(self, index: int, variant: str | None, done: dict[Any, Record]) -> tuple[str, ...]:
         name = self.dataset.name(index)
@@ -210,6 +239,7 @@ class _Evaluator:
             ]
         if sample is None:
             return []
+        common["data_sha256"] = self.data_sha256(task.index)
         entropy = self._entropy(sample.stack)
         return [self._record(common, sample, name, model, entropy) for model in task.models]
 
@@ -318,12 +348,8 @@ def _begin(
     path = directory / RUN
     written = json.loads(json.dumps(asdict(plan)))
     if path.exists():
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(
-                f"{path}: is damaged ({error}). Choose another --output-dir, or remove this one."
-            ) from error
+        remedy = "Choose another --output-dir, or remove this one."
+        earlier = read_run(directory, "is damaged", remedy)
         if (made_by := earlier.get("focaldiffusion")) != __version__:
             raise InputError(
                 f"{directory}: holds an evaluation by focaldiffusion {made_by}, and this is "
@@ -344,7 +370,6 @@ def _begin(
                     f"{directory}: holds an evaluation of {name} with other weights, of sha256 "
                     f"{digest}, not {checkpoint['sha256']}. Choose another --output-dir."
                 )
-    directory.mkdir(parents=True, exist_ok=True)
     facts = {
         "focaldiffusion": __version__,
         "command": list(command),

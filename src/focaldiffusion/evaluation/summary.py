@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation.baselines import MODELS
+from focaldiffusion.evaluation.baselines import ALIGNING, MODELS
 from focaldiffusion.evaluation.protocol import Protocol
 from focaldiffusion.evaluation.protocols import find_protocol
-from focaldiffusion.evaluation.records import RUN, SAMPLES, Record, read_records
+from focaldiffusion.evaluation.records import SAMPLES, Record, read_records, read_run
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.statistics import (
     CONFIDENCE,
@@ -112,6 +112,17 @@ class Summary:
                 )
         return notes
 
+    def alignment_note(self) -> str:
+        """Which models registered the frames first, on which the figures of motion depend."""
+        on = [model for model in self.models if model in ALIGNING]
+        off = [model for model in self.models if model not in ALIGNING]
+        parts = [
+            f"{state} for {', '.join(models)}"
+            for state, models in (("on", on), ("off", off))
+            if models
+        ]
+        return f"Alignment of the frames was {', '.join(parts)}."
+
     def counts_note(self) -> str:
         """Number of samples and scenes in the means, and how far to trust the intervals."""
         plain = [record for record in self.records if record.variant is None]
@@ -135,13 +146,8 @@ def summarise(directory: Path) -> Summary:
     records = read_records(directory)
     if not records:
         raise InputError(f"{directory / SAMPLES}: is empty. Let the evaluation continue.")
-    try:
-        run = json.loads((directory / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{directory / RUN}: cannot be read ({error}), so the settings of the run are "
-            "unknown. Evaluate again into another folder."
-        ) from error
+    remedy = "The settings of the run are unknown: evaluate again into another folder."
+    run = read_run(directory, "cannot be read", remedy)
     groups: dict[tuple[str | None, str], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.variant, record.model].append(record)
@@ -166,7 +172,10 @@ def write_metrics(summary: Summary, directory: Path) -> None:
     """
     content = json.dumps(_as_json(summary), indent=2, allow_nan=False)
     (directory / "metrics.json").write_text(content + "\n", encoding="utf-8")
-    (directory / "metrics.csv").write_text(_as_csv(summary.records), encoding="utf-8")
+    # A byte of a name that is not UTF-8 cannot be encoded; JSON escapes it by itself.
+    (directory / "metrics.csv").write_text(
+        _as_csv(summary.records), encoding="utf-8", errors="backslashreplace"
+    )
 
 
 def _scores(records: list[Record]) -> Scores:
@@ -210,6 +219,7 @@ def _as_json(summary: Summary) -> dict[str, Any]:
         "metrics": {name: asdict(metric) for name, metric in METRICS.items() if name in found},
         "models": {
             model: {
+                "aligns_frames": model in ALIGNING,
                 **_scores_as_json(scores),
                 "variants": {
                     variant: _scores_as_json(summary.scores[variant, model])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +21,9 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Model
 from focaldiffusion.evaluation.protocol import chosen_frames
 from focaldiffusion.evaluation.protocols import PROTOCOLS
+from focaldiffusion.files import why_not_file
+from focaldiffusion.io.npy import read_member
+from focaldiffusion.io.reading import reading
 from focaldiffusion.io.staging import file_errors_named, staging
 
 NAMES = tuple(f"zedd_output_{number:04d}.npy" for number in range(1, 51))
@@ -100,23 +102,13 @@ def check_submission(path: Path) -> None:
     Raises:
         InputError: the server would reject it; names the first reason.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_names(path, archive.namelist())
-            for name in NAMES:
-                with archive.open(name) as file:
-                    _check_array(f"{path}: {name}", np.lib.format.read_array(file))
-    except InputError:
-        raise
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,  # encrypted, or compressed in a way that zipfile lacks
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise InputError(f"{path}: cannot be read as a zip of .npy files ({error}).") from error
+    fault = "cannot be read as a zip of .npy files"
+    if why := why_not_file(path):
+        raise InputError(f"{path}: {fault} ({why}).")
+    with reading(path, fault, "Write it again."), zipfile.ZipFile(path) as archive:
+        _check_names(path, archive.namelist())
+        for name in NAMES:
+            _check_array(f"{path}: {name}", read_member(path, archive, name))
 
 
 def _complete(scene: str, depth_m: Tensor, fill_m: float | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -13,15 +13,17 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from focaldiffusion.filters import bracket
+from focaldiffusion.frames import FrameSource, alpha_of
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
-from focaldiffusion.stack import FocalStack, FrameSource
+from focaldiffusion.stack import FocalStack
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
-_NOISE_STD = 1 / 255  # sRGB; detail below it does not count as sharper
+_NOISE_STD = 1 / 255  # sRGB; detail below it, or below a step, does not count as sharper
 _FEATHER_PX = 4  # width of the generated image's fade-in, at working resolution
 _WEIGHT_FLOOR = 1e-6  # keeps a pixel defined where every frame's weight has faded
+_HIDDEN_FLOOR = 1e-12  # the same where every frame is transparent
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +33,12 @@ class Fusion:
     Attributes:
         all_in_focus: (H, W, 3) sRGB-encoded float32, within the range of the frames at each pixel.
         source_index: (H, W) of `index_type`, number of the frame with the largest weight.
+        alpha: (H, W) float32 in [0, 1], largest alpha of the frames; None if they are opaque.
     """
 
     all_in_focus: Image
     source_index: NDArray[np.integer[Any]]
+    alpha: Image | None = None
 
 
 def fuse(
@@ -42,6 +46,7 @@ def fuse(
     weights: Tensor,
     *,
     numbers: Sequence[int] | None = None,
+    step: float = 1 / 255,
     meter: Meter | None = None,
 ) -> Fusion:
     """Blend the frames in a Laplacian pyramid, reading each one once.
@@ -49,7 +54,7 @@ def fuse(
     At each level, a frame's weight is its weight from the evidence times its local detail energy.
     Depth decides between frames far apart in focus; detail decides between neighbours and where
     depth is wrong. Blending at every level hides seams. The result is clamped to the range of the
-    frames at each pixel, which prevents halos.
+    frames at each pixel, which prevents halos. A frame counts by its alpha.
 
     Memory holds two pyramids and one frame, for any number of frames.
 
@@ -57,6 +62,7 @@ def fuse(
         frames: N native frames of (H, W).
         weights: (N, h, w), summing to one over N, at any size of the same field of view.
         numbers: (N,) number of each frame in `source_index`; from 0 on if None.
+        step: see `FocalStack.step`.
         meter: counts the frames.
 
     Returns:
@@ -73,37 +79,53 @@ def fuse(
     highest = np.zeros((height, width, 3), storage)
     source_index = np.zeros((height, width), index_type(max(numbers) + 1))
     source_weight = np.full((height, width), -1, np.float32)
+    opacity, is_opaque = None, False
     blended: list[Image] = []
     total: list[Image] = []
     for index in range(len(frames.names)):
-        frame = frames.read(index)
+        frame, alpha = frames.read(index), alpha_of(frames, index)
+        seen: Any = True if alpha is None else (alpha > 0)[..., None]
         quantised = np.rint(frame * steps).astype(storage)
-        np.minimum(lowest, quantised, out=lowest)
-        np.maximum(highest, quantised, out=highest)
+        np.minimum(lowest, quantised, out=lowest, where=seen)
+        np.maximum(highest, quantised, out=highest, where=seen)
         del quantised
         weight: Image = cv2.resize(
             weights[index].cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR
         )
+        if alpha is not None:
+            weight *= alpha
+            opacity = alpha if opacity is None else np.maximum(opacity, alpha)
+        is_opaque |= alpha is None
         better = weight > source_weight
+        if alpha is not None:
+            better &= alpha > 0
         source_index[better] = numbers[index]
         np.copyto(source_weight, weight, where=better)
-        weight += _WEIGHT_FLOOR
-        for level, (detail, level_weight) in enumerate(_weighted_details(frame, weight, levels)):
+        weight += _WEIGHT_FLOOR if alpha is None else _WEIGHT_FLOOR * alpha + _HIDDEN_FLOOR
+        details = _weighted_details(frame, weight, levels, max(_NOISE_STD, step))
+        for level, (detail, level_weight) in enumerate(details):
+            detail *= level_weight[..., None]
             if index == 0:
-                blended.append(detail * level_weight[..., None])
+                blended.append(detail)
                 total.append(level_weight)
             else:
-                blended[level] += detail * level_weight[..., None]
+                blended[level] += detail
                 total[level] += level_weight
         del frame, weight, better
         meter.advance()
     del source_weight
     image = _collapse(blended, total)
+    if is_opaque or opacity is None or opacity.min() == 1:
+        opacity = None
     np.clip(image, lowest / np.float32(steps), highest / np.float32(steps), out=image)
-    return Fusion(image, source_index)
+    if opacity is not None:
+        image[opacity == 0] = 0
+    return Fusion(image, source_index, opacity)
 
 
-def _weighted_details(frame: Image, weight: Image, levels: int) -> Iterator[tuple[Image, Image]]:
+def _weighted_details(
+    frame: Image, weight: Image, levels: int, noise_std: float
+) -> Iterator[tuple[Image, Image]]:
     """Yield (detail, weight) from the finest level to the base; memory holds two levels."""
     current = frame
     for level in range(levels):
@@ -111,7 +133,7 @@ def _weighted_details(frame: Image, weight: Image, levels: int) -> Iterator[tupl
         detail = current - cv2.pyrUp(smaller, dstsize=current.shape[1::-1])
         energy = cv2.GaussianBlur(np.einsum("hwc,hwc->hw", detail, detail), (0, 0), 1.0)
         # Noise halves with each level, because four pixels become one.
-        energy += np.float32(3 * (_NOISE_STD * 0.5**level) ** 2)
+        energy += np.float32(3 * (noise_std * 0.5**level) ** 2)
         yield detail, weight * energy
         current, weight = smaller, cv2.pyrDown(weight)
     yield current, weight
@@ -180,8 +202,9 @@ def fill(fusion: Fusion, generated: Tensor, never_sharp: Tensor) -> Fusion:
         The fusion with the generated image in it, `generated_mark` in its `source_index`.
     """
     size = fusion.source_index.shape[::-1]
-    depth_px = cv2.distanceTransform(never_sharp.cpu().numpy().astype(np.uint8), cv2.DIST_L2, 5)
-    # The outermost pixels of the mask are left out: enlarging spreads them half a pixel outwards.
+    # The outermost pixels of the mask are left out, also beside a concave corner, which is why
+    # diagonal steps count as 1: enlarging spreads them half a pixel outwards.
+    depth_px = cv2.distanceTransform(never_sharp.cpu().numpy().astype(np.uint8), cv2.DIST_C, 3)
     share: Image = cv2.resize(
         np.clip((depth_px - 1) / _FEATHER_PX, 0, 1), size, interpolation=cv2.INTER_LINEAR
     )
@@ -193,4 +216,4 @@ def fill(fusion: Fusion, generated: Tensor, never_sharp: Tensor) -> Fusion:
     image += fusion.all_in_focus
     source_index = fusion.source_index.copy()
     source_index[share > 0] = generated_mark(source_index.dtype)
-    return Fusion(image, source_index)
+    return replace(fusion, all_in_focus=image, source_index=source_index)

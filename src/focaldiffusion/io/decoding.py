@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,11 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import check_file
+from focaldiffusion.frames import LEAST_ALPHA
+
+BROKEN_STRUCTURE = (TypeError, AttributeError, ArithmeticError, AssertionError, MemoryError)
+"""Exceptions that libraries raise by mistake on values of the wrong kind, without a reason."""
+
+# The error reports what is wrong with a file; keep the log of libpng off standard error.
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 
 DECODER_ERRORS = (
     OSError,
@@ -23,6 +33,7 @@ DECODER_ERRORS = (
     SyntaxError,
     RuntimeError,
     EOFError,
+    *BROKEN_STRUCTURE,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -41,12 +52,18 @@ class ImageHeader:
         bit_depth: 8 or 16, the depth that outputs keep.
         is_grey: True for one channel.
         orientation: EXIF orientation, 1 to 8, still to be applied; 1 is upright.
+        white: declared white as a share of the largest value; None where it is that value.
+        has_alpha: whether pixels may be transparent.
+        icc_profile: ICC profile of the pixel values; None means sRGB.
     """
 
     stored_size: tuple[int, int]
     bit_depth: int
     is_grey: bool
     orientation: int = 1
+    white: float | None = None
+    has_alpha: bool = False
+    icc_profile: bytes | None = None
 
     def size(self, orientation: int | None = None) -> tuple[int, int]:
         """(height, width) [px] once the orientation, its own by default, is applied."""
@@ -59,6 +76,7 @@ class ImageHeader:
 def decoding(path: Path) -> Iterator[None]:
     """Turn exceptions of image libraries inside the block into InputErrors that name the file."""
     try:
+        check_file(path)
         yield
     except InputError:
         raise
@@ -69,18 +87,20 @@ def decoding(path: Path) -> Iterator[None]:
         reason = str(error).replace(str(path), "the file").strip().rstrip(".") or "broken"
         if isinstance(error, UnidentifiedImageError):
             reason = "its image format is unknown"
+        elif isinstance(error, BROKEN_STRUCTURE):
+            reason = "its structure is broken"
         raise InputError(
             f"{path}: cannot be read as an image ({reason}). "
             "Export the frame again, or leave it out."
         ) from error
 
 
-def unit_rgb(array: NDArray[Any], full_scale: int) -> NDArray[np.float32]:
-    """Unsigned integers to float32 RGB in [0, 1]: value / full_scale, alpha dropped.
+def unit_rgb(array: NDArray[Any], full_scale: float) -> NDArray[np.float32]:
+    """Values to float32 RGB in [0, 1]: value / full_scale, alpha dropped.
 
     Args:
         array: (H, W) or (H, W, C) with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
-        full_scale: the integer of white, 2^bits - 1.
+        full_scale: the value of white, such as 2^bits - 1.
 
     Returns:
         (H, W, 3); grey becomes three equal channels.
@@ -92,10 +112,47 @@ def unit_rgb(array: NDArray[Any], full_scale: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(values if values.shape[2] == 3 else values.repeat(3, axis=2))
 
 
+def unit_alpha(array: NDArray[Any], full_scale: float) -> NDArray[np.float32] | None:
+    """Alpha (H, W) in [0, 1] of an array as `unit_rgb` takes it; None without or if all opaque."""
+    if array.ndim == 2 or array.shape[2] not in (2, 4):
+        return None
+    alpha = array[..., -1]
+    return None if (alpha == full_scale).all() else alpha / np.float32(full_scale)
+
+
+def extended(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image (H, W, 3) whose transparent pixels take the colour of the nearest opaque one.
+
+    Their own is often black, and its edge would look like structure of the scene.
+    """
+    hidden = (alpha <= LEAST_ALPHA).astype(np.uint8)
+    if hidden.all():
+        return rgb
+    labels = cv2.distanceTransformWithLabels(
+        hidden, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )[1]
+    opaque = np.flatnonzero(hidden == 0)
+    nearest = np.zeros(labels.max() + 1, np.intp)
+    nearest[labels.flat[opaque]] = opaque
+    return rgb.reshape(-1, 3)[nearest[labels]]
+
+
+def check_visible(place: str, alpha: NDArray[np.float32]) -> None:
+    """Refuse a picture whose alpha (H, W) hides every pixel.
+
+    Raises:
+        InputError: names the place.
+    """
+    if not alpha.any():
+        raise InputError(
+            f"{place}: is transparent everywhere. Export it without alpha, or leave it out."
+        )
+
+
 def upright(array: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an (H, W, C) array."""
+    """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an array (H, W, C) or (H, W)."""
     if orientation in (5, 6, 7, 8):
-        array = array.transpose(1, 0, 2)
+        array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     if orientation in (3, 4, 7, 8):

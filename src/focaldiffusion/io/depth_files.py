@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import math
+import re
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +19,18 @@ from PIL import Image
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
-from focaldiffusion.io.decoding import DECODER_ERRORS
+from focaldiffusion.files import check_file
+from focaldiffusion.io.budget import check_pixels, check_values
+from focaldiffusion.io.hdf5 import open_hdf5
 from focaldiffusion.io.images import save_png
+from focaldiffusion.io.npy import read_npy_file, read_npz_file
+from focaldiffusion.io.reading import reading
 
 _MAX_DEPTH_MM = 65535
 _MIN_SPAN_M = 0.05
 _MIN_DEPTH_M = 1.0
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+\S+\s")
 
 
 def write_npy(path: Path, values: NDArray[np.float32]) -> None:
@@ -47,11 +57,22 @@ def write_exr(path: Path, values: NDArray[np.float32]) -> None:
 
     Raises:
         InputError: OpenEXR is not installed.
+        OSError: the file cannot be written.
     """
     header = {"compression": _openexr(path).ZIP_COMPRESSION, "type": _openexr(path).scanlineimage}
     channels = {"Z": np.ascontiguousarray(values, np.float32)}
     with _openexr(path).File(header, channels) as file:
-        file.write(str(path))
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # OpenEXR opens UTF-8 names alone
+            memory = io.BytesIO()
+            file.write(memory)
+            path.write_bytes(memory.getvalue())
+        else:
+            try:
+                file.write(str(path))
+            except RuntimeError as error:  # such as a full disk
+                raise OSError(str(error)) from error
 
 
 def read_npy(path: Path) -> Tensor:
@@ -63,14 +84,11 @@ def read_npy(path: Path) -> Tensor:
     Raises:
         InputError: no such file, or not a two-dimensional array of real numbers.
     """
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as a .npy file ({error}).") from error
-    if not (isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "fiu"):
-        got = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else "npz"
+    values = None if zipfile.is_zipfile(path) else read_npy_file(path)
+    if values is None or values.ndim != 2:
+        got = "npz" if values is None else f"{values.dtype} of shape {values.shape}"
         raise InputError(f"{path}: {got}; expected one float array of shape (height, width).")
-    return torch.from_numpy(values.astype(np.float32))
+    return _float32(values)
 
 
 def looks_like_millimetres(depth_m: Tensor) -> bool:
@@ -136,16 +154,15 @@ def read_depth_mm(path: Path) -> Tensor:
     Raises:
         InputError: no such file, or not a 16-bit single-channel image.
     """
-    try:
-        with Image.open(path) as image:
-            mode, millimetres = image.mode, np.asarray(image)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as an image ({error}).") from error
+    check_file(path)
+    with reading(path, "cannot be read as an image"), Image.open(path) as image:
+        mode = image.mode
     if not mode.startswith("I;16"):
         raise InputError(
             f"{path}: a Pillow {mode} image; expected 16-bit grey millimetres. "
             "An 8-bit or coloured depth picture holds no metres."
         )
+    millimetres = _from_png(path)
     depth_m = torch.from_numpy(millimetres.astype(np.float32) / 1000)
     return depth_m.masked_fill(depth_m == 0, torch.nan)
 
@@ -166,13 +183,13 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
     Raises:
         InputError: no such file, another kind of file, or more than one channel of real numbers.
     """
-    readers: dict[str, Callable[[], Any]] = {
-        ".npy": lambda: _from_npy(path),
-        ".npz": lambda: _from_npz(path),
-        ".png": lambda: _from_opencv(path),
-        ".pfm": lambda: _from_opencv(path),
-        ".tif": lambda: tifffile.imread(path),
-        ".tiff": lambda: tifffile.imread(path),
+    readers: dict[str, Callable[[], NDArray[Any]]] = {
+        ".npy": lambda: read_npy_file(path),
+        ".npz": lambda: read_npz_file(path, preferred=["depth"]),
+        ".png": lambda: _from_png(path),
+        ".pfm": lambda: _from_pfm(path),
+        ".tif": lambda: _from_tiff(path),
+        ".tiff": lambda: _from_tiff(path),
         ".exr": lambda: _from_exr(path),
         ".hdf5": lambda: _from_hdf5(path, dataset),
         ".h5": lambda: _from_hdf5(path, dataset),
@@ -182,14 +199,8 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
         raise InputError(
             f"{path}: {suffix or 'no suffix'}; expected depth as one of {', '.join(readers)}."
         )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file.")
-    try:
-        values = np.asarray(readers[suffix]())
-    except (*DECODER_ERRORS, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: cannot be read as {suffix} ({error}). Copy or export it again."
-        ) from error
+    check_file(path)
+    values = readers[suffix]()
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "fiu":
@@ -197,32 +208,67 @@ def read_values(path: Path, dataset: str | None = None) -> Tensor:
             f"{path}: {values.dtype} of shape {values.shape}; expected one channel of numbers, "
             "(height, width)."
         )
-    return torch.from_numpy(values.astype(np.float32))
+    return _float32(values)
 
 
-def _from_npy(path: Path) -> Any:
-    # `np.load` takes other files for pickles, and its message advises trusting them.
-    with path.open("rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+def _float32(values: NDArray[Any]) -> Tensor:
+    """Numbers as float32; those beyond its range become infinite."""
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(values.astype(np.float32))
 
 
-def _from_npz(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("not a zip of arrays, or cut off")
-    with np.load(path, allow_pickle=False) as arrays:
-        if len(arrays) != 1 and "depth" not in arrays:
-            raise ValueError(f"holds {', '.join(arrays)}; expected one array, or one named depth")
-        return arrays["depth"] if "depth" in arrays else arrays[next(iter(arrays))]
+def _from_png(path: Path) -> NDArray[Any]:
+    import imagecodecs
+
+    with reading(path, "cannot be read as an image"):
+        content = path.read_bytes()
+        if content[:8] != _PNG_SIGNATURE or content[12:16] != b"IHDR":
+            raise ValueError("another kind of file")
+        width, height = struct.unpack(">II", content[16:24])
+    check_pixels(path, height, width)
+    with reading(path, "cannot be read as an image"):
+        # Unlike Pillow and OpenCV it refuses data that end early.
+        values: NDArray[Any] = imagecodecs.png_decode(content)
+    return values
 
 
-def _from_opencv(path: Path) -> Any:
+def _from_pfm(path: Path) -> NDArray[Any]:
     import cv2
 
-    # Decoded from memory: OpenCV opens no paths beyond the system's code page on Windows.
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None:
-        raise ValueError("not an image")
-    return values
+    with reading(path, "cannot be read as a PFM image"):
+        content = path.read_bytes()
+        header = _PFM_HEADER.match(content)
+        if header is None:
+            raise ValueError("another kind of file")
+        width, height = int(header[2]), int(header[3])
+        channels = 3 if header[1] == b"F" else 1
+    check_pixels(path, height, width)
+    with reading(path, "cannot be read as a PFM image"):
+        if len(content) - header.end() < 4 * height * width * channels:
+            raise ValueError("it is cut off")
+        # Decoded from memory: OpenCV opens no paths beyond the system's code page on Windows.
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None:
+            raise ValueError("another kind of file")
+    return np.asarray(values)
+
+
+def _from_tiff(path: Path) -> NDArray[Any]:
+    with reading(path, "cannot be read as a TIFF image"), tifffile.TiffFile(path) as tif:
+        series = tif.series[0]
+        pages, shape = list(series.pages), tuple(int(length) for length in series.shape)
+        if len(pages) != 1:
+            raise InputError(f"{path}: {len(pages)} pages; expected one, (height, width).")
+        page = pages[0]
+        check_values(path, shape)
+        sizes, size = page.databytecounts, path.stat().st_size
+        # tifffile fills strips that are not there with zeros.
+        if 0 in sizes or len(sizes) < math.prod(page.chunked):
+            raise ValueError("some of its pixels are missing")
+        ends = (at + length for at, length in zip(page.dataoffsets, sizes, strict=True))
+        if max(ends) > size:
+            raise ValueError("it is cut off")
+        return np.asarray(series.asarray())
 
 
 def _openexr(path: Path) -> Any:
@@ -235,18 +281,26 @@ def _openexr(path: Path) -> Any:
     return OpenEXR
 
 
-def _from_exr(path: Path) -> Any:
-    with _openexr(path).File(str(path), separate_channels=True) as file:
+def _from_exr(path: Path) -> NDArray[Any]:
+    library = _openexr(path)
+    fault = "cannot be read as an OpenEXR image"
+    with reading(path, fault), library.File(str(path), header_only=True) as file:
+        low, high = file.header()["dataWindow"]
+        width, height = (int(b) - int(a) + 1 for a, b in zip(low, high, strict=True))
+    check_pixels(path, height, width)
+    with reading(path, fault), library.File(str(path), separate_channels=True) as file:
         channels = file.channels()
         first = next(name for name in ("Z", "Y", "R", *channels) if name in channels)
-        return channels[first].pixels
+        return np.asarray(channels[first].pixels)
 
 
-def _from_hdf5(path: Path, dataset: str | None) -> Any:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-        if dataset is None and len(names) != 1:
-            raise ValueError(f"holds {', '.join(names) or 'no array'}; name one of them")
-        return file[dataset or names[0]][()]
+def _from_hdf5(path: Path, dataset: str | None) -> NDArray[Any]:
+    with open_hdf5(path, "Copy or export it again.") as file:
+        if dataset is None:
+            names = file.arrays()
+            if len(names) != 1:
+                raise InputError(
+                    f"{path}: holds {', '.join(names) or 'no array'}; name one of them."
+                )
+            dataset = names[0]
+        return file.read(dataset)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from focaldiffusion.io.decoding import DECODER_ERRORS, EXIF_PREFIX
+from focaldiffusion.io.formats import is_raw
 from focaldiffusion.io.ifd import Buffer, byte_order, first_ifd, read_ifd
-from focaldiffusion.io.images import is_raw, is_tiff, open_pillow
+from focaldiffusion.io.images import is_tiff, open_pillow
 from focaldiffusion.io.makernotes import FocusReading, interval, read_maker_focus
 from focaldiffusion.lens import LensFacts, implausible
 
@@ -35,6 +36,18 @@ _DISAGREEMENT = 0.15
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """FocalPlaneResolutionUnit: inch, cm (EXIF 2.3), mm, µm (seen in TIFF/EP)."""
 
+_BOUNDS = {
+    "FocalLength": (1e-3, 1e5),
+    "FNumber": (0.1, 1e3),
+    "FocalLengthIn35mmFilm": (1.0, 1e5),
+    "PixelXDimension": (1.0, 1e6),
+    "PixelYDimension": (1.0, 1e6),
+    "FocalPlaneXResolution": (1e-2, 1e7),
+}
+"""Least and largest number of each tag, in its own unit, that any camera could write."""
+
+_MAKE_LENGTH = 40
+
 _Tags = dict[str, Any]
 
 
@@ -47,12 +60,14 @@ class FrameRecord:
         focus: the focus distance.
         tags: for each value that is known, the tags it comes from.
         reasons: for each value that is not, why.
+        taken: DateTimeOriginal, with SubSecTimeOriginal as its fraction; None if it is absent.
     """
 
     lens: LensFacts = field(default_factory=LensFacts)
     focus: FocusReading | None = None
     tags: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    taken: str | None = None
 
 
 def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[FrameRecord]:
@@ -87,18 +102,18 @@ def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[FrameR
 
 def _record(tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]) -> FrameRecord:
     """Interpret the tags of one file."""
-    focal_length_mm = _positive(tags.get("FocalLength"))
+    focal_length_mm = _number(tags, "FocalLength")
     pitch_m, pitch_text = _pixel_pitch_m(tags, image_size)
     found = {
         "focal_length_m": (focal_length_mm and focal_length_mm / 1000, "FocalLength"),
-        "f_number": (_positive(tags.get("FNumber")), "FNumber"),
+        "f_number": (_number(tags, "FNumber"), "FNumber"),
         "pixel_pitch_m": (pitch_m, pitch_text),
     }
     values: dict[str, float] = {}
     origins, reasons = {}, {}
     for name, (value, tag) in found.items():
         if value is None:
-            reasons[name] = pitch_text if name == "pixel_pitch_m" else f"EXIF has no {tag}"
+            reasons[name] = pitch_text if name == "pixel_pitch_m" else _why_no_number(tags, tag)
         elif problem := implausible(name, value):
             reasons[name] = f"EXIF {tag}: {problem}"
         else:
@@ -109,7 +124,13 @@ def _record(tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]
         origins["focus"] = focus.tag
     if not tags.get("Make") and not origins:
         reasons = dict.fromkeys(reasons, "no EXIF of a camera")
-    return FrameRecord(LensFacts(**values), focus, origins, reasons)
+    return FrameRecord(LensFacts(**values), focus, origins, reasons, _taken(tags))
+
+
+def _taken(tags: _Tags) -> str | None:
+    """The time of capture, so that texts sort like times."""
+    time, fraction = (str(tags.get(name, "")) for name in _TIME_TAGS.values())
+    return (f"{time}.{fraction}" if fraction.isdecimal() else time) or None
 
 
 def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | None, str]:
@@ -118,8 +139,8 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
     It follows from the focal plane resolution, or from the 35 mm-equivalent focal length f35 by
     the diagonal: pitch = 43.2666 mm (f / f35) / diagonal_px.
     """
-    width_px = _positive(tags.get("PixelXDimension"))
-    height_px = _positive(tags.get("PixelYDimension"))
+    width_px = _number(tags, "PixelXDimension")
+    height_px = _number(tags, "PixelYDimension")
     long_px, short_px = max(image_size), min(image_size)
     recorded_long_px: float = long_px
     if width_px and height_px:
@@ -130,10 +151,10 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
                 f"the image was cropped: EXIF gives {width_px:.0f} x {height_px:.0f} pixels, "
                 f"the frames have {image_size[1]} x {image_size[0]}"
             )
-    focal_mm = _positive(tags.get("FocalLength"))
-    focal_35_mm = _positive(tags.get("FocalLengthIn35mmFilm"))
+    focal_mm = _number(tags, "FocalLength")
+    focal_35_mm = _number(tags, "FocalLengthIn35mmFilm")
     unit_mm = _UNIT_MM.get(tags.get("FocalPlaneResolutionUnit", 2))
-    per_unit = _positive(tags.get("FocalPlaneXResolution"))
+    per_unit = _number(tags, "FocalPlaneXResolution")
     from_diagonal_mm = None
     if focal_mm and focal_35_mm:
         crop_factor = focal_35_mm / focal_mm
@@ -161,23 +182,29 @@ def _own_tags(path: Path) -> _Tags:
             with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
                 return _tiff_tags(mapped)
         with open_pillow(path) as image:
-            block = image.info.get("exif", b"")
-            xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp", b"")
-        tags: _Tags = {"xmp": xmp.encode() if isinstance(xmp, str) else xmp}
-        return tags | (_tiff_tags(block.removeprefix(EXIF_PREFIX)) if block else {})
+            block = image.info.get("exif") or b""
+            xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     except DECODER_ERRORS:
         return {}
+    tags: _Tags = {"xmp": xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp}
+    with suppress(*DECODER_ERRORS):  # broken EXIF leaves XMP readable
+        tags |= _tiff_tags(block.removeprefix(EXIF_PREFIX)) if block else {}
+    return tags
 
 
 def _tiff_tags(tiff: Buffer) -> _Tags:
     """The needed tags of an EXIF block, or of a file built like TIFF."""
     main = first_ifd(tiff)
-    tags: _Tags = {"Make": main[_MAKE].text()} if _MAKE in main else {}
+    tags: _Tags = {"Make": _printable(main[_MAKE].text())} if _MAKE in main else {}
     if _XMP in main:
         tags["xmp"] = main[_XMP].data
-    if _EXIF_IFD not in main:
+    pointers = main[_EXIF_IFD].numbers() if _EXIF_IFD in main else ()
+    if not pointers or not isinstance(pointers[0], int):
         return tags
-    photo = read_ifd(tiff, int(main[_EXIF_IFD].numbers()[0]), byte_order(tiff[:2]))
+    try:
+        photo = read_ifd(tiff, pointers[0], byte_order(tiff[:2]))
+    except DECODER_ERRORS:
+        return tags
     for tag, name in _STANDARD_TAGS.items():
         if tag in photo:
             for numerator, denominator in photo[tag].rationals()[:1]:
@@ -185,6 +212,7 @@ def _tiff_tags(tiff: Buffer) -> _Tags:
                 tags[name] = math.inf if unlimited else numerator / (denominator or math.nan)
             for number in photo[tag].numbers()[:1]:
                 tags[name] = number
+    tags |= {name: photo[tag].text() for tag, name in _TIME_TAGS.items() if tag in photo}
     if _MAKER_NOTE in photo:
         tags["maker note"] = True
         # A broken maker note leaves the standard tags readable.
@@ -204,6 +232,7 @@ _STANDARD_TAGS = {
     0xA210: "FocalPlaneResolutionUnit",
     0xA405: "FocalLengthIn35mmFilm",
 }
+_TIME_TAGS = {0x9003: "DateTimeOriginal", 0x9291: "SubSecTimeOriginal"}
 
 
 def _own_focus(tags: _Tags) -> FocusReading | None:
@@ -212,7 +241,8 @@ def _own_focus(tags: _Tags) -> FocusReading | None:
         return reading
     if reading := _point(tags.get("SubjectDistance"), tags, "EXIF SubjectDistance"):
         return reading
-    pattern = rb"aux:ApproximateFocusDistance(?:\s*=\s*[\"']|>)(\d+)/(\d+)"
+    # XMP rationals are those of EXIF: 32 bits, ten digits.
+    pattern = rb"aux:ApproximateFocusDistance(?:\s*=\s*[\"']|>)(\d{1,10})/(\d{1,10})(?!\d)"
     adobe = re.search(pattern, tags.get("xmp", b""))
     if adobe is None or int(adobe[2]) == 0:
         return None
@@ -232,8 +262,9 @@ def _exiftool_focus(tags: _Tags) -> FocusReading | None:
         tag = "Canon FocusDistanceUpper and FocusDistanceLower"
         return interval(upper_m, lower_m, "sensor", tag)
     ends = str(tags.get("Apple:FocusDistanceRange", "")).split()
-    if len(ends) == 2:
-        return interval(float(ends[0]), float(ends[1]), "lens", "Apple FocusDistanceRange")
+    first_m, second_m = map(_positive, ends) if len(ends) == 2 else (None, None)
+    if first_m is not None and second_m is not None:
+        return interval(first_m, second_m, "lens", "Apple FocusDistanceRange")
     olympus_m = _printed_m(tags.get("Olympus:FocusDistance"))
     if olympus_m is not None:
         return interval(olympus_m, olympus_m, "lens", "Olympus FocusDistance")
@@ -250,6 +281,8 @@ _EXIFTOOL_STANDARD = {
     "ExifIFD:FocalPlaneXResolution": "FocalPlaneXResolution",
     "ExifIFD:FocalPlaneResolutionUnit": "FocalPlaneResolutionUnit",
     "ExifIFD:FocalLengthIn35mmFormat": "FocalLengthIn35mmFilm",
+    "ExifIFD:DateTimeOriginal": "DateTimeOriginal",
+    "ExifIFD:SubSecTimeOriginal": "SubSecTimeOriginal",
 }
 
 
@@ -277,12 +310,14 @@ def _exiftool_installed() -> bool:
 
 def _has_decodable_note(tags: _Tags) -> bool:
     """Whether ExifTool may find a focus distance in the maker note."""
-    return "maker note" in tags and tags.get("Make", "").lower().startswith(_DECODABLE_MAKERS)
+    return "maker note" in tags and str(tags.get("Make")).lower().startswith(_DECODABLE_MAKERS)
 
 
 def _why_no_focus(tags: _Tags) -> str:
     """Why a file has no focus distance, in words."""
-    make = tags.get("Make") or "camera"
+    make = _printable(str(tags.get("Make") or "camera"))
+    if (distance_m := _positive(tags.get("SubjectDistance"))) is not None:
+        return f"EXIF SubjectDistance is {distance_m:g} m, nearer than anything focuses"
     if make.lower().startswith(_UNTRUSTED_MAKERS):
         return f"{make} records no focus distance that can be trusted"
     if _has_decodable_note(tags) and not _exiftool_installed():
@@ -305,16 +340,36 @@ def _point(value: Any, tags: _Tags, tag: str) -> FocusReading | None:
 
 def _printed_m(text: Any) -> float | None:
     """Metres from ExifTool's `0.54 m` or `inf`; None for anything else."""
-    match = re.fullmatch(r"([\d.]+) m|(inf)", str(text), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{0,9})?) m|(inf)", str(text), re.IGNORECASE)
     if match is None:
         return None
     return math.inf if match[2] else float(match[1])
+
+
+def _number(tags: _Tags, name: str) -> float | None:
+    """The number of a tag, if a camera could have written it."""
+    number = _positive(tags.get(name))
+    least, most = _BOUNDS[name]
+    return number if number is not None and least <= number <= most else None
+
+
+def _why_no_number(tags: _Tags, name: str) -> str:
+    """Why a tag has no number that can be used, in words."""
+    number = _positive(tags.get(name))
+    if number is None:
+        return f"EXIF has no {name}"
+    return f"EXIF {name} is {number:g}, which no camera has"
+
+
+def _printable(text: str) -> str:
+    """Text from a file without the control characters that would reach a terminal."""
+    return "".join(filter(str.isprintable, text))[:_MAKE_LENGTH]
 
 
 def _positive(value: Any) -> float | None:
     """A finite positive number, or None for the codes that EXIF writes for unknown values."""
     try:
         number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ArithmeticError):
         return None
     return number if math.isfinite(number) and number > 0 else None

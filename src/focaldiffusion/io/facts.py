@@ -8,16 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 from typing import Literal
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.focus import check_focus, focus_numbers
 from focaldiffusion.io.exif import FrameRecord
 from focaldiffusion.io.sidecar import Sidecar
-from focaldiffusion.lens import LensFacts
-from focaldiffusion.stack import check_focus, focus_numbers
+from focaldiffusion.lens import LensFacts, mistaken_unit
+from focaldiffusion.optics import Camera
 
 EXIF_UNCERTAINTY_DPT = 0.05
 """The least uncertainty of a recorded focus distance: RealBokeh_3MP publishes 0.026-0.052 dpt."""
+
+_LEAST_BLUR_PX = 0.05
+"""Diameter of the blur between the outermost distances below which no frame shows any."""
+_USUAL_BLUR_PX = (2.0, 100.0)
+_LARGEST_MAGNIFICATION = 20.0  # macro lenses reach 5
+_LEAST_STEP = 0.02  # of a stage, relative to the median
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,54 @@ def written_focus(
         return None
     found = {name: tuple(values) for name, values in written.items()}
     return Focus(origin, found.get("focus_distances_m"), found.get("focus_positions_m"))
+
+
+def check_distances(focus: Focus, lens: LensFacts, camera: Camera | None) -> None:
+    """Check the focus distances that a person wrote against a known lens.
+
+    Raises:
+        InputError: the lens shows no blur between them, or comes too near to focus.
+    """
+    if focus.distances_m is None or focus.origin not in (GIVEN, FROM_SIDECAR):
+        return
+    nearest_m, farthest_m = min(focus.distances_m), max(focus.distances_m)
+    focal_m = lens.focal_length_m
+    if focal_m is not None and focal_m < nearest_m < focal_m * (1 + 1 / _LARGEST_MAGNIFICATION):
+        raise InputError(
+            f"{nearest_m:g} m is so near the focal length of {focal_m:g} m that "
+            f"the magnification is {focal_m / (nearest_m - focal_m):.0f}, as of no lens. Check the "
+            "units of both; distances count from the lens."
+        )
+    scale = None if camera is None else camera.blur_scale_px_m
+    if scale is None:
+        return
+    blur_px = scale * (1 / nearest_m - 1 / farthest_m)
+    if blur_px < _LEAST_BLUR_PX:
+        least, most = (usual / max(blur_px, 1e-9) for usual in _USUAL_BLUR_PX)
+        raise InputError(
+            f"from {nearest_m:g} to {farthest_m:g} m this lens changes the blur "
+            f"by {blur_px:.2g} px, which no frame shows; {mistaken_unit(least, most)}."
+        )
+
+
+def doubtful_positions(focus: Focus, names: Sequence[str]) -> tuple[str, ...]:
+    """A sentence about stage positions that go back and forth, or are hardly apart."""
+    if focus.positions_m is None:
+        return ()
+    steps_m = [after - before for before, after in pairwise(focus.positions_m)]
+    forwards = sum(step > 0 for step in steps_m) >= len(steps_m) / 2
+    back = [(step < 0) == forwards for step in steps_m]
+    typical_m = median(map(abs, steps_m))
+    close = [abs(step) < _LEAST_STEP * typical_m for step in steps_m]
+    for wrong, words in ((back, "go back"), (close, "hardly move")):
+        if any(wrong):
+            at = wrong.index(True)
+            return (
+                f"the stage positions {words} from {names[at]} ({focus.positions_m[at]:g} m) to "
+                f"{names[at + 1]} ({focus.positions_m[at + 1]:g} m). Check that each position "
+                "belongs to its frame.",
+            )
+    return ()
 
 
 def recorded_focus(

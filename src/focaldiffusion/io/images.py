@@ -1,7 +1,7 @@
 """Single images: headers, reading to float32 sRGB, and PNG files that keep ICC and EXIF.
 
-Colours are not converted. The output carries the ICC profile of the reference frame instead, so
-pixel values can be compared with their source.
+Primaries are not converted. The output carries the ICC profile of the reference frame instead, so
+pixel values can be compared with their source. Curves unlike sRGB's are converted, see `encoding`.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from PIL.ExifTags import IFD, Base
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io import tiff
+from focaldiffusion.io.budget import check_pixels
 from focaldiffusion.io.decoding import (
     DECODER_ERRORS,
     EXIF_PREFIX,
     ImageHeader,
+    check_visible,
     decoding,
+    unit_alpha,
     unit_rgb,
     upright,
     valid_orientation,
 )
-from focaldiffusion.io.ifd import first_ifd
-
-# fmt: off
-_RAW_SUFFIXES = frozenset({
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mos",
-    ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-})
-IMAGE_SUFFIXES = _RAW_SUFFIXES | {
-    ".bmp", ".heic", ".heif", ".hif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
-}
-# fmt: on
-
-_Kind = Literal["raw", "tiff", "png16", "heif", "pil"]
+from focaldiffusion.io.encoding import (
+    Curve,
+    chromaticities_of,
+    curves_of,
+    profile_curves,
+    srgb_encoded,
+    with_srgb_curves,
+)
+from focaldiffusion.io.formats import Kind, kind_of, need_reader
+from focaldiffusion.io.ifd import byte_order, first_ifd
+from focaldiffusion.io.jpeg import ends_early
+from focaldiffusion.io.raw import develop_raw, open_raw
 
 _GREY_MODES = ("1", "L", "LA", "La")
 _RGB_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
+_ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
 _ORIENTATION_TAG = 0x0112
 _KEPT_TAGS = (Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_IHDR_END = 33  # signature 8, length 4, name 4, IHDR 13, checksum 4
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"mif1", b"msf1")
-_RAW_EXTRA = "install what reads it with: pip install 'focaldiffusion[raw]'"
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,13 @@ class ImageMetadata:
     Attributes:
         icc_profile: ICC profile of the pixel values; None means sRGB.
         exif: EXIF block from its TIFF header on, orientation upright.
+        chromaticities: x and y of white, red, green and blue from a PNG or HEIC without profile;
+            None means those of sRGB.
     """
 
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    chromaticities: tuple[float, ...] | None = None
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -84,65 +87,141 @@ def probe_image(path: Path) -> ImageHeader:
     Raises:
         InputError: missing, unreadable, several images, or a format whose reader is not installed.
     """
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind == "raw":
-        with _open_raw(path) as raw:
+        with open_raw(path) as raw:
             sizes = raw.sizes
             size = (sizes.iheight, sizes.iwidth)
             # Values 5 and 6 of LibRaw's flip turn the picture by 90 degrees, at decoding.
             turned = (size[1], size[0]) if sizes.flip in (5, 6) else size
             return ImageHeader(turned, bit_depth=16, is_grey=False)
     if kind == "tiff":
-        return _single(path).header
+        header = _single(path).header
+        check_pixels(path, *header.stored_size)
+        return header
     with open_pillow(path) as image:
         width, height = image.size
-        orientation = _exif_orientation(image.info.get("exif") or b"")
-        grey = _is_grey_png16(path) if kind == "png16" else image.mode in _GREY_MODES
-        if kind != "png16" and image.mode not in _GREY_MODES + _RGB_MODES:
+        check_pixels(path, height, width)
+        is_png16, is_grey_png = _png_depth(path) if kind == "png" else (False, False)
+        if not is_png16 and image.mode not in _GREY_MODES + _RGB_MODES:
             raise InputError(
                 f"{path}: {image.mode} pixels; expected 8-bit grey or RGB, or 16-bit PNG or TIFF. "
                 "Export it as RGB."
             )
-        return ImageHeader((height, width), 16 if kind == "png16" else 8, grey, orientation)
+        count = getattr(image, "n_frames", 1)
+        if count > 1 and image.format in _ANIMATIONS:
+            raise InputError(
+                f"{path}: {count} pictures in one file, where one is expected. Save each frame as "
+                "a file of its own."
+            )
+        return ImageHeader(
+            (height, width),
+            16 if is_png16 or _bits(image, path) > 8 else 8,
+            is_grey_png if is_png16 else image.mode in _GREY_MODES,
+            _exif_orientation(image.info.get("exif") or b""),
+            has_alpha=image.has_transparency_data,
+            icc_profile=image.info.get("icc_profile") or None,
+        )
 
 
 def read_image(path: Path, *, orientation: int | None = None) -> NDArray[np.float32]:
     """Decode one image, upright.
 
-    8-bit values are divided by 255, 16-bit ones by 65535, alpha is dropped. Camera RAW is
+    8-bit values are divided by 255, 16-bit ones by 65535; for alpha see `read_alpha`. Camera RAW is
     developed to 16-bit sRGB with the camera's white balance and without exposure correction.
 
     Args:
-        path: JPEG, PNG, TIFF, BMP, WebP, HEIC or camera RAW, recognised by content (RAW by
-            suffix).
+        path: JPEG, PNG, TIFF, BMP, WebP, HEIC, camera RAW and whatever else Pillow reads,
+            recognised by content (RAW by suffix).
         orientation: the EXIF orientation to apply instead of the file's own.
 
     Returns:
-        (H, W, 3) float32 in [0, 1], encoded by the file's profile (sRGB without one).
+        (H, W, 3) float32 in [0, 1], in the primaries of the file's profile (sRGB without one).
 
     Raises:
         InputError: missing, truncated or unreadable; the message names the file.
     """
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind == "raw":
-        return unit_rgb(_develop_raw(path), 65535)
+        return unit_rgb(develop_raw(path), 65535)
     if kind == "tiff":
         return tiff.read_tiff(path, _single(path).pages[0], orientation=orientation)
     if orientation is None:
         orientation = probe_image(path).orientation
-    if kind == "png16":
-        import imagecodecs
+    pixels, full_scale, curves = _decoded(path, kind)
+    return upright(srgb_encoded(unit_rgb(pixels, full_scale), curves), orientation)
 
-        # Pillow reduces 16-bit colour to 8 bits.
-        with decoding(path):
-            return upright(unit_rgb(imagecodecs.png_decode(path.read_bytes()), 65535), orientation)
+
+def read_alpha(path: Path, *, orientation: int | None = None) -> NDArray[np.float32] | None:
+    """Alpha of an image, upright: 1 where it shows the scene, 0 where it was cropped or masked.
+
+    Args:
+        path: see `read_image`.
+        orientation: the EXIF orientation to apply instead of the file's own.
+
+    Returns:
+        (H, W) float32 in [0, 1]; None where every pixel is opaque.
+
+    Raises:
+        InputError: unreadable, or transparent everywhere.
+    """
+    kind = kind_of(path)
+    if kind == "raw":
+        return None
+    if kind == "tiff":
+        stack = _single(path)
+        if not stack.header.has_alpha:
+            return None
+        return tiff.read_tiff_alpha(path, stack.pages[0], orientation=orientation)
+    header = probe_image(path)
+    if not header.has_alpha:
+        return None
+    pixels, full_scale, _ = _decoded(path, kind)
+    alpha = unit_alpha(pixels, full_scale)
+    if alpha is None:
+        return None
+    check_visible(str(path), alpha)
+    return upright(alpha, header.orientation if orientation is None else orientation)
+
+
+def _decoded(path: Path, kind: Kind) -> tuple[NDArray[Any], int, tuple[Curve, ...]]:
+    """Pixels as `unit_rgb` takes them, the integer of white, and curves unlike sRGB's."""
     with open_pillow(path) as image:
-        array = np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
-    return upright(unit_rgb(array, 255), orientation)
+        curves, size, bits = curves_of(image.info), image.size[::-1], _bits(image, path)
+        if kind == "png" or bits > 8:
+            pixels = _deep_pixels(path, kind)
+            full_scale = np.iinfo(pixels.dtype).max if kind == "png" else 2**bits - 1
+        else:
+            mode = "L" if image.mode in _GREY_MODES else "RGB"
+            if image.has_transparency_data:
+                mode += "A"
+            pixels, full_scale = np.asarray(image.convert(mode)), 255
+            if image.format in ("JPEG", "MPO") and ends_early(path.read_bytes(), pixels):
+                raise ValueError("its data end early")
+        if pixels.shape[:2] != size or (bits > 8 and pixels.max() > full_scale):
+            raise ValueError("its header contradicts its data")
+        return pixels, full_scale, curves
+
+
+def _deep_pixels(path: Path, kind: Kind) -> NDArray[Any]:
+    """Pixels of PNG, and of HEIC and AVIF beyond 8 bits, which Pillow reduces to 8.
+
+    Where the data of a PNG end early, Pillow leaves the missing pixels black; libpng refuses it.
+    """
+    if kind == "heif":
+        import pillow_heif
+
+        options = {"convert_hdr_to_8bit": False, "hdr_to_16bit": False}
+        return np.asarray(pillow_heif.open_heif(path, **options))
+    import imagecodecs
+
+    decode = imagecodecs.png_decode if kind == "png" else imagecodecs.avif_decode
+    pixels: NDArray[Any] = decode(path.read_bytes())
+    return pixels
 
 
 def read_metadata(path: Path) -> ImageMetadata:
-    """The ICC profile and EXIF of an image, with the orientation set upright.
+    """The ICC profile and EXIF of an image as `read_image` returns it, orientation upright.
 
     The EXIF block of JPEG, PNG, WebP and HEIC is kept, except for the orientation. TIFF and
     RAW have no such block: the descriptive tags are copied, maker notes are not.
@@ -150,15 +229,19 @@ def read_metadata(path: Path) -> ImageMetadata:
     Raises:
         InputError: the file cannot be opened.
     """
-    kind = _kind(path)
+    kind = kind_of(path)
+    chromaticities = None
     if kind in ("raw", "tiff"):
         profile = tiff.tiff_icc_profile(path) if kind == "tiff" else None
-        return ImageMetadata(profile, _descriptive_exif(path))
-    with open_pillow(path) as image:
-        profile, exif = image.info.get("icc_profile"), image.info.get("exif")
-    return ImageMetadata(
-        profile or None, _upright_exif(exif.removeprefix(EXIF_PREFIX)) if exif else None
-    )
+        exif = _descriptive_exif(path)
+    else:
+        with open_pillow(path) as image:
+            profile, exif = image.info.get("icc_profile"), image.info.get("exif")
+            chromaticities = chromaticities_of(image.info)
+        exif = _upright_exif(exif.removeprefix(EXIF_PREFIX)) if isinstance(exif, bytes) else None
+    if profile and profile_curves(profile):
+        profile = with_srgb_curves(profile)
+    return ImageMetadata(profile or None, exif, chromaticities)
 
 
 _PNG_LEVEL = 3
@@ -181,6 +264,7 @@ def write_png(
     *,
     bit_depth: Literal[8, 16] = 8,
     metadata: ImageMetadata | None = None,
+    alpha: NDArray[np.float32] | None = None,
 ) -> None:
     """Write an image as PNG, rounding to the nearest level.
 
@@ -190,6 +274,7 @@ def write_png(
         bit_depth: 8 or 16.
         metadata: ICC profile and EXIF to carry over; a profile of another colour model (grey for
             colour pixels, or the reverse) is left out.
+        alpha: (H, W) in [0, 1]; None for an opaque file.
 
     Raises:
         OSError: the file cannot be written.
@@ -197,14 +282,22 @@ def write_png(
     import imagecodecs
 
     full_scale = 2**bit_depth - 1
+    is_grey = image.ndim == 2
+    if alpha is not None:
+        image = np.dstack([image, alpha])
     levels = np.rint(np.clip(image, 0, 1) * full_scale)
     pixels = np.ascontiguousarray(levels.astype(np.uint8 if bit_depth == 8 else np.uint16))
     png = imagecodecs.png_encode(pixels, level=_PNG_LEVEL)
     metadata = metadata or ImageMetadata()
     chunks, profile = b"", metadata.icc_profile or b""
     # Bytes 16 to 20 of an ICC profile name the colour space of its pixels.
-    if profile[16:20] == (b"GRAY" if image.ndim == 2 else b"RGB "):
+    if profile[16:20] == (b"GRAY" if is_grey else b"RGB "):
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+    elif metadata.chromaticities is not None:
+        # PNG's own gamma and primaries, in units of 1/100000: readers ignore one without the other.
+        numbers = [round(one * 1e5) for one in metadata.chromaticities]
+        chunks += _chunk(b"gAMA", struct.pack(">I", 45455))
+        chunks += _chunk(b"cHRM", struct.pack(">8I", *numbers))
     if metadata.exif is not None:
         chunks += _chunk(b"eXIf", metadata.exif)
     path.write_bytes(png[:_PNG_IHDR_END] + chunks + png[_PNG_IHDR_END:])
@@ -216,78 +309,39 @@ def is_tiff(path: Path) -> bool:
     Raises:
         InputError: the file cannot be opened.
     """
-    return _kind(path) == "tiff"
+    return kind_of(path) == "tiff"
 
 
-def is_raw(path: Path) -> bool:
-    """Whether the file is camera RAW, by its suffix."""
-    return path.suffix.lower() in _RAW_SUFFIXES
-
-
-def _kind(path: Path) -> _Kind:
-    """How to read a file. Suffixes of RAW count, because most RAW is TIFF by content."""
-    with decoding(path), path.open("rb") as file:
-        head = file.read(32)
-    if is_raw(path):
-        return "raw"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "tiff"
-    if head[:8] == _PNG_SIGNATURE and head[24:25] == b"\x10":
-        return "png16"
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
-        return "heif"
-    return "pil"
-
-
-def _is_grey_png16(path: Path) -> bool:
+def _png_depth(path: Path) -> tuple[bool, bool]:
+    """Whether a PNG has 16 bits, and whether it is grey."""
     with path.open("rb") as file:
-        return file.read(26)[25] in (0, 4)  # colour type of IHDR: grey, grey and alpha
+        depth, colour_type = file.read(26)[24:26]
+    return depth == 16, colour_type in (0, 4)
+
+
+def _bits(image: Image.Image, path: Path) -> int:
+    """Bits per channel of HEIC and AVIF, which Pillow reduces to 8; 8 for other formats."""
+    if image.format == "AVIF":
+        # The third byte of the codec's configuration: bit 6 more than 8 bits, bit 5 then 12.
+        _, found, settings = path.read_bytes().partition(b"av1C")
+        flags = settings[2] if found and len(settings) > 2 else 0
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    return int(image.info.get("bit_depth", 8)) if image.format == "HEIF" else 8
 
 
 @contextmanager
 def open_pillow(path: Path) -> Iterator[Image.Image]:
-    """The image open in Pillow, with HEIC registered when the file is one."""
-    if _kind(path) == "heif":
+    """The image open in Pillow, with the plugin for its format; see `check_pixels` for its size."""
+    need_reader(path, kind_of(path))
+    with decoding(path):
+        # Pillow's own limit is half of ours, and warns before.
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            import pillow_heif
-        except ImportError:
-            raise InputError(f"{path}: HEIC is optional; {_RAW_EXTRA}") from None
-        pillow_heif.register_heif_opener()
-    with decoding(path), Image.open(path) as image:
-        yield image
-
-
-@contextmanager
-def _open_raw(path: Path) -> Iterator[Any]:
-    """The file open in LibRaw."""
-    try:
-        import rawpy
-    except ImportError:
-        raise InputError(f"{path}: camera RAW is optional; {_RAW_EXTRA}") from None
-    try:
-        with rawpy.imread(str(path)) as raw:
-            yield raw
-    except rawpy.LibRawError as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise InputError(
-            f"{path}: cannot be read as camera RAW ({reason}). Develop the frames to 16-bit TIFF "
-            "with one setting for all, or leave this one out."
-        ) from error
-
-
-def _develop_raw(path: Path) -> NDArray[np.uint16]:
-    """Camera RAW to 16-bit sRGB, (H, W, 3), upright."""
-    with _open_raw(path) as raw:
-        import rawpy
-
-        return raw.postprocess(
-            use_camera_wb=True,
-            # Brightness set for each frame would look like exposure drift.
-            no_auto_bright=True,
-            output_bps=16,
-            output_color=rawpy.ColorSpace.sRGB,
-            gamma=(2.4, 12.92),  # the sRGB curve; LibRaw defaults to BT.709
-        )
+            opened = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+        with opened as image:
+            yield image
 
 
 def _single(path: Path) -> tiff.TiffStack:
@@ -313,13 +367,18 @@ def _exif_orientation(exif: bytes) -> int:
 def _upright_exif(exif: bytes) -> bytes | None:
     """The EXIF block with orientation 1, all other bytes untouched; None when it is broken."""
     try:
-        entry = first_ifd(exif).get(_ORIENTATION_TAG)
+        first_ifd(exif)
+        order = byte_order(exif[:2])
     except DECODER_ERRORS:
         return None
-    if entry is None or entry.type != 3:
-        return exif
-    upright_value = struct.pack(f"{entry.order}H", 1)
-    return exif[: entry.position] + upright_value + exif[entry.position + 2 :]
+    (directory,) = struct.unpack_from(f"{order}I", exif, 4)
+    (count,) = struct.unpack_from(f"{order}H", exif, directory)
+    changed = bytearray(exif)
+    for place in range(directory + 2, directory + 2 + 12 * count, 12):
+        if struct.unpack_from(f"{order}H", exif, place) == (_ORIENTATION_TAG,):
+            # The whole entry, because some writers give it another type than SHORT.
+            struct.pack_into(f"{order}HHIHH", changed, place, _ORIENTATION_TAG, 3, 1, 1, 0)
+    return bytes(changed)
 
 
 def _descriptive_exif(path: Path) -> bytes | None:

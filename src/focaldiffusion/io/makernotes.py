@@ -16,6 +16,8 @@ from focaldiffusion.optics import lens_distance_m
 
 _INFINITY_M = 10_000.0
 """From here on (0.0001 dpt) a distance is a code of infinity: Nikon's 18836 m, Adobe's 2^32."""
+_NEAREST_M = 1e-3
+"""Nothing focuses nearer, from the lens or from the sensor; smaller numbers are broken."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class FocusReading:
 def interval(
     first_m: float, second_m: float, reference: Literal["lens", "sensor"], tag: str
 ) -> FocusReading | None:
-    """A reading from two ends [m] in any order; None when either is not positive."""
-    if not (first_m > 0 and second_m > 0):
+    """A reading from two ends [m] in any order; None when either is no distance of a camera."""
+    if not (first_m >= _NEAREST_M and second_m >= _NEAREST_M):
         return None
     near_m, far_m = (
         end_m if end_m < _INFINITY_M else math.inf for end_m in sorted((first_m, second_m))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.files import why_not_file
 from focaldiffusion.io.depth_files import (
     why_not_millimetres,
     write_depth_mm,
@@ -22,7 +24,7 @@ from focaldiffusion.io.depth_files import (
     write_npy,
 )
 from focaldiffusion.io.pointcloud import write_point_cloud
-from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.io.staging import file_errors_named, recover, staging
 from focaldiffusion.optics import Camera
 
 METADATA_FILE = "metadata.json"
@@ -40,7 +42,8 @@ _DEPTH_TEXTS = {
 _MILLIMETRES, _POINT_CLOUD = "depth_mm.png", "point_cloud.ply"
 
 OWN_FILES: dict[str, str] = {
-    "all_in_focus.png": "sharp everywhere; bit depth, ICC profile and EXIF of the input",
+    "all_in_focus.png": "sharp everywhere; range of values, bit depth, ICC profile and EXIF of the "
+    "input",
     **{f"{stem}.{kind}": text for stem, text in _DEPTH_TEXTS.items() for kind in ("npy", "exr")},
     _MILLIMETRES: "16-bit millimetres along the optical axis, 0 where unknown",
     "depth_colored.png": "depth in colours, with its scale",
@@ -56,19 +59,30 @@ OWN_FILES: dict[str, str] = {
 
 def has_results(directory: Path) -> bool:
     """Whether the folder holds complete results."""
-    return (directory / METADATA_FILE).is_file()
+    return why_not_file(directory / METADATA_FILE) is None
 
 
 def check_output(directory: Path, *, overwrite: bool = False) -> None:
     """Check before the long work that results can go to a folder; leaves nothing behind.
 
+    Earlier results that a killed process had set aside come back first, see `recover`.
+
     Raises:
-        InputError: the path is a file, cannot be written, or holds results and `overwrite` is
-            False.
+        InputError: the path is a file or a link to nothing, no folder can have its name, it cannot
+            be written, or it holds results and `overwrite` is False.
     """
     with file_errors_named(directory):
-        ancestors = (directory, *directory.absolute().parents)
-        existing = next(path for path in ancestors if path.exists())
+        try:
+            recover(directory)
+            ancestors = (directory, *directory.absolute().parents)
+            existing = next(path for path in ancestors if os.path.lexists(path))
+        except ValueError:  # NUL, or a lone surrogate
+            raise InputError(f"{directory}: no folder can have this name. Correct it.") from None
+        if not existing.exists():
+            raise InputError(
+                f"{existing}: {why_not_file(existing)}; expected a folder for the results. Mend "
+                "the link, or choose another output."
+            )
         if not existing.is_dir():
             raise InputError(
                 f"{existing}: is a file; expected a folder for the results. Choose another output."
@@ -98,10 +112,14 @@ def results_folder(directory: Path, *, overwrite: bool = False) -> Iterator[Path
     leaves everything unchanged.
 
     Raises:
-        InputError: see `check_output`; or the disk is full or not writable.
+        InputError: see `check_output`; the disk is full or not writable; or another process has
+            put results there meanwhile and `overwrite` is False.
     """
     check_output(directory, overwrite=overwrite)
-    with file_errors_named(directory), staging(directory, tuple(OWN_FILES)) as partial:
+    with (
+        file_errors_named(directory),
+        staging(directory, tuple(OWN_FILES), replace=overwrite) as partial,
+    ):
         yield partial
 
 
@@ -177,7 +195,8 @@ def write_metadata(folder: Path, provenance: dict[str, Any], left_out: dict[str,
     written[METADATA_FILE] = OWN_FILES[METADATA_FILE]
     content = {**provenance, "results": {"files": written, "left_out": left_out}}
     text = json.dumps(strict_json(content), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / METADATA_FILE).write_text(text + "\n", encoding="utf-8")
+    # A byte of a path that is not UTF-8 is a lone surrogate, which JSON writes as an escape.
+    (folder / METADATA_FILE).write_bytes(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def strict_json(value: Any) -> Any:

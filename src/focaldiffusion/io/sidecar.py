@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +14,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from focaldiffusion.errors import InputError, unknown_name
+from focaldiffusion.files import read_small, why_not_file
 from focaldiffusion.lens import LensFacts
 
 SIDECAR_NAME = "stack.json"
+_MOST_BYTES = 2**24  # 100,000 frames need a third of it
+_SHOWN_CHARACTERS = 80  # of a wrong value
 
 
 def _lens(camera: Any) -> LensFacts | None:
@@ -71,15 +77,20 @@ def read_sidecar(folder: Path) -> Sidecar | None:
     """Read the `stack.json` of a folder; None without one.
 
     Raises:
-        InputError: a link to nothing, not JSON (with line and column), an unknown key (with the
-            nearest one) or a repeated one, or a value of the wrong kind.
+        InputError: a link to nothing, a pipe or a device, too long, not JSON (with line and
+            column), an unknown key (with the nearest one) or a repeated one, or a value of the
+            wrong kind.
     """
     path = folder / SIDECAR_NAME
-    if not (path.exists() or path.is_symlink()):
+    if not os.path.lexists(path):
         return None
+    if why := why_not_file(path):
+        raise InputError(f"{path}: cannot be read ({why}).")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_small(path, _MOST_BYTES).decode("utf-8-sig")
         content = json.loads(text, object_pairs_hook=_once)
+    except InputError:
+        raise
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
@@ -99,8 +110,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; a repeated key is ambiguous, so it is refused."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"key {twice!r} appears twice; keep one")
     return content
 
@@ -112,9 +122,15 @@ def _sentence(error: ValidationError) -> str:
     for part in problem["loc"]:
         place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else part
     if problem["type"] == "extra_forbidden":
-        return f"key {place!r} {unknown_name(place, Sidecar.model_fields)}"
+        hint = " Its values are metres." if re.search("focus|distance|position", place) else ""
+        return f"key {place!r} {unknown_name(place, Sidecar.model_fields)}{hint}"
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"]).removesuffix(".")
         return f"{place} {message}.".strip()
     expected = problem["msg"].removeprefix("Input should be ")
-    return f"{place} is {json.dumps(problem['input'])}; expected {expected}."
+    if problem["type"] == "float_type":
+        expected = "a number of metres, such as 0.3"
+    got = json.dumps(problem["input"])
+    if len(got) > _SHOWN_CHARACTERS:
+        got = f"{got[:_SHOWN_CHARACTERS]}..."
+    return f"{place} is {got}; expected {expected}."

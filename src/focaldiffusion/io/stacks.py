@@ -11,35 +11,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from focaldiffusion.errors import InputError
+from focaldiffusion.frames import FrameSource
 from focaldiffusion.io.arrays import Array, ArrayFrames, holds_arrays
-from focaldiffusion.io.exif import read_exif
+from focaldiffusion.io.exif import FrameRecord, read_exif
 from focaldiffusion.io.facts import (
-    FROM_SIDECAR,
     GIVEN,
     Focus,
     Origin,
+    check_distances,
+    doubtful_positions,
     recorded_focus,
     resolve_lens,
     written_focus,
 )
+from focaldiffusion.io.frame_files import FileFrames, Found, find_frames, open_frames
+from focaldiffusion.io.frame_order import (
+    FrameOrder,
+    check_needed,
+    check_order,
+    in_order,
+    may_sort,
+)
 from focaldiffusion.io.images import (
-    IMAGE_SUFFIXES,
     ImageMetadata,
-    is_tiff,
-    natural_key,
-    probe_image,
-    read_image,
     read_metadata,
 )
-from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
-from focaldiffusion.io.tiff import TiffStack, probe_tiff, read_tiff
+from focaldiffusion.io.levels import LevelledFrames, Levels
+from focaldiffusion.io.tiff import TiffStack
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
-from focaldiffusion.stack import FrameSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class OpenedStack:
 
     Attributes:
         name: for output folders and messages.
-        frames: the native frames, read one at a time.
+        frames: the native frames, normalised by `levels`, read one at a time.
         files: the file of each frame; one multi-page TIFF repeats; none for arrays.
         lens: the lens as far as it is known; `camera_for` makes the camera.
         focus_distances_m: lens to plane of sharp focus of each frame [m], None when unknown.
@@ -58,6 +59,8 @@ class OpenedStack:
         origins: the origin of each lens value, of `camera`, and of `focus_distances_m` or
             `focus_positions_m`.
         findings: sentences about what was found doubtful when the stack was opened.
+        order: what decides on the order of the frames, see `open_stack`. Where the frames decide,
+            they still are in the order of their names here.
     """
 
     name: str
@@ -69,9 +72,20 @@ class OpenedStack:
     focus_uncertainty_dpt: tuple[float, ...] | None = None
     origins: dict[str, Origin] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    order: FrameOrder = "auto"
 
     def __len__(self) -> int:
         return len(self.frames.names)
+
+    @property
+    def levels(self) -> Levels:
+        """Black and white of the stack; reads at least one frame the first time."""
+        return self.frames.levels if isinstance(self.frames, LevelledFrames) else Levels()
+
+    @property
+    def is_order_only(self) -> bool:
+        """Whether neither focus distances nor positions are known."""
+        return self.focus_distances_m is None and self.focus_positions_m is None
 
     def camera_for(self, reference_index: int = 0) -> Camera | None:
         """The camera at native size, at the focus of the frame whose scale the stack takes.
@@ -94,6 +108,7 @@ def open_stack(
     focus_distances_m: Sequence[float] | None = None,
     focus_positions_m: Sequence[float] | None = None,
     lens: LensFacts | None = None,
+    order: FrameOrder = "auto",
 ) -> OpenedStack:
     """Open a focal stack and check it.
 
@@ -109,24 +124,34 @@ def open_stack(
         focus_distances_m: lens to plane of sharp focus of each frame [m], infinity allowed.
         focus_positions_m: stage or rail position of each frame [m]; excludes distances.
         lens: the lens as far as it is known.
+        order: what decides on the order of the frames, which matters where their focus is
+            unknown. "given" keeps them as listed, or in natural order of names; "name" is natural
+            order; "time" that of EXIF DateTimeOriginal; "focus" that in which the frames are found
+            to rise and fall in sharpness. "auto" takes a list as it is and a folder by name,
+            unless times of capture or a camera's numbers that start again contradict the names,
+            or the frames themselves do beyond doubt; a finding says so.
 
     Raises:
         InputError: one sentence with the mistake, its place and the remedy.
     """
+    check_order(order)
     given = lens or LensFacts()
-    files: tuple[Path, ...] = ()
+    findings: tuple[str, ...] = ()
     if holds_arrays(source):
         frames: FrameSource = ArrayFrames(source)  # type: ignore[arg-type]
-        found, tiff = _Found("stack", ()), None
+        found, tiff = Found("stack", ()), None
+        white = None
     else:
-        found = _find(source)  # type: ignore[arg-type]
-        frames, tiff = _open_frames(found)
-        files = frames.files
+        found = find_frames(source)  # type: ignore[arg-type]
+        frames, tiff = open_frames(found)
+        white = frames.declared_white
+        findings = found.findings + frames.findings
     count = len(frames.names)
     focus = written_focus(focus_distances_m, focus_positions_m, count, GIVEN, "given")
     focus = focus or found.focus(count) or _tiff_focus(tiff)
     lens, origins = resolve_lens(given, found.sidecar, (), ())
-    if not files:
+    records: list[FrameRecord] = []
+    if not isinstance(frames, FileFrames):
         focus = focus or Focus(Origin(None, "arrays have none; give them as an argument"))
     elif focus is None or lens.missing():
         records = read_exif(found.files, frames.size)
@@ -134,229 +159,59 @@ def open_stack(
         lens, origins = resolve_lens(given, found.sidecar, records, names)
         focus = focus or recorded_focus(records, names, lens.focal_length_m)
     assert focus is not None
+    findings += doubtful_positions(focus, frames.names)
+    if tiff and focus.origin.source == "TIFF":
+        findings += tiff.z_axis.findings
+    files = frames.files if isinstance(frames, FileFrames) else ()
+    check_needed(order, found.name, focus, has_files=bool(files) and tiff is None)
+    if isinstance(frames, FileFrames) and may_sort(order, focus, is_listed=found.is_listed):
+        frames, departures = _sorted(frames, records, order)
+        files, findings = frames.files, findings + departures
     opened = OpenedStack(
         name=found.name,
-        frames=frames,
+        frames=LevelledFrames(frames, white),
         files=files,
         lens=lens,
         focus_distances_m=focus.distances_m,
         focus_positions_m=focus.positions_m,
         focus_uncertainty_dpt=focus.uncertainty_dpt,
         origins={**origins, focus.name: focus.origin},
+        findings=findings,
+        order=order,
     )
-    nearest, place = 0, found.name
+    _check_lens(opened, focus)
+    return opened
+
+
+def _sorted(
+    frames: FileFrames, records: Sequence[FrameRecord], order: FrameOrder
+) -> tuple[FileFrames, tuple[str, ...]]:
+    """The frames in another order if it differs, and what to say of it."""
+    if order == "time" and not records:
+        records = read_exif(frames.files, frames.size)
+    indices, findings = in_order(frames.files, [record.taken for record in records], order)
+    files = tuple(frames.files[index] for index in indices)
+    names = tuple(frames.names[index] for index in indices)
+    return replace(frames, files=files, names=names), findings
+
+
+def _check_lens(opened: OpenedStack, focus: Focus) -> None:
+    """Check that the lens can focus where it is said to, and blurs what it does not focus on."""
+    nearest, place = 0, opened.name
     if focus.distances_m is not None:
         nearest = focus.distances_m.index(min(focus.distances_m))
         place = f"{focus.name} ({focus.origin})"
     try:
-        opened.camera_for(nearest)
+        check_distances(focus, opened.lens, opened.camera_for(nearest))
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
-    return opened
 
 
 def _tiff_focus(tiff: TiffStack | None) -> Focus | None:
     """The stage positions of a z-stack; None for photographs."""
     if tiff is None:
         return None
-    if tiff.step_m is None:
-        return Focus(Origin(None, "no z step (OME PhysicalSizeZ or ImageJ spacing)"))
-    positions_m = tuple(index * tiff.step_m for index in range(len(tiff.pages)))
-    return Focus(Origin("TIFF", tiff.step_tag), positions_m=positions_m)
-
-
-@dataclass
-class _FileFrames:
-    """A FrameSource of files: one a frame, or the same TIFF for all, with the pages of each."""
-
-    files: tuple[Path, ...]
-    names: tuple[str, ...]
-    size: tuple[int, int]
-    bit_depth: int
-    is_grey: bool
-    orientation: int
-    pages: tuple[tuple[int, ...], ...] = ()
-
-    def read(self, index: int) -> NDArray[np.float32]:
-        """See `FrameSource.read`."""
-        if self.pages:
-            return read_tiff(self.files[index], self.pages[index], orientation=self.orientation)
-        return read_image(self.files[index], orientation=self.orientation)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """The files of a stack in order, and the `stack.json` beside them."""
-
-    name: str
-    files: tuple[Path, ...]
-    sidecar: Sidecar | None = None
-    sidecar_path: Path | None = None
-
-    def focus(self, frame_count: int) -> Focus | None:
-        """The focus settings of `stack.json`."""
-        if self.sidecar is None:
-            return None
-        return written_focus(
-            self.sidecar.focus_distances_m,
-            self.sidecar.focus_positions_m,
-            frame_count,
-            FROM_SIDECAR,
-            str(self.sidecar_path),
-        )
-
-
-def _find(source: str | Path | Sequence[str | Path]) -> _Found:
-    """Find the files of a stack and its `stack.json`."""
-    if not isinstance(source, (str, Path)):
-        listed = isinstance(source, (list, tuple))
-        if not listed or not all(isinstance(one, (str, Path)) for one in source):
-            raise InputError(
-                f"stack: got {type(source).__name__}; expected a folder, a multi-page TIFF, or a "
-                "list of files or of arrays in the order of the frames, such as "
-                "sorted(folder.glob('*.png'))."
-            )
-        return _find_listed(tuple(Path(one) for one in source))
-    if source == "":
-        raise InputError("stack: the path is empty; expected a folder, or a multi-page TIFF.")
-    path = Path(source)
-    if path.is_dir():
-        sidecar = read_sidecar(path)
-        return _Found(_name(path), _files_of(path, sidecar), sidecar, path / SIDECAR_NAME)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
-    if not is_tiff(path):
-        raise InputError(
-            f"{path}: one file, but not a multi-page TIFF. Give the folder that holds the frames."
-        )
-    sidecar = read_sidecar(path.parent)
-    if sidecar is not None and sidecar.files is not None and sidecar.files != [path.name]:
-        sidecar = None  # it describes another stack of the same folder
-    name = path.stem.removesuffix(".ome")  # of .ome.tif
-    return _Found(name, (path,), sidecar, path.parent / SIDECAR_NAME)
-
-
-def _name(folder: Path) -> str:
-    """Name of the stack in a folder; a folder called `stack` takes its parent's name."""
-    resolved = folder.resolve()  # a path such as "." has no name of its own
-    return resolved.parent.name if resolved.name == "stack" else resolved.name
-
-
-def _find_listed(files: tuple[Path, ...]) -> _Found:
-    """Files in the order given; a `stack.json` beside them is matched by file name."""
-    if len(files) == 1:
-        return _find(files[0])
-    if not files:
-        raise InputError("no files given; expected the frames of a stack.")
-    if (again := _repeated(files)) is not None:
-        raise InputError(f"{files[again]}: listed more than once. List each frame once.")
-    folder = files[0].parent
-    together = all(path.parent == folder for path in files)
-    sidecar = read_sidecar(folder) if together else None
-    found = _Found(_name(folder), files, sidecar, folder / SIDECAR_NAME)
-    if sidecar is None:
-        return found
-    key = "focus_positions_m" if sidecar.focus_distances_m is None else "focus_distances_m"
-    values = getattr(sidecar, key)
-    if values is None:
-        return found
-    described = [path.name for path in _files_of(folder, sidecar)]
-    # Count before choosing, so that a list of the wrong length is not cut to fit.
-    found.focus(len(described))
-    by_name = dict(zip(described, values, strict=True))
-    for path in files:
-        if path.name not in by_name:
-            raise InputError(
-                f"{path}: not among the files whose focus {found.sidecar_path} gives. Add it "
-                "there, or leave it out."
-            )
-    chosen = [by_name[path.name] for path in files]
-    return replace(found, sidecar=sidecar.model_copy(update={key: chosen}))
-
-
-def _repeated(files: Sequence[Path]) -> int | None:
-    """Index of the first file that is listed twice, under any name; None without one."""
-    resolved = [path.resolve() for path in files]
-    return next((index for index, path in enumerate(resolved) if resolved.count(path) > 1), None)
-
-
-def _files_of(folder: Path, sidecar: Sidecar | None) -> tuple[Path, ...]:
-    """The frames of a folder: as `stack.json` lists them, else its images in natural order."""
-    if sidecar is not None and sidecar.files is not None:
-        if not sidecar.files:
-            raise InputError(
-                f"{folder / SIDECAR_NAME}: files is empty. List the frames, or leave the key out."
-            )
-        listed = tuple(folder / name for name in sidecar.files)
-        if (again := _repeated(listed)) is not None:
-            raise InputError(
-                f"{folder / SIDECAR_NAME}: files lists {sidecar.files[again]!r} more than once."
-            )
-        for name, path in zip(sidecar.files, listed, strict=True):
-            try:
-                wrong = "is a folder" if path.is_dir() else "is absent"
-                usable = path.is_file()
-            except OSError as error:  # the name is too long
-                wrong, usable = f"cannot be opened ({error.strerror})", False
-            if not usable:
-                raise InputError(f"{folder / SIDECAR_NAME}: files lists {name!r}, which {wrong}.")
-        return listed
-    files = sorted(
-        (
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and not path.name.startswith(".")
-            and path.is_file()
-        ),
-        key=lambda path: (natural_key(path.name), path.name),  # img1 and img01 are equal keys
-    )
-    if not files:
-        raise InputError(
-            f"{folder}: no images. Expected the frames of a stack, as JPEG, PNG, TIFF, HEIC or "
-            "camera RAW."
-        )
-    by_stem: dict[str, Path] = {}
-    for path in files:
-        other = by_stem.setdefault(path.stem.casefold(), path)
-        if other.suffix.lower() != path.suffix.lower():
-            raise InputError(
-                f"{folder}: holds {other.name} and {path.name}, the same frame twice. Move one "
-                f"kind away, or list the frames under files in {SIDECAR_NAME}."
-            )
-    return tuple(files)
-
-
-def _open_frames(found: _Found) -> tuple[_FileFrames, TiffStack | None]:
-    """Check the headers of all frames; their source, and the layout of a multi-page TIFF."""
-    files, names = found.files, tuple(path.name for path in found.files)
-    tiff = probe_tiff(files[0]) if len(files) == 1 and is_tiff(files[0]) else None
-    if tiff is not None:
-        names = tuple(f"{names[0]} page {index + 1}" for index in range(len(tiff.pages)))
-        files *= len(names)
-    if len(files) < 2:
-        raise InputError(
-            f"{files[0]}: the only frame; a focal stack needs at least 2, focused at "
-            "different distances. For the depth of a single photograph use a monocular model, "
-            "such as Depth Pro."
-        )
-    headers = [probe_image(path) for path in files] if tiff is None else [tiff.header] * len(files)
-    orientation = headers[0].orientation
-    size = headers[0].size(orientation)
-    for path, header in zip(files, headers, strict=True):
-        height, width = header.size(orientation)
-        if (height, width) != size:
-            raise InputError(
-                f"{path}: {width}x{height}, but the first frame, {files[0].name}, is "
-                f"{size[1]}x{size[0]}. All frames need one size; crop them, or leave this one out."
-            )
-    frames = _FileFrames(
-        files=files,
-        names=names,
-        size=size,
-        bit_depth=max(header.bit_depth for header in headers),
-        is_grey=all(header.is_grey for header in headers),
-        orientation=orientation,
-        pages=() if tiff is None else tiff.pages,
-    )
-    return frames, tiff
+    axis = tiff.z_axis
+    if axis.positions_m is None:
+        return Focus(Origin(None, axis.source))
+    return Focus(Origin("TIFF", axis.source), positions_m=axis.positions_m)

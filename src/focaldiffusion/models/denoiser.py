@@ -129,14 +129,14 @@ def network_class(folder: Path) -> type[SD3Transformer2DModel] | type[Convolutio
     path = folder / "config.json"
     try:
         name = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read, or names no class ({error!r}). Get the checkpoint again."
         ) from error
     classes: dict[str, Any] = {
         one.__name__: one for one in (SD3Transformer2DModel, ConvolutionalDenoiser)
     }
-    if name not in classes:
+    if not isinstance(name, str) or name not in classes:
         raise InputError(
             f"{path}: names the class {name}; expected {' or '.join(classes)}. Get a checkpoint "
             "that this program wrote."

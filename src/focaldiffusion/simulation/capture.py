@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.errors import check_shape
+from focaldiffusion.focus import check_focus
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.render import render
-from focaldiffusion.stack import FocalStack, check_focus
+from focaldiffusion.stack import FocalStack
 
 
 @dataclass(frozen=True, eq=False)

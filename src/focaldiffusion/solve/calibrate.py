@@ -6,22 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch.nn import functional
-
-from focaldiffusion.filters import box_mean
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.sweep import ordered_focus, plane_misfit
+from focaldiffusion.solve.small_stack import SmallStack
 from focaldiffusion.stack import Axis, FocalStack, Grade
 
-_SEARCH_SIZE = 256  # long side [px] of the search; blur shrinks with it, so the range is wide
 _BLUR_RANGE_PX = (0.5, 64.0)  # blur diameter between the outermost frames, at the search's size
 _CANDIDATES = 15
-_HYPOTHESES = 28
-_SEARCH_FRAMES = 12
-_LEAST_SIDE_PX = 8  # short side of elongated frames: room for the windows that average misfit
-_ORDER_STEPS = 50  # extra evaluations of the order-only search, for the progress total
+_ORDER_STEPS = 60  # extra evaluations of the order-only search, for the progress total
 _FINEST_GROWTH = 0.12  # smallest step of the search over the logarithm of step growth
 _LARGEST_GROWTH = 4.0  # bound of that logarithm: the last step is at most 55 times the first
 # Measured on 72 simulated and path-traced stacks: in 67 the frames show the blur of their lens to
@@ -29,12 +21,25 @@ _LARGEST_GROWTH = 4.0  # bound of that logarithm: the last step is at most 55 ti
 # JPEG, exposure and focus errors change this little. Frames displaced by several pixels look at
 # least twice as blurred.
 _CONTRADICTION = 2.0
+# Where the frames tell two blurs apart, less is a contradiction too. In stacks whose lens is right,
+# the blur that is found has at most 1.02 times less misfit than that of the lens; with an aperture
+# that is wrong by 1.3, 1.8 times and more.
+_CLEAR_CONTRADICTION = 1.2
+_CLEAR_MISFIT = 1.5
 _GRADES: dict[Axis, Grade] = {
     "inverse_depth_dpt": Grade.FOCUS_DISTANCES,
     "position_m": Grade.STAGE_POSITIONS,
     "order": Grade.ORDER,
 }
 _CLEAR_RISE = 0.01  # relative rise of the misfit at 1.4 times the scale that makes a minimum clear
+_RISE_STEPS = math.log(1.4)
+_GROWTH_GAIN = 0.02  # least relative fall of the misfit for which steps are taken as uneven
+_UNORDERED_GROWTH = _LARGEST_GROWTH - _FINEST_GROWTH  # found where no growth explains the order
+
+_UNORDERED = (
+    "the frames are not a sweep in order: no spacing of focus steps explains them, so depth comes "
+    "from sharpness. Give the frames from one end of the focus to the other."
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class BlurScale:
     is_clear: bool
     step_growth: float = 0.0
 
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the growth of steps lies within the bounds of its search."""
+        return abs(self.step_growth) < _UNORDERED_GROWTH
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -65,12 +75,21 @@ class Calibration:
             only the frame order is known; None if depth comes from sharpness.
         measured: blur scale measured from the frames; None if nothing was measured.
         is_measured: whether `blur_scale` was measured, not computed from a known lens.
+        known_misfit: misfit of the frames to the known lens over that to the measured blur; None
+            where one of them is missing.
+        doubts: a sentence about each thing that the frames contradict, except a known lens.
+        trust: factor in [0, 1] by which confidence is lowered for what the frames contradict.
+        left_out: indices of frames that no sweep explains; depth comes from the others.
     """
 
     grade: Grade
     blur_scale: float | None
     measured: BlurScale | None = None
     is_measured: bool = False
+    known_misfit: float | None = None
+    doubts: tuple[str, ...] = ()
+    trust: float = 1.0
+    left_out: tuple[int, ...] = ()
 
     @property
     def step_growth(self) -> float:
@@ -79,21 +98,28 @@ class Calibration:
 
     @property
     def contradiction(self) -> float | None:
-        """Measured blur over that of the known lens; None if they agree within a factor of 2.
+        """Measured blur over that of the known lens; None if they agree.
+
+        They agree within a factor of 2; if the measured blur explains the frames clearly better,
+        within a factor of 1.2.
 
         A contradiction casts doubt on the camera, the focus distances or the alignment.
         """
         if self.measured is None or self.is_measured or self.blur_scale is None:
             return None
         ratio = self.measured.value / self.blur_scale
-        agrees = 1 / _CONTRADICTION < ratio < _CONTRADICTION
+        is_better = self.known_misfit is not None and self.known_misfit > _CLEAR_MISFIT
+        most = _CLEAR_CONTRADICTION if is_better else _CONTRADICTION
+        agrees = 1 / most < ratio < most
         return ratio if self.measured.is_clear and not agrees else None
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """A sentence about the contradiction; none without one."""
-        if self.contradiction is None:
-            return ()
+        """The doubts, or a sentence about the contradiction; none without them."""
+        if not (self.doubts or self.measured is None or self.measured.is_sweep):
+            return (_UNORDERED,)
+        if self.doubts or self.contradiction is None:
+            return self.doubts
         return (
             f"the frames show {self.contradiction:.2g} times the blur predicted from the camera "
             "and the focus distances, so depth in metres may be wrong. Check focal length, "
@@ -144,31 +170,18 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
         psf: the shape of the blur.
         meter: counts the candidates.
     """
-    height, width = stack.size
-    shrink = min(1.0, max(_SEARCH_SIZE / max(height, width), _LEAST_SIDE_PX / min(height, width)))
-    size = (round(height * shrink), round(width * shrink))
-    # A subset of a long stack is enough to measure its blur.
-    chosen = torch.linspace(0, len(stack) - 1, min(len(stack), _SEARCH_FRAMES)).round().long()
-    small = FocalStack(functional.interpolate(stack.images[chosen], size=size, mode="area"))
-    focus = stack.focus_coordinates
-    first, span = float(focus.min()), float(focus.max() - focus.min())
+    small = SmallStack.of(stack)
+    span, shrink = small.span, small.shrink
     low, high = (math.log(px / span) for px in _BLUR_RANGE_PX)
     step = (high - low) / (_CANDIDATES - 1)
-    # Every candidate uses the same hypotheses, so that their misfits are comparable.
-    hypotheses = torch.linspace(first - 0.15 * span, first + 1.15 * span, _HYPOTHESES).to(focus)
     only_order = stack.axis == "order"
     meter = meter or Meter()
-    meter.expect(_CANDIDATES + (_ORDER_STEPS if only_order else 2))
+    meter.expect(_CANDIDATES + (_ORDER_STEPS if only_order else 5))
     known: dict[tuple[float, float], float] = {}
 
     def log_misfit(index: float, step_growth: float = 0.0) -> float:
         if (index, step_growth) not in known:
-            where = ordered_focus(len(stack), step_growth).to(focus) if only_order else focus
-            scale = math.exp(low + index * step)
-            with torch.no_grad():
-                planes = plane_misfit(small, where[chosen], hypotheses, scale, psf)
-            # Black or clipped frames have zero misfit at any scale.
-            misfit = max(float(box_mean(planes, 3).amin(0).mean()), 1e-12)
+            misfit = small.misfit(math.exp(low + index * step), psf, small.focus(step_growth))
             known[index, step_growth] = math.log(misfit)
             meter.advance()
         return known[index, step_growth]
@@ -177,24 +190,35 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     best = min(range(_CANDIDATES), key=curve.__getitem__)
     if best in (0, _CANDIDATES - 1):
         return BlurScale(math.exp(low + best * step) / shrink, 0.0, False)
+    growth = 0.0
     if only_order:
         index, growth = _descended(log_misfit, best)
-        beside = min(log_misfit(index - 1, growth), log_misfit(index + 1, growth))
-        rise = math.exp(beside - log_misfit(index, growth)) - 1
-        value = math.exp(low + index * step) / shrink
-        return BlurScale(value, rise, rise > _CLEAR_RISE, growth)
-    rise = math.exp(min(curve[best - 1], curve[best + 1]) - curve[best]) - 1
-    # Half steps around the minimum, where a parabola fits.
-    points = {best + side: log_misfit(best + side) for side in (-0.5, 0.5)} | {best: curve[best]}
-    centre = min(points, key=points.__getitem__)
-    points |= {best + side: curve[best + side] for side in (-1, 1)}
-    before, here, after = (points[centre + side] for side in (-0.5, 0, 0.5))
-    bend = before - 2 * here + after
-    offset = 0.25 * (before - after) / bend if bend > 0 else 0.0  # flat frames may tie
-    return BlurScale(math.exp(low + (centre + offset) * step) / shrink, rise, rise > _CLEAR_RISE)
+        even, _ = _descended(log_misfit, best, largest_growth=0)
+        if log_misfit(index, growth) > log_misfit(even) - _GROWTH_GAIN:
+            index, growth = even, 0.0
+    else:
+        # Half steps around the minimum, where a parabola fits.
+        points = {best + side: log_misfit(best + side) for side in (-0.5, 0.5)}
+        points[best] = curve[best]
+        centre = min(points, key=points.__getitem__)
+        points |= {best + side: curve[best + side] for side in (-1, 1)}
+        before, here, after = (points[centre + side] for side in (-0.5, 0, 0.5))
+        bend = before - 2 * here + after
+        # Flat frames may tie.
+        index = centre + (0.25 * (before - after) / bend if bend > 0 else 0.0)
+    # Around the minimum itself, wherever it lies between the candidates.
+    beside = min(log_misfit(index + side * _RISE_STEPS / step, growth) for side in (-1, 1))
+    rise = math.exp(beside - log_misfit(index, growth)) - 1
+    is_clear = rise > _CLEAR_RISE and abs(growth) < _UNORDERED_GROWTH
+    return BlurScale(math.exp(low + index * step) / shrink, rise, is_clear, growth)
 
 
-def _descended(log_misfit: Callable[[float, float], float], start: float) -> tuple[float, float]:
+def _descended(
+    log_misfit: Callable[[float, float], float],
+    start: float,
+    *,
+    largest_growth: float = _LARGEST_GROWTH,
+) -> tuple[float, float]:
     """Pattern search for the misfit's minimum over (candidate, step growth), from (start, 0).
 
     Moves to the best of eight neighbours while it improves, else halves the step.
@@ -205,7 +229,7 @@ def _descended(log_misfit: Callable[[float, float], float], start: float) -> tup
             (here[0] + along * reach, here[1] + across * reach)
             for along in (-1, 0, 1)
             for across in (-1, 0, 1)
-            if abs(here[1] + across * reach) <= _LARGEST_GROWTH
+            if abs(here[1] + across * reach) <= largest_growth
             and 0 <= here[0] + along * reach <= _CANDIDATES - 1
         ]
         best = min(around, key=lambda point: log_misfit(*point))

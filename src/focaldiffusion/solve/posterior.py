@@ -44,7 +44,8 @@ def evidence_from_doubt(
         leak: see `own_texture_share`.
     """
     all_in_focus = blend_sharpest(stack, sharpest)
-    own_texture = own_texture_share(all_in_focus, reach_px, leak, noise_std(stack.images))
+    noise = noise_std(stack.images, stack.step)
+    own_texture = own_texture_share(all_in_focus, reach_px, leak, noise)
     posterior = torch.softmax(doubt * (-POSTERIOR_STRENGTH * own_texture), dim=0)
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
 

@@ -48,14 +48,21 @@ _TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
 
 @dataclass(frozen=True)
 class _Luma:
-    """Linear luma of a stack, its noise, and a mask of unclipped pixels, (N, H, W) each."""
+    """Linear luma of a stack, its noise, and a mask of usable pixels, (N, H, W) each.
+
+    The last field, (N,), is the weight of each frame in the sharp image; None if all are equal.
+    """
 
     linear: Tensor
     noise_std: Tensor
     trusted: Tensor
+    weight: Tensor | None
 
     def cropped(self, rows: slice, columns: slice) -> _Luma:
-        return _Luma(*(field[:, rows, columns] for field in vars(self).values()))
+        linear, noise_std, trusted = (
+            field[:, rows, columns] for field in (self.linear, self.noise_std, self.trusted)
+        )
+        return _Luma(linear, noise_std, trusted, self.weight)
 
 
 def depth_hypotheses(focus_dpt: Tensor, blur_scale_px_m: float) -> Tensor:
@@ -113,7 +120,8 @@ def sweep(
     """
     focus = stack.focus_coordinates
     if stack.axis == "order":
-        focus = ordered_focus(len(stack), step_growth).to(focus)
+        ends = ordered_focus(stack.sweep_length, step_growth).to(focus)
+        focus = ends[stack.places]
     if stack.axis == "inverse_depth_dpt":
         hypotheses = depth_hypotheses(focus, blur_scale)
     else:
@@ -135,9 +143,8 @@ def sweep(
     nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
     never_sharp = nearest_px > 2
     if stack.axis == "order":  # depth on this axis is reported in units of frames
-        hypotheses, sharpest = (
-            interpolated(one, focus, stack.focus_coordinates) for one in (hypotheses, sharpest)
-        )
+        even = torch.linspace(0, 1, stack.sweep_length).to(ends)
+        hypotheses, sharpest = (interpolated(one, ends, even) for one in (hypotheses, sharpest))
     return evidence_from_doubt(
         stack, hypotheses, doubt, sharpest, never_sharp, reach_px=reach_px, leak=_NEIGHBOUR_LEAK
     )
@@ -180,7 +187,7 @@ def plane_misfit(
     Returns:
         (K, H, W), summed over the frames, not averaged over pixels.
     """
-    luma = _luma(stack.images)
+    luma = _luma(stack)
     radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()  # (K, N)
     # Blur that reaches farther is flat over a tile, so its exact border does not matter.
     reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
@@ -195,9 +202,46 @@ def plane_misfit(
             part = luma.cropped(slice(y, bottom + reach_px), slice(x, right + reach_px))
             window = (slice(top - y, bottom - y), slice(left - x, right - x))
             for k, plane in enumerate(_tile_misfit(part, radii_px, reach_px, psf)):
-                misfit[k, top:bottom, left:right] = plane[window]
+                misfit[k, top:bottom, left:right] = plane.sum(0)[window]
                 meter.advance()
     return misfit
+
+
+def frame_misfit(
+    stack: FocalStack,
+    focus: Tensor,
+    hypotheses: Tensor,
+    blur_scale: float,
+    psf: PSF,
+    *,
+    aggregation_px: int,
+) -> Tensor:
+    """Squared misfit of each frame to the plane that explains all frames best at each pixel.
+
+    Args:
+        stack: the frames, at most a tile in size.
+        focus: see `plane_misfit`.
+        hypotheses: see `plane_misfit`.
+        blur_scale: see `plane_misfit`.
+        psf: see `plane_misfit`.
+        aggregation_px: half window over which misfit is averaged.
+
+    Returns:
+        (N, H, W), in noise variances.
+    """
+    radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()
+    reach_px = math.ceil(min(float(radii_px.max()) * psf.support, 48))
+    lowest = chosen = None
+    for plane in _tile_misfit(_luma(stack), radii_px, reach_px, psf):
+        averaged = box_mean(plane, aggregation_px)
+        total = averaged.sum(0)
+        if lowest is None or chosen is None:
+            lowest, chosen = total, averaged
+        else:
+            chosen = torch.where(total < lowest, averaged, chosen)
+            lowest = torch.minimum(total, lowest)
+    assert chosen is not None
+    return chosen
 
 
 def _tile_misfit(
@@ -206,7 +250,7 @@ def _tile_misfit(
     reach_px: float,
     psf: PSF,
 ) -> Iterator[Tensor]:
-    """Yield the (H, W) misfit of each plane of (K, N) radii."""
+    """Yield the (N, H, W) misfit of each frame to each plane of (K, N) radii."""
     grid = MirrorGrid((luma.linear.shape[-2], luma.linear.shape[-1]), reach_px)
     spectrum = grid.spectrum(luma.linear)  # (N, P, Q/2+1)
     height, width = grid.grid_size
@@ -217,21 +261,34 @@ def _tile_misfit(
     weight = luma.trusted / luma.noise_std
     for radii in radii_px:
         transfer = grid.transfer(psf, radii)  # (N, P, Q/2+1)
-        sharp = (transfer * spectrum).sum(0) / ((transfer**2).sum(0) + prior)
+        # Weighted by 1 / noise²; without a weight, all frames are equally noisy.
+        back = transfer if luma.weight is None else transfer * luma.weight[:, None, None]
+        sharp = (back * spectrum).sum(0) / ((back * transfer).sum(0) + prior)
         residual = grid.image(spectrum - transfer * sharp) * weight
-        yield (residual**2).sum(0)
+        yield residual**2
 
 
-def _luma(images: Tensor) -> _Luma:
+def _luma(stack: FocalStack) -> _Luma:
+    images, photographed = stack.images, stack.photographed.detach()
     weights = images.new_tensor(LUMA_WEIGHTS)
-    encoded = srgb_luma(images.detach())
+    encoded = srgb_luma(photographed)
     # Noise is uniform in sRGB; the encoding's slope converts it to linear light (IEC 61966-2-1).
     slope = (2.4 / 1.055 * ((encoded + 0.055) / 1.055) ** 1.4).clamp_min(1 / 12.92)
     # A clipped highlight is darker than the real light, so no blur of it predicts the frames.
-    trusted = (images.detach().amax(1) < 0.98).to(images)
-    return _Luma(
-        torch.einsum("c,nchw->nhw", weights, images), noise_std(images.detach()) * slope, trusted
-    )
+    trusted = stack.usable.to(images)
+    linear = torch.einsum("c,nchw->nhw", weights, images)
+    if stack.gains is None:
+        return _Luma(linear, noise_std(photographed, stack.step) * slope, trusted, None)
+    # A mostly clipped frame has no noise to measure.
+    share = trusted.mean((1, 2))
+    noise = noise_std(photographed[share > share.max() / 2], stack.step) * slope
+    noise = noise / (weights @ stack.gains.to(images).T)[:, None, None]
+    # Where exposures differ, a pixel clipped in some frames has the light of the others in the
+    # sharp image: its own would darken all hypotheses.
+    others = (linear * trusted).sum(0) / trusted.sum(0).clamp_min(1)
+    linear = torch.where(trusted > 0, linear, torch.maximum(linear, others))
+    reliability = share / noise.square().mean((1, 2))
+    return _Luma(linear, noise, trusted, reliability / reliability.mean())
 
 
 def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:

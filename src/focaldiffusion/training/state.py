@@ -17,13 +17,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import TypeAdapter
 from torch import nn
 
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
+from focaldiffusion.files import check_file
+from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import file_errors_named, sha256_of
 from focaldiffusion.training.model import Mean, trained_parameters
 
@@ -83,6 +86,10 @@ class RunState:
     owes_score: bool = False
 
 
+_STATES = TypeAdapter(RunState)
+_DIGESTS = TypeAdapter(dict[str, tuple[int, str]])
+
+
 class Checkpoints:
     """The checkpoints of one run."""
 
@@ -128,17 +135,17 @@ class Checkpoints:
                     shutil.rmtree(left_behind)
                 (partial / _STATE).mkdir(parents=True)
             accelerator.wait_for_everyone()
-            accelerator.save_state(str(partial / _STATE), safe_serialization=True)
-            accelerator.wait_for_everyone()
+            try:
+                accelerator.save_state(str(partial / _STATE), safe_serialization=True)
+                accelerator.wait_for_everyone()
+                if accelerator.is_main_process:
+                    export(partial)
+                    write_progress(partial, state, self._stacks_per_step, resolved(self._config))
+            except BaseException:
+                # On a full disk, half a checkpoint is in the way of what others write.
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             if accelerator.is_main_process:
-                export(partial)
-                note = {
-                    **vars(state),
-                    "stacks_per_step": self._stacks_per_step,
-                    "config": resolved(self._config),
-                }
-                _write(partial / _STATE / _PROGRESS, json.dumps(note, indent=1))
-                _write(partial / _FILES, json.dumps(_digests(partial), indent=1))
                 earlier = _set_aside(final) if final.exists() else None
                 partial.rename(final)
                 if earlier is not None:
@@ -167,9 +174,9 @@ class Checkpoints:
                 raise InputError(
                     f"{path}: no such folder. Give one of {self.directory}, or --resume auto."
                 )
-            if problem := _damage(path):
+            if problem := damage(path):
                 raise InputError(f"{path}: {problem}. Give another checkpoint, or --resume auto.")
-            step = json.loads((path / _STATE / _PROGRESS).read_text(encoding="utf-8"))["step"]
+            step = read_progress(path).state.step
             if newest_first and _step_of(newest_first[0]) > step:
                 raise InputError(
                     f"{path}: is of step {step}, but {self.directory} already has "
@@ -178,7 +185,7 @@ class Checkpoints:
                 )
             return path
         for path in newest_first:
-            problem = _damage(path)
+            problem = damage(path)
             if problem is None:
                 return path
             self._accelerator.print(f"{path}: {problem}; using the checkpoint before it.")
@@ -190,8 +197,7 @@ class Checkpoints:
         Raises:
             InputError: it is of another model or other data.
         """
-        note = json.loads((path / _STATE / _PROGRESS).read_text(encoding="utf-8"))
-        stacks_per_step = note.pop("stacks_per_step")
+        state, stacks_per_step, config = read_progress(path)
         if stacks_per_step != self._stacks_per_step:
             raise InputError(
                 f"{path}: was trained with {stacks_per_step} stacks a step, and this run has "
@@ -199,14 +205,14 @@ class Checkpoints:
                 "training.gradient_accumulation_steps so that their product with the number of "
                 "processes is the same."
             )
-        different = _difference(note.pop("config"), resolved(self._config))
+        different = _difference(config, resolved(self._config))
         if different:
             raise InputError(
                 f"{path}: was trained with another {different}. Go on with its own configuration, "
                 "or train in another output.save_dir."
             )
         self._accelerator.load_state(str(path / _STATE))
-        return RunState(**note)
+        return state
 
     def _write_weights(self, models: Any, weights: list[Any], directory: str) -> None:
         """Write the weights that train instead of all; accelerate has written shards itself."""
@@ -283,19 +289,64 @@ def _digests(folder: Path) -> dict[str, Any]:
     }
 
 
-def _damage(folder: Path) -> str | None:
-    """Error text for a damaged checkpoint; None for a good one."""
+def damage(folder: Path) -> str | None:
+    """Error text for a damaged checkpoint of training; None for a good one."""
     try:
-        files = json.loads((folder / _FILES).read_text(encoding="utf-8"))
+        check_file(folder / _FILES)
+        files = _DIGESTS.validate_json((folder / _FILES).read_bytes())
     except (OSError, ValueError):
         return f"is not a checkpoint to resume from: {_FILES} is missing or damaged"
+    if f"{_STATE}/{_PROGRESS}" not in files:
+        return f"is damaged: {_FILES} lacks {_STATE}/{_PROGRESS}"
     for name, (size, digest) in files.items():
         path = folder / name
-        if not path.is_file():
+        try:
+            if path.stat().st_size != size or sha256_of(path) != digest:
+                return f"is damaged: {name} has changed"
+        except (OSError, ValueError):  # also for a name that no file system allows
             return f"is damaged: {name} is missing"
-        if path.stat().st_size != size or sha256_of(path) != digest:
-            return f"is damaged: {name} has changed"
+    try:
+        read_progress(folder)
+    except InputError as error:
+        return f"is damaged: {error}"
     return None
+
+
+class Progress(NamedTuple):
+    """State of a run at a checkpoint, and the run to which it belongs."""
+
+    state: RunState
+    stacks_per_step: int
+    config: dict[str, Any]
+
+
+def write_progress(
+    folder: Path, state: RunState, stacks_per_step: int, config: dict[str, Any]
+) -> None:
+    """Write the state of a run to a checkpoint, and then the digests of all its files.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    note = {**vars(state), "stacks_per_step": stacks_per_step, "config": config}
+    _write(folder / _STATE / _PROGRESS, json.dumps(note, indent=1))
+    _write(folder / _FILES, json.dumps(_digests(folder), indent=1))
+
+
+def read_progress(folder: Path) -> Progress:
+    """The state of a run at a checkpoint.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    path = folder / _STATE / _PROGRESS
+    note = read_json(path, "is damaged", "Go on from another checkpoint.")
+    with reading(path, "is damaged", "Go on from another checkpoint."):
+        stacks_per_step, config = int(note.pop("stacks_per_step")), dict(note.pop("config"))
+        state = _STATES.validate_python(note)
+        if state.step < 0 or stacks_per_step < 1:
+            raise ValueError(f"step {state.step} of {stacks_per_step} stacks")
+        return Progress(state, stacks_per_step, config)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import math
-import signal
+import os
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.errors import InputError
+from focaldiffusion.signals import on_ending
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_FAILED_WRITES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _EXPLODED = 100.0  # times the running loss, once it has settled
 _SETTLED_STEPS = 50  # steps in the running loss
 
@@ -39,20 +44,22 @@ class RunningLoss:
 
 
 class Stop:
-    """Whether any process got SIGTERM, which schedulers send before they take a machine."""
+    """Whether any process got SIGTERM, which schedulers send before they take a machine, or SIGHUP,
+    which a closing terminal sends."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self._come = False
+        self._noting = on_ending(self._note)
 
     def __enter__(self) -> Stop:
-        self._before = signal.signal(signal.SIGTERM, self._note)
+        self._noting.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+    def __exit__(self, *error: Any) -> None:
+        self._noting.__exit__(*error)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int) -> None:
         self._come = True
 
     @property
@@ -62,6 +69,42 @@ class Stop:
             return self._come
         flag = torch.tensor(float(self._come), device=self._accelerator.device)
         return bool(self._accelerator.reduce(flag, "sum") > 0)
+
+
+@contextmanager
+def write_errors_named(directory: Path) -> Iterator[None]:
+    """Turn a full disk, or another write that fails, inside the block into one sentence.
+
+    torch and safetensors have errors of their own for it, and TensorBoard writes in a thread, whose
+    traceback would precede the sentence.
+
+    Raises:
+        InputError: instead of the library's error.
+    """
+    from safetensors import SafetensorError
+
+    def of_thread(failed: threading.ExceptHookArgs) -> None:
+        # TensorBoard raises it again in the main thread.
+        if not isinstance(failed.exc_value, OSError):
+            before(failed)
+
+    before, threading.excepthook = threading.excepthook, of_thread
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if found := re.search(r"os error (\d+)", str(error)):
+            number = int(found[1])
+        failed = number in _FAILED_WRITES or "PytorchStreamWriter failed" in str(error)
+        if not failed or isinstance(error, InputError):
+            raise
+        reason = os.strerror(number).lower() if number else "the disk is full, or was removed"
+        raise InputError(
+            f"{directory}: cannot write ({reason}). Free some space, and go on from the last "
+            "checkpoint with --resume auto."
+        ) from error
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -27,13 +27,18 @@ from focaldiffusion.config.sources import has_split
 from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.staging import file_errors_named
+from focaldiffusion.io.staging import claimed, file_errors_named
 from focaldiffusion.training.kept import KeptExamples
 from focaldiffusion.training.learner import Learner
 from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
 from focaldiffusion.training.schedule import Schedule, learning_rate_factor
 from focaldiffusion.training.state import Checkpoints, RunState
-from focaldiffusion.training.stopping import RunningLoss, Stop, memory_explained
+from focaldiffusion.training.stopping import (
+    RunningLoss,
+    Stop,
+    memory_explained,
+    write_errors_named,
+)
 from focaldiffusion.training.validation import METRIC, Validation
 from focaldiffusion.training.watch import Pace, Watch
 
@@ -59,10 +64,15 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
 
     Raises:
         InputError: data, base weights or a checkpoint that are missing or bad; a loss that is not
-            finite, explodes, or covers no valid pixel; too little memory.
+            finite, explodes, or covers no valid pixel; too little memory; a full disk.
     """
-    run = _Run(config, resume, cpu=cpu)
-    with closing(run.watch), Stop(run.accelerator) as stop, memory_explained(config.training):
+    with ExitStack() as held:
+        # Entered first, and so left last: closing the log can fail too.
+        held.enter_context(write_errors_named(Path(config.output.save_dir)))
+        run = _Run(config, resume, held, cpu=cpu)
+        held.enter_context(closing(run.watch))
+        stop = held.enter_context(Stop(run.accelerator))
+        held.enter_context(memory_explained(config.training))
         if run.state.owes_score:
             run.validate()
         while run.state.step < run.schedule.steps:
@@ -83,8 +93,8 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
 class _Run:
     """One training run: its learner, its data, its progress and its checkpoints."""
 
-    def __init__(self, config: Config, resume: str | None, *, cpu: bool) -> None:
-        """Open everything; arguments and errors are those of `train`."""
+    def __init__(self, config: Config, resume: str | None, held: ExitStack, *, cpu: bool) -> None:
+        """Open everything; `held` keeps the folder, other arguments and errors are of `train`."""
         training = config.training
         self.accelerator = Accelerator(
             mixed_precision=training.mixed_precision,
@@ -119,8 +129,14 @@ class _Run:
         with file_errors_named(self._directory):
             if self.accelerator.is_main_process:
                 self._directory.mkdir(parents=True, exist_ok=True)
+                held.enter_context(claimed(self._directory))
                 save_resolved(config, self._directory / "config.yaml")
-        self.watch = Watch(config, active=self.accelerator.is_main_process, step=self.state.step)
+            self.watch = Watch(
+                config,
+                active=self.accelerator.is_main_process,
+                step=self.state.step,
+                owes_validation=self.state.owes_score,
+            )
         self._announce(len(mixture))
 
         self._batches = self._prepared(mixture)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.staging import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 class Watch:
     """Reports of the main process; the others stay silent."""
 
-    def __init__(self, config: Config, *, active: bool, step: int) -> None:
-        """Open the logs of a run after a step. Entries of later steps are removed.
+    def __init__(
+        self, config: Config, *, active: bool, step: int, owes_validation: bool = False
+    ) -> None:
+        """Open the logs of a run after a step. Entries of what will be done again are removed.
 
         Args:
             config: of the run.
             active: whether this is the main process.
             step: the run goes on from.
+            owes_validation: whether that step will be validated, perhaps once more.
 
         Raises:
             InputError: the package to report with is missing.
@@ -43,11 +47,15 @@ class Watch:
         self._run: Any = None
         if not active:
             return
-        _forget_after(step, self._log)
+        again = _forget(self._log, step, owes_validation)
         if config.logging.use_wandb:
             self._run = _wandb(config)
         else:
-            self._board = _tensorboard(Path(config.output.save_dir) / "tensorboard", step)
+            # TensorBoard forgets whole steps only, so the numbers that stay are written again.
+            first = step if owes_validation else step + 1
+            self._board = _tensorboard(Path(config.output.save_dir) / "tensorboard", first)
+            for name, value in again.items():
+                self._board.add_scalar(name, value, step)
 
     def say(self, sentence: str) -> None:
         """Print a line to the terminal."""
@@ -118,16 +126,36 @@ class Pace:
         return (after - before) / (last - first) if after > before else 0.0
 
 
-def _forget_after(step: int, log: Path) -> None:
-    """Remove the lines of later steps, and a truncated one."""
+def _forget(log: Path, step: int, owes_validation: bool) -> dict[str, float]:
+    """Remove lines of later steps, truncated ones, and a validation of this step that is owed.
+
+    Returns:
+        The numbers of this step that stay, where its validation is owed.
+    """
     if not log.exists():
-        return
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [one for one in lines if one.endswith("\n") and json.loads(one)["step"] <= step]
-    log.write_text("".join(kept), encoding="utf-8")
+        return {}
+    kept: list[str] = []
+    again: dict[str, float] = {}
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            values = json.loads(line)
+            done = values.pop("step")
+            owed = owes_validation and done == step
+            if done > step or not line.endswith("\n") or (owed and _is_validation(values)):
+                continue
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue  # a line that a crash has cut off, or a disk has damaged
+        kept.append(line)
+        again |= values if owed else {}
+    write_whole(log, "".join(kept).encode())
+    return again
 
 
-def _tensorboard(folder: Path, step: int) -> SummaryWriter:
+def _is_validation(values: dict[str, float]) -> bool:
+    return any(name.startswith("val/") for name in values)
+
+
+def _tensorboard(folder: Path, first_step: int) -> SummaryWriter:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -135,7 +163,7 @@ def _tensorboard(folder: Path, step: int) -> SummaryWriter:
             "training reports to TensorBoard, which is missing. Install it with "
             "`pip install 'focaldiffusion[train]'`, or set logging.use_wandb=true."
         ) from error
-    return SummaryWriter(str(folder), purge_step=step + 1)
+    return SummaryWriter(str(folder), purge_step=first_step)
 
 
 def _wandb(config: Config) -> Any:

@@ -12,7 +12,7 @@ from focaldiffusion.config.data import CameraDefaults, DepthRange, DepthScale
 from focaldiffusion.config.section import Section
 from focaldiffusion.data.rasters import Turn
 from focaldiffusion.errors import InputError, unknown_name
-from focaldiffusion.stack import check_focus
+from focaldiffusion.focus import check_focus
 
 
 def _several(value: Any) -> Any:

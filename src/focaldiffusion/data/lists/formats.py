@@ -12,7 +12,8 @@ from typing import Any
 
 from focaldiffusion.data.lists.entry import Entry, entry_of, known_field, our_name
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.images import IMAGE_SUFFIXES
+from focaldiffusion.files import why_not_file
+from focaldiffusion.io.formats import IMAGE_SUFFIXES
 
 _Fields = dict[str, Any]
 
@@ -42,6 +43,8 @@ def read_list(path: Path) -> FileListing:
     Raises:
         InputError: no such file, no samples, or a bad line, with file, line and reason.
     """
+    if why := why_not_file(path):
+        raise InputError(f"{path}: cannot be read as a file list ({why}).")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -201,6 +204,9 @@ def _object(text: str, at: int, path: Path, first_line: int, line: int) -> tuple
         ) from None
     except InputError as error:
         raise InputError(f"{_place(path, line)}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
+        raise InputError(f"{_place(path, line)}: not JSON that can be read: {what}.") from None
     if not isinstance(value, dict):
         raise InputError(
             f"{_place(path, line)}: {json.dumps(value)}; expected an object in braces."

@@ -30,13 +30,8 @@ so it is offset from the frames by up to 0.3 px.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.config.data import Source
@@ -46,13 +41,11 @@ from focaldiffusion.data.rasters import DepthFormat
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.published import check_published
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.hdf5 import Hdf5File, open_hdf5
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
-
-if TYPE_CHECKING:
-    import h5py
 
 _FILE = "my_ddff_trainVal.h5"
 _FOCAL_LENGTH_PX = 521.4052
@@ -94,21 +87,29 @@ class DDFF12:
         self._options = source.options
         self._split = source.split
         self._path = Roots.of(source.data_root).need(_FILE, remedy=_REMEDY)
-        with self._open() as file:
-            frames, disparity = self._array(file, "stack"), self._array(file, "disp")
-            if frames.ndim != 5 or frames.shape[1] != _FRAMES or frames.shape[4] != 3:
+        self._stack, self._disparity, self._sharp = (
+            f"{content}_{self._split}" for content in ("stack", "disp", "AiF")
+        )
+        with open_hdf5(self._path, _REMEDY) as file:
+            stacks = file.shape(self._stack)
+            if len(stacks) != 5 or stacks[1] != _FRAMES or stacks[4] != 3:
                 raise InputError(
-                    f"{self._path}: {frames.name} is {frames.shape}; expected stacks of {_FRAMES} "
-                    f"RGB frames. {_REMEDY}"
+                    f"{self._path}: {self._stack} is {stacks}; expected stacks of {_FRAMES} RGB "
+                    f"frames. {_REMEDY}"
                 )
-            if disparity.shape != (len(frames), *frames.shape[2:4]):
-                raise InputError(
-                    f"{self._path}: {disparity.name} is {disparity.shape}, but {frames.name} is "
-                    f"{frames.shape}; expected one map for each stack. {_REMEDY}"
-                )
-            if source.options.generate_focal_stack:
-                self._array(file, "AiF")
-            self._length: int = len(frames)
+            self._length = stacks[0]
+            size = stacks[2:4]
+            self._has_sharp = self._sharp in file.names()
+            sharp = self._has_sharp or source.options.generate_focal_stack
+            expected: dict[str, tuple[int, ...]] = {self._disparity: (self._length, *size)}
+            if sharp:
+                expected[self._sharp] = (self._length, *size, 3)
+            for name, wanted in expected.items():
+                if (shape := file.shape(name)) != wanted:
+                    raise InputError(
+                        f"{self._path}: {name} is {shape}, but {self._stack} is {stacks}; "
+                        f"expected one map for each stack. {_REMEDY}"
+                    )
 
     def __len__(self) -> int:
         return self._length
@@ -117,12 +118,12 @@ class DDFF12:
         """Read one stack."""
         source = f"DDFF-12 {self.name(index)}"
         simulated = bool(self._options.generate_focal_stack)
-        with self._open() as file:
-            disparity_px = torch.from_numpy(self._array(file, "disp")[index].astype(np.float32))
-            frames = None if simulated else _light(self._array(file, "stack")[index])
-            has_sharp = f"AiF_{self._split}" in file
-            all_in_focus = _light(self._array(file, "AiF")[index]) if has_sharp else None
-        depth_m = (DISPARITY_PX_M / disparity_px).masked_fill(~(disparity_px > 0), torch.nan)
+        with open_hdf5(self._path, _REMEDY) as file:
+            disparity_px = torch.from_numpy(file.read(self._disparity, index).astype(np.float32))
+            frames = None if simulated else self._light(file, self._stack, index)
+            all_in_focus = self._light(file, self._sharp, index) if self._has_sharp else None
+        depth_m = DISPARITY_PX_M / disparity_px
+        depth_m = depth_m.masked_fill(~((depth_m > 0) & depth_m.isfinite()), torch.nan)
         depth_m = DepthFormat(bounds_m=self._options.depth_bounds).planar(depth_m, None, source)
         valid = ~depth_m.isnan()
         camera = sample_camera(
@@ -149,30 +150,12 @@ class DDFF12:
         """Split and number of the scene; the file has no names."""
         return f"{self._split}/scene_{index // _STACKS_PER_SCENE}"
 
-    @contextmanager
-    def _open(self) -> Iterator[h5py.File]:
-        """The file, opened for each access: handles do not survive a fork."""
-        import h5py
-
-        try:
-            with h5py.File(self._path, "r") as file:
-                yield file
-        except OSError as error:
+    def _light(self, file: Hdf5File, name: str, index: int) -> Tensor:
+        """Pixels (..., H, W, 3) from 0 to 255 as linear light (..., 3, H, W)."""
+        pixels = file.read(name, index).astype(np.float32)
+        if not (pixels.min() >= 0 and pixels.max() <= 255):  # NaN fails both
             raise InputError(
-                f"{self._path}: cannot be read as HDF5 ({error}). {_REMEDY}"
-            ) from error
-
-    def _array(self, file: h5py.File, content: str) -> h5py.Dataset:
-        """One array of the split."""
-        name = f"{content}_{self._split}"
-        if name not in file:
-            raise InputError(
-                f"{self._path}: holds {', '.join(file) or 'nothing'}; expected {name}. {_REMEDY}"
+                f"{self._path}: {name}, item {index}, holds {pixels.min():g} to "
+                f"{pixels.max():g}; expected 0 to 255. {_REMEDY}"
             )
-        return file[name]
-
-
-def _light(pixels: NDArray[np.float32]) -> Tensor:
-    """Pixels (..., H, W, 3) from 0 to 255 as linear light (..., 3, H, W)."""
-    linear = srgb_to_linear(torch.from_numpy(pixels.astype(np.float32)) / 255)
-    return linear.movedim(-1, -3).contiguous()
+        return srgb_to_linear(torch.from_numpy(pixels) / 255).movedim(-1, -3).contiguous()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,7 +27,9 @@ from focaldiffusion.data.rasters import DepthFormat, check_size
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sets.published import check_published, without_frame
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.hdf5 import open_hdf5
 from focaldiffusion.io.images import read_image
+from focaldiffusion.io.reading import reading
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.scene import Scene
 
@@ -37,6 +40,8 @@ _SOURCES = {
     _SPLIT_CSV: f"{_REPOSITORY}/blob/main/evermotion_dataset/analysis/{_SPLIT_CSV}",
     _CAMERA_CSV: f"{_REPOSITORY}/blob/main/contrib/mikeroberts3000/{_CAMERA_CSV}",
 }
+_NAME, _FRAME = re.compile(r"[A-Za-z0-9_]{1,100}"), re.compile(r"[0-9]{1,9}")
+_LARGEST_CONDITION = 1e4  # of the 482 published cameras: 7
 _DISPLAY_GAMMA = 2.2
 _BRIGHT = 0.8**_DISPLAY_GAMMA
 _DARK = 1e-4
@@ -266,21 +271,22 @@ def _table(roots: Roots, name: str) -> Path:
     )
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table, each with the number of its line."""
+    remedy = f"Download it again: {_SOURCES[path.name]}"
+    with (
+        reading(path, "cannot be read as a table", remedy),
+        path.open(encoding="utf-8", newline="") as file,
+    ):
         reader = csv.DictReader(file)
         absent = [name for name in columns if name not in (reader.fieldnames or ())]
         if absent:
-            raise InputError(
-                f"{path}: has no column {absent[0]}. Download it again: {_SOURCES[path.name]}"
-            )
-        for row in reader:
-            if None in row.values():
-                raise InputError(
-                    f"{path}, line {reader.line_num}: cut short. Download it again: "
-                    f"{_SOURCES[path.name]}"
-                )
-            yield row
+            raise InputError(f"{path}: has no column {absent[0]}. {remedy}")
+        rows = [(reader.line_num, row) for row in reader]
+    for line, row in rows:
+        if any(row[name] is None for name in columns):
+            raise InputError(f"{path}, line {line}: cut short. {remedy}")
+        yield line, row
 
 
 def _published_frames(path: Path, split: str) -> tuple[list[tuple[str, str, int]], int]:
@@ -294,11 +300,19 @@ def _published_frames(path: Path, split: str) -> tuple[list[tuple[str, str, int]
         "included_in_public_release",
         "split_partition_name",
     )
-    for row in _rows(path, columns):
+    for line, row in _rows(path, columns):
         if row["included_in_public_release"] != "True":
             excluded.append(row["scene_name"])
         elif row["split_partition_name"] == split:
-            frames.append((row["scene_name"], row["camera_name"], int(row["frame_id"])))
+            scene, camera, frame = (row[name] for name in columns[:3])
+            names = (scene, camera)
+            if not all(map(_NAME.fullmatch, names)) or not _FRAME.fullmatch(frame):
+                raise InputError(
+                    f"{path}, line {line}: names the frame {scene!r}, {camera!r}, {frame!r}; "
+                    f"expected such as ai_001_001, cam_00, 0. Download it again: "
+                    f"{_SOURCES[path.name]}"
+                )
+            frames.append((scene, camera, int(frame)))
     scenes = {scene for scene, _, _ in frames}
     return frames, sum(scene in scenes for scene in excluded)
 
@@ -306,15 +320,17 @@ def _published_frames(path: Path, split: str) -> tuple[list[tuple[str, str, int]
 def _cameras(path: Path, scenes: set[str]) -> dict[str, NDArray[np.float64]]:
     """`M_cam_from_uv` of scenes."""
     columns = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
-    cameras = {
-        row["scene_name"]: np.array([float(row[name]) for name in columns]).reshape(3, 3)
-        for row in _rows(path, ("scene_name", *columns))
-        if row["scene_name"] in scenes
-    }
+    remedy = f"Download it again: {_SOURCES[_CAMERA_CSV]}"
+    cameras = {}
+    for line, row in _rows(path, ("scene_name", *columns)):
+        if row["scene_name"] in scenes:
+            with reading(path, f"cannot be read as a table of cameras, line {line}", remedy):
+                matrix = np.array([float(row[name]) for name in columns]).reshape(3, 3)
+                if not np.linalg.cond(matrix) < _LARGEST_CONDITION:  # nor NaN
+                    raise ValueError(f"the matrix of {row['scene_name']} maps to no image plane")
+            cameras[row["scene_name"]] = matrix
     if unknown := sorted(scenes - cameras.keys()):
-        raise InputError(
-            f"{path}: has no camera for {unknown[0]}. Download it again: {_SOURCES[_CAMERA_CSV]}"
-        )
+        raise InputError(f"{path}: has no camera for {unknown[0]}. {remedy}")
     return cameras
 
 
@@ -327,17 +343,9 @@ def _names(folder: Path) -> set[str]:
 
 def _read(path: Path, dimensions: int) -> NDArray:
     """The array of a HyperSim file, opened for this access only."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            values = np.asarray(file["dataset"][()])
-    except (OSError, KeyError) as error:
-        raise InputError(
-            f"{path}: cannot be read as HDF5 with an array named dataset ({error}). Download it "
-            "again."
-        ) from error
-    if values.ndim != dimensions or (dimensions == 3 and values.shape[2] != 3):
-        expected = "(height, width)" if dimensions == 2 else "(height, width, 3)"
-        raise InputError(f"{path}: an array of shape {values.shape}; expected {expected}.")
-    return values
+    with open_hdf5(path, "Download it again.") as file:
+        shape = file.shape("dataset")
+        if len(shape) != dimensions or (dimensions == 3 and shape[2] != 3):
+            expected = "(height, width)" if dimensions == 2 else "(height, width, 3)"
+            raise InputError(f"{path}: an array of shape {shape}; expected {expected}.")
+        return file.read("dataset")

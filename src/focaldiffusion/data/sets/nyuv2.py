@@ -19,10 +19,8 @@ the synchronised layout has run on real files.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +30,11 @@ from focaldiffusion.config.data import Source
 from focaldiffusion.data.assembly import sample_camera
 from focaldiffusion.data.rasters import DepthFormat, check_size, read_light
 from focaldiffusion.data.roots import Roots
+from focaldiffusion.data.sets.matlab import read_matrix
 from focaldiffusion.data.sets.published import check_published, samples_with_files
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.hdf5 import open_hdf5
+from focaldiffusion.io.reading import reading
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.scene import Scene
@@ -45,6 +46,7 @@ _GET = (
     "splits.mat from http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat, and let "
     "data_root be their folder."
 )
+_FAULT = "not the labelled set of NYUv2"
 _GET_SYNC = "See https://github.com/cleinc/bts for the synchronised frames and their lists."
 _SIZE = (480, 640)
 _FOCAL_LENGTH_PX = math.sqrt(518.85790117450188 * 519.46961112127485)
@@ -145,12 +147,23 @@ class NYUv2:
 
     def _read_labelled(self, row: int, array: str) -> tuple[Tensor, Tensor]:
         """Light (3, H, W) and depth [m] (H, W) of one image, NaN where unknown."""
-        with _opened(self._mat) as file:
-            # MATLAB's axes are in reverse order.
-            image = np.ascontiguousarray(file["images"][row].transpose(0, 2, 1))
-            depth_m = torch.from_numpy(file[array][row].T.astype(np.float32))
+        with open_hdf5(self._mat, _GET, _FAULT) as file:
+            image, depth = file.read("images", row), file.read(array, row)
+        # MATLAB's axes are in reverse order.
+        columns_and_rows = _SIZE[::-1]
+        if image.dtype != np.uint8 or image.shape != (3, *columns_and_rows):
+            raise InputError(
+                f"{self._mat}: images are {image.dtype} of shape {image.shape} each; expected "
+                f"uint8 of {(3, *columns_and_rows)}. {_GET}"
+            )
+        if depth.shape != columns_and_rows:
+            raise InputError(
+                f"{self._mat}: {array} are {depth.shape} each; expected {columns_and_rows}. {_GET}"
+            )
+        image = np.ascontiguousarray(image.transpose(0, 2, 1))
+        depth_m = torch.from_numpy(depth.T.astype(np.float32))
         light = srgb_to_linear(torch.from_numpy(image).float() / 255)
-        return light, depth_m.masked_fill(~(depth_m > 0), torch.nan)
+        return light, depth_m.masked_fill(~((depth_m > 0) & depth_m.isfinite()), torch.nan)
 
 
 def _cropped(raster: Tensor) -> Tensor:
@@ -161,40 +174,23 @@ def _cropped(raster: Tensor) -> Tensor:
 
 def _official(path: Path, source: Source) -> list[int]:
     """The numbers of the images of a split, counted from 1."""
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise InputError(
-            f"{path}: the split of NYUv2 is a MATLAB 5 file, which SciPy reads; pip install scipy."
-        ) from error
-    array = "trainNdxs" if source.split == "train" else "testNdxs"
-    try:
-        return [int(number) for number in loadmat(path)[array].ravel()]
-    except (OSError, ValueError, KeyError, NotImplementedError, MatReadError) as error:
-        raise InputError(f"{path}: not the split of NYUv2 ({error}). {_GET}") from error
+    name = "trainNdxs" if source.split == "train" else "testNdxs"
+    matrix = read_matrix(path, name, "not the split of NYUv2", _GET)
+    numbers = matrix.ravel().astype(np.float64)
+    if not (numbers >= 1).all() or not (numbers == numbers.astype(np.int64)).all():  # nor NaN
+        raise InputError(f"{path}: {name} are not numbers of images, counted from 1. {_GET}")
+    return [int(number) for number in numbers]
 
 
 def _rooms(path: Path, numbers: list[int]) -> list[_Image]:
     """The labelled images of these numbers, counted from 1."""
-    with _opened(path) as file:
-        names = file["scenes"][0]
-        return [
-            _Image(number - 1, "".join(map(chr, file[names[number - 1]][()].ravel())))
-            for number in numbers
-        ]
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The labelled set in h5py, with errors reported in words."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, KeyError, IndexError, ValueError) as error:
-        raise InputError(f"{path}: not the labelled set of NYUv2 ({error}). {_GET}") from error
+    with open_hdf5(path, _GET, _FAULT) as file:
+        scenes = file.shape_of_references("scenes")
+        if len(scenes) != 2 or max(numbers) > scenes[1]:
+            raise InputError(
+                f"{path}: scenes is {scenes}, and the split names image {max(numbers)}. {_GET}"
+            )
+        return [_Image(number - 1, file.text("scenes", (0, number - 1))) for number in numbers]
 
 
 def _listed_pairs(source: Source, roots: Roots) -> tuple[dict[str, tuple[Path, Path]], Path]:
@@ -202,10 +198,10 @@ def _listed_pairs(source: Source, roots: Roots) -> tuple[dict[str, tuple[Path, P
     if source.filelist is None:
         raise InputError(f"{source.name}: layout sync needs a filelist, its split. {_GET_SYNC}")
     path = Path(source.filelist)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. {_GET_SYNC}")
+    with reading(path, "cannot be read as a list", _GET_SYNC):
+        lines = path.read_text(encoding="utf-8").splitlines()
     pairs = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue

@@ -1,0 +1,133 @@
+"""A stack made small, to try many blurs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from focaldiffusion.filters import box_mean
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve.sweep import frame_misfit, ordered_focus, plane_misfit
+from focaldiffusion.stack import FocalStack
+
+_LONG_SIDE_PX = 256  # blur shrinks with the frames, so the range of the search is wide
+_LEAST_SIDE_PX = 8  # short side of elongated frames: room for the windows that average misfit
+_FRAMES = 12
+_HYPOTHESES = 28
+_MARGIN = 0.15  # of the focused range, tried beyond each of its ends
+_AGGREGATION_PX = 3  # half window over which misfit is averaged
+_LEAST_MISFIT = 1e-12  # black or clipped frames have none, at any scale
+
+
+@dataclass(frozen=True, eq=False)
+class SmallStack:
+    """Some frames of a stack at a small size, and how well blur explains them.
+
+    Every scale uses the same hypotheses, so that their misfits are comparable.
+
+    Attributes:
+        stack: the whole stack.
+        frames: (n,) indices of the frames that are used, from one end of the sweep to the other if
+            only their order is known.
+        images: the frames, without focus settings.
+        shrink: size of `images` relative to the stack.
+    """
+
+    stack: FocalStack
+    frames: Tensor
+    images: FocalStack
+    shrink: float
+
+    @classmethod
+    def of(cls, stack: FocalStack, frames: Sequence[int] | None = None) -> SmallStack:
+        """Shrink a stack.
+
+        Args:
+            stack: the frames.
+            frames: indices of the frames to use; None for up to 12 along the stack, which are
+                enough to measure its blur.
+        """
+        height, width = stack.size
+        shrink = min(
+            1.0, max(_LONG_SIDE_PX / max(height, width), _LEAST_SIDE_PX / min(height, width))
+        )
+        size = (round(height * shrink), round(width * shrink))
+        if frames is None:
+            chosen = torch.linspace(0, len(stack) - 1, min(len(stack), _FRAMES)).round().long()
+            if stack.axis == "order":
+                chosen = stack.places.argsort()[chosen]
+        else:
+            chosen = torch.tensor(frames)
+        shown = None
+        if stack.shown is not None:
+            share = functional.interpolate(stack.shown[chosen, None].float(), size, mode="area")
+            shown = share[:, 0] > 0.5
+        images = FocalStack(
+            functional.interpolate(stack.images[chosen], size, mode="area"),
+            step=stack.step,
+            shown=shown,
+            gains=None if stack.gains is None else stack.gains[chosen],
+        )
+        return cls(stack, chosen, images, shrink)
+
+    @property
+    def span(self) -> float:
+        """Range of the stack's focus, on its axis."""
+        focus = self.stack.focus_coordinates
+        return float(focus.max() - focus.min())
+
+    def focus(self, step_growth: float = 0.0) -> Tensor:
+        """Focus (n,) of the frames, see `focus_of`."""
+        return focus_of(self.stack, step_growth)[self.frames]
+
+    def misfit(self, blur_scale: float, psf: PSF, focus: Tensor) -> float:
+        """Misfit of the best plane at each pixel, averaged over the image, in noise variances.
+
+        Args:
+            blur_scale: blur diameter [px] per unit of the axis, at the small size.
+            psf: the shape of the blur.
+            focus: (n,) focus of the frames.
+        """
+        with torch.no_grad():
+            planes = plane_misfit(self.images, focus, self._hypotheses(), blur_scale, psf)
+            return max(float(box_mean(planes, _AGGREGATION_PX).amin(0).mean()), _LEAST_MISFIT)
+
+    def misfit_of_frames(self, blur_scale: float, psf: PSF, focus: Tensor) -> Tensor:
+        """Misfit (n, h, w) of each frame to the best plane at each pixel; see `misfit`.
+
+        A scale of 0 explains all frames by one unblurred image.
+        """
+        hypotheses = self._hypotheses() if blur_scale > 0 else focus[:1]
+        with torch.no_grad():
+            return frame_misfit(
+                self.images, focus, hypotheses, blur_scale, psf, aggregation_px=_AGGREGATION_PX
+            )
+
+    def without(self, position: int) -> SmallStack:
+        """The rest after one of the n frames is left out."""
+        rest = [index for index in range(len(self.frames)) if index != position]
+        images = self.images.without((position,))
+        return SmallStack(self.stack, self.frames[rest], images, self.shrink)
+
+    def _hypotheses(self) -> Tensor:
+        focus = self.stack.focus_coordinates  # all of it, whichever frames are used
+        first, span = float(focus.min()), float(focus.max() - focus.min())
+        first, last = first - _MARGIN * span, first + (1 + _MARGIN) * span
+        return torch.linspace(first, last, _HYPOTHESES).to(focus)
+
+
+def focus_of(stack: FocalStack, step_growth: float) -> Tensor:
+    """Focus (N,) of the frames of a stack as the sweep models it.
+
+    Args:
+        stack: the frames.
+        step_growth: see `ordered_focus`; used only if just the frame order is known.
+    """
+    if stack.axis != "order":
+        return stack.focus_coordinates
+    ends = ordered_focus(stack.sweep_length, step_growth)
+    return ends.to(stack.images)[stack.places]
