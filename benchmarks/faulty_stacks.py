@@ -150,10 +150,14 @@ def resized(stack: Stack, size: tuple[int, int]) -> Stack:
     )
 
 
-def exposed(encoded: Array, gain: float | tuple[float, float, float]) -> Array:
+def exposed(values: Array, gain: float | tuple[float, float, float]) -> Array:
     """sRGB values in [0, 1] of multiplied and clipped light."""
-    light = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    light = np.clip(light * np.asarray(gain), 0, 1)
+    light = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return encoded(np.clip(light * np.asarray(gain), 0, 1))
+
+
+def encoded(light: Array) -> Array:
+    """sRGB values of light."""
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
@@ -263,20 +267,25 @@ def wrong_numbers(stack: Stack) -> Spoilt:
 
 
 def still_cloth(stack: Stack) -> Spoilt:
-    """Motionless frames of a periodic pattern."""
+    """Motionless frames of a periodic pattern, more and more blurred."""
     height, width = stack.frames[0].shape[:2]
     y, x = np.mgrid[0:height, 0:width]
     for period_px in (6, 8, 11):
         waves = np.sin(2 * np.pi * x / period_px) + np.sin(2 * np.pi * y / period_px)
-        cloth = np.dstack([0.5 + 0.2 * waves] * 3)
-        spreads = [0.4 + 0.6 * abs(index - stack.middle) for index in range(len(stack.frames))]
-        frames = tuple(
-            np.rint(255 * cv2.GaussianBlur(cloth, (0, 0), spread)).astype(np.uint8)
-            for spread in spreads
+        light = np.dstack([0.3 + 0.12 * waves] * 3)
+        blurred = (cv2.GaussianBlur(light, (0, 0), 0.3 + 0.4 * i) for i in range(len(stack.frames)))
+        yield (
+            f"cloth of {period_px} px period, motionless, order only",
+            replace(
+                stack.order_only,
+                frames=tuple(
+                    np.rint(255 * encoded(np.asarray(one, np.float64))).astype(np.uint8)
+                    for one in blurred
+                ),
+                image=encoded(light),
+                depth_m=np.full((height, width), np.nan),
+            ),
         )
-        unknown = np.full((height, width), np.nan)
-        woven = replace(stack.order_only, frames=frames, image=cloth, depth_m=unknown)
-        yield f"cloth of {period_px} px period, motionless, order only", woven
 
 
 def row(stack: Stack, focus_m: list[float]) -> tuple[str, str, str, str]:
