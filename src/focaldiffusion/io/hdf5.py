@@ -73,7 +73,8 @@ class Hdf5File:
             )
             if found.id.get_storage_size() == 0 or (chunks and found.id.get_num_chunks() < chunks):
                 raise ValueError(f"parts of {name} are missing")
-            return np.asarray(found[() if item is None else item])
+            array = np.asarray(found[() if item is None else item])
+            return array.astype(array.dtype.newbyteorder("="), copy=False)  # torch needs it
 
     def shape_of_references(self, name: str) -> tuple[int, ...]:
         """Shape of an array of references, which lead to other arrays.

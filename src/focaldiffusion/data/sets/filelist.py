@@ -114,7 +114,7 @@ class FileList:
         if item.entry.scene is not None:
             return item.entry.scene
         path = PurePosixPath(_main(item.entry, item.frames is None))
-        return str(path) if path.is_absolute() else path.parts[0]
+        return path.parts[0] if path.parts and not path.is_absolute() else str(path)
 
 
 def _name(entry: Entry, simulated: bool, place: str, taken: set[str]) -> str:

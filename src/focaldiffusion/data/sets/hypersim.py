@@ -75,6 +75,11 @@ class HyperSim:
         self._preview = source.options.layout == "preview"
         roots = Roots.of(source.data_root)
         listed, self.excluded = _published_frames(_table(roots, _SPLIT_CSV), source.split)
+        if not listed and not self.excluded:
+            raise InputError(
+                f"{source.data_root}: {_SPLIT_CSV} lists no frame of the split {source.split}. Get "
+                f"it again from {_REPOSITORY}."
+            )
         self._cameras = _cameras(_table(roots, _CAMERA_CSV), {scene for scene, _, _ in listed})
         self._folders: dict[tuple[str, str], tuple[Path, Path]] = {}
         self._frames: list[tuple[str, str, int]] = []
