@@ -38,7 +38,8 @@ def outcomes(request: pytest.FixtureRequest) -> list[Outcome]:
 @pytest.mark.parametrize("reader", READERS)
 def test_mutated_files_succeed_or_are_refused(reader: str, outcomes: list[Outcome]) -> None:
     kinds = Counter(one.kind for one in outcomes if one.task.reader == reader)
-    assert kinds["refused"] > 0
+    # Absurd EXIF is unknown, with a reason; it never refuses a frame.
+    assert (kinds["refused"] > 0) == (reader != "exif")
     assert set(kinds) <= {"success", "refused"}
 
 
