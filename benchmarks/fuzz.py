@@ -147,7 +147,7 @@ def _work_through(
 
 
 class _Bench:
-    """A folder with the valid files of a reader, one of which is mutated at a time."""
+    """A folder with the valid files of a reader; one is mutated at a time."""
 
     def __init__(self, name: str, valid: Path) -> None:
         self._name, self._reader = name, READERS[name]

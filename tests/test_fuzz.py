@@ -19,7 +19,7 @@ from fuzz import READERS, Outcome, corpus_tasks, judged, shared_out
 from mutations import mutated
 
 INPUTS = 1200
-"""Of all readers together: about a minute, most of it imports."""
+"""For all readers together: about a minute, most of it imports."""
 LONG_SECONDS = 3600
 
 

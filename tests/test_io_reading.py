@@ -1,4 +1,4 @@
-"""What all readers share: errors of libraries as sentences, and the budget of declared sizes."""
+"""Shared by all readers: errors of libraries as sentences, and the budget of declared sizes."""
 
 from __future__ import annotations
 

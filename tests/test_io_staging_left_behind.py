@@ -1,4 +1,4 @@
-"""What killed processes leave behind goes, what living ones write stays, and races have a loser."""
+"""Leftovers of killed processes go, those of living ones stay, and races have a loser."""
 
 from __future__ import annotations
 

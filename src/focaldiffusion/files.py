@@ -9,7 +9,7 @@ from pathlib import Path
 from focaldiffusion.errors import InputError
 
 ABSENT = "no such file or folder"
-"""Why there is no file behind a path that nothing has."""
+"""Reason why a path that does not exist cannot be read."""
 
 _KINDS = {
     stat.S_IFDIR: "folder",

@@ -34,7 +34,7 @@ _PLAUSIBLE = {
 }
 """Least length, limit, and the unit that is mistaken for metres."""
 
-_DISTANCE_UNITS = {"centimetres": 100.0, "millimetres": 1000.0, "feet": 3.28084, "inches": 39.3701}
+DISTANCE_UNITS = {"centimetres": 100.0, "millimetres": 1000.0, "feet": 3.28084, "inches": 39.3701}
 """How many make a metre, the likeliest mistake first."""
 
 _IN_WORDS = {
@@ -203,8 +203,8 @@ def implausible(name: str, value: float) -> str | None:
 
 
 def mistaken_unit(least: float, most: float) -> str:
-    """Advice on distances in a unit, other than metres, of which `least` to `most` make a metre."""
-    for unit, per_m in _DISTANCE_UNITS.items():
+    """Advice on distances in a wrong unit; `least` to `most` of it make a metre."""
+    for unit, per_m in DISTANCE_UNITS.items():
         if least <= per_m <= most:
             return f"they look like {unit}: divide by {per_m:.4g}"
     return "check their unit"

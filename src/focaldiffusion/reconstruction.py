@@ -194,12 +194,14 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
                 step=opened.levels.step,
                 **_focus_settings(opened, alignment),
             )
-            names = [frame.name for frame in alignment.frames]
-            seen = review(stack, names, wanted=opened.order)
     except InputError as error:
         # Errors of a file name it already; an error about size needs the stack's name.
-        named = str(error).startswith(("frames of", "the frames"))
+        named = str(error).startswith("frames of")
         raise InputError(f"{opened.name}: {error}") if named else error from error
+    try:
+        seen = review(stack, [frame.name for frame in alignment.frames], wanted=opened.order)
+    except InputError as error:
+        raise InputError(f"{opened.name}: {error}") from None
     stack, alignment = _reviewed(stack, alignment, seen, opened)
     return {
         "stack": stack,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
@@ -222,24 +222,32 @@ class FocalStack:
         """
         if not left_out:
             return self
-        indices = [index for index in range(len(self)) if index not in left_out]
-
-        def chosen(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[indices]
-
         numbers = self.frame_numbers or tuple(range(len(self)))
         origin_m = self.height_origin_m
         if origin_m is None and self.focus_positions_m is not None:
             origin_m = float(self.focus_positions_m[0])
+        numbered = replace(
+            self,
+            height_origin_m=origin_m,
+            frame_numbers=numbers,
+            focus_order=self.focus_order or numbers,
+        )
+        return numbered.of_frames([i for i in range(len(self)) if i not in left_out])
+
+    def of_frames(self, indices: Sequence[int]) -> FocalStack:
+        """A stack of some of the frames, in this order. Native frames are left out."""
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[list(indices)]
+
+        numbers = self.frame_numbers
         return replace(
             self,
-            images=self.images[indices],
+            images=self.images[list(indices)],
             focus_distances_m=chosen(self.focus_distances_m),
             focus_positions_m=chosen(self.focus_positions_m),
             frames=None,
-            height_origin_m=origin_m,
-            frame_numbers=tuple(numbers[index] for index in indices),
-            focus_order=self.focus_order or numbers,
+            frame_numbers=None if numbers is None else tuple(numbers[i] for i in indices),
             shown=chosen(self.shown),
             gains=chosen(self.gains),
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldiffusion.align.motion import Matrix, to_pixels, warp
-from focaldiffusion.align.pyramid import Plane
+from focaldiffusion.align.pyramid import TILE_PX, Plane
 from focaldiffusion.align.view import View
 
 _LEAST_GAIN = 0.02
@@ -23,7 +23,6 @@ _STEP = 1.3  # least change of exposure within a bracket
 _SAME_FOCUS = 0.03
 """Change of sharpness between tiles. Not measured on a set of stacks: it separates the few brackets
 and focal stacks of the tests."""
-_TILE_PX = 32
 _LEAST_TILES = 6
 _NEAR_MEDIAN = 0.25  # difference in light, up to which a frame may set the exposure
 _LOW_PASSES_PX = (8, 2)  # at the resolution of exposures; the second if clipping leaves no room
@@ -80,7 +79,7 @@ def find_exposures(
     is_even = all(abs(log[0]) < max(_LEAST_GAIN, 3 * errors[i]) for i, log in logs.items())
     if is_even and not is_sure and not has_cast:
         return Exposures(dict.fromkeys(logs, 1.0), dict.fromkeys(logs, np.ones(3)), lost)
-    # An actual frame, the darker one of two: its light stays as it is.
+    # An actual frame, the darker one of two, keeps its light.
     middle = sorted(logs, key=lambda index: logs[index][0])[(len(logs) - 1) // 2]
     gains = {index: float(np.exp(log[0] - logs[middle][0])) for index, log in logs.items()}
     neutral = np.median(list(casts.values()), axis=0)
@@ -201,7 +200,7 @@ def _focus_change(first: View, second: View) -> float | None:
     """
     levels = (view.pyramid.levels[-1] for view in (first, second))
     height, width = first.pyramid.levels[-1].shape
-    size = max(1, width // _TILE_PX), max(1, height // _TILE_PX)
+    size = max(1, width // TILE_PX), max(1, height // TILE_PX)
     one, other, *clipped = (
         cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
         for plane in (*(level**2 for level in levels), first.saturated, second.saturated)

@@ -87,7 +87,7 @@ class Motion:
 def find_motion(first: Pyramid, second: Pyramid) -> Motion:
     """The similarity between two frames, from features if comparing areas fails.
 
-    Of motions that fit equally well, the smallest counts: the structure of a cloth fits again
+    The smallest of motions that fit equally well counts: the structure of a cloth fits again
     after each of its threads. Where such a texture is blurred beyond recognition in one of the
     frames, no motion fits, and equal light and shade decide that the frames show the same.
 

@@ -27,7 +27,7 @@ from focaldiffusion.align.motion import (
     warp,
 )
 from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
-from focaldiffusion.align.view import View, showing_nothing
+from focaldiffusion.align.view import MOSTLY, View, showing_nothing
 from focaldiffusion.errors import InputError
 from focaldiffusion.frames import FrameSource, alpha_of
 from focaldiffusion.progress import Meter
@@ -166,10 +166,10 @@ def _unmatched(
     clipped = {
         index: f"matches no other frame, {views[index].clipped:.0%} of it is clipped"
         for index in lost
-        if views[index].clipped > _MOSTLY > float(np.median([views[i].clipped for i in kept]))
+        if views[index].clipped > MOSTLY > float(np.median([views[i].clipped for i in kept]))
     }
     if len(lost) > len(clipped) or len(kept) < 2:
-        _keep(chains, names, drop_unaligned)
+        _check_matched(chains, kept, lost, names, drop_unaligned)
     return {index: clipped.get(index, "matches no other frame") for index in lost}
 
 
@@ -203,12 +203,16 @@ def _listed(indices: Sequence[int], names: Sequence[str]) -> str:
     return f"{names[indices[0]]}{more}"
 
 
-def _keep(chains: Chains, names: Sequence[str], drop_unaligned: bool) -> tuple[int, ...]:
-    """The largest group of matching frames, in the order of the sweep."""
-    kept = max(chains.groups, key=len)
-    lost = [index for group in chains.groups if group is not kept for index in group]
+def _check_matched(
+    chains: Chains,
+    kept: Sequence[int],
+    lost: Sequence[int],
+    names: Sequence[str],
+    drop_unaligned: bool,
+) -> None:
+    """Refuse frames that match none of those kept, unless they may be left out."""
     if not lost or (drop_unaligned and len(kept) > 1):
-        return kept
+        return
     # The first frame is matched against nothing, so look for the failure in the next one.
     culprit = lost[0] if lost[0] in chains.failures else kept[0]
     failure = chains.failures[culprit]
@@ -239,9 +243,6 @@ class _Layout:
         back = np.linalg.inv(self.poses[reference])
         poses = {index: self.poses[index] @ back for index in kept if index != reference}
         return replace(self, reference=reference, poses={reference: np.eye(3)} | poses)
-
-
-_MOSTLY = 0.5  # share of a frame that is clipped, from which clipping explains a failed match
 
 
 def _have_motion(links: Sequence[Link], size: tuple[int, int]) -> bool:

@@ -1,4 +1,4 @@
-"""What the frames of a stack show together: strangers among them, and the order of the sweep."""
+"""The frames of a stack seen together: strangers among them, and the order of the sweep."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _STACKED_SHARE = 0.15  # of tiles whose sharpest frame is none of the two most f
 
 @dataclass(frozen=True)
 class Review:
-    """What the frames of a stack show together.
+    """Strangers among the frames of a stack, and the order of the others.
 
     Attributes:
-        left_out: index of each image that is no frame of the sweep, and why.
+        left_out: index of each image that does not belong to the sweep, and why.
         order: indices of the others, from one end of the sweep to the other.
         is_reordered: whether this differs from the order of the stack.
         findings: sentences about the order.

@@ -18,7 +18,8 @@ _COARSE_PX = 8
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 _SATURATED = 0.95  # relative to the light that encodes as 1
 _WHITE = 0.98  # share of clipped pixels
-_MOSTLY = 0.5
+MOSTLY = 0.5
+"""Clipped share of a frame, from which clipping explains what it lacks."""
 _BLACK = 1 / 64  # of the light of the other frames
 _GRAIN = 10.0
 """Coarse contrast over the one that noise leaves, from which a frame has structure: noise has 1,
@@ -125,7 +126,7 @@ def showing_nothing(views: Sequence[View]) -> dict[int, str]:
         has_faded = (
             can_fade
             and (is_noise or contrast[index] < _FADED * typical)
-            and view.clipped < _MOSTLY  # the exposure explains a mostly clipped frame
+            and view.clipped < MOSTLY  # the exposure explains a mostly clipped frame
         )
         if is_white:
             nothing[index] = "white"

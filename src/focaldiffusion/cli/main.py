@@ -1,7 +1,7 @@
 """The command `focaldiffusion`: its subcommands, exit codes and signals.
 
 Exit codes: 0 done; 1 some stacks of a batch failed, or standard output could not be written (a
-full disk; a reader that has left is no failure); 2 input that the user can mend, reported in one
+full disk; a reader may leave early); 2 input that the user can mend, reported in one
 sentence; 70 an error of this program, with its traceback; 129 hang-up; 130 Ctrl-C; 143 terminated.
 """
 

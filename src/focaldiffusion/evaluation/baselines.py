@@ -177,7 +177,7 @@ MODELS: dict[str, Callable[[PhysicalEstimates], Model]] = {
 """Constructors of the models that need no training; the classical ones run on the CPU only."""
 
 ALIGNING = ("physics-aligned",)
-"""The models that register the frames first; all others take them as they are."""
+"""The models that register the frames first; all others do not."""
 
 
 def open_model(

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from focaldiffusion.config.data import CameraDefaults, DatasetOptions, Source, Split, Transforms
 from focaldiffusion.config.sources import FILELESS
@@ -310,15 +309,4 @@ def chosen_frames(stack: FocalStack, frames: tuple[int, ...]) -> FocalStack:
         raise InputError(
             f"a stack of {len(stack)} frames has no frame {max(frames)} (they count from 0)."
         )
-    chosen = torch.tensor(frames, device=stack.images.device)
-
-    def part(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[chosen.to(values.device)]
-
-    return replace(
-        stack,
-        images=stack.images[chosen],
-        focus_distances_m=part(stack.focus_distances_m),
-        focus_positions_m=part(stack.focus_positions_m),
-        frames=None,
-    )
+    return stack.of_frames(frames)

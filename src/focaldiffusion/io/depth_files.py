@@ -25,6 +25,7 @@ from focaldiffusion.io.hdf5 import open_hdf5
 from focaldiffusion.io.images import save_png
 from focaldiffusion.io.npy import read_npy_file, read_npz_file
 from focaldiffusion.io.reading import reading
+from focaldiffusion.io.tiff_pages import check_page
 
 _MAX_DEPTH_MM = 65535
 _MIN_SPAN_M = 0.05
@@ -261,13 +262,10 @@ def _from_tiff(path: Path) -> NDArray[Any]:
             raise InputError(f"{path}: {len(pages)} pages; expected one, (height, width).")
         page = pages[0]
         check_values(path, shape)
-        sizes, size = page.databytecounts, path.stat().st_size
         # tifffile fills strips that are not there with zeros.
-        if 0 in sizes or len(sizes) < math.prod(page.chunked):
+        if 0 in page.databytecounts or len(page.databytecounts) < math.prod(page.chunked):
             raise ValueError("some of its pixels are missing")
-        ends = (at + length for at, length in zip(page.dataoffsets, sizes, strict=True))
-        if max(ends) > size:
-            raise ValueError("it is cut off")
+        check_page(path, page)
         return np.asarray(series.asarray())
 
 

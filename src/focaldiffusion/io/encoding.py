@@ -1,7 +1,7 @@
 """Encodings of pixel values: ICC curves and PNG gamma that are unlike sRGB are converted.
 
 The computation expects the encoding of sRGB, or one close to it: gamma 2.2, Display P3, Adobe RGB.
-Such values stay as they are. Linear light, gamma 1.8 and the like are encoded anew. Primaries are
+Such values are left alone. Linear light, gamma 1.8 and the like are encoded anew. Primaries are
 never converted, so nothing leaves the gamut; the profile of the output keeps them.
 """
 
@@ -128,7 +128,7 @@ def with_srgb_curves(profile: bytes) -> bytes:
 
 
 def profile_name(profile: bytes | None) -> str:
-    """What a profile calls itself; sRGB without one."""
+    """Name of a profile, by its own description; sRGB without one."""
     if profile is None:
         return "sRGB"
     text = _tags(profile).get(b"desc", b"")

@@ -40,7 +40,7 @@ def ends_early(data: bytes, pixels: NDArray[Any]) -> bool:
     try:
         with Image.open(io.BytesIO(data[:end] + _FILLER + data[end:])) as image:
             return not np.array_equal(np.asarray(image), pixels)
-    except OSError:  # the filler is no code of this file
+    except OSError:  # this file's code tables lack the filler
         return True
 
 

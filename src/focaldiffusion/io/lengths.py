@@ -49,7 +49,7 @@ def metres_per(unit: str) -> float | None:
 
 
 def metres(value: Any, unit: str) -> float | None:
-    """A length in metres; None for zero, nonsense and units that are no length."""
+    """A length in metres; None for zero, nonsense and units other than of length."""
     factor = metres_per(unit)
     try:
         length_m = float(value) * factor if factor is not None else 0.0

@@ -128,7 +128,7 @@ class LevelledFrames:
         return self._levels.normalised(image)
 
     def _decided(self, index: int, image: NDArray[np.float32]) -> Levels:
-        """Levels from the frames, of which one is read already."""
+        """Levels from the frames; one is read already."""
         container = 2**self.bit_depth - 1
         uses: list[_Use] = []
         for other in (index, *(one for one in range(len(self.names)) if one != index)):

@@ -65,7 +65,7 @@ class FocusReading:
 def interval(
     first_m: float, second_m: float, reference: Literal["lens", "sensor"], tag: str
 ) -> FocusReading | None:
-    """A reading from two ends [m] in any order; None when either is no distance of a camera."""
+    """A reading from two ends [m] in any order; None when a camera cannot have one of them."""
     if not (first_m >= _NEAREST_M and second_m >= _NEAREST_M):
         return None
     near_m, far_m = (

@@ -15,7 +15,7 @@ def mixed(names: Sequence[str], headers: Sequence[ImageHeader]) -> tuple[str, ..
 
     Args:
         names: of the frames.
-        headers: of the frames, the first of which the others are compared to.
+        headers: of the frames; the others are compared to the first.
     """
     findings = []
     first = headers[0].icc_profile

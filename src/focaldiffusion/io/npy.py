@@ -37,7 +37,7 @@ def read_npz_file(path: Path, preferred: Sequence[str]) -> NDArray[Any]:
     """The only array of a .npz file, or the first preferred one of several.
 
     Raises:
-        InputError: see `read_npy_file`; or several arrays, none of which is preferred.
+        InputError: see `read_npy_file`; or several arrays without a preferred one.
     """
     with reading(path, "cannot be read as a .npz file"), zipfile.ZipFile(path) as archive:
         names = archive.namelist()

@@ -58,7 +58,7 @@ def read_ome(path: Path, xml: str, page_count: int) -> OmeImage:
         page_count: number of its pages.
 
     Raises:
-        InputError: several images, no image, or sizes that are no sizes.
+        InputError: several images, no image, or sizes that are not positive numbers.
     """
     written = ElementTree.fromstring(xml)
     root, own_identity = _complete(path, written), written.get("UUID")

@@ -66,7 +66,7 @@ def _start_of(pid: int) -> str:
 
 
 def _facts_of(pid: int) -> list[bytes]:
-    """What Linux says of a process from its state on, see proc(5); elsewhere nothing."""
+    """Linux's fields for a process from its state on, see proc(5); none on other systems."""
     try:
         # Its name, in brackets, may hold any character.
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

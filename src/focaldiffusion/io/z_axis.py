@@ -11,7 +11,7 @@ from typing import Any
 from focaldiffusion.io.lengths import metres, metres_per
 
 _AGREEMENT = 0.01  # relative difference of two statements of one step that is rounding
-_REFERENCE = "reference frame"  # unit of the OME schema for positions that are no lengths
+_REFERENCE = "reference frame"  # unit of the OME schema for positions without a length
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.filters import box_mean, srgb_luma
+from focaldiffusion.lens import DISTANCE_UNITS
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.calibrate import Calibration, calibrate
@@ -40,7 +41,6 @@ _BETTER_WITHOUT = 0.7
 _STRANGER = 0.7  # times as good as another order, the sweep without a frame is the explanation
 _SUBSET = 12  # frames that are examined together
 _FEWEST = 4  # frames, to blame one of them
-_UNITS_PER_M = {"feet": 3.281, "inches": 39.37, "centimetres": 100.0, "millimetres": 1000.0}
 _UNIT_TOLERANCE = 0.12  # relative; the blur scale is found to 7 %
 _AS_DIOPTRES = 0.6  # misfit with the numbers read as dioptres, from which they are taken for them
 _DETAIL_PX = 8  # half window of the mean that is not detail
@@ -305,12 +305,12 @@ def _with_lens(
     if ratio is None:
         return calibration
     trust = min(ratio, 1 / ratio)
-    for unit, per_m in _UNITS_PER_M.items():
+    for unit, per_m in DISTANCE_UNITS.items():
         if abs(math.log(ratio / per_m)) < _UNIT_TOLERANCE:
             doubt = (
                 f"the focus distances look like {unit}, not metres, so depth in metres is wrong: "
                 f"the frames show {ratio:.3g} times the blur predicted from camera and distances. "
-                f"Give metres, or correct the camera if they are: divide by {per_m:g}."
+                f"Give metres, or correct the camera if they are: divide by {per_m:.4g}."
             )
             return replace(calibration, doubts=(doubt,), trust=trust)
     return replace(calibration, trust=trust)
