@@ -20,7 +20,8 @@ SAMPLES = "samples.jsonl"
 RUN = "run.json"
 
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e150, le=1e150)]
+"""Sums and squares of such numbers are finite too."""
 
 
 @dataclass(frozen=True)
