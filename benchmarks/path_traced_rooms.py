@@ -19,6 +19,17 @@ depend on the scene that is drawn, nor on its depth:
     room    50 mm f/1.4   6 planes, 1 to 6 m, equal ratios
     hall    50 mm f/1.4   7 planes, 1.5 to 20 m, equal ratios
 
+Four further kinds, which `--kinds` asks for by name, confront bare and textured things:
+
+    cards    50 mm f/2     5 planes, 0.6 to 2.6 m    sheets at any tilt, one behind the other
+    desk     35 mm f/1.8   6 planes, 0.35 to 2 m     bottles, balls, boxes and cards on a table
+    outdoor  85 mm f/1.8   5 planes, 2 to 30 m       trunks and walls; the rest up to 75 m away
+    thin     50 mm f/2.8   5 planes, 0.5 to 2.2 m    wires, leaves and lattices before boxes
+
+    python benchmarks/path_traced_rooms.py --output DIR --scenes 12 --kinds cards desk outdoor thin
+
+Scenes then take these kinds in turn; the first round is medium, the second hard, and so on.
+
 The exposure is metered on the finished scene, as a photographer would do. All frames have the same
 image distance and scale: blur diameter [px] = aperture_diameter_m focal_length_px |1/z - 1/s|.
 Occlusion and bokeh come from the rays, not from the package's simulator. Focal lengths are the
@@ -35,7 +46,9 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +65,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
 from path_tracing import View, depth_at_pixel_centres, mitsuba_scene, render
 from room_layout import AMBIENT, DIFFICULTIES, Room, draw_room
+from scene_kinds import draw_cards, draw_desk, draw_outdoor, draw_thin
 
 SENSOR_WIDTH_MM = 36.0
 NOISE_STD_LSB = 1.0
@@ -69,14 +83,14 @@ class Kind:
         focal_length_mm, f_number: full-frame lens.
         focus_distances_m: distance from the lens to the plane of sharp focus, per frame.
         pitch_deg: smallest and largest angle of the camera below the horizon.
-        hall: whether there are walls on both sides.
+        draw: layout of the scenes; arguments as for `draw_room`.
     """
 
     focal_length_mm: float
     f_number: float
     focus_distances_m: tuple[float, ...]
     pitch_deg: tuple[float, float]
-    hall: bool = False
+    draw: Callable[..., Room] = draw_room
 
     def camera(self, size: tuple[int, int]) -> Camera:
         """The camera for images of (height, width)."""
@@ -102,10 +116,17 @@ KINDS = {
     "macro": Kind(50, 8.0, equal_steps(0.1, 0.5, 8), pitch_deg=(10, 30)),
     "table": Kind(50, 2.8, equal_steps(0.4, 1.5, 6), pitch_deg=(8, 25)),
     "room": Kind(50, 1.4, equal_ratios(1.0, 6.0, 6), pitch_deg=(3, 15)),
-    "hall": Kind(50, 1.4, equal_ratios(1.5, 20.0, 7), pitch_deg=(2, 5), hall=True),
+    "hall": Kind(
+        50, 1.4, equal_ratios(1.5, 20.0, 7), pitch_deg=(2, 5), draw=partial(draw_room, hall=True)
+    ),
+    "cards": Kind(50, 2.0, (0.6, 0.8, 1.1, 1.6, 2.6), pitch_deg=(0, 8), draw=draw_cards),
+    "desk": Kind(35, 1.8, (0.35, 0.45, 0.6, 0.8, 1.2, 2.0), pitch_deg=(5, 16), draw=draw_desk),
+    "outdoor": Kind(85, 1.8, (2.0, 3.5, 6.0, 12.0, 30.0), pitch_deg=(0, 3), draw=draw_outdoor),
+    "thin": Kind(50, 2.8, (0.5, 0.65, 0.9, 1.3, 2.2), pitch_deg=(2, 8), draw=draw_thin),
 }
 
-PROGRAMME = (
+Programme = tuple[tuple[str, str], ...]
+PROGRAMME: Programme = (
     ("table", "easy"),
     ("room", "medium"),
     ("macro", "easy"),
@@ -122,6 +143,11 @@ PROGRAMME = (
 """Kind and difficulty of the scenes, repeated after the last."""
 
 
+def programme_of(kinds: Sequence[str]) -> Programme:
+    """A round of medium scenes, one of each kind, and a round of hard ones."""
+    return tuple((kind, difficulty) for difficulty in ("medium", "hard") for kind in kinds)
+
+
 @dataclass(frozen=True)
 class RoomJob:
     """One scene to render: number `index` of the run with `seed`."""
@@ -131,36 +157,41 @@ class RoomJob:
     size: tuple[int, int]
     samples: int
 
+    programme: Programme = PROGRAMME
+
+    @property
+    def turn(self) -> tuple[str, str]:
+        """Kind and difficulty."""
+        return self.programme[self.index % len(self.programme)]
+
     @property
     def kind(self) -> Kind:
         """The set-up, which depends only on the index."""
-        return KINDS[PROGRAMME[self.index % len(PROGRAMME)][0]]
+        return KINDS[self.turn[0]]
 
     @property
     def name(self) -> str:
         """The scene's folder, such as 03_table_hard."""
-        return "_".join((f"{self.index:02d}", *PROGRAMME[self.index % len(PROGRAMME)]))
+        return "_".join((f"{self.index:02d}", *self.turn))
 
     def room(self) -> Room:
         """The scene, independent of the number of scenes, paths and pixels (at one aspect)."""
-        kind, difficulty = self.kind, PROGRAMME[self.index % len(PROGRAMME)][1]
+        kind, difficulty = self.kind, DIFFICULTIES[self.turn[1]]
         height, width = self.size
         half_width = SENSOR_WIDTH_MM / 2 / kind.focal_length_mm
-        return draw_room(
+        return kind.draw(
             np.random.default_rng([self.seed, self.index]),
             (kind.focus_distances_m[0], kind.focus_distances_m[-1]),
             kind.pitch_deg,
             (half_width, half_width * height / width),
-            DIFFICULTIES[difficulty],
-            hall=kind.hall,
+            difficulty,
         )
 
     def note(self, version: str) -> dict[str, Any]:
         """Provenance of the stack, for its stack.json."""
-        kind = PROGRAMME[self.index % len(PROGRAMME)][0]
         return {
             "simulated": f"path traced with Mitsuba {version} by benchmarks/path_traced_rooms.py",
-            "focus_distances": f"fixed in advance for every {kind} scene, as is the lens",
+            "focus_distances": f"fixed in advance for every {self.turn[0]} scene, as is the lens",
             "scale": "one image distance, so all frames have one scale, as after alignment",
             "seed": self.seed,
             "scene": self.index,
@@ -234,6 +265,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the scenes")
     parser.add_argument("--scenes", type=int, default=len(PROGRAMME), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"any of {', '.join(KINDS)}"
+    )
     parser.add_argument("--size", type=int, nargs=2, default=(512, 384), metavar=("W", "H"))
     parser.add_argument("--samples-per-pixel", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--workers", type=int, help="threads (default: one per core)")
@@ -249,8 +283,9 @@ def main() -> None:
     if options.workers:
         drjit.set_thread_count(options.workers)
     width, height = options.size
+    programme = programme_of(options.kinds) if options.kinds else PROGRAMME
     jobs = [
-        RoomJob(index, options.seed, (height, width), options.samples_per_pixel)
+        RoomJob(index, options.seed, (height, width), options.samples_per_pixel, programme)
         for index in range(options.scenes)
     ]
     try:

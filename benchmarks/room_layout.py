@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from parts import Bulb, Finish, Part, Softbox
 from shapes import Array, Mesh
 from textures import Colour, Rng, Texture
 
+Shape = Callable[[Rng, float], Mesh]
+"""Object on z = 0, called as shape(rng, size_m)."""
 AMBIENT = (0.30, 0.32, 0.36)
 PICTURE_PX = 512
 """Picture width for which textures and thin objects are sized [px]."""
@@ -94,6 +97,14 @@ class Eye:
         ray = forward + x * self.half_width * right + y * self.half_height * up
         return np.array(self.position_m) + depth_m * ray
 
+    def seen(self, points: Array) -> Array:
+        """Picture coordinates and depths (n, 3) of points (n, 3): the inverse of `point`."""
+        relative = points - np.array(self.position_m)
+        depth = relative @ [0.0, math.cos(self.pitch), -math.sin(self.pitch)]
+        y = relative @ [0.0, math.sin(self.pitch), math.cos(self.pitch)]
+        x = relative[:, 0]
+        return np.stack([x / (self.half_width * depth), y / (self.half_height * depth), depth], 1)
+
     def floor_y_m(self, depth_m: float) -> float:
         """The y coordinate at which the floor has that depth."""
         return (depth_m - self.height_m * math.sin(self.pitch)) / math.cos(self.pitch)
@@ -135,10 +146,10 @@ def draw_room(
     far_m = reach_m[1] * (0.97 if hall else rng.uniform(0.7, 0.98))
     pitch = math.radians(rng.uniform(*pitch_deg))
     eye = Eye.above_floor(near_m * rng.uniform(1.05, 1.4), pitch, *half_field)
-    builder = _Builder(rng, eye, difficulty, near_m, far_m)
+    builder = Builder(rng, eye, difficulty, near_m, far_m)
     builder.add_shell(hall)
     for _ in range(9):
-        builder.add_standing()
+        builder.add_standing(_OBJECTS)
     for _ in range(difficulty.rods):
         builder.add_rod()
     side = -1.0 if builder.right_m < builder.left_m else 1.0
@@ -154,8 +165,17 @@ def draw_room(
 
 
 @dataclass(eq=False)
-class _Builder:
-    """Adds parts; `left_m` and `right_m` bound the floor, measured from its middle."""
+class Builder:
+    """Adds parts.
+
+    Attributes:
+        rng, eye, difficulty: generator of all choices; viewpoint; obstacles.
+        near_m, far_m: nearest and farthest depth.
+        left_m, right_m: bounds of the floor, measured from its middle.
+        parts: everything added so far.
+        taken: discs (x, y, radius) of the floor that objects stand on.
+        deck: whether each of the next surfaces is bare, last first; surfaces beyond it are drawn.
+    """
 
     rng: Rng
     eye: Eye
@@ -166,6 +186,7 @@ class _Builder:
     right_m: float = math.inf
     parts: list[Part] = field(default_factory=list)
     taken: list[tuple[float, float, float]] = field(default_factory=list)
+    deck: list[bool] = field(default_factory=list)
 
     def depth_m(self) -> float:
         """A random depth of the room, uniform in inverse depth."""
@@ -179,6 +200,8 @@ class _Builder:
         if self.rng.random() < self.difficulty.polished_share:
             finish = "gloss" if self.rng.random() < 0.7 else "metal"
         roughness = self.rng.uniform(0.08, 0.3)
+        if bare is None and self.deck:
+            bare = self.deck.pop()
         if bare is None:
             bare = self.rng.random() < self.difficulty.bare_share
         if bare:
@@ -195,25 +218,15 @@ class _Builder:
         """Add floor, back wall with prints, and side walls, which together fill the picture."""
         eye, rng = self.eye, self.rng
         yaw = 0.0 if hall else math.radians(rng.uniform(-25, 25))
-        # The farther side of a slanted wall reaches far_m at the edge of the picture.
-        middle_m = self.far_m / (1 + 1.1 * math.tan(abs(yaw)) * eye.half_width)
-        y = eye.floor_y_m(middle_m)
-        half = 1.1 * eye.half_width * self.far_m
-        top = eye.height_m + 1.1 * eye.half_height * self.far_m
-        slant = half * math.tan(yaw)
-        wall = _quad((-half, y - slant, 0), (half, y + slant, 0), (half, y + slant, top))
-        width = 2 * half / math.cos(yaw)
         hard = self.difficulty.bare_share >= 0.5
-        self.parts.append(
-            Part(wall, *self.surface(width, top, self.far_m, bare=True if hard else None))
-        )
-        depth = y + half
-        floor = _quad((-half, 0, 0), (half, 0, 0), (half, depth, 0))
-        middle = math.sqrt(self.near_m * self.far_m)
-        self.parts.append(Part(floor, *self.surface(2 * half, depth, middle)))
+        y, middle_m = self.add_wall_and_floor(yaw, wall_bare=True if hard else None)
         for _ in range(2):
             self._add_print(y, yaw, middle_m)
         sides = (-1, 1) if hall else (int(rng.choice([-1, 0, 1])),)
+        half = 1.1 * eye.half_width * self.far_m
+        top = eye.height_m + 1.1 * eye.half_height * self.far_m
+        depth = y + half
+        middle = math.sqrt(self.near_m * self.far_m)
         for side in sides:
             if side == 0:
                 continue
@@ -225,6 +238,30 @@ class _Builder:
                 self.left_m = x
             else:
                 self.right_m = x
+
+    def add_wall_and_floor(
+        self, yaw: float, *, wall_bare: bool | None = None
+    ) -> tuple[float, float]:
+        """Add a back wall turned by `yaw`, and a floor.
+
+        Returns:
+            y coordinate and depth of the middle of the wall [m].
+        """
+        eye = self.eye
+        # The farther side of a slanted wall reaches far_m at the edge of the picture.
+        middle_m = self.far_m / (1 + 1.1 * math.tan(abs(yaw)) * eye.half_width)
+        y = eye.floor_y_m(middle_m)
+        half = 1.1 * eye.half_width * self.far_m
+        top = eye.height_m + 1.1 * eye.half_height * self.far_m
+        slant = half * math.tan(yaw)
+        wall = _quad((-half, y - slant, 0), (half, y + slant, 0), (half, y + slant, top))
+        width = 2 * half / math.cos(yaw)
+        self.parts.append(Part(wall, *self.surface(width, top, self.far_m, bare=wall_bare)))
+        depth = y + half
+        floor = _quad((-half, 0, 0), (half, 0, 0), (half, depth, 0))
+        middle = math.sqrt(self.near_m * self.far_m)
+        self.parts.append(Part(floor, *self.surface(2 * half, depth, middle)))
+        return y, middle_m
 
     def _add_print(self, wall_y_m: float, yaw: float, depth_m: float) -> None:
         """Add a textured print to the wall."""
@@ -238,26 +275,43 @@ class _Builder:
         surface = self.surface(width, height, depth_m, bare=False)
         self.parts.append(Part(sheet.at(x, y, z), *surface))
 
-    def add_standing(self) -> None:
-        """Add an object on the floor if there is room."""
+    def add_standing(self, objects: Sequence[Shape]) -> None:
+        """Add one of the objects on the floor if there is room."""
         eye, rng = self.eye, self.rng
         nearest_m = eye.height_m / (math.sin(eye.pitch) + eye.half_height * math.cos(eye.pitch))
+        spot = self.free_spot((0.1, 0.28), 1.08 * nearest_m)
+        if spot is None:
+            return
+        x, y, depth, size = spot
+        mesh = objects[rng.integers(len(objects))](rng, size).turned("z", rng.uniform(0, 360))
+        # Textures unroll round objects, which are three times as wide as high.
+        self.parts.append(Part(mesh.at(x, y), *self.surface(2 * size, size, depth)))
+
+    def free_spot(
+        self, shares: tuple[float, float], nearest_m: float
+    ) -> tuple[float, float, float, float] | None:
+        """Take a free disc of the floor.
+
+        Args:
+            shares: smallest and largest size of the object, as a share of the picture's width.
+            nearest_m: smallest depth.
+
+        Returns:
+            x and y, depth and size of the object [m]; None if all tries were in vain.
+        """
+        eye, rng = self.eye, self.rng
         for _ in range(30):
-            depth = 1 / rng.uniform(1 / (0.85 * self.far_m), 1 / (1.08 * nearest_m))
-            size = eye.picture_m(depth) * rng.uniform(0.1, 0.28)
+            depth = 1 / rng.uniform(1 / (0.85 * self.far_m), 1 / nearest_m)
+            size = eye.picture_m(depth) * rng.uniform(*shares)
             radius = 0.75 * size
             x = rng.uniform(-0.95, 0.95) * eye.half_width * depth
             y = eye.floor_y_m(depth)
             free = all(math.hypot(x - a, y - b) > radius + r for a, b, r in self.taken)
             inside = -self.left_m + radius < x < self.right_m - radius
             if free and inside and depth - radius > self.near_m:
-                break
-        else:
-            return
-        self.taken.append((x, y, radius))
-        mesh = _OBJECTS[rng.integers(len(_OBJECTS))](rng, size).turned("z", rng.uniform(0, 360))
-        # Textures unroll round objects, which are three times as wide as high.
-        self.parts.append(Part(mesh.at(x, y), *self.surface(2 * size, size, depth)))
+                self.taken.append((x, y, radius))
+                return x, y, depth, size
+        return None
 
     def add_rod(self) -> None:
         """Add a thin rod, straight or bent, between random points."""
@@ -294,22 +348,25 @@ def _quad(a: tuple[float, ...], b: tuple[float, ...], c: tuple[float, ...]) -> M
     return shapes.grid(np.array([[a, b], [d, c]], float))
 
 
-def _box(rng: Rng, size_m: float) -> Mesh:
-    """A box with the same texture on each side."""
-    x, y, z = (size_m * rng.uniform(0.5, 1.1, 3)).tolist()
+def cuboid(x: float, y: float, z: float) -> Mesh:
+    """A box on z = 0 with the same texture on each side."""
     side_x = shapes.plate(x, z).turned("x", 90).at(0, -y / 2, z / 2)
     side_y = shapes.plate(y, z).turned("x", 90).at(0, -x / 2, z / 2).turned("z", 90)
     sides = [side_x, side_x.turned("z", 180), side_y, side_y.turned("z", 180)]
     return shapes.merged([*sides, shapes.plate(x, y).at(0, 0, z)])
 
 
-def _ball(rng: Rng, size_m: float) -> Mesh:
+def box(rng: Rng, size_m: float) -> Mesh:
+    return cuboid(*(size_m * rng.uniform(0.5, 1.1, 3)).tolist())
+
+
+def ball(rng: Rng, size_m: float) -> Mesh:
     radius = size_m * rng.uniform(0.35, 0.6)
     tilted = shapes.sphere(radius).turned("x", rng.uniform(0, 90))
     return tilted.at(0, 0, radius)
 
 
-def _can(rng: Rng, size_m: float) -> Mesh:
+def can(rng: Rng, size_m: float) -> Mesh:
     radius, height = size_m * rng.uniform(0.2, 0.45), size_m * rng.uniform(0.6, 1.6)
     lid = shapes.ring(np.zeros((64, 2)), shapes.circle(radius, 64), 0.01 * height)
     return shapes.merged([shapes.lathe([(radius, 0), (radius, height)]), lid.at(0, 0, height)])
@@ -321,7 +378,7 @@ def _vase(rng: Rng, size_m: float) -> Mesh:
     return shapes.lathe(size_m * shapes.curve(np.stack([radius, z], 1)))
 
 
-def _card(rng: Rng, size_m: float) -> Mesh:
+def card(rng: Rng, size_m: float) -> Mesh:
     """A slanted board with its lower edge on the floor."""
     width, height = (size_m * rng.uniform(0.7, 1.3, 2)).tolist()
     return shapes.plate(width, height).at(0, height / 2).turned("x", rng.uniform(25, 80))
@@ -340,4 +397,4 @@ def _hoop(rng: Rng, size_m: float) -> Mesh:
     return upright.at(0, 0, 0.45 * size_m + thick)
 
 
-_OBJECTS = (_box, _box, _ball, _ball, _can, _can, _vase, _card, _card, _spring, _hoop)
+_OBJECTS = (box, box, ball, ball, can, can, _vase, card, card, _spring, _hoop)
