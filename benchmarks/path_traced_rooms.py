@@ -23,8 +23,8 @@ Four further kinds, which `--kinds` asks for by name, confront bare and textured
 
     cards    50 mm f/2     5 planes, 0.6 to 2.6 m    sheets at any tilt, one behind the other
     desk     35 mm f/1.8   6 planes, 0.35 to 2 m     bottles, balls, boxes and cards on a table
-    outdoor  85 mm f/1.8   5 planes, 2 to 30 m       trunks and walls; the rest up to 75 m away
-    thin     50 mm f/2.8   5 planes, 0.5 to 2.2 m    wires, leaves and lattices before boxes
+    outdoor  85 mm f/1.8   5 planes, 2 to 30 m       trunks and walls, a background up to 75 m away
+    thin     50 mm f/2.8   5 planes, 0.5 to 2.2 m    wires, poles, leaves and lattices before boxes
 
     python benchmarks/path_traced_rooms.py --output DIR --scenes 12 --kinds cards desk outdoor thin
 

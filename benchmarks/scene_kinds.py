@@ -8,13 +8,18 @@ of textured ones as often as behind them, and no scene is all bare or all textur
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from room_layout import Builder, Difficulty, Eye, Room, Shape, ball, box, can, card, cuboid
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
 import shapes
 from parts import Part, Softbox
-from room_layout import Builder, Difficulty, Eye, Room, Shape, ball, box, can, card, cuboid
 from shapes import Array, Mesh
 from textures import Rng
 
@@ -216,9 +221,8 @@ def _bottle(rng: Rng, size_m: float) -> Mesh:
     shoulder = rng.uniform(0.8, 1.3)
     bow = [(body, shoulder), (0.85 * body, shoulder + 0.15), (neck, shoulder + 0.3)]
     top = shoulder + rng.uniform(0.45, 0.7)
-    wall = np.concatenate([[(body, 0.0)], shapes.curve(bow, 16), [(neck, top)]])
-    lid = [(neck, top), (neck, top), (0.0, top)]
-    return shapes.lathe(size_m * np.concatenate([wall[:2], wall[1:], lid[1:]]))
+    below, above = [(body, 0.0), (body, shoulder)], [(neck, top), (neck, top), (0.0, top)]
+    return shapes.lathe(size_m * np.concatenate([below, shapes.curve(bow, 16), above]))
 
 
 def _sheet(rng: Rng, size_m: float) -> Mesh:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import shapes
 import wallpapers
 from parts import Part
-from path_traced_rooms import KINDS, PROGRAMME, Kind, Light, RoomJob, write_scene
+from path_traced_rooms import KINDS, PROGRAMME, Kind, Light, RoomJob, programme_of, write_scene
 from path_tracing import View, depth_at_pixel_centres, mitsuba_scene, render
-from room_layout import Eye, Room
+from room_layout import DIFFICULTIES, Eye, Room
+from scene_kinds import deal
 
 SIZE = (24, 32)
 JOBS = [RoomJob(index, 0, SIZE, 1) for index in range(len(PROGRAMME))]
+SCENES = [
+    RoomJob(index, 0, SIZE, 1, programme_of(("cards", "desk", "outdoor", "thin")))
+    for index in range(8)
+]
 
 
 def rays_to_depth(room: Room, count: int = 13) -> np.ndarray:
@@ -82,14 +88,15 @@ def test_eye_sees_the_floor_at_the_lower_edge_at_the_depth_asked_for() -> None:
     assert below[1] == pytest.approx(eye.floor_y_m(0.7))
     axis = np.subtract(eye.target_m, eye.position_m)
     assert np.dot(below - eye.position_m, axis) == pytest.approx(0.7)  # planar depth
+    np.testing.assert_allclose(eye.seen(below[None]), [[0.4, -1, 0.7]])
 
 
-@pytest.mark.parametrize("job", JOBS[3:7:2], ids=lambda job: job.name)
+@pytest.mark.parametrize("job", [*JOBS[3:7:2], SCENES[3]], ids=lambda job: job.name)
 def test_room_is_that_of_its_seed_at_any_number_of_pixels_and_paths(job: RoomJob) -> None:
-    room, again = job.room(), RoomJob(job.index, job.seed, (48, 64), 9).room()
+    room, again = job.room(), replace(job, size=(48, 64), samples=9).room()
     assert (room.eye, room.lights) == (again.eye, again.lights)
     assert all(same_surface(*pair) for pair in zip(room.parts, again.parts, strict=True))
-    other = RoomJob(job.index, job.seed + 7, SIZE, 1).room()
+    other = replace(job, seed=job.seed + 7).room()
     assert not same_surface(room.parts[0], other.parts[0])
 
 
@@ -99,6 +106,42 @@ def test_wall_and_floor_fill_the_picture_within_the_reach(job: RoomJob) -> None:
     near_m, far_m = job.kind.focus_distances_m[0], job.kind.focus_distances_m[-1]
     assert depth.max() <= 1.01 * far_m  # also fails if a ray escapes
     assert depth.min() >= near_m
+
+
+def test_kinds_take_turns_and_each_is_medium_and_hard() -> None:
+    programme = programme_of(("thin", "hall", "desk"))
+    names = [RoomJob(index, 0, SIZE, 1, programme).name for index in range(7)]
+    assert names[:3] == ["00_thin_medium", "01_hall_medium", "02_desk_medium"]
+    assert names[3:] == ["03_thin_hard", "04_hall_hard", "05_desk_hard", "06_thin_medium"]
+
+
+def test_any_surface_is_bare_equally_often() -> None:
+    rng = np.random.default_rng(0)
+    deals = np.array([deal(rng, 12, 0.3) for _ in range(1000)])
+    assert (deals.sum(1) == 4).all()  # 3.6, rounded
+    # Four deviations of the mean of 1000 draws with probability 1/3.
+    np.testing.assert_allclose(deals.mean(0), 1 / 3, atol=4 * np.sqrt(2 / 9 / 1000))
+
+
+@pytest.mark.parametrize("job", SCENES, ids=lambda job: job.name)
+def test_scene_is_filled_and_neither_all_bare_nor_all_textured(job: RoomJob) -> None:
+    room, near_m = job.room(), job.kind.focus_distances_m[0]
+    depth = rays_to_depth(room)
+    assert np.isfinite(depth).all()  # wall and floor fill the picture
+    assert depth.min() >= near_m
+    things = room.parts[2:]
+    assert len(things) >= 6
+    for thing in things:
+        seen = room.eye.seen(thing.mesh.positions)
+        assert (seen[:, :2].min(0) < 1.1).all()  # wires end at 1.1
+        assert (seen[:, :2].max(0) > -1.1).all()
+        assert seen[:, 2].min() >= near_m
+        assert seen[:, 2].min() < depth.max()
+    bare = [isinstance(part.colour, tuple) for part in room.parts]
+    # The deal is exact, but things that found no room are missing.
+    share = DIFFICULTIES[job.turn[1]].bare_share
+    assert abs(np.mean(bare) - share) < 0.15
+    assert {part.finish for part in room.parts} == {"matte"}
 
 
 @pytest.mark.parametrize("paint", wallpapers.WALLPAPERS, ids=lambda paint: paint.__name__)
@@ -204,3 +247,15 @@ def test_command_gives_the_same_files_twice(mitsuba, tmp_path: Path) -> None:
     again = subprocess.run([*command, str(tmp_path / "one")], capture_output=True, text=True)
     assert again.returncode == 1
     assert "already holds truth" in again.stderr or "already holds stack" in again.stderr
+
+
+def test_command_renders_the_kinds_asked_for(mitsuba, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "path_traced_rooms.py"
+    command = [sys.executable, str(script), "--variant", "scalar_rgb", "--output", str(tmp_path)]
+    command += ["--scenes", "1", "--size", "40", "30", "--samples-per-pixel", "4", "--kinds"]
+    subprocess.run([*command, "outdoor", "thin"], check=True, capture_output=True)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == "00_outdoor_medium"
+    depth_m = np.load(folder / "truth" / "depth.npz")["depth"]
+    assert KINDS["outdoor"].focus_distances_m[0] < depth_m.min()
+    assert 20 < depth_m.max() < 80  # the background
