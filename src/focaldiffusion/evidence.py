@@ -63,6 +63,12 @@ class Evidence:
         log_posterior = self.posterior.clamp_min(1e-12).log()
         return -(self.posterior * log_posterior).sum(0) / math.log(len(self.hypotheses))
 
+    @property
+    def doubt(self) -> Tensor:
+        """(K, H, W) -log of the posterior over its maximum."""
+        highest = self.posterior.amax(0)
+        return (self.posterior / highest).clamp_min(1e-30).log_().neg_()
+
     def posterior_at(self, coordinate: Tensor) -> Tensor:
         """Posterior (H, W) along a surface (H, W), linear between hypotheses."""
         return between_hypotheses(self.posterior, self.hypotheses, coordinate[None])[0]

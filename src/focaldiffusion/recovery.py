@@ -52,9 +52,10 @@ from focaldiffusion.progress import Stages, peak_memory_mib
 from focaldiffusion.psf import PSF
 from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result
 from focaldiffusion.solve.calibrate import Calibration, calibrate
-from focaldiffusion.solve.complete import Completion, complete
+from focaldiffusion.solve.complete import complete
 from focaldiffusion.solve.consistency import confidence, rerender_residual, reversal
 from focaldiffusion.solve.doubts import doubting_direction, examined_calibration
+from focaldiffusion.solve.outlines import with_outlines
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.solve.units import absurd_aperture
@@ -258,13 +259,16 @@ def estimate_depth(
                 evidence = sweep(stack, scale, psf, step_growth=growth, meter=meter)
         with stages("completing") as meter:  # 6
             falls_with_distance = stack.axis == "inverse_depth_dpt"
-            background = float(stack.focus_coordinates.min()) if falls_with_distance else None
-            completion = complete(evidence, background=background, meter=meter)
+            completion = complete(evidence, meter)
+            if scale is not None and falls_with_distance:
+                completion = with_outlines(stack, evidence, completion, scale, psf)
         with stages("checking"):  # 7
             if check_lens and scale is not None and falls_with_distance:
                 ratio = reversal(stack, evidence, completion.coordinate, scale, psf)
                 calibration = doubting_direction(calibration, ratio)
-            trust, residual_rms = _checked(stack, evidence, completion, calibration, psf)
+            trust, residual_rms = _checked(
+                stack, evidence, completion.coordinate, completion.agreement, calibration, psf
+            )
     return Estimate(
         evidence=evidence,
         coordinate=completion.coordinate,
@@ -286,12 +290,12 @@ def with_surface(
     the evidence is flat, another surface is as good; where it is not, a surface that contradicts it
     loses confidence. The ratio never raises confidence.
     """
-    completion = Completion(coordinate, physical.agreement)
     with stages("checking again"), torch.inference_mode():
         trust, residual_rms = _checked(
             stack.without(physical.calibration.left_out),
             physical.evidence,
-            completion,
+            coordinate,
+            physical.agreement,
             physical.calibration,
             physical.psf,
         )
@@ -306,7 +310,8 @@ def with_surface(
 def _checked(
     stack: FocalStack,
     evidence: Evidence,
-    completion: Completion,
+    coordinate: Tensor,
+    agreement: Tensor,
     calibration: Calibration,
     psf: PSF,
 ) -> tuple[Tensor, float | None]:
@@ -314,10 +319,8 @@ def _checked(
     scale, growth = calibration.blur_scale, calibration.step_growth
     residual = None
     if scale is not None:
-        residual = rerender_residual(
-            stack, evidence, completion.coordinate, scale, psf, step_growth=growth
-        )
-    trust = calibration.trust * confidence(evidence, completion, residual)
+        residual = rerender_residual(stack, evidence, coordinate, scale, psf, step_growth=growth)
+    trust = calibration.trust * confidence(evidence, coordinate, agreement, residual)
     if stack.shown is not None:
         trust = trust * (stack.shown.sum(0) > 1)  # one frame shows no change of focus
     return trust, None if residual is None else float(residual.square().mean().sqrt())

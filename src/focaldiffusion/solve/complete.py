@@ -25,20 +25,13 @@ from focaldiffusion.filters import box_mean, refine_minimum
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
 from focaldiffusion.solve.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
-from focaldiffusion.solve.planes import (
-    LEAST_CERTAINTY,
-    plane_basis,
-    planes_beneath,
-    propose_planes,
-)
+from focaldiffusion.solve.planes import plane_basis, propose_planes
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels
 _MATCHED_WEIGHT = 1e-3  # least weight: without agreement, smoothing spans √(λ / weight) = 32 pixels
 _NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement counts
 _BLOCK_PX = 3  # side of the blocks that are matched
 _NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
-_FARTHEST_SHARE = 0.02  # share of the sure blocks taken as the farthest seen ...
-_FARTHER = 0.5  # ... and least inverse depth of a bare wall behind them, relative to theirs
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # short side of the coarsest solution
 
@@ -52,26 +45,19 @@ class Completion:
         agreement: (H, W) in [0, 1], share of the eight directions that find this surface, or a
             neighbouring hypothesis, on their own. It is high where texture on all sides supports
             the surface and low for a guess, but also high where the image has no evidence at all.
+        planes: (P, 3) planes of the scene, coefficients of `plane_basis`.
     """
 
     coordinate: Tensor
     agreement: Tensor
+    planes: Tensor
 
 
-def complete(
-    evidence: Evidence,
-    *,
-    background: float | None = None,
-    meter: Meter | None = None,
-) -> Completion:
+def complete(evidence: Evidence, meter: Meter | None = None) -> Completion:
     """The most plausible surface through the evidence.
 
     Args:
         evidence: the posterior, and the image whose edges guide depth jumps.
-        background: on an axis that falls with distance, the farthest depth assigned to a surface
-            behind an outline that has no evidence of its own; usually the farthest focus. Such a
-            surface is never placed beyond twice the distance of what is surely seen. None on an
-            axis that does not distinguish near from far.
         meter: counts the directions.
 
     Returns:
@@ -81,33 +67,25 @@ def complete(
     meter.expect(3 * DIRECTIONS)
     with torch.no_grad():
         guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
-        of_blocks, guide_of_blocks = _match(evidence, guide, background, meter)
-        coordinate, agreement, certainty = _follow_blocks(of_blocks, guide_of_blocks, guide)
+        of_blocks, guide_of_blocks, planes = _match(evidence, guide, meter)
+        coordinate, agreement, certainty = follow_blocks(
+            of_blocks, guide_of_blocks, guide, _BLOCK_PX
+        )
         # Block weights sum to 1 up to rounding.
-        return Completion(smooth(coordinate, certainty, guide), agreement.clamp_max(1))
+        return Completion(smooth(coordinate, certainty, guide), agreement.clamp_max(1), planes)
 
 
-def _match(
-    evidence: Evidence, guide: Tensor, background: float | None, meter: Meter
-) -> tuple[Tensor, Tensor]:
-    """Surface, agreement and certainty (3, h, w) of blocks of pixels, and their guide."""
+def _match(evidence: Evidence, guide: Tensor, meter: Meter) -> tuple[Tensor, Tensor, Tensor]:
+    """Surface, agreement and certainty (3, h, w) of blocks of pixels; their guide; and planes."""
     blocks = _blocks(guide)
-    cost = _blocks(_cost(evidence)) * _BLOCK_PX**2
+    cost = _blocks(evidence.doubt) * _BLOCK_PX**2
     labels = Labels(evidence.hypotheses, blocks.new_zeros(0, *blocks.shape[1:]))
     total, choices = aggregate(cost, blocks, labels, meter)
     own_certainty = _blocks(evidence.certainty[None])[0]
     certainty = own_certainty * _certainty(_agreement(labels, total, choices))
-    surface = _surface(labels, total)
-    planes = propose_planes(surface, certainty, labels.hypotheses)
-    sure, beneath = surface[certainty > LEAST_CERTAINTY], planes[:0]
-    if background is not None and len(sure):
-        background = max(background, _FARTHER * float(sure.quantile(_FARTHEST_SHARE)))
-        # Supporting planes need an axis that distinguishes near from far.
-        beneath = planes_beneath(surface, certainty, labels.hypotheses)
-
-    planes = torch.cat([planes, beneath])
-    planes = torch.einsum("pc,chw->phw", planes, plane_basis(planes, *blocks.shape[1:]))
-    labels = Labels(labels.hypotheses, planes, background, len(beneath))
+    planes = propose_planes(_surface(labels, total), certainty, labels.hypotheses)
+    on_blocks = torch.einsum("pc,chw->phw", planes, plane_basis(planes, *blocks.shape[1:]))
+    labels = Labels(labels.hypotheses, on_blocks)
     cost = labels.cost(cost)
     total, witnesses = aggregate(cost, blocks, labels, meter)
     heard = total.sub_(total.amin(0)).div_(DIRECTIONS)
@@ -118,13 +96,7 @@ def _match(
         _agreement(labels, total, witnesses),
         _certainty(_agreement(labels, total, choices)),
     )
-    return torch.stack(fields), blocks
-
-
-def _cost(evidence: Evidence) -> Tensor:
-    """-log of the posterior over its maximum, (K, H, W)."""
-    highest = evidence.posterior.amax(0)
-    return (evidence.posterior / highest).clamp_min(1e-30).log_().neg_()
+    return torch.stack(fields), blocks, planes
 
 
 def _surface(labels: Labels, total: Tensor) -> Tensor:
@@ -156,14 +128,20 @@ def _blocks(planes: Tensor) -> Tensor:
     return means[0]
 
 
-def _follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor) -> Tensor:
+def follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor, block_px: int) -> Tensor:
     """Enlarge block values (C, h, w) to pixels (C, H, W) that follow nearby blocks of their colour.
 
     Joint bilateral upsampling (Kopf et al. 2007) without distance weights.
+
+    Args:
+        values: (C, h, w).
+        guide_of_blocks: (3, h, w) sRGB.
+        guide: (3, H, W) sRGB.
+        block_px: side of the blocks.
     """
     height, width = guide.shape[1:]
-    rows = torch.arange(height, device=guide.device)[:, None] // _BLOCK_PX
-    columns = torch.arange(width, device=guide.device) // _BLOCK_PX
+    rows = torch.arange(height, device=guide.device)[:, None] // block_px
+    columns = torch.arange(width, device=guide.device) // block_px
     window = 2 * _NEAR_BLOCKS + 1
     padded = functional.pad(
         torch.cat([guide_of_blocks, values])[None], (_NEAR_BLOCKS,) * 4, mode="replicate"

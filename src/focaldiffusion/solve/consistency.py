@@ -11,7 +11,6 @@ from focaldiffusion.filters import box_mean, interpolated
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.render import render
-from focaldiffusion.solve.complete import Completion
 from focaldiffusion.solve.small_stack import focus_of
 from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
@@ -63,7 +62,7 @@ def rerender_residual(
         ratio = _reversal(stack, evidence, rising, falling, blur_scale, psf)
         coordinate, focus = rising if ratio <= 1 else falling
     surface = (coordinate, focus)
-    squared = _squared_difference(stack, evidence, surface, blur_scale, psf, _CHECK_SIZE)
+    squared = squared_residual(stack, evidence, surface, blur_scale, psf, _CHECK_SIZE)
     residual = box_mean(squared, 1).sqrt()
     return functional.interpolate(
         residual[None, None], size=stack.size, mode="bilinear", align_corners=False
@@ -89,11 +88,11 @@ def reversal(
     return _reversal(stack, evidence, *ways, blur_scale, psf)
 
 
-_Surface = tuple[Tensor, Tensor]
+Surface = tuple[Tensor, Tensor]
 """Coordinate of each pixel (H, W) and focus of each frame (N,), the larger ones nearer."""
 
 
-def _both_ways(coordinate: Tensor, focus: Tensor) -> tuple[_Surface, _Surface]:
+def _both_ways(coordinate: Tensor, focus: Tensor) -> tuple[Surface, Surface]:
     """The axis from zero up with its last end as the nearer one, and with its first end."""
     first, last = torch.cat([coordinate.flatten(), focus]).aminmax()
     return (coordinate - first, focus - first), (last - coordinate, last - focus)
@@ -102,27 +101,36 @@ def _both_ways(coordinate: Tensor, focus: Tensor) -> tuple[_Surface, _Surface]:
 def _reversal(
     stack: FocalStack,
     evidence: Evidence,
-    rising: _Surface,
-    falling: _Surface,
+    rising: Surface,
+    falling: Surface,
     blur_scale: float,
     psf: PSF,
 ) -> float:
     told, reverse = (
-        float(_squared_difference(stack, evidence, way, blur_scale, psf, _DIRECTION_SIZE).mean())
+        float(squared_residual(stack, evidence, way, blur_scale, psf, _DIRECTION_SIZE).mean())
         for way in (rising, falling)
     )
     return told / max(reverse, 1e-12)
 
 
-def _squared_difference(
+def squared_residual(
     stack: FocalStack,
     evidence: Evidence,
-    surface: _Surface,
+    surface: Surface,
     blur_scale: float,
     psf: PSF,
     long_side_px: int,
 ) -> Tensor:
-    """Mean square (h, w) of rendered minus captured frames, sRGB, at a smaller size."""
+    """Mean square (h, w) over frames of rendered minus captured, sRGB, at a smaller size.
+
+    Args:
+        stack: the frames.
+        evidence: see `rerender_residual`.
+        surface: coordinate of each pixel, at any size, and focus of each frame.
+        blur_scale: see `rerender_residual`.
+        psf: the shape of the blur.
+        long_side_px: longer of h and w, unless the stack is smaller.
+    """
     coordinate, focus = surface
     height, width = stack.size
     scale = min(1.0, long_side_px / max(height, width))
@@ -150,7 +158,9 @@ def _squared_difference(
     return (difference.square() * share).mean(1).sum(0) / share[:, 0].sum(0).clamp_min(1)
 
 
-def confidence(evidence: Evidence, completion: Completion, residual: Tensor | None) -> Tensor:
+def confidence(
+    evidence: Evidence, coordinate: Tensor, agreement: Tensor, residual: Tensor | None
+) -> Tensor:
     """Trust in the completed depth, (H, W) in [0, 1].
 
     A product of three factors, so that none makes up for another: the posterior around a pixel is
@@ -162,16 +172,17 @@ def confidence(evidence: Evidence, completion: Completion, residual: Tensor | No
 
     Args:
         evidence: the posterior.
-        completion: the surface through it.
+        coordinate: (H, W), the surface through it.
+        agreement: (H, W), see `Completion`.
         residual: result of `rerender_residual`; None without a blur scale.
     """
     support = -torch.expm1(-box_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
-    trust = support * box_mean(completion.agreement, _AGREEMENT_PX)
-    trust = trust * min(1.0, min(completion.coordinate.shape) / _FULL_SIZE_PX)
+    trust = support * box_mean(agreement, _AGREEMENT_PX)
+    trust = trust * min(1.0, min(coordinate.shape) / _FULL_SIZE_PX)
     if residual is None:
         return _BY_SHARPNESS * trust
     if evidence.axis == "inverse_depth_dpt":
-        trust = trust * (completion.coordinate < evidence.hypotheses[-2])
+        trust = trust * (coordinate < evidence.hypotheses[-2])
         if evidence.hypotheses[0] > 0:
-            trust = trust * (completion.coordinate > evidence.hypotheses[1])
+            trust = trust * (coordinate > evidence.hypotheses[1])
     return trust * torch.exp(-((residual / _TOLERATED_RMS) ** 2) / 2)

@@ -100,12 +100,31 @@ def planes_beneath(coordinate: Tensor, certainty: Tensor, hypotheses: Tensor) ->
     return torch.from_numpy(planes[chosen]).to(coordinate)
 
 
+def planes_through(basis: _Array, shown: _Array, weight: _Array, hypotheses: _Array) -> _Array:
+    """Planes through points of one segment; see `propose_planes`.
+
+    Args:
+        basis: (3, M) basis of planes at the points.
+        shown: (M,) their coordinates.
+        weight: (M,) trust in them.
+        hypotheses: (K,) ascending.
+
+    Returns:
+        (P, 3), best supported first; P may be 0.
+    """
+    if len(shown) < 2 * _WINDOW_SUPPORT:
+        return np.zeros((0, 3))
+    tolerance = _tolerance(shown, hypotheses)
+    planes = _planes_of(np.random.default_rng(0), basis, shown, tolerance, weight)
+    return np.array(planes).reshape(-1, 3)
+
+
 def plane_basis(like: Tensor, height: int, width: int) -> Tensor:
     """Basis (3, H, W) of planes a u + b v + c: u, v and 1 at every pixel.
 
     u and v are measured from the centre, to the right and downwards, in units of the longer side.
     """
-    u, v = _image_coordinates(np.arange(width), np.arange(height)[:, None], (height, width))
+    u, v = image_coordinates(np.arange(width), np.arange(height)[:, None], (height, width))
     return torch.from_numpy(np.stack(np.broadcast_arrays(u, v, 1.0))).to(like)
 
 
@@ -129,15 +148,20 @@ def _points(
     x = np.arange(columns) * cell + best % cell
     weight = cells.max(-1)
     z = coordinate.cpu().numpy().astype(np.float64)[y, x]
-    steps = hypotheses.cpu().double().numpy()
-    tolerance = np.interp(z, (steps[1:] + steps[:-1]) / 2, np.diff(steps))
-    u, v = _image_coordinates(x, y, (height, width))
+    tolerance = _tolerance(z, hypotheses.cpu().double().numpy())
+    u, v = image_coordinates(x, y, (height, width))
     return np.stack([u, v, np.ones_like(u)]), z, tolerance, weight
 
 
-def _image_coordinates(
+def _tolerance(z: _Array, hypotheses: _Array) -> _Array:
+    """The step between hypotheses at coordinates z."""
+    return np.interp(z, (hypotheses[1:] + hypotheses[:-1]) / 2, np.diff(hypotheses))
+
+
+def image_coordinates(
     x: NDArray[np.int64], y: NDArray[np.int64], size: tuple[int, int]
 ) -> tuple[_Array, _Array]:
+    """u and v of `plane_basis` at columns x and rows y of an image of (height, width)."""
     height, width = size
     side = max(size)
     return (x - width / 2) / side, (y - height / 2) / side
