@@ -31,7 +31,8 @@ Array = NDArray[Any]
 _CONTACT_PX = 20  # contacts are cut at a grid of this width
 _BAND_PX = 2  # evidence this near to a crack belongs to the contact
 _INSIDE_PX = 3  # farther from all cracks, it belongs to the segment
-_INSIDE_WEIGHT = 0.05
+_INSIDE_WEIGHT = 0.1
+_UTMOST_INSIDE = 2.0  # doubt of one pixel inside: near an outline, the blur of others speaks for them
 _ENOUGH_DOUBT = 1.0  # doubt, summed across a contact, that is worth half of the utmost
 _JUMP_PRICE = 0.1  # per pixel of contact, for a step of depth of ...
 _JUMP_STEPS = 1.5  # ... so many hypotheses and more
@@ -318,7 +319,7 @@ def _all_candidates(
         depth = tried @ _basis(some // size[1], some % size[1], size)
         inner = inside[some]
         scale = _INSIDE_WEIGHT * len(pixels[segment]) / len(some)
-        own = scale * doubt.at(depth[:, inner], some[inner]).sum(1)
+        own = scale * doubt.at(depth[:, inner], some[inner]).clip(None, _UTMOST_INSIDE).sum(1)
         outside = (depth < farthest) | (depth > doubt.hypotheses[-1])
         own += _BEYOND_PRICE * contacts.length_px[mine].sum() * outside.mean(1)
         own += _SLANT_PRICE * (tried[:, :2] != 0).any(1)
@@ -326,7 +327,7 @@ def _all_candidates(
         nearest = ranks.round().astype(int).clip(0, len(doubt.hypotheses) - 1)
         promise = own + hopes[mine, nearest].sum(1)
         best = promise.argsort(kind="stable")[:_LABELS]
-        as_given = scale * doubt.at(surface.ravel()[some[inner]], some[inner]).sum()
+        as_given = scale * doubt.at(surface.ravel()[some[inner]], some[inner]).clip(None, _UTMOST_INSIDE).sum()
         y, x = (places.round().astype(int).clip(0, np.array(size) - 1)).T
         ranks = np.concatenate([ranks[best], doubt.rank(surface[y, x])[None]])
         result.append(
