@@ -22,7 +22,6 @@ _LEAST_CONTRAST = 0.012  # sRGB per pixel; joined below it, and below three devi
 _NOISE_DEVIATIONS = 3.0
 _SMALLEST_PX = 40  # pixels
 _FLAT = 0.004  # gradient below which a pixel is the seed of a segment
-_STEEPEST = 0.25  # gradient at the top of the watershed's 8-bit scale
 _LIKE = 0.05  # sRGB; most that the colours on both sides of an occluder may differ
 _WIDEST_PX = 60  # occluder behind which a surface is looked for again ...
 _MOST_BETWEEN = 6  # ... and most segments that it may consist of
@@ -104,25 +103,40 @@ def _gradient(guide: Array) -> Array:
 
 
 def _basins(gradient: Array) -> Array:
-    """(H, W) catchment basins of the gradient, from 0 without gaps."""
+    """(H, W) catchment basins of the gradient, from 0 without gaps.
+
+    Each pixel follows the steepest descent, so borders lie on the crack between the two pixels of
+    an outline.
+    """
     smooth = cv2.GaussianBlur(gradient, (0, 0), 1.0)
     lowest = cv2.erode(smooth, np.ones((5, 5), np.uint8))
     seeds = (smooth <= lowest + 1e-4) | (smooth < _FLAT)
     _, markers = cv2.connectedComponents(seeds.astype(np.uint8), connectivity=4)
-    # Square roots keep faint outlines apart on a scale of 8 bits.
-    relief = (255 * np.sqrt(np.clip(gradient / _STEEPEST, 0, 1))).astype(np.uint8)
-    basins = cv2.watershed(cv2.merge([relief] * 3), markers.astype(np.int32))
-    return nearest_valid(basins, basins > 0) - 1
+    here = np.arange(smooth.size).reshape(smooth.shape)
+    below = _lowest(smooth, 1)
+    below = np.where(below == here, _lowest(smooth, 2), below)  # over the rim of a small hollow
+    below[seeds] = here[seeds]
+    while (below != below.flat[below]).any():
+        below = below.flat[below]
+    return markers.flat[below] - 1
 
 
-def nearest_valid(values: Array, valid: Array) -> Array:
-    """Values (H, W), elsewhere that of the nearest valid pixel."""
-    _, index = cv2.distanceTransformWithLabels(
-        (~valid).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros(index.max() + 1, values.dtype)
-    table[index[valid]] = values[valid]
-    return np.where(valid, values, table[index])
+def _lowest(field: Array, reach_px: int) -> Array:
+    """(H, W) flat index of the lowest pixel near each; at a reach of 1, of its four neighbours."""
+    height, width = field.shape
+    padded = np.pad(field, reach_px, constant_values=np.inf)
+    offsets = range(-reach_px, reach_px + 1)
+    steps = [(0, 0)] + [
+        (down, right)
+        for down in offsets
+        for right in offsets
+        if reach_px > 1 or abs(down) + abs(right) == 1
+    ]
+    values = [
+        padded[reach_px + down :, reach_px + right :][:height, :width] for down, right in steps
+    ]
+    flat = np.array([down * width + right for down, right in steps])
+    return np.arange(field.size).reshape(field.shape) + flat[np.argmin(values, axis=0)]
 
 
 def _joined(segments: Array, gradient: Array, least_contrast: float) -> Array:
