@@ -1,7 +1,7 @@
 """Segments: parts of an image within which nothing looks like the outline of an object.
 
 Watershed of the gradient, then segments are joined across their weakest boundaries first. A
-boundary counts by its mean gradient, so a gap in an outline does not open it, and shading does not
+boundary counts by its mean contrast, so a gap in an outline does not open it, and shading does not
 cut a round object.
 """
 
@@ -50,9 +50,11 @@ class Cracks:
             np.concatenate([down + np.array([1, 0]), across + np.array([0, 1])]),
         )
 
-    def largest(self, field: Array) -> Array:
-        """(C,) the larger value of (H, W) on the two sides."""
-        return np.maximum(field[tuple(self.first.T)], field[tuple(self.second.T)])
+    def contrast(self, image: Array) -> Array:
+        """(C,) difference of colour (H, W, 3) between the two sides."""
+        # A gradient would count the outline of an object where the crack runs up to it, too.
+        step = image[tuple(self.first.T)] - image[tuple(self.second.T)]
+        return np.sqrt(np.square(step).sum(1))
 
 
 def find_segments(guide: Array, noise_std: float) -> Array:
@@ -65,9 +67,9 @@ def find_segments(guide: Array, noise_std: float) -> Array:
     Returns:
         (H, W) index of each pixel's segment, from 0 without gaps.
     """
-    gradient = _gradient(guide)
+    smooth = cv2.GaussianBlur(guide, (0, 0), _SMOOTHING_PX)
     least_contrast = max(_NOISE_DEVIATIONS * noise_std, _LEAST_CONTRAST)
-    return _joined(_basins(gradient), gradient, least_contrast)
+    return _joined(_basins(_gradient(smooth)), smooth, least_contrast)
 
 
 def relabelled(segments: Array, same: Array) -> Array:
@@ -94,10 +96,9 @@ def facing_pairs(segments: Array, guide: Array) -> tuple[Array, Array, Array]:
     return before, behind, likeness
 
 
-def _gradient(guide: Array) -> Array:
+def _gradient(image: Array) -> Array:
     """Largest change of colour per pixel over all directions (Di Zenzo 1986)."""
-    smooth = cv2.GaussianBlur(guide, (0, 0), _SMOOTHING_PX)
-    down, across = np.gradient(smooth, axis=(0, 1))
+    down, across = np.gradient(image, axis=(0, 1))
     yy, xx, yx = (down**2).sum(2), (across**2).sum(2), (down * across).sum(2)
     return np.sqrt((xx + yy + np.sqrt((xx - yy) ** 2 + 4 * yx**2)) / 2).astype(np.float32)
 
@@ -139,13 +140,13 @@ def _lowest(field: Array, reach_px: int) -> Array:
     return np.arange(field.size).reshape(field.shape) + flat[np.argmin(values, axis=0)]
 
 
-def _joined(segments: Array, gradient: Array, least_contrast: float) -> Array:
+def _joined(segments: Array, image: Array, least_contrast: float) -> Array:
     """Segments joined across boundaries below a contrast, and small ones, weakest first."""
     cracks = Cracks.of(segments)
     count = int(segments.max()) + 1
     sides = np.sort([segments[tuple(cracks.first.T)], segments[tuple(cracks.second.T)]], axis=0)
     pairs, index = np.unique(sides[0].astype(np.int64) * count + sides[1], return_inverse=True)
-    totals = np.bincount(index, cracks.largest(gradient))
+    totals = np.bincount(index, cracks.contrast(image))
     # Total contrast and length of the boundary of a segment with each of its neighbours.
     borders: list[dict[int, tuple[float, int]]] = [{} for _ in range(count)]
     for pair, total, length in zip(
