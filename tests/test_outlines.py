@@ -138,11 +138,14 @@ def test_depth_jumps_at_the_edge_of_two_textures():
     assert found.right(found.before, edge.expand(SIZE)) < 0.9
 
 
-def test_a_textured_slanted_plane_stays_as_it_is():
+def test_a_textured_slanted_plane_is_hardly_touched():
     depth_m = 1 / torch.linspace(0.5, 2.0, SIZE[1]).expand(SIZE)
     found = solved(slanted_plane(), depth_m)
     everywhere = torch.ones(SIZE, dtype=torch.bool)
-    assert found.right(found.after, everywhere) >= found.right(found.before, everywhere)
+    # Single segments of the texture become level.
+    assert found.right(found.after, everywhere) > 0.97
+    error_px = (found.after.coordinate - found.inverse_depth_dpt).abs() * BLUR_SCALE_PX_M
+    assert error_px.max() < outlines._APART_PX
 
 
 def test_a_bare_picture_raises_no_error():
