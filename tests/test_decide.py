@@ -51,6 +51,13 @@ def test_an_object_at_its_true_depth_wins_over_one_moved(card, moved_dpt):
     assert torch.equal(fits_better(card, TRUTH, moved), NOWHERE)
 
 
+def test_an_object_moves_as_a_whole_though_each_of_its_segments_is_too_small(card):
+    tiles = torch.where(CARD, 1 + (Y // 4) * SIZE[1] + X // 4, 0)
+    assert tiles[CARD].bincount().max() < decide._SMALLEST_PX
+    taken = fits_better(card, torch.full(SIZE, FAR_DPT), TRUTH, tiles)
+    assert torch.equal(taken, CARD)
+
+
 def test_each_region_is_decided_for_itself(card):
     # The second surface is right about the card and wrong about a patch of the wall.
     patch = (Y >= 24) & (Y < 48) & (X >= 74) & (X < 92)
