@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
+from focaldiffusion.evidence import Evidence
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve import consistency
 from focaldiffusion.solve.complete import Completion, complete
@@ -18,6 +21,12 @@ def swept(image, depth_m, **changes):
 
 def residual_of(stack, evidence, inverse_depth_dpt: torch.Tensor) -> torch.Tensor:
     return rerender_residual(stack, evidence, inverse_depth_dpt, BLUR_SCALE_PX_M, PSF())
+
+
+def trust_of(
+    evidence: Evidence, completion: Completion, residual: torch.Tensor | None
+) -> torch.Tensor:
+    return confidence(evidence, completion.coordinate, completion.agreement, residual)
 
 
 @pytest.mark.parametrize("error_dpt", [-0.5, 0.5])
@@ -47,7 +56,7 @@ def test_a_bare_wall_has_no_residual_and_still_no_confidence():
     completion = complete(evidence)
     residual = residual_of(stack, evidence, completion.coordinate)
     assert residual.max() < 3 / 255
-    assert confidence(evidence, completion, residual).max() < 0.1
+    assert trust_of(evidence, completion, residual).max() < 0.1
 
 
 def test_confidence_is_high_on_texture_and_low_beside_it():
@@ -55,7 +64,7 @@ def test_confidence_is_high_on_texture_and_low_beside_it():
     image[:, :, 48:] = 0.3
     stack, evidence = swept(image, 1.0)
     completion = complete(evidence)
-    trust = confidence(evidence, completion, residual_of(stack, evidence, completion.coordinate))
+    trust = trust_of(evidence, completion, residual_of(stack, evidence, completion.coordinate))
     assert trust.min() >= 0
     assert trust.max() <= 1
     assert trust[:, :40].median() > 0.8 * SIZE[0] / 100  # of a small image
@@ -65,19 +74,19 @@ def test_confidence_is_high_on_texture_and_low_beside_it():
 def test_a_residual_lowers_confidence_and_sharpness_alone_is_worth_half():
     _, evidence = swept(texture(), 1.0)
     completion = complete(evidence)
-    without = 2 * confidence(evidence, completion, None)
-    torch.testing.assert_close(confidence(evidence, completion, torch.zeros(SIZE)), without)
+    without = 2 * trust_of(evidence, completion, None)
+    torch.testing.assert_close(trust_of(evidence, completion, torch.zeros(SIZE)), without)
     tolerated = torch.full(SIZE, consistency._TOLERATED_RMS)
-    at_tolerance = confidence(evidence, completion, tolerated)
+    at_tolerance = trust_of(evidence, completion, tolerated)
     torch.testing.assert_close(at_tolerance, without * torch.tensor(-0.5).exp())
 
 
 def test_disagreement_lowers_confidence():
     _, evidence = swept(texture(), 1.0)
     completion = complete(evidence)
-    doubted = Completion(completion.coordinate, completion.agreement * 0.5)
+    doubted = replace(completion, agreement=completion.agreement * 0.5)
     torch.testing.assert_close(
-        confidence(evidence, doubted, None), 0.5 * confidence(evidence, completion, None)
+        trust_of(evidence, doubted, None), 0.5 * trust_of(evidence, completion, None)
     )
 
 

@@ -41,6 +41,13 @@ def test_the_posterior_along_a_surface_is_interpolated():
     torch.testing.assert_close(found.posterior_at(surface), expected)
 
 
+def test_doubt_is_zero_at_the_peak_and_bounded():
+    found = evidence([0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0])
+    utmost = -math.log(1e-30)
+    expected = torch.tensor([[0, math.log(2), math.log(2)], [0, 0, 0], [utmost, 0, utmost]])
+    torch.testing.assert_close(found.doubt[:, 0], expected.T)
+
+
 def test_a_flat_posterior_is_uncertain_and_a_single_peak_certain():
     found = evidence([1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0])
     torch.testing.assert_close(found.entropy, torch.tensor([[1.0, 0.0]]))

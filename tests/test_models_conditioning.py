@@ -57,7 +57,7 @@ def propose(stack: FocalStack) -> tuple[Proposal, SurfaceCode]:
         known = stack.axis != "order"
         evidence = sweep(stack, scale, PSF()) if known else sweep_sharpness(stack)
         completion = complete(evidence)
-        trust = confidence(evidence, completion, None)
+        trust = confidence(evidence, completion.coordinate, completion.agreement, None)
     code = SurfaceCode.from_stack(stack, evidence, scale)
     return proposal_of(evidence, completion.coordinate, completion.agreement, trust, code), code
 

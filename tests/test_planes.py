@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from focaldiffusion.solve.planes import (
     MAX_PLANES,
     plane_basis,
     planes_beneath,
+    planes_through,
     propose_planes,
 )
 
@@ -95,6 +97,34 @@ def test_a_floor_is_found_by_the_things_on_it():
     surface[60:90, 90:110] = 1
     beneath = planes_beneath(surface, fronts, HYPOTHESES)
     assert farthest_off(beneath, floor, everywhere) > 1
+
+
+def points_of(surface: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Basis and coordinate of forty pixels drawn from a surface."""
+    where = torch.randint(surface.numel(), (40,), generator=generator())
+    basis = plane_basis(surface, *SIZE).flatten(1)[:, where]
+    return basis.double().numpy(), surface.flatten()[where].double().numpy()
+
+
+def test_a_plane_passes_through_the_points_of_a_segment():
+    basis, shown = points_of(drawn(2.0, 0.5, 3.0))
+    shown[:4] = 5.5  # wrong, and hardly trusted
+    weight = np.where(np.arange(len(shown)) < 4, 0.1, 1.0)
+    best = planes_through(basis, shown, weight, HYPOTHESES.double().numpy())[0]
+    assert np.abs(best @ basis - shown)[4:].max() < TOLERANCE
+
+
+def test_level_points_give_a_level_plane():
+    basis, shown = points_of(drawn(0.0, 0.0, 3.0))
+    best = planes_through(basis, shown, np.ones(len(shown)), HYPOTHESES.double().numpy())[0]
+    np.testing.assert_allclose(best, [0, 0, 3], atol=1e-5)
+
+
+def test_too_few_points_give_no_plane():
+    basis, shown = points_of(drawn(2.0, 0.5, 3.0))
+    for few in (0, 7):
+        arguments = basis[:, :few], shown[:few], np.ones(few)
+        assert planes_through(*arguments, HYPOTHESES.double().numpy()).shape == (0, 3)
 
 
 def test_without_certain_pixels_nothing_lies_beneath():

@@ -260,11 +260,12 @@ def estimate_depth(
         with stages("completing") as meter:  # 6
             falls_with_distance = stack.axis == "inverse_depth_dpt"
             completion = complete(evidence, meter)
+            matched = completion.coordinate  # knows nothing of near and far, unlike outlines
             if scale is not None and falls_with_distance:
                 completion = with_outlines(stack, evidence, completion, scale, psf)
         with stages("checking"):  # 7
             if check_lens and scale is not None and falls_with_distance:
-                ratio = reversal(stack, evidence, completion.coordinate, scale, psf)
+                ratio = reversal(stack, evidence, matched, scale, psf)
                 calibration = doubting_direction(calibration, ratio)
             trust, residual_rms = _checked(
                 stack, evidence, completion.coordinate, completion.agreement, calibration, psf

@@ -1,7 +1,7 @@
 """Segments: parts of an image within which nothing looks like the outline of an object.
 
 Watershed of the gradient, then segments are joined across their weakest boundaries first. A
-boundary counts by its mean gradient, so a gap in an outline does not open it, and shading does not
+boundary counts by its mean contrast, so a gap in an outline does not open it, and shading does not
 cut a round object.
 """
 
@@ -22,7 +22,6 @@ _LEAST_CONTRAST = 0.012  # sRGB per pixel; joined below it, and below three devi
 _NOISE_DEVIATIONS = 3.0
 _SMALLEST_PX = 40  # pixels
 _FLAT = 0.004  # gradient below which a pixel is the seed of a segment
-_STEEPEST = 0.25  # gradient at the top of the watershed's 8-bit scale
 _LIKE = 0.05  # sRGB; most that the colours on both sides of an occluder may differ
 _WIDEST_PX = 60  # occluder behind which a surface is looked for again ...
 _MOST_BETWEEN = 6  # ... and most segments that it may consist of
@@ -51,9 +50,11 @@ class Cracks:
             np.concatenate([down + np.array([1, 0]), across + np.array([0, 1])]),
         )
 
-    def largest(self, field: Array) -> Array:
-        """(C,) the larger value of (H, W) on the two sides."""
-        return np.maximum(field[tuple(self.first.T)], field[tuple(self.second.T)])
+    def contrast(self, image: Array) -> Array:
+        """(C,) difference of colour (H, W, 3) between the two sides."""
+        # A gradient would count the outline of an object where the crack runs up to it, too.
+        step = image[tuple(self.first.T)] - image[tuple(self.second.T)]
+        return np.sqrt(np.square(step).sum(1))
 
 
 def find_segments(guide: Array, noise_std: float) -> Array:
@@ -66,9 +67,9 @@ def find_segments(guide: Array, noise_std: float) -> Array:
     Returns:
         (H, W) index of each pixel's segment, from 0 without gaps.
     """
-    gradient = _gradient(guide)
+    smooth = cv2.GaussianBlur(guide, (0, 0), _SMOOTHING_PX)
     least_contrast = max(_NOISE_DEVIATIONS * noise_std, _LEAST_CONTRAST)
-    return _joined(_basins(gradient), gradient, least_contrast)
+    return _joined(_basins(_gradient(smooth)), smooth, least_contrast)
 
 
 def relabelled(segments: Array, same: Array) -> Array:
@@ -95,43 +96,57 @@ def facing_pairs(segments: Array, guide: Array) -> tuple[Array, Array, Array]:
     return before, behind, likeness
 
 
-def _gradient(guide: Array) -> Array:
+def _gradient(image: Array) -> Array:
     """Largest change of colour per pixel over all directions (Di Zenzo 1986)."""
-    smooth = cv2.GaussianBlur(guide, (0, 0), _SMOOTHING_PX)
-    down, across = np.gradient(smooth, axis=(0, 1))
+    down, across = np.gradient(image, axis=(0, 1))
     yy, xx, yx = (down**2).sum(2), (across**2).sum(2), (down * across).sum(2)
     return np.sqrt((xx + yy + np.sqrt((xx - yy) ** 2 + 4 * yx**2)) / 2).astype(np.float32)
 
 
 def _basins(gradient: Array) -> Array:
-    """(H, W) catchment basins of the gradient, from 0 without gaps."""
+    """(H, W) catchment basins of the gradient, from 0 without gaps.
+
+    Each pixel follows the steepest descent, so borders lie on the crack between the two pixels of
+    an outline.
+    """
     smooth = cv2.GaussianBlur(gradient, (0, 0), 1.0)
     lowest = cv2.erode(smooth, np.ones((5, 5), np.uint8))
     seeds = (smooth <= lowest + 1e-4) | (smooth < _FLAT)
     _, markers = cv2.connectedComponents(seeds.astype(np.uint8), connectivity=4)
-    # Square roots keep faint outlines apart on a scale of 8 bits.
-    relief = (255 * np.sqrt(np.clip(gradient / _STEEPEST, 0, 1))).astype(np.uint8)
-    basins = cv2.watershed(cv2.merge([relief] * 3), markers.astype(np.int32))
-    return nearest_valid(basins, basins > 0) - 1
+    here = np.arange(smooth.size).reshape(smooth.shape)
+    below = _lowest(smooth, 1)
+    below = np.where(below == here, _lowest(smooth, 2), below)  # over the rim of a small hollow
+    below[seeds] = here[seeds]
+    while (below != below.flat[below]).any():
+        below = below.flat[below]
+    return markers.flat[below] - 1
 
 
-def nearest_valid(values: Array, valid: Array) -> Array:
-    """Values (H, W), elsewhere that of the nearest valid pixel."""
-    _, index = cv2.distanceTransformWithLabels(
-        (~valid).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros(index.max() + 1, values.dtype)
-    table[index[valid]] = values[valid]
-    return np.where(valid, values, table[index])
+def _lowest(field: Array, reach_px: int) -> Array:
+    """(H, W) flat index of the lowest pixel near each; at a reach of 1, of its four neighbours."""
+    height, width = field.shape
+    padded = np.pad(field, reach_px, constant_values=np.inf)
+    offsets = range(-reach_px, reach_px + 1)
+    steps = [(0, 0)] + [
+        (down, right)
+        for down in offsets
+        for right in offsets
+        if reach_px > 1 or abs(down) + abs(right) == 1
+    ]
+    values = [
+        padded[reach_px + down :, reach_px + right :][:height, :width] for down, right in steps
+    ]
+    flat = np.array([down * width + right for down, right in steps])
+    return np.arange(field.size).reshape(field.shape) + flat[np.argmin(values, axis=0)]
 
 
-def _joined(segments: Array, gradient: Array, least_contrast: float) -> Array:
+def _joined(segments: Array, image: Array, least_contrast: float) -> Array:
     """Segments joined across boundaries below a contrast, and small ones, weakest first."""
     cracks = Cracks.of(segments)
     count = int(segments.max()) + 1
     sides = np.sort([segments[tuple(cracks.first.T)], segments[tuple(cracks.second.T)]], axis=0)
     pairs, index = np.unique(sides[0].astype(np.int64) * count + sides[1], return_inverse=True)
-    totals = np.bincount(index, cracks.largest(gradient))
+    totals = np.bincount(index, cracks.contrast(image))
     # Total contrast and length of the boundary of a segment with each of its neighbours.
     borders: list[dict[int, tuple[float, int]]] = [{} for _ in range(count)]
     for pair, total, length in zip(
