@@ -32,7 +32,7 @@ _CONTACT_PX = 20  # contacts are cut at a grid of this width
 _BAND_PX = 2  # evidence this near to a crack belongs to the contact
 _INSIDE_PX = 3  # farther from all cracks, it belongs to the segment
 _INSIDE_WEIGHT = 0.1
-_UTMOST_INSIDE = 2.0  # doubt of one pixel inside: near an outline, the blur of others speaks for them
+_UTMOST_INSIDE = 2.0  # doubt of one pixel: the blur of neighbours reaches over outlines
 _ENOUGH_DOUBT = 1.0  # doubt, summed across a contact, that is worth half of the utmost
 _JUMP_PRICE = 0.1  # per pixel of contact, for a step of depth of ...
 _JUMP_STEPS = 1.5  # ... so many hypotheses and more
@@ -71,13 +71,14 @@ class _Doubt:
         before = after - 1
         return before + (coordinate - steps[before]) / (steps[after] - steps[before])
 
-    def at(self, coordinate: Array, pixels: Array) -> Array:
-        """Doubt about coordinates (..., P) at flat indices of pixels (P,)."""
+    def within(self, coordinate: Array, pixels: Array) -> Array:
+        """Sum (...) of bounded doubt about coordinates (..., P) at flat indices of pixels (P,)."""
         last = len(self.hypotheses) - 1
         rank = np.clip(self.rank(coordinate), 0, last)
         before = np.minimum(rank.astype(int), last - 1)
         flat, share = self.pixels.reshape(last + 1, -1), rank - before
-        return flat[before, pixels] * (1 - share) + flat[before + 1, pixels] * share
+        each = flat[before, pixels] * (1 - share) + flat[before + 1, pixels] * share
+        return each.clip(None, _UTMOST_INSIDE).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,7 +320,7 @@ def _all_candidates(
         depth = tried @ _basis(some // size[1], some % size[1], size)
         inner = inside[some]
         scale = _INSIDE_WEIGHT * len(pixels[segment]) / len(some)
-        own = scale * doubt.at(depth[:, inner], some[inner]).clip(None, _UTMOST_INSIDE).sum(1)
+        own = scale * doubt.within(depth[:, inner], some[inner])
         outside = (depth < farthest) | (depth > doubt.hypotheses[-1])
         own += _BEYOND_PRICE * contacts.length_px[mine].sum() * outside.mean(1)
         own += _SLANT_PRICE * (tried[:, :2] != 0).any(1)
@@ -327,7 +328,7 @@ def _all_candidates(
         nearest = ranks.round().astype(int).clip(0, len(doubt.hypotheses) - 1)
         promise = own + hopes[mine, nearest].sum(1)
         best = promise.argsort(kind="stable")[:_LABELS]
-        as_given = scale * doubt.at(surface.ravel()[some[inner]], some[inner]).clip(None, _UTMOST_INSIDE).sum()
+        as_given = scale * doubt.within(surface.ravel()[some[inner]], some[inner])
         y, x = (places.round().astype(int).clip(0, np.array(size) - 1)).T
         ranks = np.concatenate([ranks[best], doubt.rank(surface[y, x])[None]])
         result.append(
