@@ -145,7 +145,7 @@ def test_a_textured_slanted_plane_is_hardly_touched():
     # Single segments of the texture become level.
     assert found.right(found.after, everywhere) > 0.97
     error_px = (found.after.coordinate - found.inverse_depth_dpt).abs() * BLUR_SCALE_PX_M
-    assert error_px.max() < outlines._APART_PX
+    assert (error_px > outlines._APART_PX).float().mean() < 1e-3  # single pixels
 
 
 def test_a_bare_picture_raises_no_error():
