@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import pytest
 import torch
 
 from focaldiffusion.progress import Meter
@@ -15,10 +19,17 @@ def levels(count: int, height: int, width: int) -> Labels:
     return Labels(torch.arange(float(count)), torch.zeros(0, height, width))
 
 
-def path_costs(cost: torch.Tensor, jump: torch.Tensor, hypotheses: int) -> torch.Tensor:
+def path_costs(
+    cost: torch.Tensor,
+    jump: torch.Tensor,
+    depth: torch.Tensor,
+    hypotheses: int,
+    background: float | None,
+    farther: torch.Tensor,
+) -> torch.Tensor:
     """Path costs (L, W) along one row, label by label: the formula of `aggregate`, written slowly.
 
-    `jump` (W - 1) is the price between neighbours.
+    `jump` (W - 1) between neighbours and `farther` (W) are prices, `depth` is that of the labels.
     """
     count, width = cost.shape
     path = cost.clone()
@@ -26,7 +37,12 @@ def path_costs(cost: torch.Tensor, jump: torch.Tensor, hypotheses: int) -> torch
         previous = path[:, x - 1]
         lowest = int(previous.argmin())
         for label in range(count):
-            ways = [previous[label], previous[lowest] + jump[x - 1]]
+            price = jump[x - 1]
+            if background is not None and depth[label, x] <= depth[lowest, x - 1]:
+                price = min(price, farther[x])
+            if background is not None and depth[label, x] < background:
+                price = matching._JUMP_PRICE
+            ways = [previous[label], previous[lowest] + price]
             if label < hypotheses:
                 ways += [
                     previous[other] + matching._STEP_PRICE
@@ -37,18 +53,26 @@ def path_costs(cost: torch.Tensor, jump: torch.Tensor, hypotheses: int) -> torch
     return path
 
 
-def test_path_costs_follow_their_recursion():
+@pytest.mark.parametrize("background", [None, 1.0])
+def test_path_costs_follow_their_recursion(background):
     width, hypotheses = 24, 6
     planes = torch.stack([torch.linspace(0.5, 4, width), torch.linspace(5, 2, width)])[:, None]
-    labels = Labels(torch.arange(float(hypotheses)), planes)
+    labels = Labels(torch.arange(float(hypotheses)), planes, background)
     cost = labels.cost(80 * random(hypotheses, 1, width))
     guide = (0.05 * random(1, 1, width)).cumsum(2).expand(3, -1, -1)
     total, choices = aggregate(cost, guide, labels, Meter())
 
     jump = matching._JUMP_PRICE * torch.exp(-guide[:, 0].diff().norm(dim=0) / matching.EDGE_STD)
-    jump = jump.clamp_min(matching._STEP_PRICE)
-    rightwards = path_costs(cost[:, 0], jump, hypotheses)
-    leftwards = path_costs(cost[:, 0].flip(1), jump.flip(0), hypotheses).flip(1)
+    outline = torch.nn.functional.max_pool1d(guide[:, 0].diff().norm(dim=0)[None], 5, 1, 2)[0]
+    neighbours = torch.cat([outline, outline[-1:]]), torch.cat([outline[:1], outline])
+    farther = matching._JUMP_PRICE * torch.exp(-torch.maximum(*neighbours) / matching._OUTLINE_STD)
+    jump, farther = jump.clamp_min(matching._STEP_PRICE), farther.clamp_min(matching._STEP_PRICE)
+    depth = labels.row(0)
+    rest = depth, hypotheses, background
+    rightwards = path_costs(cost[:, 0], jump, *rest, farther)
+    leftwards = path_costs(
+        cost[:, 0].flip(1), jump.flip(0), depth.flip(1), *rest[1:], farther.flip(0)
+    ).flip(1)
     # In one row only the paths to the right and left move; the other six see single pixels.
     torch.testing.assert_close(total[:, 0], rightwards + leftwards + 6 * cost[:, 0])
     expected = sorted([rightwards.argmin(0).tolist(), leftwards.argmin(0).tolist()])
@@ -88,6 +112,15 @@ def test_plane_costs_are_interpolated_between_hypotheses():
     torch.testing.assert_close(cost[:, 0, 0], expected)
 
 
+def test_without_evidence_all_but_supporting_planes_cost_something():
+    planes = torch.tensor([0.5, 1.0, 0.5])[:, None, None].expand(3, 1, 2)
+    told = torch.tensor([[0.0, 0.0], [0.0, 40.0]])[:, None]  # nothing, and much
+    labels = Labels(torch.tensor([0.0, 1.0]), planes, background=0.0)
+    alike, beneath = labels.cost(told), replace(labels, beneath=2).cost(told)
+    price = torch.tensor([matching._FLOATING_PRICE] * 3 + [0.0] * 2)
+    torch.testing.assert_close((beneath - alike)[:, 0], torch.stack([price, 0 * price], 1))
+
+
 def test_labels_know_their_depth():
     planes = torch.stack([torch.full((2, 3), 0.5), torch.arange(6.0).view(2, 3)])
     labels = Labels(torch.tensor([7.0, 8.0]), planes)
@@ -95,5 +128,14 @@ def test_labels_know_their_depth():
     expected = [[[7.0, 8.0, 0.5], [3.0, 4.0, 5.0]], [[0.0, 0.5, 8.0], [7.0, 8.0, 0.5]]]
     assert labels.coordinate(index).tolist() == expected
     assert labels.coordinate(index[0]).tolist() == expected[0]
-    turned = labels.transposed().coordinate(index.mT)
-    assert turned.mT.tolist() == expected
+    assert labels.row(1).tolist() == [[7.0] * 3, [8.0] * 3, [0.5] * 3, [3.0, 4.0, 5.0]]
+    assert labels.transposed().row(1).tolist() == [[7.0] * 2, [8.0] * 2, [0.5] * 2, [1.0, 4.0]]
+
+
+def test_outlines_reach_two_pixels_on_either_side():
+    guide = torch.zeros(3, 7, 12)
+    guide[:, :, 6:] = 0.3
+    outlines = matching._outlines(guide)
+    height = pytest.approx(0.3 * math.sqrt(3))
+    assert outlines[3].tolist() == [0, 0, 0] + [height] * 6 + [0, 0, 0]
+    torch.testing.assert_close(matching._outlines(guide.mT).T, outlines)

@@ -168,6 +168,8 @@ def test_the_estimate_has_outlines():
     assert scale is not None
     with torch.inference_mode():
         stack = of_grade("calibrated")
-        expected = with_outlines(stack, found.evidence, complete(found.evidence), scale, PSF())
+        farthest_focus = float(stack.focus_coordinates.min())
+        given = complete(found.evidence, background=farthest_focus)
+        expected = with_outlines(stack, found.evidence, given, scale, PSF())
     assert torch.equal(found.coordinate, expected.coordinate)
     assert torch.equal(found.agreement, expected.agreement)

@@ -259,7 +259,8 @@ def estimate_depth(
                 evidence = sweep(stack, scale, psf, step_growth=growth, meter=meter)
         with stages("completing") as meter:  # 6
             falls_with_distance = stack.axis == "inverse_depth_dpt"
-            completion = complete(evidence, meter)
+            background = float(stack.focus_coordinates.min()) if falls_with_distance else None
+            completion = complete(evidence, meter, background=background)
             matched = completion.coordinate  # knows nothing of near and far, unlike outlines
             if scale is not None and falls_with_distance:
                 completion = with_outlines(stack, evidence, completion, scale, psf)

@@ -25,13 +25,20 @@ from focaldiffusion.filters import box_mean, refine_minimum
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
 from focaldiffusion.solve.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
-from focaldiffusion.solve.planes import plane_basis, propose_planes
+from focaldiffusion.solve.planes import (
+    LEAST_CERTAINTY,
+    plane_basis,
+    planes_beneath,
+    propose_planes,
+)
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels
 _MATCHED_WEIGHT = 1e-3  # least weight: without agreement, smoothing spans √(λ / weight) = 32 pixels
 _NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement counts
 _BLOCK_PX = 3  # side of the blocks that are matched
 _NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
+_FARTHEST_SHARE = 0.02  # share of the sure blocks taken as the farthest seen ...
+_FARTHER = 0.5  # ... and least inverse depth of a bare wall behind them, relative to theirs
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # short side of the coarsest solution
 
@@ -53,12 +60,18 @@ class Completion:
     planes: Tensor
 
 
-def complete(evidence: Evidence, meter: Meter | None = None) -> Completion:
+def complete(
+    evidence: Evidence, meter: Meter | None = None, *, background: float | None = None
+) -> Completion:
     """The most plausible surface through the evidence.
 
     Args:
         evidence: the posterior, and the image whose edges guide depth jumps.
         meter: counts the directions.
+        background: on an axis that falls with distance, the farthest depth assigned to a surface
+            behind an outline that has no evidence of its own; usually the farthest focus. Such a
+            surface is never placed beyond twice the distance of what is surely seen. None on an
+            axis that does not distinguish near from far.
 
     Returns:
         The surface. Not differentiable; `Evidence.mean` is.
@@ -67,7 +80,7 @@ def complete(evidence: Evidence, meter: Meter | None = None) -> Completion:
     meter.expect(3 * DIRECTIONS)
     with torch.no_grad():
         guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
-        of_blocks, guide_of_blocks, planes = _match(evidence, guide, meter)
+        of_blocks, guide_of_blocks, planes = _match(evidence, guide, background, meter)
         coordinate, agreement, certainty = follow_blocks(
             of_blocks, guide_of_blocks, guide, _BLOCK_PX
         )
@@ -75,7 +88,9 @@ def complete(evidence: Evidence, meter: Meter | None = None) -> Completion:
         return Completion(smooth(coordinate, certainty, guide), agreement.clamp_max(1), planes)
 
 
-def _match(evidence: Evidence, guide: Tensor, meter: Meter) -> tuple[Tensor, Tensor, Tensor]:
+def _match(
+    evidence: Evidence, guide: Tensor, background: float | None, meter: Meter
+) -> tuple[Tensor, Tensor, Tensor]:
     """Surface, agreement and certainty (3, h, w) of blocks of pixels; their guide; and planes."""
     blocks = _blocks(guide)
     cost = _blocks(evidence.doubt) * _BLOCK_PX**2
@@ -83,9 +98,16 @@ def _match(evidence: Evidence, guide: Tensor, meter: Meter) -> tuple[Tensor, Ten
     total, choices = aggregate(cost, blocks, labels, meter)
     own_certainty = _blocks(evidence.certainty[None])[0]
     certainty = own_certainty * _certainty(_agreement(labels, total, choices))
-    planes = propose_planes(_surface(labels, total), certainty, labels.hypotheses)
+    surface = _surface(labels, total)
+    planes = propose_planes(surface, certainty, labels.hypotheses)
+    sure, beneath = surface[certainty > LEAST_CERTAINTY], planes[:0]
+    if background is not None and len(sure):
+        background = max(background, _FARTHER * float(sure.quantile(_FARTHEST_SHARE)))
+        # Supporting planes need an axis that distinguishes near from far.
+        beneath = planes_beneath(surface, certainty, labels.hypotheses)
+    planes = torch.cat([planes, beneath])
     on_blocks = torch.einsum("pc,chw->phw", planes, plane_basis(planes, *blocks.shape[1:]))
-    labels = Labels(labels.hypotheses, on_blocks)
+    labels = Labels(labels.hypotheses, on_blocks, background, len(beneath))
     cost = labels.cost(cost)
     total, witnesses = aggregate(cost, blocks, labels, meter)
     heard = total.sub_(total.amin(0)).div_(DIRECTIONS)

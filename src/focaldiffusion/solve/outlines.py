@@ -13,7 +13,6 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, follow_blocks
 from focaldiffusion.solve.decide import second_fits_better
 from focaldiffusion.solve.owners import owned_surface
-from focaldiffusion.solve.planes import planes_beneath
 from focaldiffusion.stack import FocalStack
 
 _LONG_SIDE_PX = 512  # about; larger images are solved at a whole fraction of their size
@@ -43,14 +42,12 @@ def with_outlines(
 
     guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
     small_guide, given = shrunk(guide), shrunk(completion.coordinate[None])[0]
-    certainty = evidence.certainty * completion.agreement**2
-    beneath = planes_beneath(completion.coordinate, certainty, evidence.hypotheses)
     owned, segments = owned_surface(
         evidence.hypotheses,
         shrunk(evidence.doubt),
         small_guide,
         given,
-        torch.cat([completion.planes, beneath]),
+        completion.planes,
         noise_std(stack.images, stack.step) / side,
     )
     keep = second_fits_better(stack, evidence, owned, given, segments, blur_scale, psf)
