@@ -153,7 +153,7 @@ class TestResult:
         assert part.depth_m is not None
         # As dropped alpha, the black borders turn depth upside down and cost 20 dB.
         difference = np.abs(part.depth_m / whole.depth_m - 1)
-        assert np.nanmean(difference) < 0.03
+        assert np.nanmean(difference) < 0.05
         assert np.abs(part.all_in_focus - whole.all_in_focus).mean() < 0.01
         assert part.confidence.mean() > 0.8 * whole.confidence.mean()
 

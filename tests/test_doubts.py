@@ -65,12 +65,11 @@ def test_a_right_stack_raises_no_doubt(knows):
     assert found.confidence.mean() > 0.6
 
 
-@pytest.mark.parametrize("noise_lsb", [0.0, 0.5, 1.5])
 @pytest.mark.parametrize("knows_lens", [True, False])
-def test_frames_without_a_change_of_focus_show_no_depth(knows_lens, noise_lsb):
+def test_frames_without_a_change_of_focus_show_no_depth(knows_lens):
     stack = sweep_of_six()
     noise = torch.randn(stack.images.shape, generator=torch.Generator().manual_seed(2)) / 255
-    equal = replace(stack, images=(stack.images[3] + noise_lsb * noise).clamp(0, 1))
+    equal = replace(stack, images=(stack.images[3] + 0.5 * noise).clamp(0, 1))
     found = examined(equal if knows_lens else only_order(equal))
     assert "do not differ in focus" in found.calibration.findings[0]
     assert found.confidence.max() == 0

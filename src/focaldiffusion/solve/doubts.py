@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.filters import box_mean, noise_std, srgb_luma
+from focaldiffusion.filters import box_mean, srgb_luma
 from focaldiffusion.lens import DISTANCE_UNITS
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
@@ -25,10 +25,6 @@ from focaldiffusion.solve.small_stack import SmallStack
 from focaldiffusion.stack import FocalStack
 
 # Chosen on still_life, room_4, macro_12 and a simulated scene, each right and with 20 faults.
-# Variance between frames over that of their noise, where it is largest: 0.6 and less in equal ones,
-# noisy or not, 16 and more in 32 right stacks.
-_LEAST_DIFFERENCE = 3.0
-_DIFFERENCE_PX = 3  # half window over which it is averaged
 # Share of the misfit without blur: right 0.3 and more, a phone's frames that moved 0.10, equal
 # frames 0.02.
 _LEAST_EXPLAINED = 0.05
@@ -148,15 +144,7 @@ def _best(small: SmallStack, psf: PSF, scales: Sequence[float], focus: Tensor) -
 
 
 def _is_explained(small: SmallStack, model: _Model, psf: PSF) -> bool:
-    """Whether blur explains differences between the frames, at least where most of it shows.
-
-    Equal frames differ by noise alone. Blur may explain that too, by less of the prior's bias.
-    """
-    images = small.images.images
-    variance = box_mean(srgb_luma(images).var(0, correction=0), _DIFFERENCE_PX).flatten()
-    largest = variance.topk(max(1, round(_BUSIEST * variance.numel()))).values
-    if float(largest.mean()) < _LEAST_DIFFERENCE * noise_std(images, small.images.step) ** 2:
-        return False
+    """Whether blur explains differences between the frames, at least where most of it shows."""
     still, blurred = (
         small.misfit_of_frames(scale, psf, model.focus).sum(0).flatten()
         for scale in (0.0, model.scale * small.shrink)
