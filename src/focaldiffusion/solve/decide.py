@@ -23,7 +23,7 @@ from focaldiffusion.stack import FocalStack
 Array = NDArray[Any]
 
 _RENDERED_PX = 256  # long side
-# Squared residual, sRGB: noise in all pixels is no reason, and lamps would outvote the rest.
+# Squared residual, sRGB: noise in all pixels must not decide, and lamps would outvote the rest.
 _NOISE = 0.8  # share of the median that is subtracted
 _UTMOST = 8.0  # medians, and ...
 _LEAST_UTMOST = 2e-4  # ... at least this much, that count at most

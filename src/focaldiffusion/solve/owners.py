@@ -35,7 +35,7 @@ _INSIDE_WEIGHT = 0.1
 _UTMOST_INSIDE = 2.0  # doubt of one pixel: the blur of neighbours reaches over outlines
 _ENOUGH_DOUBT = 1.0  # doubt, summed across a contact, that is worth half of the utmost
 _JUMP_PRICE = 0.1  # per pixel of contact, for a step of depth of ...
-_JUMP_STEPS = 1.5  # ... so many hypotheses and more
+_JUMP_STEPS = 1.5  # ... this number of hypotheses and more
 _RECESSION_PRICE = 0.01  # of that, per hypothesis: a surface recedes no farther than it must
 _FACING_PRICE = 0.4  # per pair of facing pixels, for different depths
 _SLANT_PRICE = 15.0  # of a slanted plane, which fits by chance more easily than a level one
@@ -106,7 +106,7 @@ class _Contacts:
 
 @dataclass(frozen=True, eq=False)
 class _Candidates:
-    """What one segment may be: planes, or, as the last label, the given surface.
+    """Labels of one segment: planes and, last, the given surface.
 
     Attributes:
         planes: (L, 3) coefficients of `plane_basis`.
@@ -165,7 +165,7 @@ def owned_surface(
 
 
 def _textured_joined(segments: Array, doubt: _Doubt, surface: Array) -> Array:
-    """Segments, of which those within one textured surface are joined.
+    """Segments, joined where they lie within one textured surface.
 
     Otherwise small ones would fall behind it: their contacts are explained by their neighbours.
     """
