@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress"),
-    ("devices", "focus", "frames", "files", "optics", "packages", "psf", "signals"),
+    ("devices", "focus", "frames", "files", "optics", "packages", "psf", "signals", "threads"),
     ("filters", "lens", "window"),
     ("config", "depth", "scene", "stack"),
     ("evidence", "fusion", "simulation"),

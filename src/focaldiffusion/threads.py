@@ -1,0 +1,73 @@
+"""Threads of one reconstruction, whose number does not change a bit of the result.
+
+Libraries split sums by their number of threads, which changes the rounding. So torch computes on
+one thread, and the work is split here into pieces that do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+# Threads of a pool see the default, so nested work runs where it is.
+_count: ContextVar[int] = ContextVar("threads", default=1)
+
+
+def available_threads() -> int:
+    """Number of CPUs that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let `in_parallel` use this number of threads; torch computes on one meanwhile."""
+    before = torch.get_num_threads()
+    token = _count.set(count)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _count.reset(token)
+
+
+def in_parallel(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """Results of `work` in the order of the items.
+
+    At most one item more than there are threads is in work or waits, which bounds memory. Items
+    are taken from the iterator in the calling thread. Torch's gradient and inference modes carry
+    over to the threads.
+    """
+    count = _count.get()
+    if count == 1:
+        yield from map(work, items)
+        return
+    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def in_mode(item: Item) -> Made:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return work(item)
+
+    with ThreadPoolExecutor(count) as pool:
+        waiting: deque[Future[Made]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(in_mode, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
