@@ -8,7 +8,8 @@ from torch import Tensor
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve import decide
-from focaldiffusion.solve.decide import second_fits_better
+from focaldiffusion.solve.consistency import Rerendering
+from focaldiffusion.solve.decide import better_levels, second_fits_better
 from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.stack import FocalStack
 
@@ -18,6 +19,7 @@ CARD = (Y >= 20) & (Y < 52) & (X >= 30) & (X < 66)
 LEFT = CARD & (X < 48)
 TRUTH = torch.where(CARD, NEAR_DPT, FAR_DPT)
 NOWHERE = torch.zeros(SIZE, dtype=torch.bool)
+DIFFERENT_DPT = 1 / BLUR_SCALE_PX_M
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,13 @@ def fits_better(
     segments: Tensor | None = None,
 ) -> Tensor:
     segments = CARD.long() if segments is None else segments
-    return second_fits_better(*photographed, first, second, segments, BLUR_SCALE_PX_M, PSF())
+    return second_fits_better(rerendering(photographed), first, second, segments, DIFFERENT_DPT)
+
+
+def rerendering(photographed: tuple[FocalStack, Evidence]) -> Rerendering:
+    stack, evidence = photographed
+    focus = stack.focus_coordinates
+    return Rerendering(stack, evidence, focus, BLUR_SCALE_PX_M, PSF(), max(SIZE))
 
 
 def test_the_true_surface_wins_whichever_is_first(card):
@@ -83,7 +91,7 @@ def test_equal_surfaces_change_nothing(card):
 
 
 def test_a_difference_below_a_pixel_of_blur_changes_nothing(card):
-    wrong = TRUTH + 0.9 * decide._APART_PX / BLUR_SCALE_PX_M
+    wrong = TRUTH + 0.9 * DIFFERENT_DPT
     assert torch.equal(fits_better(card, wrong, TRUTH), NOWHERE)
 
 
@@ -115,3 +123,26 @@ def test_surfaces_may_be_smaller_than_the_stack(card):
     first = torch.full(SIZE, FAR_DPT)[half]
     taken = fits_better(card, first, TRUTH[half], CARD.long()[half])
     assert torch.equal(taken, CARD[half])
+
+
+@pytest.mark.parametrize("wrong_dpt", [FAR_DPT, NEAR_DPT + 0.5])
+def test_a_segment_at_a_wrong_depth_takes_the_level_that_fits_best(card, wrong_dpt):
+    surface = torch.where(CARD, wrong_dpt, FAR_DPT)
+    levels = [torch.tensor([NEAR_DPT]).numpy(), torch.tensor([1.2, NEAR_DPT, 2.0]).numpy()]
+    found = better_levels(rerendering(card), surface, CARD.long(), levels, DIFFERENT_DPT)
+    assert found[CARD].unique().tolist() == pytest.approx([NEAR_DPT])
+    assert found[~CARD].isnan().all()
+
+
+def test_a_right_surface_keeps_its_levels(card):
+    levels = [torch.tensor([NEAR_DPT]).numpy(), torch.tensor([FAR_DPT, 1.2]).numpy()]
+    found = better_levels(rerendering(card), TRUTH, CARD.long(), levels, DIFFERENT_DPT)
+    assert found.isnan().all()
+
+
+def test_neighbours_at_wrong_depths_are_mended_one_after_another(card):
+    parts = torch.where(LEFT, 1, torch.where(CARD, 2, 0))
+    levels = [torch.tensor([]).numpy(), *2 * [torch.tensor([1.2, NEAR_DPT]).numpy()]]
+    surface = torch.full(SIZE, FAR_DPT)
+    found = better_levels(rerendering(card), surface, parts, levels, DIFFERENT_DPT)
+    assert found[CARD].unique().tolist() == pytest.approx([NEAR_DPT])

@@ -31,7 +31,7 @@ def owned(evidence: Evidence) -> Tensor:
     given = complete(evidence)
     certainty = evidence.certainty * given.agreement**2
     beneath = planes_beneath(given.coordinate, certainty, evidence.hypotheses)
-    surface, segments = owned_surface(
+    found = owned_surface(
         evidence.hypotheses,
         evidence.doubt,
         linear_to_srgb(evidence.all_in_focus),
@@ -39,7 +39,9 @@ def owned(evidence: Evidence) -> Tensor:
         torch.cat([given.planes, beneath]),
         NOISE_STD,
     )
-    assert surface.shape == segments.shape == given.coordinate.shape
+    surface = found.surface
+    assert surface.shape == found.segments.shape == found.joined.shape == given.coordinate.shape
+    assert len(found.levels) == int(found.joined.max()) + 1
     assert surface.dtype == given.coordinate.dtype
     assert surface.min() >= evidence.hypotheses[0]
     assert surface.max() <= evidence.hypotheses[-1]
@@ -226,12 +228,12 @@ def test_a_tiny_image_raises_no_error(size):
     everywhere = torch.ones(size, dtype=torch.bool)
     evidence = known(depth, everywhere, torch.zeros(COUNT, *size), torch.full((3, *size), 0.5))
     given = torch.full(size, 3.0)
-    surface, _ = owned_surface(
+    surface = owned_surface(
         evidence.hypotheses,
         evidence.doubt,
         linear_to_srgb(evidence.all_in_focus),
         given,
         torch.zeros(0, 3),
         NOISE_STD,
-    )
+    ).surface
     assert torch.equal(surface, given)

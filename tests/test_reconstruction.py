@@ -60,7 +60,7 @@ def test_a_calibrated_stack_gives_metres(opened):
     error = np.abs(result.depth_m * INVERSE_DEPTH_DPT.numpy() - 1)
     # A quarter pixel of blur diameter, at 1 dpt.
     assert np.median(error) < 0.03
-    assert np.quantile(error, 0.95) < 0.12
+    assert np.quantile(error, 0.95) < 0.1
     sharp = native(photograph(texture(), 0.5, noise_std_lsb=0)).images[0]
     # 30 dB: half the frames' spacing of blur, 1.5 px, remains between frames.
     assert np.square(result.all_in_focus - sharp).mean() < 1e-3

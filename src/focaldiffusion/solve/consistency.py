@@ -26,6 +26,7 @@ _AGREEMENT_PX = 4  # half window over which agreement counts
 _BY_SHARPNESS = 0.5
 # Short side [px]. With 90, 45 and 30 px, still_life is off by 2.8, 4 and 5 times the error of 240.
 _FULL_SIZE_PX = 100
+_WHOLE = (slice(None), slice(None))
 
 
 def rerender_residual(
@@ -61,9 +62,8 @@ def rerender_residual(
         rising, falling = _both_ways(coordinate, focus)
         ratio = _reversal(stack, evidence, rising, falling, blur_scale, psf)
         coordinate, focus = rising if ratio <= 1 else falling
-    surface = (coordinate, focus)
-    squared = squared_residual(stack, evidence, surface, blur_scale, psf, _CHECK_SIZE)
-    residual = box_mean(squared, 1).sqrt()
+    rerendering = Rerendering(stack, evidence, focus, blur_scale, psf, _CHECK_SIZE)
+    residual = box_mean(rerendering.squared_residual(rerendering.shrunk(coordinate)), 1).sqrt()
     return functional.interpolate(
         residual[None, None], size=stack.size, mode="bilinear", align_corners=False
     )[0, 0]
@@ -106,56 +106,73 @@ def _reversal(
     blur_scale: float,
     psf: PSF,
 ) -> float:
-    told, reverse = (
-        float(squared_residual(stack, evidence, way, blur_scale, psf, _DIRECTION_SIZE).mean())
-        for way in (rising, falling)
-    )
-    return told / max(reverse, 1e-12)
+    def residual(surface: Surface) -> float:
+        coordinate, focus = surface
+        rerendering = Rerendering(stack, evidence, focus, blur_scale, psf, _DIRECTION_SIZE)
+        return float(rerendering.squared_residual(rerendering.shrunk(coordinate)).mean())
+
+    return residual(rising) / max(residual(falling), 1e-12)
 
 
-def squared_residual(
-    stack: FocalStack,
-    evidence: Evidence,
-    surface: Surface,
-    blur_scale: float,
-    psf: PSF,
-    long_side_px: int,
-) -> Tensor:
-    """Mean square (h, w) over frames of rendered minus captured, sRGB, at a smaller size.
+class Rerendering:
+    """The frames at a smaller size, and the residual of any surface that is to explain them."""
 
-    Args:
-        stack: the frames.
-        evidence: see `rerender_residual`.
-        surface: coordinate of each pixel, at any size, and focus of each frame.
-        blur_scale: see `rerender_residual`.
-        psf: the shape of the blur.
-        long_side_px: longer of h and w, unless the stack is smaller.
-    """
-    coordinate, focus = surface
-    height, width = stack.size
-    scale = min(1.0, long_side_px / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    def __init__(
+        self,
+        stack: FocalStack,
+        evidence: Evidence,
+        focus: Tensor,
+        blur_scale: float,
+        psf: PSF,
+        long_side_px: int,
+    ) -> None:
+        """Shrink the frames and the image.
 
-    def shrink(planes: Tensor) -> Tensor:
-        return functional.interpolate(planes, size=size, mode="area")
+        Args:
+            stack: the frames.
+            evidence: source of the all-in-focus image to blur.
+            focus: (N,) of the frames, on an axis that is larger where it is nearer.
+            blur_scale: see `rerender_residual`.
+            psf: the shape of the blur.
+            long_side_px: longer side of the smaller size, unless the stack is smaller.
+        """
+        height, width = stack.size
+        scale = min(1.0, long_side_px / max(height, width))
+        self.size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        self.focus, self.blur_scale, self.psf = focus, blur_scale * scale, psf
 
-    rendered = render(
-        shrink(evidence.all_in_focus[None])[0],
+        def shrink(planes: Tensor) -> Tensor:
+            return functional.interpolate(planes, size=self.size, mode="area")
+
+        self._image = shrink(evidence.all_in_focus[None])[0]
+        self._frames = linear_to_srgb(shrink(stack.images).clamp(0, 1))
+        # Evening out exposures leaves clipped pixels too dark.
+        seen = stack.shown if stack.gains is None else stack.usable
+        self._share = None if seen is None else shrink(seen[:, None].to(self._image))
+
+    def shrunk(self, surface: Tensor) -> Tensor:
+        """A surface (..., H, W) at the smaller size."""
         # Depth is not averaged: nothing lies between a near and a far surface.
-        functional.interpolate(coordinate[None, None], size=size, mode="nearest-exact")[0, 0],
-        focus,
-        blur_scale * scale,
-        psf,
-    )
-    difference = linear_to_srgb(rendered.clamp(0, 1)) - linear_to_srgb(
-        shrink(stack.images).clamp(0, 1)
-    )
-    # Evening out exposures leaves clipped pixels too dark.
-    seen = stack.shown if stack.gains is None else stack.usable
-    if seen is None:
-        return difference.square().mean(dim=(0, 1))
-    share = shrink(seen[:, None].to(difference))
-    return (difference.square() * share).mean(1).sum(0) / share[:, 0].sum(0).clamp_min(1)
+        return functional.interpolate(surface[None, None], size=self.size, mode="nearest-exact")[
+            0, 0
+        ]
+
+    def squared_residual(self, surface: Tensor, window: tuple[slice, slice] = _WHOLE) -> Tensor:
+        """Mean square (h, w) over frames of rendered minus captured in a window, sRGB.
+
+        Args:
+            surface: (h, w) at the smaller size, on the axis of the focus.
+            window: rows and columns.
+        """
+        y, x = window
+        rendered = render(
+            self._image[:, y, x], surface[y, x], self.focus, self.blur_scale, self.psf
+        )
+        difference = linear_to_srgb(rendered.clamp(0, 1)) - self._frames[..., y, x]
+        if self._share is None:
+            return difference.square().mean(dim=(0, 1))
+        share = self._share[..., y, x]
+        return (difference.square() * share).mean(1).sum(0) / share[:, 0].sum(0).clamp_min(1)
 
 
 def confidence(

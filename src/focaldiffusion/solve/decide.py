@@ -1,12 +1,16 @@
-"""Re-rendering decides between two whole surfaces, region by region.
+"""Re-rendering decides between surfaces, region by region.
 
-Where texture is, both are equal. Where they differ, the frames may still tell them apart: what
-hides what, and how blur spreads at outlines. A whole object has to move together, so the parts in
-which the surfaces differ are decided first, then single segments.
+Where texture is, all are equal. Where they differ, the frames may still tell them apart: what hides
+what, and how blur spreads at outlines. A whole object has to move together, so the parts in which
+two surfaces differ are decided first, then single segments. Last, segments around which the frames
+are still reproduced badly try the levels that their outlines show.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import cv2
@@ -15,43 +19,54 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.evidence import Evidence
-from focaldiffusion.psf import PSF
-from focaldiffusion.solve.consistency import squared_residual
-from focaldiffusion.stack import FocalStack
+from focaldiffusion.solve.consistency import Rerendering
 
 Array = NDArray[Any]
 
-_RENDERED_PX = 256  # long side
 # Squared residual, sRGB: noise in all pixels must not decide, and lamps would outvote the rest.
 _NOISE = 0.8  # share of the median that is subtracted
 _UTMOST = 8.0  # medians, and ...
 _LEAST_UTMOST = 2e-4  # ... at least this much, that count at most
 _BETTER = 0.85  # of the first surface's residual, below which the second is taken
-_APART_PX = 1.0  # of blur diameter, by which surfaces differ
 _BAND_PX = 7  # around a region, whose blur shows there too
 _SMALLEST_PX = 20  # pixels
+# Levels of single segments, at the size of the rendering.
+_SMALLEST_LEVELLED_PX = 40  # pixels
+_BETTER_LEVEL = 0.9  # of the root of the residual, below which a level is taken
+_MOST_TRIED = 24  # segments
+_POOR = 1.5  # root of the residual over its median, from which a segment tries other levels
+_ROUNDS = 2
+_MOST_REACH_PX = 40  # of blur around a segment; more of it is flat
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """A region and the band around it.
+
+    Attributes:
+        index: value of its pixels.
+        window: rows and columns of the region and its band.
+        around: bool, the region and its band within the window.
+        inside: bool, the region within the window.
+    """
+
+    index: int
+    window: tuple[slice, slice]
+    around: Array
+    inside: Array
 
 
 def second_fits_better(
-    stack: FocalStack,
-    evidence: Evidence,
-    first: Tensor,
-    second: Tensor,
-    segments: Tensor,
-    blur_scale: float,
-    psf: PSF,
+    rerendering: Rerendering, first: Tensor, second: Tensor, segments: Tensor, apart_dpt: float
 ) -> Tensor:
     """Where the second of two surfaces reproduces the frames clearly better.
 
     Args:
-        stack: the frames.
-        evidence: source of the image to blur.
+        rerendering: the frames.
         first: (h, w) surface, on an axis that is larger where it is nearer.
         second: (h, w).
         segments: (h, w) integers.
-        blur_scale: blur diameter [px] per unit of the axis, at the size of the stack.
-        psf: the shape of the blur.
+        apart_dpt: least difference by which the surfaces count as different.
 
     Returns:
         (h, w) bool.
@@ -60,12 +75,12 @@ def second_fits_better(
     height, width = own.shape
 
     def residual(surface: Array) -> Array:
-        moved = torch.from_numpy(surface).to(first)
-        ways = (moved, stack.focus_coordinates)
-        squared = squared_residual(stack, evidence, ways, blur_scale, psf, _RENDERED_PX)
+        squared = rerendering.squared_residual(
+            rerendering.shrunk(torch.from_numpy(surface).to(first))
+        )
         return cv2.resize(squared.cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
 
-    apart = np.abs(other - own) * blur_scale > _APART_PX
+    apart = np.abs(other - own) > apart_dpt
     of_own, of_other = residual(own), residual(other)
     typical = float(np.median(np.minimum(of_own, of_other)))
 
@@ -81,6 +96,79 @@ def second_fits_better(
     return torch.from_numpy(taken).to(first.device)
 
 
+def better_levels(
+    rerendering: Rerendering,
+    surface: Tensor,
+    segments: Tensor,
+    levels: Sequence[Array],
+    apart_dpt: float,
+) -> Tensor:
+    """Levels at which single segments reproduce the frames clearly better than a surface does.
+
+    The segments around which the residual sums up to most try their levels, each alone.
+
+    Args:
+        rerendering: the frames.
+        surface: (h, w), on an axis that is larger where it is nearer.
+        segments: (h, w) integers, S in number.
+        levels: those to try for each of the S segments.
+        apart_dpt: least difference from the surface by which a level is worth a try.
+
+    Returns:
+        (h, w), NaN where the surface stays.
+    """
+    rows, columns = rerendering.size
+    small = cv2.resize(
+        segments.cpu().numpy().astype(np.int32), (columns, rows), interpolation=cv2.INTER_NEAREST
+    )
+    now = rerendering.shrunk(surface).cpu().numpy()
+    squared = rerendering.squared_residual(torch.from_numpy(now).to(surface)).cpu().numpy()
+    typical = float(np.median(squared))
+    regions = list(_regions(small + 1, _SMALLEST_LEVELLED_PX))
+    found = np.full(len(levels), np.nan, np.float32)
+
+    def excess(residual: Array, around: Array) -> float:
+        # Roots, for at a wrong depth all of an outline is far from the frames, either way.
+        return float(np.sqrt((residual[around] - _NOISE * typical).clip(0)).mean())
+
+    for _ in range(_ROUNDS):
+        changed = False
+        worst_first = []
+        for region in regions:
+            poor = excess(squared[region.window], region.around)
+            if poor >= _POOR * typical**0.5:
+                worst_first.append((-poor * region.around.sum(), region))
+        for _, region in sorted(worst_first, key=itemgetter(0))[:_MOST_TRIED]:
+            here = np.median(now[region.window][region.inside])
+            least, best = _BETTER_LEVEL * excess(squared[region.window], region.around), None
+            for level in levels[region.index - 1]:
+                if abs(level - here) > apart_dpt:
+                    tried = now.copy()
+                    tried[region.window][region.inside] = level
+                    residual = _residual_in(rerendering, tried, region.window)
+                    if (fit := excess(residual, region.around)) < least:
+                        least, best = fit, (level, tried, residual)
+            if best is not None:
+                found[region.index - 1], now, squared[region.window] = best
+                changed = True
+        if not changed:
+            break
+    return torch.from_numpy(found).to(surface)[segments]
+
+
+def _residual_in(rerendering: Rerendering, surface: Array, window: tuple[slice, slice]) -> Array:
+    """Squared residual in a window, with the blur that reaches into it."""
+    wide = tuple(
+        slice(max(0, one.start - _MOST_REACH_PX), one.stop + _MOST_REACH_PX) for one in window
+    )
+    squared = rerendering.squared_residual(torch.from_numpy(surface).to(rerendering.focus), wide)
+    y, x = (
+        slice(one.start - grown.start, one.stop - grown.start)
+        for one, grown in zip(window, wide, strict=True)
+    )
+    return squared[y, x].cpu().numpy()
+
+
 def _parts(difference: Array, apart: Array) -> Array:
     """(h, w) connected parts in which one surface lies before the other, from 1; 0 elsewhere."""
     _, before = cv2.connectedComponents((apart & (difference > 0)).astype(np.uint8), connectivity=4)
@@ -91,19 +179,27 @@ def _parts(difference: Array, apart: Array) -> Array:
 def _better(regions: Array, of_own: Array, of_other: Array) -> Array:
     """(h, w) bool: the regions, from 1, around which the other residual is lower."""
     result = np.zeros(regions.shape, bool)
-    kernel = np.ones((2 * _BAND_PX + 1,) * 2, np.uint8)
-    pixels = regions.ravel().argsort(kind="stable")
-    counts = np.bincount(regions.ravel())
-    for region, ours in enumerate(np.split(pixels, counts.cumsum()[:-1])):
-        if region == 0 or len(ours) < _SMALLEST_PX:
-            continue
-        y, x = np.divmod(ours, regions.shape[1])
-        window = (
-            slice(max(0, y.min() - _BAND_PX), y.max() + _BAND_PX + 1),
-            slice(max(0, x.min() - _BAND_PX), x.max() + _BAND_PX + 1),
-        )
-        inside = regions[window] == region
-        around = cv2.dilate(inside.astype(np.uint8), kernel) > 0
-        if of_other[window][around].mean() < _BETTER * of_own[window][around].mean():
-            result[window] |= inside
+    for region in _regions(regions, _SMALLEST_PX):
+        own, other = (field[region.window][region.around].mean() for field in (of_own, of_other))
+        if other < _BETTER * own:
+            result[region.window] |= region.inside
     return result
+
+
+def _regions(indices: Array, smallest_px: int) -> Iterator[_Region]:
+    """The regions of an image of indices, from 1, that have this number of pixels."""
+    kernel = np.ones((2 * _BAND_PX + 1,) * 2, np.uint8)
+    pixels = indices.ravel().argsort(kind="stable")
+    counts = np.bincount(indices.ravel())
+    for index, ours in enumerate(np.split(pixels, counts.cumsum()[:-1])):
+        if index == 0 or len(ours) < smallest_px:
+            continue
+        y, x = np.divmod(ours, indices.shape[1])
+        window = (_span(y, indices.shape[0]), _span(x, indices.shape[1]))
+        inside = indices[window] == index
+        yield _Region(index, window, cv2.dilate(inside.astype(np.uint8), kernel) > 0, inside)
+
+
+def _span(pixels: Array, length: int) -> slice:
+    """Rows or columns of some pixels and the band around them."""
+    return slice(max(0, pixels.min() - _BAND_PX), min(length, pixels.max() + _BAND_PX + 1))

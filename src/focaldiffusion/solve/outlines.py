@@ -11,12 +11,15 @@ from focaldiffusion.filters import noise_std
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, follow_blocks
-from focaldiffusion.solve.decide import second_fits_better
+from focaldiffusion.solve.consistency import Rerendering
+from focaldiffusion.solve.decide import better_levels, second_fits_better
 from focaldiffusion.solve.owners import owned_surface
 from focaldiffusion.stack import FocalStack
 
 _LONG_SIDE_PX = 512  # about; larger images are solved at a whole fraction of their size
-_APART_PX = 2.0  # of blur diameter, from which two proposals contradict each other
+_RENDERED_PX = 256  # long side
+_DIFFERENT_PX = 1.0  # of blur diameter, from which the frames can tell two surfaces apart
+_APART_PX = 2.0  # the same, from which two proposals contradict each other
 _CONTRADICTED = 0.3  # share of its agreement that a contradicted surface keeps
 
 
@@ -26,7 +29,8 @@ def with_outlines(
     """A completion whose outlines belong to the nearer of their two sides.
 
     The completion and `owned_surface` propose whole surfaces. The latter is taken, unless the
-    completion reproduces the frames better, region by region.
+    completion reproduces the frames better, region by region. Then single segments try the levels
+    that their outlines show.
 
     Args:
         stack: the frames.
@@ -42,7 +46,7 @@ def with_outlines(
 
     guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
     small_guide, given = shrunk(guide), shrunk(completion.coordinate[None])[0]
-    owned, segments = owned_surface(
+    owned = owned_surface(
         evidence.hypotheses,
         shrunk(evidence.doubt),
         small_guide,
@@ -50,12 +54,20 @@ def with_outlines(
         completion.planes,
         noise_std(stack.images, stack.step) / side,
     )
-    keep = second_fits_better(stack, evidence, owned, given, segments, blur_scale, psf)
-    (owned,) = follow_blocks(owned[None], small_guide, guide, side) if side > 1 else owned[None]
+    rerendering = Rerendering(
+        stack, evidence, stack.focus_coordinates, blur_scale, psf, _RENDERED_PX
+    )
+    different = _DIFFERENT_PX / blur_scale
+    keep = second_fits_better(rerendering, owned.surface, given, owned.segments, different)
+    decided = torch.where(keep, given, owned.surface)
+    level = better_levels(rerendering, decided, owned.joined, owned.levels, different)
+    keep &= level.isnan()
+    small = torch.where(level.isnan(), owned.surface, level)
+    (other,) = follow_blocks(small[None], small_guide, guide, side) if side > 1 else small[None]
     keep = keep.repeat_interleave(side, 0).repeat_interleave(side, 1)[
         : stack.size[0], : stack.size[1]
     ]
-    coordinate = torch.where(keep, completion.coordinate, owned)
-    contradicted = (owned - completion.coordinate).abs() * blur_scale > _APART_PX
+    coordinate = torch.where(keep, completion.coordinate, other)
+    contradicted = (other - completion.coordinate).abs() * blur_scale > _APART_PX
     agreement = torch.where(contradicted, _CONTRADICTED, 1.0) * completion.agreement
     return Completion(coordinate, agreement, completion.planes)

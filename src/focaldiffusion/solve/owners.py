@@ -42,6 +42,8 @@ _SLANT_PRICE = 15.0  # of a slanted plane, which fits by chance more easily than
 _BEYOND_PRICE = 1.0  # per pixel of outline, for a segment that leaves the range of depth
 _BEYOND_QUANTILE = 0.02  # of inverse depth at sure pixels; half of it bounds the range
 _SURE = 3.0  # doubt about the worst hypothesis, from which a pixel is sure
+_CLEAR = 0.3  # weight per pixel, from which a contact shows a depth
+_SHOWN = (0.1, 0.5, 0.9)  # quantiles, by weight, of the depths that an outline shows
 _LABELS = 40  # most promising planes of a segment
 _SAMPLES = 600  # pixels of a segment at which planes are compared
 _TEXTURED = 0.35  # share of supported pixels in a textured segment
@@ -70,6 +72,12 @@ class _Doubt:
         after = np.clip(np.searchsorted(steps, coordinate), 1, len(steps) - 1)
         before = after - 1
         return before + (coordinate - steps[before]) / (steps[after] - steps[before])
+
+    @property
+    def farthest(self) -> float:
+        """The end of the range of depth, a little behind all that is sure."""
+        sure = self.hypotheses[self.pixels.argmin(0)[self.pixels.max(0) > _SURE]]
+        return np.quantile(sure, _BEYOND_QUANTILE) / 2 if len(sure) else self.hypotheses[0]
 
     def within(self, coordinate: Array, pixels: Array) -> Array:
         """Sum (...) of bounded doubt about coordinates (..., P) at flat indices of pixels (P,)."""
@@ -121,6 +129,23 @@ class _Candidates:
     ranks: Array
 
 
+@dataclass(frozen=True, eq=False)
+class Owned:
+    """A surface by the owners of outlines, and what may be changed about it.
+
+    Attributes:
+        surface: (H, W).
+        segments: (H, W) integers.
+        joined: (H, W) integers, J segments after those within one textured surface are joined.
+        levels: those that the outline of each of the J shows, ascending.
+    """
+
+    surface: Tensor
+    segments: Tensor
+    joined: Tensor
+    levels: list[Array]
+
+
 def owned_surface(
     hypotheses: Tensor,
     doubt: Tensor,
@@ -128,7 +153,7 @@ def owned_surface(
     surface: Tensor,
     planes: Tensor,
     noise_std: float,
-) -> tuple[Tensor, Tensor]:
+) -> Owned:
     """A surface that agrees with the evidence at outlines, whoever owns them.
 
     Args:
@@ -138,9 +163,6 @@ def owned_surface(
         surface: (H, W) a surface that is right where there is texture.
         planes: (P, 3) planes of the scene, coefficients of `plane_basis`.
         noise_std: of the guide, see `filters.noise_std`.
-
-    Returns:
-        The surface, and the segments of the image as integers, (H, W) each.
     """
     evidence = _Doubt(hypotheses.cpu().double().numpy(), doubt.cpu().numpy())
     image = np.ascontiguousarray(guide.permute(1, 2, 0).cpu().numpy())
@@ -148,7 +170,10 @@ def owned_surface(
     segments = find_segments(image, noise_std)
     parts = _textured_joined(segments, evidence, given)
     contacts = _contacts(parts, evidence, image)
-    candidates = _all_candidates(parts, evidence, contacts, given, planes.cpu().double().numpy())
+    farthest = evidence.farthest
+    candidates = _all_candidates(
+        parts, evidence, contacts, given, planes.cpu().double().numpy(), farthest
+    )
     labels = least_cost_labels([one.own for one in candidates], _joint_costs(contacts, candidates))
     chosen = np.array(
         [
@@ -161,7 +186,24 @@ def owned_surface(
     level = chosen[..., 0] * u + chosen[..., 1] * v + chosen[..., 2]
     result = np.where(np.isnan(level), given, level)
     result = result.clip(evidence.hypotheses[0], evidence.hypotheses[-1])
-    return torch.from_numpy(result).to(surface), torch.from_numpy(segments).to(surface.device)
+    return Owned(
+        torch.from_numpy(result).to(surface),
+        torch.from_numpy(segments).to(surface.device),
+        torch.from_numpy(parts).to(surface.device),
+        [_shown_levels(contacts, one.contacts, farthest) for one in candidates],
+    )
+
+
+def _shown_levels(contacts: _Contacts, mine: Array, farthest: float) -> Array:
+    """Levels that the outline of a segment shows, where it shows one clearly."""
+    clear = mine[contacts.weight[mine] > _CLEAR * np.maximum(contacts.length_px[mine], 1)]
+    shown, weight = contacts.shown[clear], contacts.weight[clear]
+    order = shown.argsort()
+    total = weight[order].cumsum()
+    if not len(total):
+        return total
+    chosen = np.unique(shown[order][np.searchsorted(total, np.array(_SHOWN) * total[-1])])
+    return chosen[chosen >= farthest]
 
 
 def _textured_joined(segments: Array, doubt: _Doubt, surface: Array) -> Array:
@@ -171,7 +213,8 @@ def _textured_joined(segments: Array, doubt: _Doubt, surface: Array) -> Array:
     """
     rank = np.clip(doubt.rank(surface), 0, len(doubt.hypotheses) - 1).astype(np.float32)
     kernel = np.ones((3, 3), np.uint8)
-    smooth = cv2.dilate(rank, kernel) - cv2.erode(rank, kernel) <= _STEP
+    even = cv2.medianBlur(rank, 5)  # keeps steps, but not the scatter of fine hypotheses
+    smooth = cv2.dilate(even, kernel) - cv2.erode(even, kernel) <= _STEP
     quiet = cv2.distanceTransform(smooth.astype(np.uint8), cv2.DIST_L2, 5) > _STEP_FREE_PX
     here = np.take_along_axis(doubt.pixels, rank.round().astype(int)[None], 0)[0]
     supported = doubt.pixels.mean(0) - here > _SUPPORT
@@ -280,7 +323,12 @@ class _Stretches:
 
 
 def _all_candidates(
-    segments: Array, doubt: _Doubt, contacts: _Contacts, surface: Array, planes: Array
+    segments: Array,
+    doubt: _Doubt,
+    contacts: _Contacts,
+    surface: Array,
+    planes: Array,
+    farthest: float,
 ) -> list[_Candidates]:
     count, size = int(segments.max()) + 1, segments.shape
     order = segments.ravel().argsort(kind="stable")
@@ -295,9 +343,6 @@ def _all_candidates(
     inside = (cv2.distanceTransform(apart, cv2.DIST_L2, 5) > _INSIDE_PX).ravel()
     bends = _bends(segments, doubt, surface)
     bend_of = np.bincount(segments.ravel(), bends.ravel())
-    reach = doubt.pixels.max(0)
-    sure = doubt.hypotheses[doubt.pixels.argmin(0)[reach > _SURE]]
-    farthest = np.quantile(sure, _BEYOND_QUANTILE) / 2 if len(sure) else doubt.hypotheses[0]
     # The least promising contact still asks for the best hypothesis at or before a depth.
     hopes = np.minimum.accumulate(contacts.doubt[:, ::-1], 1)[:, ::-1]
     level = np.zeros((len(doubt.hypotheses), 3))
@@ -308,7 +353,7 @@ def _all_candidates(
         side = (contacts.sides[mine, 1] == segment).astype(int)
         places = contacts.places[mine, side]
         basis = _basis(places[:, 0], places[:, 1], size)
-        clear = contacts.weight[mine] > 0.3 * np.maximum(contacts.length_px[mine], 1)
+        clear = contacts.weight[mine] > _CLEAR * np.maximum(contacts.length_px[mine], 1)
         own_planes = planes_through(
             basis[:, clear],
             contacts.shown[mine][clear],
