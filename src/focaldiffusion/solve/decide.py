@@ -23,18 +23,14 @@ from focaldiffusion.solve.consistency import Rerendering
 
 Array = NDArray[Any]
 
-# Squared residual, sRGB: noise in all pixels must not decide, and lamps would outvote the rest.
-_NOISE = 0.8  # share of the median that is subtracted
-_UTMOST = 8.0  # medians, and ...
-_LEAST_UTMOST = 2e-4  # ... at least this much, that count at most
-_BETTER = 0.85  # of the first surface's residual, below which the second is taken
+_NOISE = 0.8  # share of the median squared residual that is subtracted, for noise must not decide
+_BETTER = 0.9  # of a surface's excess, below which another is taken
 _BAND_PX = 7  # around a region, whose blur shows there too
 _SMALLEST_PX = 20  # pixels
 # Levels of single segments, at the size of the rendering.
 _SMALLEST_LEVELLED_PX = 40  # pixels
-_BETTER_LEVEL = 0.9  # of the root of the residual, below which a level is taken
 _MOST_TRIED = 24  # segments
-_POOR = 1.5  # root of the residual over its median, from which a segment tries other levels
+_POOR = 1.5  # mean excess over the root of the median, from which a segment tries other levels
 _ROUNDS = 2
 _MOST_REACH_PX = 40  # of blur around a segment; more of it is flat
 
@@ -84,15 +80,13 @@ def second_fits_better(
     of_own, of_other = residual(own), residual(other)
     typical = float(np.median(np.minimum(of_own, of_other)))
 
-    def counted(squared: Array) -> Array:
-        utmost = max(_UTMOST * typical, _LEAST_UTMOST)
-        return (squared.clip(None, utmost) - _NOISE * typical).clip(0)
-
-    taken = _better(_parts(other - own, apart), counted(of_own), counted(of_other))
+    taken = _better(
+        _parts(other - own, apart), _excess(of_own, typical), _excess(of_other, typical)
+    )
     if taken.any():
         of_own = residual(np.where(taken, other, own))
     regions = np.where(apart & ~taken, parts + 1, 0)
-    taken |= _better(regions, counted(of_own), counted(of_other))
+    taken |= _better(regions, _excess(of_own, typical), _excess(of_other, typical))
     return torch.from_numpy(taken).to(first.device)
 
 
@@ -128,8 +122,7 @@ def better_levels(
     found = np.full(len(levels), np.nan, np.float32)
 
     def excess(residual: Array, around: Array) -> float:
-        # Roots, for at a wrong depth all of an outline is far from the frames, either way.
-        return float(np.sqrt((residual[around] - _NOISE * typical).clip(0)).mean())
+        return float(_excess(residual, typical)[around].mean())
 
     for _ in range(_ROUNDS):
         changed = False
@@ -140,7 +133,7 @@ def better_levels(
                 worst_first.append((-poor * region.around.sum(), region))
         for _, region in sorted(worst_first, key=itemgetter(0))[:_MOST_TRIED]:
             here = np.median(now[region.window][region.inside])
-            least, best = _BETTER_LEVEL * excess(squared[region.window], region.around), None
+            least, best = _BETTER * excess(squared[region.window], region.around), None
             for level in levels[region.index - 1]:
                 if abs(level - here) > apart_dpt:
                     tried = now.copy()
@@ -154,6 +147,11 @@ def better_levels(
         if not changed:
             break
     return torch.from_numpy(found).to(surface)[segments]
+
+
+def _excess(squared: Array, typical: float) -> Array:
+    """Residual beyond noise. Its root, because lamps and hard outlines would outvote the rest."""
+    return np.sqrt((squared - _NOISE * typical).clip(0))
 
 
 def _residual_in(rerendering: Rerendering, surface: Array, window: tuple[slice, slice]) -> Array:
