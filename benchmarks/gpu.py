@@ -75,16 +75,14 @@ class Probe:
 
     Attributes:
         tiny: whether to take the smallest sizes that still run everything.
-        device: torch device that is measured.
+        device: name of the torch device that is measured, cuda or cpu.
         limit_s: time of the part.
     """
 
     def __init__(self, send: Callable[[dict[str, Any]], None], limit_s: float, *, tiny: bool):
         """Measure on the GPU, or on the CPU if `tiny`; `send` takes each row or failure."""
-        import torch
-
         self._send, self.limit_s, self.tiny = send, limit_s, tiny
-        self.device = torch.device("cpu" if tiny else "cuda")
+        self.device = "cpu" if tiny else "cuda"
 
     def row(self, name: str, **values: Any) -> None:
         """Add a row; underscores in the names of its values become spaces."""
@@ -103,17 +101,17 @@ class Probe:
 
     def free(self) -> None:
         """Give unused memory back to the device."""
-        import torch
-
         gc.collect()
-        if self.device.type == "cuda":
+        if self.device == "cuda":
+            import torch
+
             torch.cuda.empty_cache()
 
     def synchronize(self) -> None:
         """Wait for the device."""
-        import torch
+        if self.device == "cuda":
+            import torch
 
-        if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def seconds(self, work: Callable[[], object]) -> float:
@@ -135,19 +133,19 @@ class Probe:
 
     def start_peak(self) -> None:
         """Forget the largest memory so far."""
-        import torch
-
         self.free()
-        if self.device.type == "cuda":
+        if self.device == "cuda":
+            import torch
+
             torch.cuda.reset_peak_memory_stats()
 
     def peak_gib(self) -> float:
         """Largest memory of tensors on the GPU since `start_peak`; of the process on a CPU."""
-        import torch
-
         from focaldiffusion.progress import peak_memory_mib
 
-        if self.device.type == "cuda":
+        if self.device == "cuda":
+            import torch
+
             return torch.cuda.max_memory_allocated() / _GIB
         return (peak_memory_mib() or 0) / 1024
 
@@ -219,12 +217,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tiny", action="store_true", help="on the CPU, at the smallest sizes")
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
-    os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error")
     # A process forked after CUDA was asked cannot use it, so processes for the GPU start afresh.
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if options.tiny and can_fork else "spawn")
     if options.tiny and can_fork:
-        context.set_forkserver_preload(["gpu_physics", "gpu_models"])
+        context.set_forkserver_preload(sorted({part.module for part in PARTS.values()}))
     header = _header(options.tiny)
     if header is None:
         print("error: torch finds no GPU (CUDA) here; --tiny runs on the CPU.", file=sys.stderr)
@@ -306,8 +303,10 @@ def _header(tiny: bool) -> dict[str, Any] | None:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    names = ("focaldiffusion", "torch", "diffusers")
-    return {name: version(name) for name in names} | {"date": time.strftime("%Y-%m-%d %H:%M")}
+    from focaldiffusion import __version__
+
+    found = {name: version(name) for name in ("torch", "diffusers")}
+    return {"focaldiffusion": __version__, **found, "date": time.strftime("%Y-%m-%d %H:%M")}
 
 
 def _driver() -> str:
@@ -334,4 +333,5 @@ def _text(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error")  # of the processes
     sys.exit(main())

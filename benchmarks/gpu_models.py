@@ -41,7 +41,7 @@ _RATE = 1e-5  # of learning; nothing is learnt from random weights
 _TRAINER_STEPS = 20
 
 
-def _random_pipeline(name: str, device: torch.device) -> FocalDiffusionPipeline:
+def _random_pipeline(name: str, device: str) -> FocalDiffusionPipeline:
     """A preset in bfloat16 with random weights, which never were on the CPU or in float32."""
     preset = PRESETS[name]
     with torch.device("meta"):
@@ -58,7 +58,7 @@ def _random_pipeline(name: str, device: torch.device) -> FocalDiffusionPipeline:
     )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     denoiser, vae = parts
-    pipeline = FocalDiffusionPipeline(denoiser, prompt, scheduler, vae, start="noise")  # type: ignore[arg-type]
+    pipeline = FocalDiffusionPipeline(denoiser, prompt, scheduler, vae)  # type: ignore[arg-type]
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -128,7 +128,7 @@ def _image_row(probe: Probe, pipeline: Any, side_px: int, steps: int) -> float:
 
 def _memory_row(probe: Probe, name: str, measured_gib: float, estimated_gib: float) -> None:
     """Add a row on what was measured, on a CPU of the whole process, and what was estimated."""
-    ratio = measured_gib / estimated_gib if probe.device.type == "cuda" else None
+    ratio = measured_gib / estimated_gib if probe.device == "cuda" else None
     probe.row(
         name,
         peak_GiB=measured_gib,
@@ -137,7 +137,7 @@ def _memory_row(probe: Probe, name: str, measured_gib: float, estimated_gib: flo
     )
 
 
-def _proposal(side_px: int, device: torch.device) -> Proposal:
+def _proposal(side_px: int, device: str) -> Proposal:
     """A proposal of random maps."""
     generator = torch.Generator().manual_seed(0)
 
@@ -272,7 +272,7 @@ def compact(probe: Probe) -> None:
     with _compact_config(probe) as config, probe.guarded("in memory"):
         steps = 2 if probe.tiny else 100
         probe.start_peak()
-        rate = in_memory(config, steps, probe.device)
+        rate = in_memory(config, steps, torch.device(probe.device))
         probe.row("in memory", stacks_per_s=rate, peak_GiB=probe.peak_gib(), steps=steps)
     with _compact_config(probe) as config, probe.guarded("trainer"):
         probe.start_peak()
