@@ -88,10 +88,11 @@ def convolve_layers(case: Case) -> Tensor:
     """Render with one FFT convolution per layer and frame, without shortcuts."""
     planes = layer_planes(case.inverse_depth_dpt, case.focus_dpt, case.blur_scale_px_m, LAYERS)
     radii = blur_radius_px(planes[:, None], case.focus_dpt, case.blur_scale_px_m).abs()
-    grid = MirrorGrid((SIDE_PX, SIDE_PX), float(radii.max()))
-    frames = torch.zeros(FRAMES, 3, SIDE_PX, SIDE_PX)
-    visible = torch.ones(FRAMES, SIDE_PX, SIDE_PX)
-    behind = torch.ones(SIDE_PX, SIDE_PX)
+    size = (case.image.shape[-2], case.image.shape[-1])
+    grid = MirrorGrid(size, float(radii.max()))
+    frames = case.image.new_zeros(FRAMES, 3, *size)
+    visible = case.image.new_ones(FRAMES, *size)
+    behind = case.image.new_ones(size)
     for k, plane in enumerate(planes):
         coverage = behind
         if k + 1 < len(planes):
@@ -102,7 +103,7 @@ def convolve_layers(case: Case) -> Tensor:
         mask = coverage - behind
         layer = torch.cat([case.image * mask, mask[None], coverage[None]])
         for n, radius in enumerate(radii[k].tolist()):
-            kernel = torch.fft.rfft2(disc_kernel(radius, grid.grid_size))
+            kernel = torch.fft.rfft2(disc_kernel(radius, grid.grid_size).to(case.image))
             blurred = grid.image(grid.spectrum(layer) * kernel)
             seen = blurred[:4] / blurred[4].clamp_min(0.02)
             opacity = seen[3].clamp(0, 1)

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from focaldiffusion.config.run import Config, TrainingConfig
 from focaldiffusion.errors import InputError
-from focaldiffusion.training.model import Mean, make_optimizer, trainable_model, trained_parameters
+from focaldiffusion.training.model import (
+    Mean,
+    made_trainable,
+    make_optimizer,
+    trainable_model,
+    trained_parameters,
+)
 from focaldiffusion.training.objective import Objective, Prepared
 from focaldiffusion.training.stopping import memory_explained
 
@@ -53,8 +59,19 @@ class Learner:
         sharded: whether the weights lie in shards over the processes.
     """
 
-    def __init__(self, config: Config, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        pipeline: FocalDiffusionPipeline | None = None,
+    ) -> None:
         """Open the model of a configuration and make its optimiser.
+
+        Args:
+            config: of the run.
+            accelerator: with its device and number format.
+            pipeline: trained instead of the model of the configuration, to measure a size without
+                its weights.
 
         Raises:
             InputError: see `trainable_model` and `make_optimizer`; shards that the configuration
@@ -64,7 +81,10 @@ class Learner:
         self._config, self._accelerator = config, accelerator
         self.sharded = _is_sharded(accelerator, training)
         with accelerator.main_process_first(), memory_explained(training):  # it downloads for all
-            self.pipeline = trainable_model(config.model, training, accelerator.device)
+            if pipeline is None:
+                self.pipeline = trainable_model(config.model, training, accelerator.device)
+            else:
+                self.pipeline = made_trainable(pipeline, training, accelerator.device)
         self.network = self.pipeline.denoiser
         if training.compile:
             self.network.compile()

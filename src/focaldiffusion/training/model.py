@@ -72,6 +72,22 @@ def trainable_model(
     else:
         prompt = _zeros(model) if prompt_of_zeros else _base_prompt(model, device)
         pipeline = widened_base(model, prompt, dtype=dtype)
+    return made_trainable(pipeline, training, device)
+
+
+def made_trainable(
+    pipeline: FocalDiffusionPipeline, training: TrainingConfig, device: torch.device | str
+) -> FocalDiffusionPipeline:
+    """The pipeline on a device, ready to train the weights that `training.tuning` names.
+
+    Args:
+        pipeline: changed in place.
+        training: with the weights that move.
+        device: of the model.
+
+    Raises:
+        InputError: `training.tuning` does not suit the network.
+    """
     if training.base_weights == "nf4":
         quantize(pipeline.denoiser)
     if pipeline.vae is not None:
