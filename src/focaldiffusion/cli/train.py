@@ -86,7 +86,8 @@ def _dry_run(config: Config, device: str) -> int:
     """Check the data and try the model; returns the exit code."""
     from focaldiffusion.config.data import SPLITS
     from focaldiffusion.config.sources import has_split
-    from focaldiffusion.data.dry_run import check_disjoint, check_split
+    from focaldiffusion.data.disjoint import check_disjoint
+    from focaldiffusion.data.dry_run import check_split
     from focaldiffusion.data.loading import open_split
     from focaldiffusion.training.dry_run import try_model
     from focaldiffusion.training.schedule import Schedule
@@ -109,8 +110,10 @@ def _dry_run(config: Config, device: str) -> int:
             _print(check)
         checks += found
     bad = [sentence for check in checks for sentence in check.bad]
-    if bad:
+    if len(bad) > config.data.skip_bad_samples:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
+    for sentence in bad:
+        print(f"left out: {sentence}", file=sys.stderr)
     check_disjoint(checks)
     # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
     Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)

@@ -205,15 +205,10 @@ class Config(Section):
     @property
     def needed_packages(self) -> dict[str, str]:
         """Names of the optional packages that training needs, with the setting that needs each."""
-        model, training = self.model, self.training
-        needs = (
-            {"wandb": "logging.use_wandb"} if self.logging.use_wandb else {"tensorboard": "logs"}
-        )
-        if training.tuning == "lora":
-            needs["peft"] = "training.tuning lora"
-        if model.base_model_id is not None and training.start_from is None:
-            needs["transformers"] = "text encoders of model.base_model_id"
-        if training.base_weights == "nf4":
+        needs = {}
+        if self.logging.use_wandb:
+            needs["wandb"] = "logging.use_wandb"
+        if self.training.base_weights == "nf4":
             needs["bitsandbytes"] = "training.base_weights nf4"
         elif self.optimizer.type.endswith("_8bit"):
             needs["bitsandbytes"] = f"optimizer.type {self.optimizer.type}"

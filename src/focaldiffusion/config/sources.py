@@ -94,7 +94,7 @@ def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
         image_size=(size, size) if isinstance(size, int) else size,
         max_samples=source.max_samples or getattr(data, f"max_{split}_samples"),
         weight=source.weight,
-        allow_missing=data.allow_missing,
+        allow_missing=data.allow_missing or data.skip_bad_samples > 0,
         options=_options(data.dataset_kwargs, source.dataset_kwargs, split),
     )
 

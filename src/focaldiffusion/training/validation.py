@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import mean
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.run import Config
+from focaldiffusion.data.check import BadSample, names_of
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import spread
@@ -32,16 +33,20 @@ _DEPTH_METRICS = ("abs_rel", "rmse", "delta_1.05", "delta_1.25")
 
 
 class Validation:
-    """A fixed part of the val split, and the score of the physical estimate on it."""
+    """A fixed part of the val split, and the score of the physical estimate on it.
 
-    def __init__(self, config: Config) -> None:
-        """Open the split, without reading samples.
+    Attributes:
+        mixture: the whole split.
+    """
+
+    def __init__(self, config: Config, bad: Sequence[BadSample] = ()) -> None:
+        """Open the split but for its bad samples, without reading any.
 
         Raises:
             InputError: its data are missing.
         """
-        mixture = open_split(config.data, "val", config.training.seed)
-        self._config, self._mixture = config, mixture
+        mixture = open_split(config.data, "val", config.training.seed, names_of(bad, "val"))
+        self._config, self.mixture = config, mixture
         self._positions = spread(len(mixture), config.validation.max_samples).tolist()
         self._physical: dict[str, float] | None = None
 
@@ -75,7 +80,7 @@ class Validation:
 
     def _samples(self, device: torch.device) -> Iterator[StackSample]:
         found = batches(
-            self._mixture,
+            self.mixture,
             self._positions,
             1,
             num_workers=min(1, self._config.data.num_workers),

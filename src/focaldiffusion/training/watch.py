@@ -156,13 +156,8 @@ def _is_validation(values: dict[str, float]) -> bool:
 
 
 def _tensorboard(folder: Path, first_step: int) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "training reports to TensorBoard, which is missing. Install it with "
-            "`pip install 'focaldiffusion[train]'`, or set logging.use_wandb=true."
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=first_step)
 
 
