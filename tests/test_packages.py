@@ -130,6 +130,8 @@ def test_training_names_missing_packages_before_it_loads_anything(flags: tuple[s
         (("logging.use_wandb=true",), {"wandb"}),
         (("optimizer.type=adamw_8bit",), {"bitsandbytes"}),
         (("training.base_weights=nf4",), {"bitsandbytes"}),
+        (("training.attention=flash",), {"flash-attn"}),
+        (("training.attention=xformers",), {"xformers"}),
     ],
 )
 def test_each_setting_needs_its_packages(overrides: tuple[str, ...], needed: set[str]) -> None:

@@ -13,6 +13,7 @@ from training_runs import checkpoint, config_of, losses, state
 
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.errors import InputError
+from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.training.trainer import train
 
 PROCEDURAL = {"dataset_type": "procedural", "data_root": [], "max_samples": 6}
@@ -72,6 +73,30 @@ def test_kept_examples_of_two_sizes_train_as_those_just_made(tmp_path: Path) -> 
     train(config_of(tmp_path, tmp_path / "made", **changes))
     train(config_of(tmp_path, tmp_path / "found", **changes))
     assert losses(tmp_path / "found") == losses(tmp_path / "made")
+
+
+def test_a_validation_of_several_sources_scores_each(tmp_path: Path) -> None:
+    changes = of_two_sizes()
+    changes["data"]["val_sources"] = [
+        {**source, "max_samples": 1} for source in changes["data"]["train_sources"]
+    ]
+    changes["training"] = {**changes["training"], "num_epochs": 1}
+    train(config_of(tmp_path, tmp_path / "run", **changes))
+    lines = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    (values,) = (line for line in lines if "val/abs_rel" in line)
+    for metric in ("abs_rel", "physics_abs_rel"):
+        of_each = [values[f"val/{name}/{metric}"] for name in ("small", "large")]
+        assert values[f"val/{metric}"] == pytest.approx(sum(of_each) / 2)
+
+
+def test_an_image_beyond_the_table_of_positions_is_named(tmp_path: Path) -> None:
+    longest_px = PRESETS["tiny"].max_side_px
+    changes = of_two_sizes(batch_size=1)
+    (first, _) = changes["data"]["train_sources"]
+    changes["data"]["train_sources"] = [{**first, "image_size": [32, longest_px + 1]}]
+    message = rf": {longest_px + 1}x32, but this network takes sides of at most {longest_px} px\."
+    with pytest.raises(InputError, match=message):
+        train(config_of(tmp_path, tmp_path / "run", **changes))
 
 
 def test_a_scene_of_train_and_val_is_refused(tmp_path: Path) -> None:

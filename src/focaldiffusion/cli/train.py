@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,8 +79,14 @@ def run(options: argparse.Namespace) -> int:
     _note_drawn_textures(config)
     ending = train(config, options.resume, cpu=options.device == "cpu")
     done = "done" if ending.step == ending.steps else f"{ending.step} of {ending.steps} steps"
-    print(f"{done}; --model {ending.checkpoint} runs it")
+    if _reports():
+        print(f"{done}; --model {ending.checkpoint} runs it")
     return 0
+
+
+def _reports() -> bool:
+    """Whether this is the first of the processes that `torchrun` or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _dry_run(config: Config, device: str) -> int:
@@ -132,7 +139,7 @@ def _note_drawn_textures(config: Config) -> None:
         for source in resolve_sources(config.data, "train")
         if source.dataset_type in FILELESS and not source.data_root
     ]
-    if drawn:
+    if drawn and _reports():
         print(
             f"note: {', '.join(drawn)}: drawn textures; set {PHOTOGRAPHS} to a folder of "
             "photographs to use those.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -133,15 +134,18 @@ def read_by_workers(
     reader: Reader[_Item], items: Sequence[_Item], num_workers: int
 ) -> Iterator[Any]:
     """The reader's answer to each item, in their order; 0 workers read in this process."""
-    loader: DataLoader[Any] = DataLoader(
-        reader,  # type: ignore[arg-type]
-        sampler=items,  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=_uncollated,
-        num_workers=num_workers,
-        worker_init_fn=_one_thread,
-        generator=torch.Generator(),  # else the loader would take a number from the global one
-    )
+    with warnings.catch_warnings():
+        # Of more workers than cores, for each loader: that is the configuration's business.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[Any] = DataLoader(
+            reader,  # type: ignore[arg-type]
+            sampler=items,  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_uncollated,
+            num_workers=num_workers,
+            worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # else the loader would take a number from the global one
+        )
     return _started(loader)
 
 

@@ -81,8 +81,13 @@ class Watch:
         self.numbers(step, values)
         for index, picture in enumerate(pictures):
             self._picture(step, f"val/{index}", picture)
-        metrics = (f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
-        self.say(f"validation after step {step}: {'  '.join(metrics)}")
+        lines: dict[str, list[str]] = {}  # by source, all of them first
+        for name, value in values.items():
+            source, _, metric = name.removeprefix("val/").rpartition("/")
+            lines.setdefault(source, []).append(f"{metric} {value:.4g}")
+        for source, metrics in lines.items():
+            where = f"  {source}" if source else f"validation after step {step}"
+            self.say(f"{where}: {'  '.join(metrics)}")
 
     def close(self) -> None:
         """Flush the logs."""
