@@ -278,17 +278,10 @@ def test_the_mean_forgets_its_start_and_stands_in_for_the_weights() -> None:
 
 
 def test_attention_is_chosen(base: str) -> None:
-    class Chosen(Exception):
-        pass
-
-    def chosen(network: nn.Module, backend: str) -> None:
-        raise Chosen(backend)
-
-    training = TrainingConfig(attention="xformers", lora_rank=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_module, "use_attention", chosen)
-        with pytest.raises(Chosen, match="xformers"):
-            trainable_model(ModelConfig(base_model_id=base), training, "cpu")
+    with pytest.raises(InputError, match="attention 'xformers' needs the package xformers"):
+        trainable_model(
+            ModelConfig(base_model_id=base), TrainingConfig(attention="xformers"), "cpu"
+        )
+    full = TrainingConfig(attention="flash", tuning="full")
     with pytest.raises(InputError, match="this model is convolutional and has no attention"):
-        full = TrainingConfig(attention="flash", tuning="full")
         trainable_model(ModelConfig(preset="compact"), full, "cpu")
