@@ -138,7 +138,7 @@ def _check(options: argparse.Namespace) -> int:
     """Read all samples and return the exit code."""
     from focaldiffusion.config.data import SPLITS
     from focaldiffusion.config.sources import has_split
-    from focaldiffusion.data.check import BadSample, bad_samples, write_bad
+    from focaldiffusion.data.check import BadSample, bad_samples, count_of, write_bad
     from focaldiffusion.data.loading import open_split
     from focaldiffusion.io.staging import file_errors_named
 
@@ -154,7 +154,7 @@ def _check(options: argparse.Namespace) -> int:
                 num_workers=options.workers or data.num_workers,
                 meter=Meter(partial(progress, split)),
             )
-            count += sum(map(len, mixture.used)) + len(mixture.skipped)
+            count += count_of(mixture)
     if options.output is not None:
         with file_errors_named(options.output):
             options.output.parent.mkdir(parents=True, exist_ok=True)

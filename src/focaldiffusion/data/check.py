@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -50,12 +50,7 @@ def bad_samples(
         for source, dataset in zip(mixture.sources, mixture.datasets, strict=True)
         for sentence in dataset.skipped
     ]
-    items = [
-        (place, index)
-        for place, (source, used) in enumerate(zip(mixture.sources, mixture.used, strict=True))
-        if source.dataset_type not in FILELESS
-        for index in used.tolist()
-    ]
+    items = list(_listed(mixture))
     meter = meter or Meter()
     meter.expect(len(items))
     reasons = read_by_workers(_Trial(mixture.datasets), items, num_workers)
@@ -65,6 +60,18 @@ def bad_samples(
             bad.append(BadSample(source.split, source.name, name, reason))
         meter.advance()
     return bad
+
+
+def count_of(mixture: Mixture) -> int:
+    """Number of samples that `bad_samples` reads or misses."""
+    return sum(1 for _ in _listed(mixture)) + len(mixture.skipped)
+
+
+def _listed(mixture: Mixture) -> Iterator[tuple[int, int]]:
+    """Source and index of each sample that has files."""
+    for place, (source, used) in enumerate(zip(mixture.sources, mixture.used, strict=True)):
+        if source.dataset_type not in FILELESS:
+            yield from ((place, index) for index in used.tolist())
 
 
 def names_of(bad: Iterable[BadSample], split: Split) -> dict[str, set[str]]:
