@@ -148,6 +148,12 @@ def test_samples_that_are_left_out_might_as_well_not_be_listed(
     out = capsys.readouterr().out
     assert "reading every sample" not in out
     assert out.count("left out: ") == len(BROKEN)
+    (lists / "3.png").rename(lists / "gone.png")
+    try:
+        with pytest.raises(InputError, match=r"when other files were missing: .*3\.png"):
+            train(load_config(longer, ["training.num_epochs=3"]).config, "auto")
+    finally:
+        (lists / "gone.png").rename(lists / "3.png")
 
 
 def test_more_bad_samples_than_allowed_are_refused(lists: Path, tmp_path: Path) -> None:

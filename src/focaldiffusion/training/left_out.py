@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.config.data import DataConfig, Split
+from focaldiffusion.config.data import Split
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.sources import has_split
 from focaldiffusion.data.check import BadSample, bad_samples, read_bad
 from focaldiffusion.data.loading import open_split
+from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,8 +56,25 @@ def left_out(config: Config, accelerator: Accelerator, *, resumes: bool) -> list
     return bad
 
 
+def check_missing(bad: Sequence[BadSample], mixture: Mixture) -> None:
+    """Refuse a record if other files of train are missing than at its time.
+
+    The order of stacks would change silently.
+
+    Raises:
+        InputError: a file has gone, or come back.
+    """
+    recorded = {one.reason for one in bad if not one.sample and one.split == "train"}
+    changed = recorded ^ {sentence for dataset in mixture.datasets for sentence in dataset.skipped}
+    if changed:
+        raise InputError(
+            f"{RECORD} of this run was written when other files were missing: {min(changed)} Undo "
+            "that, or remove the record, so that all samples are read again."
+        )
+
+
 def _found(config: Config) -> list[BadSample]:
-    data: DataConfig = config.data
+    data = config.data
     splits: tuple[Split, ...] = ("train", "val")
     return [
         one

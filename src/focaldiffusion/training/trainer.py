@@ -32,7 +32,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import claimed, file_errors_named
 from focaldiffusion.training.kept import KeptExamples
 from focaldiffusion.training.learner import Learner
-from focaldiffusion.training.left_out import RECORD, left_out
+from focaldiffusion.training.left_out import RECORD, check_missing, left_out
 from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
 from focaldiffusion.training.schedule import Schedule, learning_rate_factor
 from focaldiffusion.training.state import Checkpoints, RunState
@@ -115,6 +115,8 @@ class _Run:
         self._bad = left_out(config, self.accelerator, resumes=resume is not None)
         mixture = open_split(config.data, "train", training.seed, names_of(self._bad, "train"))
         self.schedule = Schedule.of(training, len(mixture), self.accelerator.num_processes)
+        if config.data.skip_bad_samples:
+            check_missing(self._bad, mixture)
         self._validation = None
         if has_split(config.data, "val"):
             self._validation = Validation(config, self._bad)
