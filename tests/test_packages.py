@@ -104,8 +104,8 @@ def test_the_documented_install_trains_and_runs_what_it_trained(
     ended = checkpoint(tmp_path / "run", 3)
     assert f"done; --model {ended} runs it" in out
     stack = ("infer", "examples/still_life/stack", "--output", str(tmp_path / "out"))
-    outcome, _, _ = run_without(missing, *stack, "--working-size", "64", "--model", str(ended))
-    assert outcome["code"] == 0
+    outcome, _, error = run_without(missing, *stack, "--working-size", "64", "--model", str(ended))
+    assert (outcome["code"], error) == (0, "")
     assert (tmp_path / "out" / "metadata.json").is_file()
 
 
