@@ -45,7 +45,7 @@ def in_memory(config: Config, steps: int, device: torch.device) -> float:
     mixture = open_split(config.data, "train", training.seed)
     pipeline = trainable_model(config.model, training, device)
     completer, objective = pipeline.completer, Objective(config.losses)
-    (part,) = prepared(
+    ((part,),) = prepared(
         mixture,
         range(training.batch_size),
         training.batch_size,

@@ -25,6 +25,7 @@ PAGES = {
     "examples/README.md": "examples.md",
     "data/filelists/README.md": "filelists.md",
     "docs/tutorial.ipynb": "tutorial.md",
+    "docs/own_data.ipynb": "own_data.md",
 }
 """Files of the repository, and what the site calls them; docs/NAME is NAME."""
 

@@ -312,6 +312,24 @@ def test_the_line_is_that_of_the_file_where_the_key_was_written() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_an_override_changes_one_item_of_a_list() -> None:
+    text = "data: {train_sources: [{name: a, weight: 2}, {name: b, max_samples: 3}]}"
+    first, second = load(
+        text, "data.train_sources.1.weight=5", "data.train_sources.0.dataset_kwargs.depth_scale=2"
+    ).config.data.train_sources
+    assert (first.name, first.weight, first.dataset_kwargs.depth_scale) == ("a", 2, 2)
+    assert (second.name, second.weight, second.max_samples) == ("b", 5, 3)
+    assert complaint(text, "data.train_sources.2.weight=5") == (
+        "override data.train_sources[2]: the list has 2 items, counted from 0"
+    )
+    assert complaint(text, "data.train_sources.0.weigth=5").startswith(
+        "override data.train_sources[0].weigth is unknown; did you mean weight?"
+    )
+    assert complaint("data: {}", "data.val_sources.0.weight=5").startswith(
+        "override data.val_sources: expected a list"
+    )
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -131,7 +131,8 @@ def test_what_is_made_after_the_workers_is_the_same(stacks):
     samples = _Reader(mixed, False, False, _without_draws)[[0, 1]]
     on_device = [moved(sample, "cpu") for sample in samples]
     (expected,) = batches(mixed, [0, 1], 2)
-    assert_equal(_photographed(on_device, mixed, [0, 1], False), expected)
+    ((_, made),) = _photographed(on_device, mixed, [0, 1], False)
+    assert_equal(made, expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -139,16 +140,17 @@ def test_a_cached_input_is_not_read_again(workers):
     mixed = mixture(4, shuffle=False, damaged=frozenset({2}))
 
     def find_input(draws):
-        return torch.tensor([2.0]) if draws[0].sample == 2 else None
+        return [(draws, torch.tensor([2.0]))] if draws[0].sample == 2 else None
 
     def make_input(batch, draws):
         return len(draws), batch if isinstance(batch, torch.Tensor) else batch.sources
 
     loaded = prepared(mixed, range(4), 1, make_input, num_workers=workers, find_input=find_input)
-    found = list(loaded)
+    found = [one for (one,) in loaded]
     assert found == [(1, ("room 0",)), (1, ("room 1",)), (1, torch.tensor([2.0])), (1, ("room 3",))]
     # Unchanged where this process makes the rest.
-    assert _Reader(mixed, False, False, make_input, find_input)[[2]] == torch.tensor([2.0])
+    ((_, cached),) = _Reader(mixed, False, False, make_input, find_input)[[2]]
+    assert cached == torch.tensor([2.0])
 
 
 def test_estimates_are_made_where_they_are_asked_for():

@@ -76,13 +76,27 @@ def test_blocks_that_do_not_run_are_few_and_have_a_reason() -> None:
     assert marks.keys() == NOT_RUN
 
 
-def test_the_notebook_runs(checkout: Path) -> None:
-    notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
+@pytest.mark.parametrize(
+    ("name", "parameters", "written"),
+    [
+        ("tutorial", None, "tutorial/metadata.json"),
+        (
+            "own_data",
+            "image_size, epochs, working_size = [64, 80], 2, 64",
+            "own_data/run/checkpoints/best/focaldiffusion.json",
+        ),
+    ],
+)
+def test_a_notebook_runs(name: str, parameters: str | None, written: str, checkout: Path) -> None:
+    notebook = nbformat.read(ROOT / "docs" / f"{name}.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
+    if parameters is not None:
+        (cell,) = (one for one in notebook.cells if "parameters" in one.metadata.get("tags", ()))
+        cell.source = parameters
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": checkout}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": checkout}}
     ).execute()
-    assert (checkout / "outputs" / "tutorial" / "metadata.json").is_file()
+    assert (checkout / "outputs" / written).is_file()
 
 
 def configurations() -> list[object]:

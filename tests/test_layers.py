@@ -71,12 +71,15 @@ DEFERRED = {
     "h5py",
     "imagecodecs",
     "matplotlib",
+    "peft",
     "pillow_heif",
     "rawpy",
     "rich",
     "safetensors",
     "scipy",
+    "tensorboard",
     "torchmetrics",
+    "transformers",
     "trimesh",
 }
 """Slow to import, or an extra that may be absent: imported by the function that needs it."""

@@ -7,68 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
     StableDiffusion3Pipeline,
 )
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler,
-)
+from miniature import CLIP_WIDTHS, T5_WIDTH, text_encoders
 from torch import Tensor
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from transformers import T5EncoderModel
 
 from focaldiffusion.models.prompt import EmptyPrompt
-
-CLIP_WIDTHS = (12, 20)
-T5_WIDTH = 48
-
-
-def clip(width: int) -> CLIPTextModelWithProjection:
-    config = CLIPTextConfig(
-        vocab_size=5,
-        hidden_size=width,
-        projection_dim=width,
-        intermediate_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    return CLIPTextModelWithProjection(config).eval()
-
-
-def clip_tokenizer() -> CLIPTokenizer:
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3, "b</w>": 4}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
 
 
 @pytest.fixture(scope="module")
 def encoders() -> StableDiffusion3Pipeline:
-    torch.manual_seed(0)
-    first, second = map(clip, CLIP_WIDTHS)
-    t5 = T5EncoderModel(
-        T5Config(vocab_size=4, d_model=T5_WIDTH, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
-    )
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
-    return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(num_layers=1, num_attention_heads=1, sample_size=8),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=None,
-        text_encoder=first,
-        tokenizer=clip_tokenizer(),
-        text_encoder_2=second,
-        tokenizer_2=clip_tokenizer(),
-        text_encoder_3=t5.eval(),
-        tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512),
-    ).to(torch.bfloat16)
+    return text_encoders()
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,8 @@ def test_two_processes_are_one_with_accumulation_two(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("step 8/8") == 1, "one process reports"
+    for text in ("step 8/8", "done; --model"):
+        assert run.stdout.count(text) == 1, "one process reports"
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     first, second = (state(tmp_path / name, 8) for name in ("one", "two"))
     assert first.keys() == second.keys()

@@ -47,7 +47,7 @@ def test_what_is_kept_comes_back(stacks: Path, tmp_path: Path) -> None:
     kept.add(draws[:1], made)
     assert kept.find(draws) is None, "one of the two is not there"
     kept.add(draws, made)
-    small = kept.find(draws)
+    ((_, small),) = kept.find(draws)
     assert small is not None
     read = unpacked(small)
     for kind, there, here in (

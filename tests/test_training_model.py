@@ -35,7 +35,10 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text-to-image model in miniature, with the text encoders' folders."""
     folder = save_base(tmp_path_factory.mktemp("base"))
-    for part in TEXT_ENCODERS:  # which nothing loads where their prompt is known
+    # Which nothing loads where their prompt is known.
+    index, *parts = TEXT_ENCODERS
+    (folder / index).touch()
+    for part in parts:
         (folder / part).mkdir(exist_ok=True)
     return folder
 
@@ -272,3 +275,13 @@ def test_the_mean_forgets_its_start_and_stands_in_for_the_weights() -> None:
     other = Mean({"w": torch.nn.Parameter(torch.zeros(1))}, 0.5)
     other.load(mean.state())
     assert torch.equal(other.state()["w"], mean.state()["w"])
+
+
+def test_attention_is_chosen(base: str) -> None:
+    with pytest.raises(InputError, match="attention 'xformers' needs the package xformers"):
+        trainable_model(
+            ModelConfig(base_model_id=base), TrainingConfig(attention="xformers"), "cpu"
+        )
+    full = TrainingConfig(attention="flash", tuning="full")
+    with pytest.raises(InputError, match="this model is convolutional and has no attention"):
+        trainable_model(ModelConfig(preset="compact"), full, "cpu")

@@ -33,7 +33,10 @@ def test_a_step_has_the_same_stacks_however_it_is_shared(
     one: dict[str, int], other: dict[str, int]
 ) -> None:
     def of_steps(shared: Schedule, first_step: int) -> list[set[int]]:
-        parts = [shared.positions(process, first_step) for process in range(shared.processes)]
+        parts = [
+            shared.positions(process, first_step, lambda position: (position % 3, 1))
+            for process in range(shared.processes)
+        ]
         count = shared.batch_size * shared.accumulation
         return [
             {position for part in parts for position in part[count * step : count * (step + 1)]}

@@ -16,7 +16,8 @@ from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.cache import write_cache
-from focaldiffusion.data.dry_run import check_disjoint, check_split
+from focaldiffusion.data.disjoint import check_disjoint
+from focaldiffusion.data.dry_run import check_split
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.photographer import photograph

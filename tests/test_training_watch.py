@@ -37,6 +37,16 @@ def test_numbers_and_pictures_go_to_the_log_and_tensorboard(
     assert len(names(tmp_path / "tensorboard")) == 1
 
 
+def test_each_source_of_a_validation_has_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch(config(tmp_path), active=True, step=0)
+    watch.validation(2, {"val/abs_rel": 0.25, "val/rooms/abs_rel": 0.5, "val/a/b/rmse": 2.0}, [])
+    watch.close()
+    out = capsys.readouterr().out
+    assert out == "validation after step 2: abs_rel 0.25\n  rooms: abs_rel 0.5\n  a/b: rmse 2\n"
+
+
 def test_a_run_that_goes_on_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in (1, 2, 3)]
     (tmp_path / "log.jsonl").write_text("".join(lines) + '{"step": 4, "tra')

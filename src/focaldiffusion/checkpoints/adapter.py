@@ -45,15 +45,10 @@ def load_adapter(transformer: SD3Transformer2DModel, folder: Path) -> None:
     """Attach an adapter from `save_adapter` to a transformer that was widened in the same way.
 
     Raises:
-        InputError: PEFT or a file is missing, or the weights belong to another transformer.
+        InputError: a file is missing, or the weights belong to another transformer.
     """
-    try:
-        from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"{folder / _ADAPTER}: needs the package peft. Install it with "
-            "`pip install 'focaldiffusion[train]'`."
-        ) from error
+    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+
     # PEFT would look for a missing file on the hub.
     if not (folder / _ADAPTER / _CONFIG).is_file():
         raise InputError(f"{folder / _ADAPTER}: has no {_CONFIG}. Get the checkpoint again.")

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from torch import nn
 
 from focaldiffusion import __version__
 from focaldiffusion.checkpoints.adapter import ADAPTER_FILES, load_adapter
 from focaldiffusion.checkpoints.hub import (
     explained,
     is_hub_id,
+    is_same_base,
     load_part,
     load_scheduler,
     widened_base,
@@ -40,6 +42,7 @@ from focaldiffusion.files import ABSENT, check_file, why_not_file
 from focaldiffusion.io.reading import read_json, reading, reason
 from focaldiffusion.io.staging import sha256_of, sha256_of_files
 from focaldiffusion.models.denoiser import network_class
+from focaldiffusion.models.presets import PRESETS
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
@@ -138,7 +141,8 @@ class Checkpoint:
         """Check that a configuration does not describe another model.
 
         Args:
-            wanted: configuration whose explicitly set keys are compared; defaults are not.
+            wanted: configuration whose explicitly set keys are compared; defaults are not. A base
+                model agrees with any folder or id of the same one.
             base_model: given base model; if set, `base_model_id` may differ.
 
         Raises:
@@ -150,12 +154,24 @@ class Checkpoint:
             given = key in wanted.model_fields_set and (
                 base_model is None or key != "base_model_id"
             )
-            if given and asked != has:
+            if given and asked != has and not (key == "base_model_id" and self._is_base(asked)):
                 raise InputError(
                     f"model.{key}: the configuration says {_json(asked)}, but the checkpoint "
                     f"{self.name} was made with {_json(has)}. Drop the configuration, since the "
                     "checkpoint has its own, or choose the checkpoint that it made."
                 )
+
+    def _is_base(self, name: str | None) -> bool:
+        """Whether a folder or hub id names the base model that this was made from."""
+        made_from = self.description.config.model.base_model_id
+        ids = filter(None, (made_from, self._hub_id))
+        return name is not None and any(is_same_base(name, one) for one in ids)
+
+    @property
+    def _hub_id(self) -> str | None:
+        """Hub id of the base model of its size; None if there is none."""
+        preset = PRESETS.get(self.description.preset or "")
+        return None if preset is None else preset.base_model_id
 
     def load(
         self,
@@ -233,11 +249,19 @@ class Checkpoint:
         from focaldiffusion.models.prompt import EmptyPrompt
 
         prompt = load_part(EmptyPrompt, self.folder, PROMPT, dtype=dtype)
-        pipeline = widened_base(
-            self.description.config.model, prompt, base_model=base_model, dtype=dtype
-        )
+        try:
+            pipeline = widened_base(
+                self.description.config.model, prompt, base_model=base_model, dtype=dtype
+            )
+        except InputError as error:
+            known = f", such as {self._hub_id}" if self._hub_id else ""
+            raise InputError(
+                f"{self.name}: its base model cannot be used: {error} --base-model takes another "
+                f"folder or id of the same weights{known}."
+            ) from error
         load_adapter(pipeline.denoiser, self.folder)
-        pipeline.denoiser.to(dtype).eval()
+        # That of diffusers warns of layers to keep in float32, of which there are none.
+        nn.Module.to(pipeline.denoiser, dtype).eval()
         return pipeline
 
 

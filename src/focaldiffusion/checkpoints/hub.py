@@ -13,6 +13,7 @@ from focaldiffusion.config.run import ModelConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.models.denoiser import realign_weights, widen
+from focaldiffusion.models.presets import PRESETS, preset_of
 
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin
@@ -30,6 +31,7 @@ WEIGHTS = ("transformer", "vae", "scheduler")
 """Parts of a Stable Diffusion 3.5 folder that are adapted."""
 
 TEXT_ENCODERS = (
+    "model_index.json",
     "scheduler",
     "tokenizer",
     "tokenizer_2",
@@ -53,7 +55,7 @@ def resolve_base(
     Args:
         model_id: `model.base_model_id`: a local folder, or a hub id such as
             stabilityai/stable-diffusion-3.5-medium.
-        parts: the required sub-folders.
+        parts: the required sub-folders and files.
         variant: `model.variant`, such as fp16; None takes the plain files.
         local_only: do not download.
 
@@ -69,7 +71,7 @@ def resolve_base(
                 "the hub, such as stabilityai/stable-diffusion-3.5-medium."
             )
         folder = _downloaded(model_id, parts, variant, local_only)
-    missing = [part for part in parts if not (folder / part).is_dir()]
+    missing = [part for part in parts if not (folder / part).exists()]
     if missing:
         raise InputError(
             f"{folder}: has no {', '.join(missing)}; expected Stable Diffusion 3.5 in the layout "
@@ -266,6 +268,23 @@ def widened_base(
         start=model.start,
         depth_code=model.depth_code,
     )
+
+
+def is_same_base(one: str, other: str) -> bool:
+    """Whether two folders or hub ids name the same base model, by its configuration."""
+    if one == other or Path(one).resolve() == Path(other).resolve():
+        return True
+    presets = {_preset_of_base(name) for name in (one, other)}
+    return len(presets) == 1 and presets != {None}
+
+
+def _preset_of_base(name: str) -> str | None:
+    """Preset of the network of a base model, without a download; None if it has none."""
+    config = Path(name) / "transformer" / "config.json"
+    if config.is_file():
+        network = read_json(config, "cannot be read", "Download the folder again.")
+        return preset_of(network, patch_factor=None)
+    return next((preset for preset, one in PRESETS.items() if one.base_model_id == name), None)
 
 
 def load_scheduler(folder: Path) -> FlowMatchEulerDiscreteScheduler:

@@ -21,8 +21,9 @@ from focaldiffusion.checkpoints.checkpoint import (
 )
 from focaldiffusion.config.load import resolved
 from focaldiffusion.config.run import Config
+from focaldiffusion.config.yaml_files import Block
 from focaldiffusion.io.staging import file_errors_named, sha256_of, staging
-from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.models.presets import preset_of
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
@@ -59,11 +60,11 @@ def save_checkpoint(
     description = Description(
         focaldiffusion=__version__,
         weights="adapter" if adapter_only else "full",
-        preset=_preset_of(pipeline),
+        preset=preset_of(pipeline.denoiser.config, pipeline.config["patch_factor"]),
         config=config,
         provenance=dict(provenance),
     )
-    content = {**description.model_dump(mode="json"), "config": resolved(config)}
+    content = {**description.model_dump(mode="json"), "config": _lasting(config)}
     with file_errors_named(directory), staging(directory, (*PARTS, DESCRIPTION)) as partial:
         if adapter_only:
             save_adapter(pipeline.denoiser, partial)
@@ -81,18 +82,13 @@ def save_checkpoint(
         (partial / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def _preset_of(pipeline: FocalDiffusionPipeline) -> str | None:
-    """Name of the preset with the network and codec of a model; None if there is none."""
-    config = pipeline.denoiser.config
-    for name, preset in PRESETS.items():
-        # In JSON, tuples and lists are the same.
-        same = all(
-            json.dumps(config.get(key)) == json.dumps(value)
-            for key, value in preset.network.items()
-        )
-        if same and pipeline.config["patch_factor"] == preset.patch_factor:
-            return name
-    return None
+def _lasting(config: Config) -> Block:
+    """The resolved configuration, with a folder of base weights that any process finds."""
+    block = resolved(config)
+    base = block["model"]["base_model_id"]
+    if base is not None and Path(base).is_dir():
+        block["model"]["base_model_id"] = str(Path(base).resolve())
+    return block
 
 
 def _forget_paths(folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""`focaldiffusion data`: look at the samples of a configuration, or write them once."""
+"""`focaldiffusion data`: look at the samples of a configuration, check them, or write them once."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,8 @@ def add_parser(commands: Commands) -> None:
     """Add the command to those of `focaldiffusion`."""
     parser = commands.add_parser(
         "data",
-        help="look at the samples of a configuration, or write them once",
-        description="Show or store the data of a configuration as training sees them.",
+        help="look at the samples of a configuration, check them, or write them once",
+        description="Show, check or store the data of a configuration as training sees them.",
     )
     kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     inspect = kinds.add_parser(
@@ -47,6 +48,25 @@ def add_parser(commands: Commands) -> None:
     inspect.add_argument(
         "--output", type=given_path, required=True, metavar="PNG", help="the picture to write"
     )
+    check = kinds.add_parser(
+        "check",
+        help="read every file once",
+        description="Read each sample of all configured splits once, and name those that cannot be "
+        "read. The exit code is 1 if there are any.",
+    )
+    check.set_defaults(run=_check)
+    check.add_argument("config", type=Path, metavar="CONFIG", help="a configuration file")
+    add_config(check, saves=False)
+    check.add_argument(
+        "--workers",
+        type=positive_integer,
+        metavar="N",
+        help="processes (default: data.num_workers)",
+    )
+    check.add_argument(
+        "--output", type=given_path, metavar="CSV", help="write the bad samples and reasons there"
+    )
+    check.add_argument("--quiet", action="store_true", help="print nothing but errors")
     cache = kinds.add_parser(
         "cache",
         help="simulate stacks once, to train from them",
@@ -112,6 +132,38 @@ def _inspect(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(f"{count} of {len(mixture)} samples of {options.split} in {options.output}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Read all samples and return the exit code."""
+    from focaldiffusion.config.data import SPLITS
+    from focaldiffusion.config.sources import has_split
+    from focaldiffusion.data.check import BadSample, bad_samples, count_of, write_bad
+    from focaldiffusion.data.loading import open_split
+    from focaldiffusion.io.staging import file_errors_named
+
+    config = read_config(options)
+    data = config.data.model_copy(update={"allow_missing": True})
+    bad: list[BadSample] = []
+    count = 0
+    with progress_bars("reading", quiet=options.quiet) as progress:
+        for split in filter(partial(has_split, data), SPLITS):
+            mixture = open_split(data, split, config.training.seed)
+            bad += bad_samples(
+                mixture,
+                num_workers=options.workers or data.num_workers,
+                meter=Meter(partial(progress, split)),
+            )
+            count += count_of(mixture)
+    if options.output is not None:
+        with file_errors_named(options.output):
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            write_bad(options.output, bad)
+    for one in bad:
+        print(f"{one.split}: {one.source}: {one.reason}", file=sys.stderr)
+    if not options.quiet:
+        print(f"{len(bad)} of {count} samples are bad")
+    return 1 if bad else 0
 
 
 def _cache(options: argparse.Namespace) -> int:

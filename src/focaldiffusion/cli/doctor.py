@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
-        # Without markup: the brackets of `focaldiffusion[train]` must not be taken for a style.
+        # Without markup: the brackets of `focaldiffusion[raw]` must not be taken for a style.
         _print(Console(markup=False, emoji=False), report)
     return 0
 

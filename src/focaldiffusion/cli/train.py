@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,15 +79,22 @@ def run(options: argparse.Namespace) -> int:
     _note_drawn_textures(config)
     ending = train(config, options.resume, cpu=options.device == "cpu")
     done = "done" if ending.step == ending.steps else f"{ending.step} of {ending.steps} steps"
-    print(f"{done}; --model {ending.checkpoint} runs it")
+    if _reports():
+        print(f"{done}; --model {ending.checkpoint} runs it")
     return 0
+
+
+def _reports() -> bool:
+    """Whether this is the first of the processes that `torchrun` or accelerate started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _dry_run(config: Config, device: str) -> int:
     """Check the data and try the model; returns the exit code."""
     from focaldiffusion.config.data import SPLITS
     from focaldiffusion.config.sources import has_split
-    from focaldiffusion.data.dry_run import check_disjoint, check_split
+    from focaldiffusion.data.disjoint import check_disjoint
+    from focaldiffusion.data.dry_run import check_split
     from focaldiffusion.data.loading import open_split
     from focaldiffusion.training.dry_run import try_model
     from focaldiffusion.training.schedule import Schedule
@@ -109,8 +117,10 @@ def _dry_run(config: Config, device: str) -> int:
             _print(check)
         checks += found
     bad = [sentence for check in checks for sentence in check.bad]
-    if bad:
+    if len(bad) > config.data.skip_bad_samples:
         raise InputError(f"{len(bad)} of the samples read are bad; the first: {bad[0]}")
+    for sentence in bad:
+        print(f"left out: {sentence}", file=sys.stderr)
     check_disjoint(checks)
     # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
     Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
@@ -129,7 +139,7 @@ def _note_drawn_textures(config: Config) -> None:
         for source in resolve_sources(config.data, "train")
         if source.dataset_type in FILELESS and not source.data_root
     ]
-    if drawn:
+    if drawn and _reports():
         print(
             f"note: {', '.join(drawn)}: drawn textures; set {PHOTOGRAPHS} to a folder of "
             "photographs to use those.",

@@ -244,6 +244,8 @@ class DataConfig(Section):
     """`max_train_samples` for the test."""
     allow_missing: bool = False
     """Skip and count listed samples whose files are missing, instead of refusing to start."""
+    skip_bad_samples: Annotated[int, Field(ge=0)] = 0
+    """Read every sample once at the start of training, and leave up to N bad ones out, by name."""
     dataset_kwargs: DatasetKwargs = DatasetKwargs()
     """Facts about the samples that their files do not contain."""
 

@@ -70,6 +70,8 @@ class TrainingConfig(Section):
     """Number format of frozen weights; `nf4` (4 bits) needs bitsandbytes."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    attention: Literal["native", "flash", "xformers"] = "native"
+    """Attention of a transformer: torch, FlashAttention or xFormers, which are packages."""
     compile: bool = False
     """Compile the network with torch.compile: a minute at the start, then faster."""
 
@@ -205,15 +207,13 @@ class Config(Section):
     @property
     def needed_packages(self) -> dict[str, str]:
         """Names of the optional packages that training needs, with the setting that needs each."""
-        model, training = self.model, self.training
-        needs = (
-            {"wandb": "logging.use_wandb"} if self.logging.use_wandb else {"tensorboard": "logs"}
-        )
-        if training.tuning == "lora":
-            needs["peft"] = "training.tuning lora"
-        if model.base_model_id is not None and training.start_from is None:
-            needs["transformers"] = "text encoders of model.base_model_id"
-        if training.base_weights == "nf4":
+        needs = {}
+        if self.logging.use_wandb:
+            needs["wandb"] = "logging.use_wandb"
+        package = {"flash": "flash-attn", "xformers": "xformers"}.get(self.training.attention)
+        if package is not None:
+            needs[package] = f"training.attention {self.training.attention}"
+        if self.training.base_weights == "nf4":
             needs["bitsandbytes"] = "training.base_weights nf4"
         elif self.optimizer.type.endswith("_8bit"):
             needs["bitsandbytes"] = f"optimizer.type {self.optimizer.type}"

@@ -16,6 +16,7 @@ from focaldiffusion.config.data import (
     SourceConfig,
     Split,
 )
+from focaldiffusion.config.yaml_files import KeyPath, dotted
 from focaldiffusion.errors import InputError
 from focaldiffusion.lens import replaced
 
@@ -56,11 +57,21 @@ def has_split(data: DataConfig, split: Split) -> bool:
     return data.dataset_type is not None
 
 
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], over: dict[str, Any], path: KeyPath = ()) -> dict[str, Any]:
     """The merged block: inner blocks merge as well, other values are replaced.
+
+    A block whose keys are numbers changes the items of a list, counted from 0.
 
     Setting a camera value in one form removes the other form from `base`: an aperture diameter
     the f-number, a pixel pitch the sensor's width.
+
+    Args:
+        base: the lower block.
+        over: the upper one.
+        path: of both, for messages.
+
+    Raises:
+        InputError: a list has no such item.
     """
     obsolete = replaced(
         [key for key, value in base.items() if value is not None],
@@ -69,9 +80,28 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     result = {key: value for key, value in base.items() if key not in obsolete}
     for key, value in over.items():
         below = result.pop(key, None)  # before it is set, so that the key is the upper one, too
-        both = isinstance(below, dict) and isinstance(value, dict)
-        result[key] = merged(below, value) if both else value
+        result[key] = _over(below, value, (*path, key))
     return result
+
+
+def _over(below: Any, value: Any, path: KeyPath) -> Any:
+    """A value laid over another one, which it changes in part if both are blocks."""
+    if not isinstance(value, dict):
+        return value
+    if isinstance(below, dict):
+        return merged(below, value, path)
+    if not isinstance(below, list) or not all(map(str.isdecimal, value)):
+        return value
+    items = list(below)
+    for key, change in value.items():
+        index = int(key)
+        if index >= len(items):
+            raise InputError(
+                f"{key.where}{dotted((*path, index))}: the list has {len(items)} items, counted "
+                "from 0"
+            )
+        items[index] = _over(items[index], change, (*path, index))
+    return items
 
 
 def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
@@ -94,7 +124,7 @@ def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
         image_size=(size, size) if isinstance(size, int) else size,
         max_samples=source.max_samples or getattr(data, f"max_{split}_samples"),
         weight=source.weight,
-        allow_missing=data.allow_missing,
+        allow_missing=data.allow_missing or data.skip_bad_samples > 0,
         options=_options(data.dataset_kwargs, source.dataset_kwargs, split),
     )
 

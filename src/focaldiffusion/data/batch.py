@@ -115,6 +115,14 @@ def moved(holder: _Holder, device: torch.device | str, *, non_blocking: bool = F
     return replace(holder, **changed)
 
 
+def of_one_size(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Indices of equal sizes, group by group, in the order of their first."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(size, []).append(index)
+    return list(groups.values())
+
+
 def collate(samples: Sequence[StackSample]) -> StackBatch:
     """Collate samples of one size; shorter stacks are padded to the longest.
 
@@ -127,7 +135,7 @@ def collate(samples: Sequence[StackSample]) -> StackBatch:
             (height, width), (first_height, first_width) = sample.stack.size, first.stack.size
             raise InputError(
                 f"{sample.source}: {width}x{height}, but {first.source} of the same batch is "
-                f"{first_width}x{first_height}. Set data.image_size, or train with batch size 1."
+                f"{first_width}x{first_height}. Give both one image_size."
             )
     images = pad_sequence([sample.stack.images for sample in samples], batch_first=True)
     count = images.shape[1]

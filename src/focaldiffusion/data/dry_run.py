@@ -57,7 +57,9 @@ def check_split(
         mixture = Mixture([(source, dataset)], seed, shuffle=split == "train")
         good, bad = _probe(mixture, min(batch_size, len(mixture)), device)
         scenes = mixture.scenes(0)
-        batch = collate(good) if good else None
+        batch = (
+            collate([one for one in good if one.stack.size == good[0].stack.size]) if good else None
+        )
         notices = dataset.notices if isinstance(dataset, FileList) else ()
         checks.append(
             SourceCheck(source, len(mixture), scenes, dataset.skipped, notices, bad, batch)
@@ -77,32 +79,6 @@ def _probe(
         except InputError as error:
             bad.append(str(error))
     return good, bad
-
-
-def check_disjoint(checks: Sequence[SourceCheck]) -> None:
-    """Refuse splits that share a scene with train.
-
-    Raises:
-        InputError: a shared scene; names it and the two splits.
-    """
-    for trained in (check for check in checks if check.source.split == "train"):
-        for held_out in (check for check in checks if check.source.split != "train"):
-            # Names of scenes mean the same within one data set only.
-            if _family(trained.source) != _family(held_out.source):
-                continue
-            shared = sorted(trained.scenes & held_out.scenes)
-            if shared:
-                raise InputError(
-                    f"scene {shared[0]} is in train (source {trained.source.name}) and in "
-                    f"{held_out.source.split} (source {held_out.source.name})"
-                    + (f", and so are {len(shared) - 1} more" if len(shared) > 1 else "")
-                    + ". Leave it out of one: a score on training scenes is meaningless."
-                )
-
-
-def _family(source: Source) -> str:
-    """Data sets with the same names of scenes: stacks with and without truth are both folders."""
-    return "stacks" if source.dataset_type == "unlabelled" else source.dataset_type
 
 
 def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:

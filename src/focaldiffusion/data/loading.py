@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import torch
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from focaldiffusion.config.data import DataConfig, Split
 from focaldiffusion.config.sources import resolve_sources
-from focaldiffusion.data.batch import StackBatch, collate, moved
+from focaldiffusion.data.batch import StackBatch, collate, moved, of_one_size
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.data.photographer import photograph
@@ -26,20 +27,31 @@ from focaldiffusion.scene import Scene
 from focaldiffusion.signals import ENDING
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item", contravariant=True)
 _MakeInput = Callable[[Any, Sequence[Draw]], _T]
 """Turns a `StackBatch`, or an input found in a cache, and its draws into a network input."""
-_FindInput = Callable[[Sequence[Draw]], Any]
-"""Finds the cached input for some draws, an object with a method `to(device)`; None on a miss."""
+_OneSize = tuple[Sequence[Draw], Any]
+"""Draws of samples of one size, and their `StackBatch` or cached input."""
+_FindInput = Callable[[Sequence[Draw]], list[_OneSize] | None]
+"""Finds the cached inputs for some draws, with a method `to(device)`; None on a miss."""
 
 
-def open_split(data: DataConfig, split: Split, seed: int) -> Mixture:
+def open_split(
+    data: DataConfig, split: Split, seed: int, bad: Mapping[str, Collection[str]] | None = None
+) -> Mixture:
     """The sources of a split; shuffled and weighted for training, in order otherwise.
+
+    Args:
+        data: configuration of the data.
+        split: to open.
+        seed: of all random draws.
+        bad: names of the samples to leave out, by source.
 
     Raises:
         InputError: an incomplete source, or missing files.
     """
     members = [(source, open_dataset(source)) for source in resolve_sources(data, split)]
-    return Mixture(members, seed, shuffle=split == "train")
+    return Mixture(members, seed, shuffle=split == "train", bad=bad)
 
 
 def batches(
@@ -51,8 +63,8 @@ def batches(
     device: torch.device | str = "cpu",
     with_estimates: bool = False,
 ) -> Iterator[StackBatch]:
-    """The samples at these positions as batches, in their order; see `prepared`."""
-    return prepared(
+    """The samples at these positions as batches of one size, in their order; see `prepared`."""
+    found = prepared(
         mixture,
         positions,
         batch_size,
@@ -61,6 +73,7 @@ def batches(
         device=device,
         with_estimates=with_estimates,
     )
+    return (batch for of_each_size in found for batch in of_each_size)
 
 
 def prepared(
@@ -73,8 +86,10 @@ def prepared(
     device: torch.device | str = "cpu",
     with_estimates: bool = False,
     find_input: _FindInput | None = None,
-) -> Iterator[_T]:
+) -> Iterator[list[_T]]:
     """Read, vary, photograph and collate the samples at these positions, in their order.
+
+    Each batch becomes one input, or one for each size of its samples.
 
     On the CPU the workers photograph, estimate and make the input. Otherwise they deliver scenes,
     and this process does the rest on the device. Batches do not depend on `num_workers`.
@@ -84,46 +99,62 @@ def prepared(
         positions: counted from the start of the run: `range(start, stop)`, where an epoch has
             `len(mixture)`; any other sequence, for a share of several processes.
         batch_size: samples per batch; the last one may have fewer.
-        make_input: called with each batch and its draws; makes what this iterator yields.
+        make_input: called with each batch of one size and its draws; makes what this yields.
         num_workers: processes, of one thread each; 0 reads in this one.
         device: where the result is.
         with_estimates: make the physical estimate of each stack that has none.
         find_input: looks up a cached input for `make_input` before the samples are read.
 
     Raises:
-        InputError: a sample that cannot be read or photographed, or sizes that differ.
+        InputError: a sample that cannot be read or photographed.
     """
     device = torch.device(device)
     groups = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
     reader = _Reader(mixture, device.type == "cpu", with_estimates, make_input, find_input)
-    loader: DataLoader[Any] = DataLoader(
-        reader,  # type: ignore[arg-type]
-        sampler=groups,  # type: ignore[arg-type]
-        batch_size=None,
-        collate_fn=_uncollated,
-        num_workers=num_workers,
-        worker_init_fn=_one_thread,
-        generator=torch.Generator(),  # else the loader would take a number from the global one
-    )
-    for group, part in zip(groups, _started(loader), strict=True):
+    for group, part in zip(groups, read_by_workers(reader, groups, num_workers), strict=True):
         if isinstance(part, InputError):
             raise part
         if device.type == "cpu":
             yield part
+        elif isinstance(part[0], tuple):
+            yield [make_input(cached.to(device), draws) for draws, cached in part]
         else:
-            if isinstance(part, list):
-                samples = [moved(sample, device) for sample in part]
-                batch: Any = _photographed(samples, mixture, group, with_estimates)
-            else:
-                batch = part.to(device)
-            yield make_input(batch, [mixture.draw(position) for position in group])
+            samples = [moved(sample, device) for sample in part]
+            made = _photographed(samples, mixture, group, with_estimates)
+            yield [make_input(batch, draws) for draws, batch in made]
+
+
+class Reader(Protocol[_Item]):
+    """A worker's work, as a map-style data set; `InputError`s are returned, not raised."""
+
+    def __getitem__(self, item: _Item) -> Any: ...
+
+
+def read_by_workers(
+    reader: Reader[_Item], items: Sequence[_Item], num_workers: int
+) -> Iterator[Any]:
+    """The reader's answer to each item, in their order; 0 workers read in this process."""
+    with warnings.catch_warnings():
+        # Of more workers than cores, for each loader: that is the configuration's business.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[Any] = DataLoader(
+            reader,  # type: ignore[arg-type]
+            sampler=items,  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=_uncollated,
+            num_workers=num_workers,
+            worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # else the loader would take a number from the global one
+        )
+    return _started(loader)
 
 
 @dataclass(frozen=True)
 class _Reader:
     """A worker's part of each batch, as a map-style data set of groups of positions.
 
-    If it `finishes`, it photographs the samples and makes the input, else it returns the samples.
+    If it `finishes`, it photographs the samples and makes the inputs, else it returns the samples,
+    or the cached inputs with their draws.
     """
 
     mixture: Mixture
@@ -135,24 +166,24 @@ class _Reader:
     def __getitem__(self, positions: Sequence[int]) -> Any:
         try:
             draws = [self.mixture.draw(position) for position in positions]
-            batch = None if self.find_input is None else self.find_input(draws)
-            if batch is None:
-                batch = [self.mixture[position] for position in positions]
-                if self.finishes:
-                    batch = _photographed(batch, self.mixture, positions, self.with_estimates)
-            return self.make_input(batch, draws) if self.finishes else batch
+            found = None if self.find_input is None else self.find_input(draws)
+            if found is None:
+                samples = [self.mixture[position] for position in positions]
+                if not self.finishes:
+                    return samples
+                found = _photographed(samples, self.mixture, positions, self.with_estimates)
+            return [self.make_input(batch, of) for of, batch in found] if self.finishes else found
         except InputError as error:
             return error  # raised by a worker it would reach the user inside a traceback
 
 
 def _photographed(
     samples: Sequence[Sample], mixture: Mixture, positions: Sequence[int], with_estimates: bool
-) -> StackBatch:
-    """The samples at these positions as one batch, scenes turned into stacks."""
-    stacks = []
-    for sample, position in zip(samples, positions, strict=True):
+) -> list[_OneSize]:
+    """The samples at these positions as a batch of each size, scenes turned into stacks."""
+    stacks, draws = [], [mixture.draw(position) for position in positions]
+    for sample, draw in zip(samples, draws, strict=True):
         if isinstance(sample, Scene):
-            draw = mixture.draw(position)
             source = mixture.sources[draw.source]
             sample = photograph(sample, source, draw.generator("simulation"))
         if with_estimates and sample.estimate is None:
@@ -160,7 +191,10 @@ def _photographed(
             # Made for inference alone, its tensors could not be saved for a backward pass.
             sample = replace(sample, estimate=made.mapped(Tensor.clone))
         stacks.append(sample)
-    return collate(stacks)
+    return [
+        ([draws[index] for index in group], collate([stacks[index] for index in group]))
+        for group in of_one_size([one.stack.size for one in stacks])
+    ]
 
 
 def _uncollated(part: Any) -> Any:

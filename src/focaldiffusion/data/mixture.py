@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -54,12 +54,23 @@ class Mixture:
     epoch is every sample once, and every epoch has the same seeds.
 
     A source with more than `max_samples` samples is thinned evenly to that number.
+
+    Attributes:
+        used: indices of the samples that are drawn from each source.
     """
 
     def __init__(
-        self, members: Sequence[tuple[Source, Dataset]], seed: int, *, shuffle: bool
+        self,
+        members: Sequence[tuple[Source, Dataset]],
+        seed: int,
+        *,
+        shuffle: bool,
+        bad: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Mix data sets, each with the source that it was opened from.
+
+        Without `max_samples`, leaving samples out by `bad`, their names by source, is the same as
+        data sets that never had them.
 
         Raises:
             InputError: no source, a source without samples, or one whose weight gives it none.
@@ -70,8 +81,10 @@ class Mixture:
         self.datasets = tuple(dataset for _, dataset in members)
         self.seed = seed
         self._shuffle = shuffle
-        self._used = [_used(source, dataset) for source, dataset in members]
-        counts = np.array([len(used) for used in self._used])
+        self.used = [
+            _used(source, dataset, (bad or {}).get(source.name, ())) for source, dataset in members
+        ]
+        counts = np.array([len(used) for used in self.used])
         if shuffle:
             weights = np.array([source.weight for source in self.sources])
             counts = _shares(weights, int(counts.sum()))
@@ -100,13 +113,17 @@ class Mixture:
 
     def scenes(self, source: int) -> frozenset[str]:
         """Names of the physical scenes in all used samples of a source."""
-        return frozenset(map(self.datasets[source].scene_name, self._used[source].tolist()))
+        return frozenset(map(self.datasets[source].scene_name, self.used[source].tolist()))
+
+    def image_size(self, position: int) -> tuple[int, int] | None:
+        """`image_size` of the source at a position."""
+        return self.sources[int(self._schedule[position % len(self), 0])].image_size
 
     def draw(self, position: int) -> Draw:
         """The sample at a position, counted from the start of the run."""
         epoch, place = divmod(position, len(self))
         source, turn = (int(number) for number in self._schedule[place])
-        used = self._used[source]
+        used = self.used[source]
         if not self._shuffle:
             return Draw(source, int(used[turn]), (self.seed, source, turn))
         turn += epoch * int(self._counts[source])
@@ -131,13 +148,13 @@ class Mixture:
         kept = self._permutations.get(source)
         if kept is None or kept[0] != rounds:
             generator = np.random.default_rng((self.seed, source, rounds))
-            kept = (rounds, generator.permutation(len(self._used[source])))
+            kept = (rounds, generator.permutation(len(self.used[source])))
             self._permutations[source] = kept
         return kept[1]
 
 
-def _used(source: Source, dataset: Dataset) -> _Indices:
-    """Indices of the samples used of a data set, at most `max_samples`, evenly spread."""
+def _used(source: Source, dataset: Dataset, bad: Collection[str]) -> _Indices:
+    """Indices of the samples used of a data set: at most `max_samples`, evenly spread, not bad."""
     count = len(dataset)
     if count == 0:
         skipped = dataset.skipped
@@ -146,7 +163,12 @@ def _used(source: Source, dataset: Dataset) -> _Indices:
             f"{source.name}: has no {source.split} samples.{reason} Check its data_root and "
             "filelist, or leave the source out."
         )
-    return spread(count, source.max_samples)
+    used = spread(count, source.max_samples)
+    if bad:
+        used = np.array([index for index in used if dataset.name(int(index)) not in bad], np.int64)
+    if not len(used):
+        raise InputError(f"{source.name}: all of its {source.split} samples are bad.")
+    return used
 
 
 def spread(count: int, most: int | None) -> _Indices:

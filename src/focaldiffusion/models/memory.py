@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -48,8 +47,7 @@ class MemoryRow:
         teraflop: of one forward pass of the network; a multiplication and an addition are two.
         weights_bytes: parameters and the position embedding.
         inference_bytes: weights, and the peak of encoding, one step and decoding.
-        tuning: lora for a network that starts from weights, if the package peft is installed;
-            else full.
+        tuning: lora for a network that starts from weights, else full.
         training_bytes: weights, and the peak of coding and one step of training with AdamW. The
             loss is on the velocity; gradients through the decoder come on top.
         training_checkpointed_bytes: `training_bytes` with gradient checkpointing.
@@ -76,7 +74,7 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
     with FlopCounterMode(display=False) as flop:
         inference_bytes = peak_bytes(work.model, work.infer)
     tuning: Literal["lora", "full"] = "full"
-    if preset.base_model_id is not None and find_spec("peft"):
+    if preset.base_model_id is not None:
         tuning = "lora"
         _attach_lora(work.network)
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)

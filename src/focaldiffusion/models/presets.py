@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -166,3 +167,16 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 """The networks by name: `tiny` is for tests."""
+
+
+def preset_of(network: Mapping[str, Any], patch_factor: int | None) -> str | None:
+    """Name of the preset of a network's configuration and its codec; None if there is none."""
+    for name, preset in PRESETS.items():
+        # In JSON, tuples and lists are the same.
+        same = all(
+            json.dumps(network.get(key)) == json.dumps(value)
+            for key, value in preset.network.items()
+        )
+        if same and patch_factor == preset.patch_factor:
+            return name
+    return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +47,20 @@ class EmptyPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]
             variant: `model.variant`, such as fp16; None takes the plain files.
             device: to encode on.
         """
-        from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
-            StableDiffusion3Pipeline,
-        )
+        with _quiet():
+            from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import (
+                StableDiffusion3Pipeline,
+            )
 
-        encoders: Any = StableDiffusion3Pipeline.from_pretrained(
-            folder,
-            transformer=None,
-            vae=None,
-            variant=variant,
-            dtype=torch.bfloat16,
-            use_safetensors=True,
-            local_files_only=True,
-        ).to(device)
+            encoders: Any = StableDiffusion3Pipeline.from_pretrained(
+                folder,
+                transformer=None,
+                vae=None,
+                variant=variant,
+                dtype=torch.bfloat16,
+                use_safetensors=True,
+                local_files_only=True,
+            ).to(device)
         with torch.no_grad():
             prompt_embeds, _, pooled, _ = encoders.encode_prompt(
                 prompt="",
@@ -75,3 +78,22 @@ class EmptyPrompt(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def forward(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """The prompt for each sample, (B, L, C) and (B, P)."""
         return self.prompt_embeds.expand(batch_size, -1, -1), self.pooled.expand(batch_size, -1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars of libraries, and their warnings of image processors without torchvision,
+    inside the block."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    verbosity = of_transformers.get_verbosity()
+    of_transformers.set_verbosity_error()
+    for library in (of_diffusers, of_transformers):
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        of_transformers.set_verbosity(verbosity)
+        for library in (of_diffusers, of_transformers):
+            library.enable_progress_bar()

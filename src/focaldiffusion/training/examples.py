@@ -45,6 +45,11 @@ class Truth:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of all of them."""
+        return self.image.shape[-2], self.image.shape[-1]
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.config.run import Config
+from focaldiffusion.data.batch import of_one_size
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, write_whole
@@ -76,13 +77,19 @@ class KeptExamples:
             )
         return cls(directory)
 
-    def find(self, draws: Sequence[Draw]) -> Examples | None:
-        """The examples of some draws, still `packed`; None if one is missing.
+    def find(self, draws: Sequence[Draw]) -> list[tuple[Sequence[Draw], Examples]] | None:
+        """The examples of some draws, size by size, still `packed`; None if one is missing.
 
         Raises:
             InputError: a file is damaged.
         """
-        return self.read(draws) if all(self._path(draw).exists() for draw in draws) else None
+        if not all(self._path(draw).exists() for draw in draws):
+            return None
+        found = [_read(self._path(draw)) for draw in draws]
+        return [
+            ([draws[index] for index in group], Examples.batched([found[index] for index in group]))
+            for group in of_one_size([one.truth.size for one in found])
+        ]
 
     def read(self, draws: Sequence[Draw]) -> Examples:
         """The examples of some draws, still `packed`.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from focaldiffusion.checkpoints.hub import TEXT_ENCODERS, load_part, resolve_base
+from focaldiffusion.checkpoints.hub import TEXT_ENCODERS, WEIGHTS, load_part, resolve_base
 from focaldiffusion.config.run import ModelConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import file_errors_named, staging
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize, use_attention
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ def trainable_model(
 
     Raises:
         InputError: neither a base model nor a preset, or both; a base model or a checkpoint is
-            missing; `training.tuning` does not suit it.
+            missing; `training.tuning` or `training.attention` does not suit it.
     """
     from focaldiffusion.checkpoints.hub import widened_base
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
@@ -94,6 +94,8 @@ def made_trainable(
         pipeline.vae.requires_grad_(False)
     pipeline.prompt.requires_grad_(False)
     _choose_trained(pipeline.denoiser, training)
+    if training.attention != "native":
+        use_attention(pipeline.denoiser, training.attention)
     if training.gradient_checkpointing:
         for part in filter(None, (pipeline.denoiser, pipeline.vae)):
             part.enable_gradient_checkpointing()
@@ -240,7 +242,9 @@ def _zeros(model: ModelConfig) -> EmptyPrompt:
     from focaldiffusion.models.prompt import EmptyPrompt
 
     assert model.base_model_id is not None
-    folder = resolve_base(model.base_model_id, variant=model.variant)
+    # What a download would bring is missed in a folder before training starts.
+    parts = (*WEIGHTS, *TEXT_ENCODERS) if Path(model.base_model_id).is_dir() else WEIGHTS
+    folder = resolve_base(model.base_model_id, parts, model.variant)
     config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
     return EmptyPrompt(1, config["joint_attention_dim"], config["pooled_projection_dim"])
 

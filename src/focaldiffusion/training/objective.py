@@ -72,7 +72,16 @@ def prepare(
         completer: of the model.
         examples: on its device.
         generators: on the CPU, one for the random numbers of each example.
+
+    Raises:
+        InputError: images beyond the network's table of positions.
     """
+    height, width = examples.truth.size
+    if max(height, width) > completer.max_side_px:
+        raise InputError(
+            f"{examples.truth.sources[0]}: {width}x{height}, but this network takes sides of at "
+            f"most {completer.max_side_px} px. Set data.image_size, or training.patch_px for crops."
+        )
     with torch.no_grad():
 
         def grown(maps: Tensor) -> Tensor:
@@ -90,7 +99,6 @@ def prepare(
         has_image = truth.has_image[:, None, None, None].expand(
             -1, codec.channels, *clean.shape[-2:]
         )
-        height, width = truth.valid.shape[-2:]
         beyond = (0, -width % completer.multiple_px, 0, -height % completer.multiple_px)
         valid = functional.pad(truth.valid, beyond)  # with invalid pixels
         latent_valid = torch.cat([has_image, codec.decided_by(valid)], dim=1)

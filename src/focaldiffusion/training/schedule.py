@@ -6,7 +6,7 @@ Both are functions of the step alone, so a run resumes from a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from focaldiffusion.config.run import SchedulerConfig, TrainingConfig
@@ -83,18 +83,30 @@ class Schedule:
             or (every_steps is not None and step % every_steps == 0),
         )
 
-    def positions(self, process: int, first_step: int) -> Sequence[int]:
+    def positions(
+        self, process: int, first_step: int, size: Callable[[int], tuple[int, int]]
+    ) -> Sequence[int]:
         """The positions that a process reads from a step on, batch after batch.
 
         Batch b of a step goes to process b mod P, so a step sees the same stacks for any number of
-        processes.
+        processes. Inside a step, the process sorts its stacks by size, so that few batches have
+        stacks of several.
+
+        Args:
+            process: index of the process.
+            first_step: first step to read for.
+            size: of the stack at a position.
         """
-        batches = range(first_step * self.accumulation, self.steps * self.accumulation)
-        return [
-            (batch * self.processes + process) * self.batch_size + place
-            for batch in batches
-            for place in range(self.batch_size)
-        ]
+        found = []
+        for step in range(first_step, self.steps):
+            batches = range(step * self.accumulation, (step + 1) * self.accumulation)
+            own = (
+                (batch * self.processes + process) * self.batch_size + place
+                for batch in batches
+                for place in range(self.batch_size)
+            )
+            found += sorted(own, key=size)
+        return found
 
 
 def learning_rate_factor(scheduler: SchedulerConfig, step: int, steps: int) -> float:

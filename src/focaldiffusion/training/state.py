@@ -60,7 +60,10 @@ _MAY_CHANGE = {
     "training.gradient_accumulation_steps",
     "training.gradient_checkpointing",
     "training.compile",
+    "training.attention",
     "data.num_workers",
+    # Which samples are left out is asked when one turns out to be bad.
+    "data.skip_bad_samples",
     "data.data_root",
     "data.train_sources.data_root",
 }

@@ -43,6 +43,14 @@ class RunningLoss:
         return None
 
 
+def in_any_process(accelerator: Accelerator, happened: bool) -> bool:
+    """Whether something happened in any process: equal in all of them, which all have to ask."""
+    if accelerator.num_processes == 1:
+        return happened
+    flag = torch.tensor(float(happened), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum") > 0)
+
+
 class Stop:
     """Whether any process got SIGTERM, which schedulers send before they take a machine, or SIGHUP,
     which a closing terminal sends."""
@@ -65,10 +73,7 @@ class Stop:
     @property
     def asked(self) -> bool:
         """Whether to stop: equal in all processes, which all have to ask."""
-        if self._accelerator.num_processes == 1:
-            return self._come
-        flag = torch.tensor(float(self._come), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(flag, "sum") > 0)
+        return in_any_process(self._accelerator, self._come)
 
 
 @contextmanager

@@ -24,18 +24,22 @@ from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.load import save_resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.sources import has_split
+from focaldiffusion.data.check import names_of, write_bad
+from focaldiffusion.data.disjoint import check_disjoint, scenes_of
 from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import claimed, file_errors_named
 from focaldiffusion.training.kept import KeptExamples
 from focaldiffusion.training.learner import Learner
+from focaldiffusion.training.left_out import RECORD, check_missing, left_out
 from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
 from focaldiffusion.training.schedule import Schedule, learning_rate_factor
 from focaldiffusion.training.state import Checkpoints, RunState
 from focaldiffusion.training.stopping import (
     RunningLoss,
     Stop,
+    in_any_process,
     memory_explained,
     write_errors_named,
 )
@@ -63,8 +67,9 @@ def train(config: Config, resume: str | None = None, *, cpu: bool = False) -> En
         cpu: compute there although there is a GPU.
 
     Raises:
-        InputError: data, base weights or a checkpoint that are missing or bad; a loss that is not
-            finite, explodes, or covers no valid pixel; too little memory; a full disk.
+        InputError: data, base weights or a checkpoint that are missing or bad; a scene in train and
+            val; a loss that is not finite, explodes, or covers no valid pixel; too little memory; a
+            full disk.
     """
     with ExitStack() as held:
         # Entered first, and so left last: closing the log can fail too.
@@ -107,9 +112,15 @@ class _Run:
         _check_new(self._directory, resume)
 
         # Data and learner.
-        mixture = open_split(config.data, "train", training.seed)
+        self._bad = left_out(config, self.accelerator, resumes=resume is not None)
+        mixture = open_split(config.data, "train", training.seed, names_of(self._bad, "train"))
         self.schedule = Schedule.of(training, len(mixture), self.accelerator.num_processes)
-        self._validation = Validation(config) if has_split(config.data, "val") else None
+        if config.data.skip_bad_samples:
+            check_missing(self._bad, mixture)
+        self._validation = None
+        if has_split(config.data, "val"):
+            self._validation = Validation(config, self._bad)
+            check_disjoint([*scenes_of(mixture), *scenes_of(self._validation.mixture)])
         self._objective = Objective(config.losses)
         self._learner = Learner(config, self.accelerator)
 
@@ -131,6 +142,8 @@ class _Run:
                 self._directory.mkdir(parents=True, exist_ok=True)
                 held.enter_context(claimed(self._directory))
                 save_resolved(config, self._directory / "config.yaml")
+                if config.data.skip_bad_samples:
+                    write_bad(self._directory / RECORD, self._bad)
             self.watch = Watch(
                 config,
                 active=self.accelerator.is_main_process,
@@ -158,7 +171,7 @@ class _Run:
 
     def step(self) -> None:
         """Take one optimiser step on the next effective batch."""
-        parts = [next(self._batches) for _ in range(self.schedule.accumulation)]
+        parts = self._parts()
         means, counts = self._learner.backward(self._objective, parts)
         self._counted += float(counts.sum())
         loss = float((means * self._objective.weights(means)).sum())
@@ -212,7 +225,42 @@ class _Run:
         assert self._latest is not None
         return Ending(self.state.step, self.schedule.steps, self._latest)
 
+    def _parts(self) -> list[Prepared]:
+        """This process's share of the next effective batch, each part of one size.
+
+        Raises:
+            InputError: a sample that cannot be read; what was trained is saved before.
+        """
+        parts: list[Prepared] = []
+        problem: InputError | None = None
+        try:
+            for _ in range(self.schedule.accumulation):
+                parts += next(self._batches)
+            if self._learner.sharded and len(parts) != self.schedule.accumulation:
+                raise InputError(
+                    "stacks of several sizes in one batch, which processes with shards of the "
+                    "weights cannot take. Give all sources one image_size."
+                )
+        except InputError as error:
+            problem = error
+        if in_any_process(self.accelerator, problem is not None):
+            saved = ""
+            if self.state.step > 0:
+                self.save(owes_score=False)
+                # For the next start to read all samples again.
+                (self._directory / RECORD).unlink(missing_ok=True)
+                saved = (
+                    f" Step {self.state.step} is saved: mend the file, or leave bad samples out by "
+                    "data.skip_bad_samples, and go on with --resume auto."
+                )
+            raise InputError(f"{problem or 'another process could not read its stacks.'}{saved}")
+        return parts
+
     def _announce(self, epoch: int) -> None:
+        for one in self._bad:
+            self.watch.say(f"left out: {one.split}: {one.source}: {one.reason}")
+        if self._bad:
+            self.watch.say(f"{len(self._bad)} bad samples are left out, see {RECORD}")
         if self._latest is not None:
             self.watch.say(f"going on from {self._latest}, {self.where}")
         moving, network = self._learner.moving.values(), self._learner.network
@@ -222,7 +270,7 @@ class _Run:
             f"{self.schedule.stacks_per_step} stacks, {epoch} stacks an epoch"
         )
 
-    def _prepared(self, mixture: Mixture) -> Iterator[Prepared]:
+    def _prepared(self, mixture: Mixture) -> Iterator[list[Prepared]]:
         """This process's batches, prepared by the workers where they have the device."""
         config, kept = self._config, KeptExamples.open(self._config, mixture)
         make = partial(
@@ -235,7 +283,11 @@ class _Run:
         )
         return prepared(
             mixture,
-            self.schedule.positions(self.accelerator.process_index, self.state.step),
+            self.schedule.positions(
+                self.accelerator.process_index,
+                self.state.step,
+                lambda position: mixture.image_size(position) or (0, 0),
+            ),
             self.schedule.batch_size,
             make,
             num_workers=config.data.num_workers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import mean
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.run import Config
+from focaldiffusion.data.check import BadSample, names_of
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import spread
@@ -32,23 +33,30 @@ _DEPTH_METRICS = ("abs_rel", "rmse", "delta_1.05", "delta_1.25")
 
 
 class Validation:
-    """A fixed part of the val split, and the score of the physical estimate on it."""
+    """A fixed part of the val split, and the score of the physical estimate on it.
 
-    def __init__(self, config: Config) -> None:
-        """Open the split, without reading samples.
+    Attributes:
+        mixture: the whole split.
+    """
+
+    def __init__(self, config: Config, bad: Sequence[BadSample] = ()) -> None:
+        """Open the split but for its bad samples, without reading any.
 
         Raises:
             InputError: its data are missing.
         """
-        mixture = open_split(config.data, "val", config.training.seed)
-        self._config, self._mixture = config, mixture
+        mixture = open_split(config.data, "val", config.training.seed, names_of(bad, "val"))
+        self._config, self.mixture = config, mixture
         self._positions = spread(len(mixture), config.validation.max_samples).tolist()
-        self._physical: dict[str, float] | None = None
+        self._physical: list[dict[str, float]] = []  # score of each sample, once known
 
     def __call__(
         self, pipeline: FocalDiffusionPipeline
     ) -> tuple[dict[str, float], list[NDArray[np.uint8]]]:
         """Mean metrics of a model and of physics alone, and pictures of the first samples.
+
+        They are `val/abs_rel` and so on and, if several sources are validated on,
+        `val/SOURCE/abs_rel` of each.
 
         Args:
             pipeline: pipeline with the weights to validate.
@@ -57,25 +65,35 @@ class Validation:
             InputError: a sample cannot be read.
         """
         scores: list[dict[str, float]] = []
-        physical: list[dict[str, float]] = []
         pictures = []
         for index, sample in enumerate(self._samples(pipeline.device)):
             learned = self._recovered(sample, pipeline)
             scores.append(_score(sample, learned))
             drawn = index < self._config.validation.num_pictures
-            if self._physical is None or drawn:
+            if index == len(self._physical) or drawn:
                 physics = self._recovered(sample, None)
-                physical.append(_score(sample, physics))
+                if index == len(self._physical):
+                    scored = _score(sample, physics)
+                    self._physical.append({f"physics_{name}": scored[name] for name in scored})
                 if drawn:
                     pictures.append(_picture(sample, physics, learned))
-        self._physical = self._physical or _means(physical)
+        both = [one | two for one, two in zip(scores, self._physical, strict=True)]
+        return self._values(both), pictures
+
+    def _values(self, scores: list[dict[str, float]]) -> dict[str, float]:
+        """Means over all samples and, of several sources, over those of each."""
         values = {f"val/{name}": value for name, value in _means(scores).items()}
-        values |= {f"val/physics_{name}": value for name, value in self._physical.items()}
-        return values, pictures
+        sources = [self.mixture.draw(position).source for position in self._positions]
+        if len(set(sources)) > 1:
+            for source in sorted(set(sources)):
+                own = [score for score, of in zip(scores, sources, strict=True) if of == source]
+                name = self.mixture.sources[source].name
+                values |= {f"val/{name}/{key}": value for key, value in _means(own).items()}
+        return values
 
     def _samples(self, device: torch.device) -> Iterator[StackSample]:
         found = batches(
-            self._mixture,
+            self.mixture,
             self._positions,
             1,
             num_workers=min(1, self._config.data.num_workers),

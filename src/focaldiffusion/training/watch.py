@@ -81,8 +81,13 @@ class Watch:
         self.numbers(step, values)
         for index, picture in enumerate(pictures):
             self._picture(step, f"val/{index}", picture)
-        metrics = (f"{name.removeprefix('val/')} {value:.4g}" for name, value in values.items())
-        self.say(f"validation after step {step}: {'  '.join(metrics)}")
+        lines: dict[str, list[str]] = {}  # by source, all of them first
+        for name, value in values.items():
+            source, _, metric = name.removeprefix("val/").rpartition("/")
+            lines.setdefault(source, []).append(f"{metric} {value:.4g}")
+        for source, metrics in lines.items():
+            where = f"  {source}" if source else f"validation after step {step}"
+            self.say(f"{where}: {'  '.join(metrics)}")
 
     def close(self) -> None:
         """Flush the logs."""
@@ -156,13 +161,8 @@ def _is_validation(values: dict[str, float]) -> bool:
 
 
 def _tensorboard(folder: Path, first_step: int) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "training reports to TensorBoard, which is missing. Install it with "
-            "`pip install 'focaldiffusion[train]'`, or set logging.use_wandb=true."
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=first_step)
 
 

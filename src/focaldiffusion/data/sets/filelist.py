@@ -40,7 +40,8 @@ class FileList:
 
     Attributes:
         skipped: see `Dataset`.
-        notices: a sentence for each field name of the original in the list.
+        notices: a sentence for each field name of the original in the list, and for each value that
+            overrides another one of the configuration.
     """
 
     def __init__(self, source: Source) -> None:
@@ -67,6 +68,12 @@ class FileList:
                     raise
                 self.skipped.append(str(error))
                 continue
+            scale = source.options.depth_scale
+            if scale is not None and entry.depth_scale not in (None, scale):
+                self.notices.append(
+                    f"{place}: its depth_scale {entry.depth_scale:g} overrides "
+                    f"data.dataset_kwargs.depth_scale {scale:g}."
+                )
             form = _depth_format(entry, source.options)
             form.check(depth, place)
             files = SampleFiles(
