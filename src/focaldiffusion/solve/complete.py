@@ -131,12 +131,12 @@ def _surface(labels: Labels, total: Tensor) -> Tensor:
 
 
 def _agreement(labels: Labels, total: Tensor, choices: Tensor) -> Tensor:
-    """(H, W) share of the choices (8, H, W) within one hypothesis of the lowest sum."""
+    """(H, W) share of the chosen depths (8, H, W) within one hypothesis of the lowest sum."""
 
     def rank(coordinate: Tensor) -> Tensor:
         return torch.searchsorted(labels.hypotheses, coordinate.contiguous())
 
-    apart = rank(labels.coordinate(choices)) - rank(labels.coordinate(total.argmin(0)))
+    apart = rank(choices) - rank(labels.coordinate(total.argmin(0)))
     return (apart.abs() <= 1).to(total).mean(0)
 
 
