@@ -9,6 +9,7 @@ from drawn_evidence import known
 from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.filters import block_mean
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve import complete as complete_module
@@ -99,7 +100,7 @@ def test_pixels_follow_blocks_of_their_own_colour():
     # The edge runs through the middle of a column of blocks; the last blocks are cut off.
     guide = torch.full((3, 31, 62), 0.3)
     guide[:, :, 40:] = 0.6
-    blocks = complete_module._blocks(guide)
+    blocks = block_mean(guide, complete_module._BLOCK_PX)
     assert blocks.shape == (3, 11, 21)
     values = torch.where(torch.arange(21) < 13, 1.0, 2.0).expand(2, 11, 21)
     pixels = complete_module.follow_blocks(values, blocks, guide, complete_module._BLOCK_PX)
