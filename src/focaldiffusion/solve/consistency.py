@@ -16,6 +16,7 @@ from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
 
 _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail
+_MOST_FRAMES = 16  # rendered again; more of a long stack, evenly spread, show nothing else
 _DIRECTION_SIZE = 160  # long side [px] at which the nearer end of an axis is found
 _TOLERATED_RMS = 6 / 255  # sRGB; residual of correct depth at silhouettes and in path-traced grain
 _SUPPORT_PX = 8  # half window over which evidence supports a pixel
@@ -123,6 +124,8 @@ def squared_residual(
 ) -> Tensor:
     """Mean square (h, w) over frames of rendered minus captured, sRGB, at a smaller size.
 
+    Of a long stack, some frames stand for all.
+
     Args:
         stack: the frames.
         evidence: see `rerender_residual`.
@@ -132,6 +135,9 @@ def squared_residual(
         long_side_px: longer of h and w, unless the stack is smaller.
     """
     coordinate, focus = surface
+    if len(stack) > _MOST_FRAMES:
+        few = torch.linspace(0, len(stack) - 1, _MOST_FRAMES).round().long().tolist()
+        stack, focus = stack.of_frames(few), focus[few]
     height, width = stack.size
     scale = min(1.0, long_side_px / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
