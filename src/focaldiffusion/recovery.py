@@ -380,7 +380,7 @@ def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
     scale = found.calibration.blur_scale
     least_dpt = 1e-3 if scale is None else far_bound_dpt(scale, tolerance_px=0.125)
     known = np.where(coordinate > least_dpt, coordinate, np.float32("nan"))
-    return np.reciprocal(known, dtype=np.float32)
+    return np.reciprocal(known, out=known)
 
 
 def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
