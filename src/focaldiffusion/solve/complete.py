@@ -227,37 +227,40 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
     else:
         start = values
     down, across = (_SMOOTHNESS * torch.exp(-edge / EDGE_STD) for edge in edges(guide))
+    pairs = (
+        (down, (slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+        (across, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+    )
+    diagonal, residual = weight.clone(), weight * (values - start)
+    for coupling, before, after in pairs:
+        diagonal[before] += coupling
+        diagonal[after] += coupling
+        pull = coupling * (start[after] - start[before])
+        residual[before] += pull
+        residual[after] -= pull
 
-    def system(u: Tensor) -> Tensor:
-        vertical, horizontal = down * u.diff(dim=0), across * u.diff(dim=1)
-        result = weight * u
-        result[:-1] -= vertical
-        result[1:] += vertical
-        result[:, :-1] -= horizontal
-        result[:, 1:] += horizontal
-        return result
+    def system(u: Tensor, out: Tensor) -> None:
+        torch.mul(diagonal, u, out=out)
+        for coupling, before, after in pairs:
+            out[before].addcmul_(coupling, u[after], value=-1)
+            out[after].addcmul_(coupling, u[before], value=-1)
 
-    diagonal = weight.clone()
-    diagonal[:-1] += down
-    diagonal[1:] += down
-    diagonal[:, :-1] += across
-    diagonal[:, 1:] += across
-    return _conjugate_gradients(system, weight * values, start, diagonal)
+    return start + _conjugate_gradients(system, residual, diagonal)
 
 
 def _conjugate_gradients(
-    system: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, diagonal: Tensor
+    system: Callable[[Tensor, Tensor], None], residual: Tensor, diagonal: Tensor
 ) -> Tensor:
-    solution = start.clone()
-    residual = right - system(solution)
+    """The solution from zero; `residual` is overwritten."""
     scaled = residual / diagonal
-    direction, energy = scaled, (residual * scaled).sum()
+    solution, image, direction = torch.zeros_like(scaled), torch.empty_like(scaled), scaled.clone()
+    energy = torch.dot(residual.flatten(), scaled.flatten())
     for _ in range(_ITERATIONS):
-        image = system(direction)
-        step = energy / (direction * image).sum().clamp_min(1e-30)
-        solution += step * direction
-        residual -= step * image
-        scaled = residual / diagonal
-        previous, energy = energy, (residual * scaled).sum()
-        direction = scaled + (energy / previous.clamp_min(1e-30)) * direction
+        system(direction, image)
+        step = energy / torch.dot(direction.flatten(), image.flatten()).clamp_min(1e-30)
+        solution.addcmul_(direction, step)
+        residual.addcmul_(image, step, value=-1)
+        torch.div(residual, diagonal, out=scaled)
+        previous, energy = energy, torch.dot(residual.flatten(), scaled.flatten())
+        torch.addcmul(scaled, direction, energy / previous.clamp_min(1e-30), out=direction)
     return solution
