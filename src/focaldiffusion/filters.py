@@ -47,7 +47,7 @@ def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
     the minimum itself.
     """
     count = len(hypotheses)
-    index = cost.argmin(0)
+    index = cost.min(0).indices  # faster than `argmin`
     if count < 3:
         return hypotheses[index]
     middle = index.clamp(1, count - 2)

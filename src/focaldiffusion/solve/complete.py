@@ -126,7 +126,7 @@ def _match(
 def _surface(labels: Labels, total: Tensor) -> Tensor:
     """(H, W) depth of the label with the lowest sum of path costs (K + P, H, W)."""
     hypotheses = labels.hypotheses
-    index = total.argmin(0)
+    index = total.min(0).indices  # faster than `argmin`
     level = refine_minimum(total[: len(hypotheses)], hypotheses)
     surface = torch.where(index < len(hypotheses), level, labels.coordinate(index))
     return _without_specks(surface)
@@ -138,7 +138,7 @@ def _agreement(labels: Labels, total: Tensor, choices: Tensor) -> Tensor:
     def rank(coordinate: Tensor) -> Tensor:
         return torch.searchsorted(labels.hypotheses, coordinate.contiguous())
 
-    apart = rank(choices) - rank(labels.coordinate(total.argmin(0)))
+    apart = rank(choices) - rank(labels.coordinate(total.min(0).indices))
     return (apart.abs() <= 1).to(total).mean(0)
 
 

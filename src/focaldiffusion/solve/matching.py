@@ -10,6 +10,7 @@ plane of the scene, so evidence travels along a slanted plane as freely as along
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -130,7 +131,15 @@ def aggregate(
         (K + P, H, W) sum, and (8, H, W) depth with the lowest path cost in each direction.
     """
     total, of_columns, choices = torch.zeros_like(cost), None, []
-    results = in_parallel(lambda way: _paths(way, cost, guide, labels), _WAYS)
+    results = in_parallel(
+        lambda work: _paths(*work),
+        (
+            (way, image)
+            for image in _both_images(cost, guide, labels)
+            for way in _WAYS
+            if way.transposed == image.transposed
+        ),
+    )
     for way, (sums, chosen) in zip(_WAYS, results, strict=True):
         if not way.transposed:
             total.transpose(0, 1).add_(sums)
@@ -168,21 +177,49 @@ def _outlines(guide: Tensor) -> Tensor:
     return functional.max_pool2d(difference[None], window, 1, _OUTLINE_PX)[0]
 
 
-def _paths(way: _Way, cost: Tensor, guide: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
-    """Path costs of one way, row by row.
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """An image to be passed row by row; H and W change places if it is transposed.
 
-    H and W change places if the way is transposed.
+    Attributes:
+        transposed: whether it is.
+        cost: (H, K + P, W), see `aggregate`.
+        guide: (3, H, W) sRGB.
+        farther: (H, W) price of a jump to a farther surface.
+        levels: (K, 1) depths of the hypotheses times `_APART`.
+        planes: (H, P, W) depths of the planes times `_APART`.
+        background: see `Labels`, times `_APART`.
+    """
+
+    transposed: bool
+    cost: Tensor
+    guide: Tensor
+    farther: Tensor
+    levels: Tensor
+    planes: Tensor
+    background: float | None
+
+
+def _both_images(cost: Tensor, guide: Tensor, labels: Labels) -> Iterator[_Image]:
+    farther = (_JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)).clamp_min(_STEP_PRICE)
+    levels = labels.hypotheses[:, None] * _APART
+    background = None if labels.background is None else labels.background * _APART
+    planes = labels.planes
+    for transposed in (False, True):
+        if transposed:
+            cost, guide, farther, planes = cost.mT, guide.mT, farther.mT, planes.mT
+        by_row = (field.transpose(0, 1).contiguous() for field in (cost, planes * _APART))
+        yield _Image(transposed, next(by_row), guide, farther, levels, next(by_row), background)
+
+
+def _paths(way: _Way, image: _Image) -> tuple[Tensor, Tensor]:
+    """Path costs of one way, row by row.
 
     Returns:
         (H, K + P, W) sum over its A directions, and (A, H, W) depth with the lowest path cost.
     """
-    planes, farther = labels.planes, _farther_prices(guide)
-    if way.transposed:
-        cost, guide, planes, farther = cost.mT, guide.mT, planes.mT, farther.mT
-    cost = cost.transpose(0, 1).contiguous()
-    planes = planes.transpose(0, 1).contiguous() * _APART
-    levels = labels.hypotheses[:, None] * _APART
-    jumps = _Jumps(_jump_prices(guide, way), farther, levels, planes, labels.background)
+    cost, levels, planes = image.cost, image.levels, image.planes
+    jumps = _Jumps(image, _jump_prices(image.guide, way))
     height, count, width = cost.shape
     directions, last = len(way.asides), len(levels) - 1
     sums, chosen = torch.empty_like(cost), cost.new_empty(height, directions, width)
@@ -236,44 +273,24 @@ def _jump_prices(guide: Tensor, way: _Way) -> Tensor:
     return price.clamp_min_(_STEP_PRICE)
 
 
-def _farther_prices(guide: Tensor) -> Tensor:
-    """(H, W) price of a jump to a farther surface."""
-    return (_JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)).clamp_min(_STEP_PRICE)
-
-
 class _Jumps:
     """Prices of jumps to each label by the rules of `aggregate`.
 
     Depths are multiplied by `_APART`.
     """
 
-    def __init__(
-        self,
-        price: Tensor,
-        farther: Tensor,
-        levels: Tensor,
-        planes: Tensor,
-        background: float | None,
-    ) -> None:
-        """Prepare the prices.
-
-        Args:
-            price: (H, A, 1, W) within one surface.
-            farther: (H, W) to a farther surface.
-            levels: (K, 1) depths of the hypotheses.
-            planes: (H, P, W) depths of the planes.
-            background: see `Labels`.
-        """
-        self._price, self._background = price, background
-        if background is None:
+    def __init__(self, image: _Image, price: Tensor) -> None:
+        """Prepare the prices; `price` (H, A, 1, W) is that within one surface."""
+        self._price, self._background = price, image.background
+        if image.background is None:
             return
-        self._cheap = torch.minimum(price, farther[:, None, None])
-        self._planes, count = planes, len(levels)
-        self._beyond = (planes < background * _APART) * _JUMP_PRICE
-        beyond = int((levels < background * _APART).sum())
+        self._cheap = torch.minimum(price, image.farther[:, None, None])
+        self._planes, levels = image.planes, image.levels
+        self._beyond = (self._planes < image.background) * _JUMP_PRICE
+        beyond, count = int((levels < image.background).sum()), len(levels)
         self._levels = levels[beyond:]
         self._all = price.new_full(
-            (price.shape[1], count + planes.shape[1], price.shape[-1]), _JUMP_PRICE
+            (price.shape[1], image.cost.shape[1], price.shape[-1]), _JUMP_PRICE
         )
         self._within = self._all[:, beyond:]
         self._to_levels, self._to_planes = self._all[:, beyond:count], self._all[:, count:]
