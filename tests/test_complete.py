@@ -16,6 +16,7 @@ from focaldiffusion.solve import complete as complete_module
 from focaldiffusion.solve.complete import complete, smooth
 from focaldiffusion.solve.matching import EDGE_STD, Labels, aggregate
 from focaldiffusion.solve.sweep import sweep
+from focaldiffusion.threads import threads
 
 
 def completed(image, depth_m):
@@ -116,6 +117,16 @@ def test_progress_counts_the_directions_of_all_rounds():
         meter=Meter(lambda done, total: calls.append((done, total))),
     )
     assert calls == [(done, 24) for done in range(1, 25)]
+
+
+def test_threads_do_not_change_the_result():
+    evidence = sweep(photograph(texture(), 0.8), BLUR_SCALE_PX_M, PSF())
+    with threads(1):
+        expected = complete(evidence)
+    with threads(2):
+        got = complete(evidence)
+    assert torch.equal(got.coordinate, expected.coordinate)
+    assert torch.equal(got.agreement, expected.agreement)
 
 
 def test_agreement_is_a_share_of_the_directions():
