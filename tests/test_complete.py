@@ -9,12 +9,14 @@ from drawn_evidence import known
 from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
 from focaldiffusion.evidence import Evidence
+from focaldiffusion.filters import block_mean
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve import complete as complete_module
 from focaldiffusion.solve.complete import complete, smooth
 from focaldiffusion.solve.matching import EDGE_STD, Labels, aggregate
 from focaldiffusion.solve.sweep import sweep
+from focaldiffusion.threads import threads
 
 
 def completed(image, depth_m):
@@ -99,7 +101,7 @@ def test_pixels_follow_blocks_of_their_own_colour():
     # The edge runs through the middle of a column of blocks; the last blocks are cut off.
     guide = torch.full((3, 31, 62), 0.3)
     guide[:, :, 40:] = 0.6
-    blocks = complete_module._blocks(guide)
+    blocks = block_mean(guide, complete_module._BLOCK_PX)
     assert blocks.shape == (3, 11, 21)
     values = torch.where(torch.arange(21) < 13, 1.0, 2.0).expand(2, 11, 21)
     pixels = complete_module.follow_blocks(values, blocks, guide, complete_module._BLOCK_PX)
@@ -115,6 +117,16 @@ def test_progress_counts_the_directions_of_all_rounds():
         meter=Meter(lambda done, total: calls.append((done, total))),
     )
     assert calls == [(done, 24) for done in range(1, 25)]
+
+
+def test_threads_do_not_change_the_result():
+    evidence = sweep(photograph(texture(), 0.8), BLUR_SCALE_PX_M, PSF())
+    with threads(1):
+        expected = complete(evidence)
+    with threads(2):
+        got = complete(evidence)
+    assert torch.equal(got.coordinate, expected.coordinate)
+    assert torch.equal(got.agreement, expected.agreement)
 
 
 def test_agreement_is_a_share_of_the_directions():

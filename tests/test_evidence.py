@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,3 +72,24 @@ def test_certainty_is_never_negative():
 def test_a_field_of_another_shape_is_refused(field, shape):
     with pytest.raises(ValueError, match=rf"Evidence.{field}: got shape"):
         evidence([1.0, 0.0, 0.0], **{field: torch.zeros(shape)})
+
+
+def test_strips_give_the_doubt_of_the_whole(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    posterior = torch.rand(3, 11, 8, generator=draw).softmax(0)
+    found = replace(
+        evidence([1.0, 0.0, 0.0]),
+        posterior=posterior,
+        all_in_focus=torch.zeros(3, 11, 8),
+        sharpest=torch.zeros(11, 8),
+        never_sharp=torch.zeros(11, 8, dtype=torch.bool),
+    )
+    whole = found.doubt, found.doubt_of_blocks(2), found.certainty
+    monkeypatch.setattr("focaldiffusion.evidence._STRIP", 1)
+    strips = found.doubt, found.doubt_of_blocks(2), found.certainty
+    assert all(torch.equal(*both) for both in zip(whole, strips, strict=True))
+    torch.testing.assert_close(whole[0], -(posterior / posterior.amax(0)).log())
+    # Four pixels a block; the last row of blocks has two.
+    doubt = whole[0]
+    torch.testing.assert_close(whole[1][:, 0, 0], doubt[:, :2, :2].mean((1, 2)))
+    torch.testing.assert_close(whole[1][:, 5, 3], doubt[:, 10, 6:].mean(1))

@@ -9,6 +9,7 @@ import torch
 from focaldiffusion.progress import Meter
 from focaldiffusion.solve import matching
 from focaldiffusion.solve.matching import Labels, aggregate
+from focaldiffusion.threads import threads
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -67,7 +68,7 @@ def test_path_costs_follow_their_recursion(background):
     neighbours = torch.cat([outline, outline[-1:]]), torch.cat([outline[:1], outline])
     farther = matching._JUMP_PRICE * torch.exp(-torch.maximum(*neighbours) / matching._OUTLINE_STD)
     jump, farther = jump.clamp_min(matching._STEP_PRICE), farther.clamp_min(matching._STEP_PRICE)
-    depth = labels.row(0)
+    depth = torch.cat([labels.hypotheses[:, None].expand(-1, width), planes[:, 0]])
     rest = depth, hypotheses, background
     rightwards = path_costs(cost[:, 0], jump, *rest, farther)
     leftwards = path_costs(
@@ -75,9 +76,9 @@ def test_path_costs_follow_their_recursion(background):
     ).flip(1)
     # In one row only the paths to the right and left move; the other six see single pixels.
     torch.testing.assert_close(total[:, 0], rightwards + leftwards + 6 * cost[:, 0])
-    expected = sorted([rightwards.argmin(0).tolist(), leftwards.argmin(0).tolist()])
-    assert sorted(choices[6:, 0].tolist()) == expected
-    assert (choices[:6, 0] == cost[:, 0].argmin(0)).all()
+    for found, path in zip(choices[6:, 0], (rightwards, leftwards), strict=True):
+        assert (found == depth.gather(0, path.argmin(0)[None])[0]).all()
+    assert (choices[:6, 0] == depth.gather(0, cost[:, 0].argmin(0)[None])[0]).all()
 
 
 def test_all_eight_directions_travel():
@@ -89,6 +90,17 @@ def test_all_eight_directions_travel():
     star = (y == 0) | (x == 0) | (y == x) | (y == -x)
     assert ((total.amax(0) > 0) == star).all()
     assert (total.argmin(0)[star] == 1).all()
+
+
+def test_threads_do_not_change_the_result():
+    planes = 3 * random(2, 20, 30)
+    labels = Labels(torch.arange(5.0), planes, background=1.0)
+    cost, guide = labels.cost(80 * random(5, 20, 30)), 0.3 * random(3, 20, 30)
+    with threads(1):
+        expected = aggregate(cost, guide, labels, Meter())
+    with threads(2):
+        got = aggregate(cost, guide, labels, Meter())
+    assert all(torch.equal(*both) for both in zip(got, expected, strict=True))
 
 
 def test_progress_is_called_after_each_direction():
@@ -128,8 +140,6 @@ def test_labels_know_their_depth():
     expected = [[[7.0, 8.0, 0.5], [3.0, 4.0, 5.0]], [[0.0, 0.5, 8.0], [7.0, 8.0, 0.5]]]
     assert labels.coordinate(index).tolist() == expected
     assert labels.coordinate(index[0]).tolist() == expected[0]
-    assert labels.row(1).tolist() == [[7.0] * 3, [8.0] * 3, [0.5] * 3, [3.0, 4.0, 5.0]]
-    assert labels.transposed().row(1).tolist() == [[7.0] * 2, [8.0] * 2, [0.5] * 2, [1.0, 4.0]]
 
 
 def test_outlines_reach_two_pixels_on_either_side():

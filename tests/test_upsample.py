@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from focaldiffusion.fusion.upsample import upsample
+from focaldiffusion.threads import threads
 
 
 def guide_of(luma: np.ndarray) -> np.ndarray:
@@ -48,6 +49,15 @@ def test_texture_of_the_guide_leaves_no_relief_on_a_slope():
     # Within three pixels of the map.
     inside = slice(4 * factor, -4 * factor)
     assert np.abs(result - expected)[:, inside].max() < 3 / 39
+
+
+def test_threads_do_not_change_the_result():
+    values = torch.rand(50, 60, generator=torch.Generator().manual_seed(0))
+    guide = np.random.default_rng(0).random((333, 400, 3), np.float32)
+    with threads(1):
+        expected = upsample(values, guide)
+    with threads(2):
+        np.testing.assert_array_equal(upsample(values, guide), expected)
 
 
 @given(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from focaldiffusion.errors import check_shape
-from focaldiffusion.filters import bracket
+from focaldiffusion.filters import block_mean, bracket
 from focaldiffusion.stack import Axis
+from focaldiffusion.threads import in_parallel
+
+_STRIP = 1 << 18  # values of a posterior in work at once: more would not fit the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +53,17 @@ class Evidence:
     @property
     def mean(self) -> Tensor:
         """(H, W) posterior mean, in the unit of `axis`."""
-        return (self.posterior * self.hypotheses[:, None, None]).sum(0)
+        return self._by_strips(self._mean)
 
     @property
     def std(self) -> Tensor:
         """(H, W) posterior standard deviation, in the unit of `axis`."""
-        offset = self.hypotheses[:, None, None] - self.mean
-        return (self.posterior * offset**2).sum(0).sqrt()
+
+        def std(posterior: Tensor) -> Tensor:
+            offset = self.hypotheses[:, None, None] - self._mean(posterior)
+            return (posterior * offset**2).sum(0).sqrt()
+
+        return self._by_strips(std)
 
     @property
     def entropy(self) -> Tensor:
@@ -66,8 +74,16 @@ class Evidence:
     @property
     def doubt(self) -> Tensor:
         """(K, H, W) -log of the posterior over its maximum."""
-        highest = self.posterior.amax(0)
-        return (self.posterior / highest).clamp_min(1e-30).log_().neg_()
+        return self.doubt_of_blocks(1)
+
+    def doubt_of_blocks(self, side_px: int) -> Tensor:
+        """(K, h, w) mean doubt over blocks of pixels, see `block_mean`."""
+
+        def doubt(posterior: Tensor) -> Tensor:
+            likelihood = posterior / posterior.amax(0)
+            return block_mean(likelihood.clamp_min(1e-30).log_().neg_(), side_px)
+
+        return self._by_strips(doubt, side_px)
 
     def posterior_at(self, coordinate: Tensor) -> Tensor:
         """Posterior (H, W) along a surface (H, W), linear between hypotheses."""
@@ -78,6 +94,15 @@ class Evidence:
         """(H, W) in [0, 1]: 1 - (width of the posterior / width under total ignorance)."""
         ignorance = self.hypotheses.std(correction=0)
         return (1 - self.std / ignorance).clamp(0, 1)
+
+    def _mean(self, posterior: Tensor) -> Tensor:
+        return (posterior * self.hypotheses[:, None, None]).sum(0)
+
+    def _by_strips(self, work: Callable[[Tensor], Tensor], multiple: int = 1) -> Tensor:
+        """Join (..., h, W), results of work on strips of the posterior, a multiple of rows each."""
+        count, _, width = self.posterior.shape
+        rows = multiple * max(1, _STRIP // (count * width * multiple))
+        return torch.cat(list(in_parallel(work, self.posterior.split(rows, 1))), -2)
 
 
 def between_hypotheses(volume: Tensor, hypotheses: Tensor, surfaces: Tensor) -> Tensor:

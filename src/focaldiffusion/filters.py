@@ -32,6 +32,14 @@ def box_mean(planes: Tensor, half_width: int) -> Tensor:
     return functional.avg_pool2d(padded, side, stride=1).reshape(planes.shape)
 
 
+def block_mean(planes: Tensor, side_px: int) -> Tensor:
+    """(C, h, w) means over blocks of pixels; blocks at the right and lower edge may be smaller."""
+    if side_px == 1:
+        return planes
+    means = functional.avg_pool2d(planes[None], side_px, ceil_mode=True, count_include_pad=False)
+    return means[0]
+
+
 def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
     """Hypothesis (H, W) with the lowest cost (K, H, W), to sub-step precision.
 
@@ -39,7 +47,7 @@ def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
     the minimum itself.
     """
     count = len(hypotheses)
-    index = cost.argmin(0)
+    index = cost.min(0).indices  # faster than `argmin`
     if count < 3:
         return hypotheses[index]
     middle = index.clamp(1, count - 2)

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, refine_minimum
+from focaldiffusion.filters import block_mean, box_mean, refine_minimum
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
 from focaldiffusion.solve.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
@@ -31,12 +31,14 @@ from focaldiffusion.solve.planes import (
     planes_beneath,
     propose_planes,
 )
+from focaldiffusion.threads import in_parallel
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels
 _MATCHED_WEIGHT = 1e-3  # least weight: without agreement, smoothing spans √(λ / weight) = 32 pixels
 _NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement counts
 _BLOCK_PX = 3  # side of the blocks that are matched
 _NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
+_STRIP_BLOCKS = 4  # rows of blocks whose pixels are in work at once: more would not fit the cache
 _FARTHEST_SHARE = 0.02  # share of the sure blocks taken as the farthest seen ...
 _FARTHER = 0.5  # ... and least inverse depth of a bare wall behind them, relative to theirs
 _ITERATIONS = 30  # of conjugate gradients at each resolution
@@ -92,11 +94,11 @@ def _match(
     evidence: Evidence, guide: Tensor, background: float | None, meter: Meter
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Surface, agreement and certainty (3, h, w) of blocks of pixels; their guide; and planes."""
-    blocks = _blocks(guide)
-    cost = _blocks(evidence.doubt) * _BLOCK_PX**2
+    blocks = block_mean(guide, _BLOCK_PX)
+    cost = evidence.doubt_of_blocks(_BLOCK_PX).mul_(_BLOCK_PX**2)
     labels = Labels(evidence.hypotheses, blocks.new_zeros(0, *blocks.shape[1:]))
     total, choices = aggregate(cost, blocks, labels, meter)
-    own_certainty = _blocks(evidence.certainty[None])[0]
+    own_certainty = block_mean(evidence.certainty[None], _BLOCK_PX)[0]
     certainty = own_certainty * _certainty(_agreement(labels, total, choices))
     surface = _surface(labels, total)
     planes = propose_planes(surface, certainty, labels.hypotheses)
@@ -124,30 +126,24 @@ def _match(
 def _surface(labels: Labels, total: Tensor) -> Tensor:
     """(H, W) depth of the label with the lowest sum of path costs (K + P, H, W)."""
     hypotheses = labels.hypotheses
-    index = total.argmin(0)
+    index = total.min(0).indices  # faster than `argmin`
     level = refine_minimum(total[: len(hypotheses)], hypotheses)
     surface = torch.where(index < len(hypotheses), level, labels.coordinate(index))
     return _without_specks(surface)
 
 
 def _agreement(labels: Labels, total: Tensor, choices: Tensor) -> Tensor:
-    """(H, W) share of the choices (8, H, W) within one hypothesis of the lowest sum."""
+    """(H, W) share of the chosen depths (8, H, W) within one hypothesis of the lowest sum."""
 
     def rank(coordinate: Tensor) -> Tensor:
         return torch.searchsorted(labels.hypotheses, coordinate.contiguous())
 
-    apart = rank(labels.coordinate(choices)) - rank(labels.coordinate(total.argmin(0)))
+    apart = rank(choices) - rank(labels.coordinate(total.min(0).indices))
     return (apart.abs() <= 1).to(total).mean(0)
 
 
 def _certainty(agreement: Tensor) -> Tensor:
     return (agreement * box_mean(agreement, _NEIGHBOURHOOD)) ** 2
-
-
-def _blocks(planes: Tensor) -> Tensor:
-    """(C, h, w) means over blocks of pixels; blocks at the right and lower edge may be smaller."""
-    means = functional.avg_pool2d(planes[None], _BLOCK_PX, ceil_mode=True, count_include_pad=False)
-    return means[0]
 
 
 def follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor, block_px: int) -> Tensor:
@@ -161,25 +157,39 @@ def follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor, block_
         guide: (3, H, W) sRGB.
         block_px: side of the blocks.
     """
-    height, width = guide.shape[1:]
-    rows = torch.arange(height, device=guide.device)[:, None] // block_px
-    columns = torch.arange(width, device=guide.device) // block_px
+    width = guide.shape[-1]
     window = 2 * _NEAR_BLOCKS + 1
     padded = functional.pad(
         torch.cat([guide_of_blocks, values])[None], (_NEAR_BLOCKS,) * 4, mode="replicate"
-    )[0]
+    )[0].repeat_interleave(block_px, 2)
 
-    def blocks_at(fields: Tensor) -> Iterator[Tensor]:
-        for down in range(window):
-            for right in range(window):
-                yield fields[:, rows + down, columns + right]
+    def followed(blocks_and_pixels: tuple[Tensor, Tensor]) -> Tensor:
+        blocks, pixels = blocks_and_pixels
+        rows = pixels.shape[1]
+        wide = blocks.repeat_interleave(block_px, 1)
+        near = [
+            wide[:, down : down + rows, right : right + width]
+            for down in range(0, window * block_px, block_px)
+            for right in range(0, window * block_px, block_px)
+        ]
+        unlike = pixels.new_empty(len(near), rows, width)
+        for block, distance in zip(near, unlike, strict=True):
+            torch.sum((block[:3] - pixels).square_(), 0, out=distance)
+        weights = unlike.div_(-2 * EDGE_STD**2).softmax(0)
+        result = pixels.new_zeros(len(values), rows, width)
+        for block, weight in zip(near, weights, strict=True):
+            result.addcmul_(block[3:], weight)
+        return result
 
-    unlike = torch.stack([(near - guide).square().sum(0) for near in blocks_at(padded[:3])])
-    weights = (unlike / (-2 * EDGE_STD**2)).softmax(0)
-    return sum(
-        (weight * near for weight, near in zip(weights, blocks_at(padded[3:]), strict=True)),
-        start=torch.zeros_like(values[:, :1, :1]),
+    strips = (
+        (padded[:, top : top + _STRIP_BLOCKS + 2 * _NEAR_BLOCKS], pixels)
+        for top, pixels in zip(
+            range(0, values.shape[1], _STRIP_BLOCKS),
+            guide.split(_STRIP_BLOCKS * block_px, 1),
+            strict=True,
+        )
     )
+    return torch.cat(list(in_parallel(followed, strips)), 1)
 
 
 def _without_specks(plane: Tensor) -> Tensor:
@@ -217,37 +227,40 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
     else:
         start = values
     down, across = (_SMOOTHNESS * torch.exp(-edge / EDGE_STD) for edge in edges(guide))
+    pairs = (
+        (down, (slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+        (across, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+    )
+    diagonal, residual = weight.clone(), weight * (values - start)
+    for coupling, before, after in pairs:
+        diagonal[before] += coupling
+        diagonal[after] += coupling
+        pull = coupling * (start[after] - start[before])
+        residual[before] += pull
+        residual[after] -= pull
 
-    def system(u: Tensor) -> Tensor:
-        vertical, horizontal = down * u.diff(dim=0), across * u.diff(dim=1)
-        result = weight * u
-        result[:-1] -= vertical
-        result[1:] += vertical
-        result[:, :-1] -= horizontal
-        result[:, 1:] += horizontal
-        return result
+    def system(u: Tensor, out: Tensor) -> None:
+        torch.mul(diagonal, u, out=out)
+        for coupling, before, after in pairs:
+            out[before].addcmul_(coupling, u[after], value=-1)
+            out[after].addcmul_(coupling, u[before], value=-1)
 
-    diagonal = weight.clone()
-    diagonal[:-1] += down
-    diagonal[1:] += down
-    diagonal[:, :-1] += across
-    diagonal[:, 1:] += across
-    return _conjugate_gradients(system, weight * values, start, diagonal)
+    return start + _conjugate_gradients(system, residual, diagonal)
 
 
 def _conjugate_gradients(
-    system: Callable[[Tensor], Tensor], right: Tensor, start: Tensor, diagonal: Tensor
+    system: Callable[[Tensor, Tensor], None], residual: Tensor, diagonal: Tensor
 ) -> Tensor:
-    solution = start.clone()
-    residual = right - system(solution)
+    """The solution from zero; `residual` is overwritten."""
     scaled = residual / diagonal
-    direction, energy = scaled, (residual * scaled).sum()
+    solution, image, direction = torch.zeros_like(scaled), torch.empty_like(scaled), scaled.clone()
+    energy = torch.dot(residual.flatten(), scaled.flatten())
     for _ in range(_ITERATIONS):
-        image = system(direction)
-        step = energy / (direction * image).sum().clamp_min(1e-30)
-        solution += step * direction
-        residual -= step * image
-        scaled = residual / diagonal
-        previous, energy = energy, (residual * scaled).sum()
-        direction = scaled + (energy / previous.clamp_min(1e-30)) * direction
+        system(direction, image)
+        step = energy / torch.dot(direction.flatten(), image.flatten()).clamp_min(1e-30)
+        solution.addcmul_(direction, step)
+        residual.addcmul_(image, step, value=-1)
+        torch.div(residual, diagonal, out=scaled)
+        previous, energy = energy, torch.dot(residual.flatten(), scaled.flatten())
+        torch.addcmul(scaled, direction, energy / previous.clamp_min(1e-30), out=direction)
     return solution

@@ -16,6 +16,7 @@ from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
 
 _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail
+_MOST_FRAMES = 16  # rendered again; more of a long stack, evenly spread, show nothing else
 _DIRECTION_SIZE = 160  # long side [px] at which the nearer end of an axis is found
 _TOLERATED_RMS = 6 / 255  # sRGB; residual of correct depth at silhouettes and in path-traced grain
 _SUPPORT_PX = 8  # half window over which evidence supports a pixel
@@ -129,13 +130,16 @@ class Rerendering:
         """Shrink the frames and the image.
 
         Args:
-            stack: the frames.
+            stack: the frames; some of a long stack stand for all.
             evidence: source of the all-in-focus image to blur.
             focus: (N,) of the frames, on an axis that is larger where it is nearer.
             blur_scale: see `rerender_residual`.
             psf: the shape of the blur.
             long_side_px: longer side of the smaller size, unless the stack is smaller.
         """
+        if len(stack) > _MOST_FRAMES:
+            few = torch.linspace(0, len(stack) - 1, _MOST_FRAMES).round().long().tolist()
+            stack, focus = stack.of_frames(few), focus[few]
         height, width = stack.size
         scale = min(1.0, long_side_px / max(height, width))
         self.size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -151,11 +155,10 @@ class Rerendering:
         self._share = None if seen is None else shrink(seen[:, None].to(self._image))
 
     def shrunk(self, surface: Tensor) -> Tensor:
-        """A surface (..., H, W) at the smaller size."""
+        """A surface (H, W) at the smaller size."""
         # Depth is not averaged: nothing lies between a near and a far surface.
-        return functional.interpolate(surface[None, None], size=self.size, mode="nearest-exact")[
-            0, 0
-        ]
+        planes = surface[None, None]
+        return functional.interpolate(planes, size=self.size, mode="nearest-exact")[0, 0]
 
     def squared_residual(self, surface: Tensor, window: tuple[slice, slice] = _WHOLE) -> Tensor:
         """Mean square (h, w) over frames of rendered minus captured in a window, sRGB.

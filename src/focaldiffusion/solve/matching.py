@@ -10,7 +10,8 @@ plane of the scene, so evidence travels along a slanted plane as freely as along
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.nn import functional
 from focaldiffusion.evidence import between_hypotheses
 from focaldiffusion.progress import Meter
 from focaldiffusion.solve.posterior import POSTERIOR_STRENGTH
+from focaldiffusion.threads import in_parallel
 
 DIRECTIONS = 8
 EDGE_STD = 0.03
@@ -31,6 +33,9 @@ _FLOATING_PRICE = 0.05  # for any label but a supporting plane, where a block ha
 # for each such sRGB difference.
 _OUTLINE_PX = 2
 _OUTLINE_STD = 0.06
+# Arithmetic is several times faster than comparing and selecting. Powers of two do not round.
+_APART = 2.0**60  # makes any difference of depth larger than any price
+_WORSE = 2.0**100  # makes any difference of cost larger than any depth times `_APART`
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +80,28 @@ class Labels:
         of_plane = (index - count).clamp_min(0).long().reshape(-1, *index.shape[-2:])
         return torch.where(index < count, level, self.planes.gather(0, of_plane).view_as(level))
 
-    def row(self, y: int) -> Tensor:
-        """(K + P, W) depths of all labels along a row."""
-        level = self.hypotheses[:, None].expand(-1, self.planes.shape[-1])
-        return torch.cat([level, self.planes[:, y]])
 
-    def transposed(self) -> Labels:
-        """Labels of the transposed image."""
-        return replace(self, planes=self.planes.transpose(1, 2).contiguous())
+@dataclass(frozen=True)
+class _Way:
+    """Directions that pass the rows of an image in the same order, and so advance together.
+
+    Attributes:
+        transposed: the rows are the columns of the image.
+        upwards: from the last row to the first.
+        asides: columns by which the paths of each direction move with each row: 1, 0, -1, or 0.
+    """
+
+    transposed: bool
+    upwards: bool
+    asides: tuple[int, ...]
+
+
+_WAYS = (
+    _Way(transposed=False, upwards=False, asides=(1, 0, -1)),
+    _Way(transposed=False, upwards=True, asides=(1, 0, -1)),
+    _Way(transposed=True, upwards=False, asides=(0,)),
+    _Way(transposed=True, upwards=True, asides=(0,)),
+)
 
 
 def aggregate(
@@ -109,25 +128,30 @@ def aggregate(
         meter: counts the directions.
 
     Returns:
-        (K + P, H, W) sum, and (8, H, W) index of the lowest path cost in each direction.
+        (K + P, H, W) sum, and (8, H, W) depth with the lowest path cost in each direction.
     """
-    total = torch.zeros_like(cost)
-    choices = torch.empty((DIRECTIONS, *cost.shape[1:]), dtype=torch.int16, device=cost.device)
-    farther = (_JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)).clamp_min(_STEP_PRICE)
-    done = 0
-    for transposed in (False, True):
-        # Row by row: one step down advances all pixels of a row at once, straight or diagonally.
-        if transposed:
-            cost, guide = cost.transpose(1, 2).contiguous(), guide.transpose(1, 2).contiguous()
-            total = total.transpose(1, 2).contiguous()
-            labels, farther = labels.transposed(), farther.T
-        for down in (1, -1):
-            for aside in (0,) if transposed else (0, 1, -1):
-                choice = choices[done].T if transposed else choices[done]
-                _add_paths(total, choice, cost, guide, labels, farther, down, aside)
-                done += 1
-                meter.advance()
-    return total.transpose(1, 2).contiguous(), choices
+    total, of_columns, choices = torch.zeros_like(cost), None, []
+    results = in_parallel(
+        lambda work: _paths(*work),
+        (
+            (way, image)
+            for image in _both_images(cost, guide, labels)
+            for way in _WAYS
+            if way.transposed == image.transposed
+        ),
+    )
+    for way, (sums, chosen) in zip(_WAYS, results, strict=True):
+        if not way.transposed:
+            total.transpose(0, 1).add_(sums)
+        else:  # is turned back only once, for that is slow
+            of_columns = sums if of_columns is None else of_columns.add_(sums)
+            chosen = chosen.mT
+        choices.append(chosen)
+        for _ in way.asides:
+            meter.advance()
+    assert of_columns is not None
+    total.permute(2, 0, 1).add_(of_columns)
+    return total, torch.cat(choices)
 
 
 def edges(guide: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,48 +177,136 @@ def _outlines(guide: Tensor) -> Tensor:
     return functional.max_pool2d(difference[None], window, 1, _OUTLINE_PX)[0]
 
 
-def _add_paths(
-    total: Tensor,
-    choice: Tensor,
-    cost: Tensor,
-    guide: Tensor,
-    labels: Labels,
-    farther: Tensor,
-    down: int,
-    aside: int,
-) -> None:
-    """Add the path costs of direction (aside, down) to `total`, row by row.
+@dataclass(frozen=True, eq=False)
+class _Image:
+    """An image to be passed row by row; H and W change places if it is transposed.
 
-    The index of the lowest path cost goes to `choice` (H, W).
+    Attributes:
+        transposed: whether it is.
+        cost: (H, K + P, W), see `aggregate`.
+        guide: (3, H, W) sRGB.
+        farther: (H, W) price of a jump to a farther surface.
+        levels: (K, 1) depths of the hypotheses times `_APART`.
+        planes: (H, P, W) depths of the planes times `_APART`.
+        background: see `Labels`, times `_APART`.
     """
-    height, width = cost.shape[1:]
-    count = len(labels.hypotheses)
-    background = labels.background
-    rows = range(height) if down == 1 else range(height - 1, -1, -1)
-    # Pixels of a row that have a predecessor in the previous row, and those predecessors.
-    here = slice(max(aside, 0), width + min(aside, 0))
-    there = slice(max(-aside, 0), width + min(-aside, 0))
-    previous = lowest_path = previous_depth = None
-    for y in rows:
-        path = cost[:, y].clone()
-        depth = None if background is None else labels.row(y)
-        if previous is not None and lowest_path is not None:
-            before, lowest = previous[:, there], lowest_path[there]
-            difference = (guide[:, y, here] - guide[:, y - down, there]).square().sum(0).sqrt()
-            jump = (_JUMP_PRICE * torch.exp(-difference / EDGE_STD)).clamp_min(_STEP_PRICE)
-            if background is not None and depth is not None and previous_depth is not None:
-                behind = depth[:, here] <= previous_depth[there]
-                jump = torch.where(behind, torch.minimum(jump, farther[y, here]), jump)
-                jump = jump.masked_fill(depth[:, here] < background, _JUMP_PRICE)
-            best = torch.minimum(before, lowest + jump)
-            level, stepping = best[:count], before[:count] + _STEP_PRICE
-            torch.minimum(level[1:], stepping[:-1], out=level[1:])
-            torch.minimum(level[:-1], stepping[1:], out=level[:-1])
-            path[:, here] += best - lowest
-        total[:, y] += path
-        # One pass gives both, and is faster than `argmin` alone.
-        lowest_path, index = path.min(0)
-        choice[y] = index
-        if depth is not None:
-            previous_depth = depth.gather(0, index[None])[0]
-        previous = path
+
+    transposed: bool
+    cost: Tensor
+    guide: Tensor
+    farther: Tensor
+    levels: Tensor
+    planes: Tensor
+    background: float | None
+
+
+def _both_images(cost: Tensor, guide: Tensor, labels: Labels) -> Iterator[_Image]:
+    farther = (_JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)).clamp_min(_STEP_PRICE)
+    levels = labels.hypotheses[:, None] * _APART
+    background = None if labels.background is None else labels.background * _APART
+    planes = labels.planes
+    for transposed in (False, True):
+        if transposed:
+            cost, guide, farther, planes = cost.mT, guide.mT, farther.mT, planes.mT
+        by_row = (field.transpose(0, 1).contiguous() for field in (cost, planes * _APART))
+        yield _Image(transposed, next(by_row), guide, farther, levels, next(by_row), background)
+
+
+def _paths(way: _Way, image: _Image) -> tuple[Tensor, Tensor]:
+    """Path costs of one way, row by row.
+
+    Returns:
+        (H, K + P, W) sum over its A directions, and (A, H, W) depth with the lowest path cost.
+    """
+    cost, levels, planes = image.cost, image.levels, image.planes
+    jumps = _Jumps(image, _jump_prices(image.guide, way))
+    height, count, width = cost.shape
+    directions, last = len(way.asides), len(levels) - 1
+    sums, chosen = torch.empty_like(cost), cost.new_empty(height, directions, width)
+    path, step = (cost.new_empty(directions, size, width) for size in (count, last + 1))
+    # Of the previous row: path costs above the lowest one, and the depth of that one.
+    excess, excess_before = _with_predecessors(cost, directions, count)
+    depth, depth_before = _with_predecessors(cost, directions, 1)
+    for y in reversed(range(height)) if way.upwards else range(height):
+        torch.minimum(excess_before, jumps.to(y, depth_before), out=path)
+        torch.add(excess_before[:, : last + 1], _STEP_PRICE, out=step)
+        above, below = path[:, 1 : last + 1], path[:, :last]
+        torch.minimum(above, step[:, :-1], out=above)
+        torch.minimum(below, step[:, 1:], out=below)
+        path += cost[y]
+        sums[y] = path[0]
+        for other in path[1:]:
+            sums[y] += other
+        torch.sub(path, path.amin(1, keepdim=True), out=excess)
+        # The label without excess stays the lowest, with its depth.
+        torch.add(levels, excess[:, : last + 1], alpha=_WORSE, out=path[:, : last + 1])
+        torch.add(planes[y], excess[:, last + 1 :], alpha=_WORSE, out=path[:, last + 1 :])
+        torch.amin(path, 1, keepdim=True, out=depth)
+        chosen[y] = depth[:, 0]
+    return sums, chosen.div_(_APART).transpose(0, 1)
+
+
+def _with_predecessors(like: Tensor, directions: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Zeros (A, C, W) for the values of a row, and a view of them where the next row finds them.
+
+    Beyond the border the view finds zeros, so that paths begin there.
+    """
+    margin, width = directions // 2, like.shape[-1]
+    padded = like.new_zeros(directions, channels, width + 2 * margin)
+    # A window for each direction, and of each window the direction that it is for.
+    view = padded.unfold(2, width, 1).diagonal(dim1=0, dim2=2).movedim(2, 0)
+    return padded[..., margin : margin + width], view
+
+
+def _jump_prices(guide: Tensor, way: _Way) -> Tensor:
+    """(H, A, 1, W) price of a jump from the previous pixel of a path, within one surface."""
+    height, width = guide.shape[1:]
+    price = guide.new_full((height, len(way.asides), 1, width), _JUMP_PRICE)
+    here, there = slice(1, None), slice(None, -1)
+    if way.upwards:
+        here, there = there, here
+    for index, aside in enumerate(way.asides):
+        columns = slice(max(aside, 0), width + min(aside, 0))
+        before = slice(max(-aside, 0), width + min(-aside, 0))
+        difference = (guide[:, here, columns] - guide[:, there, before]).square().sum(0).sqrt()
+        price[here, index, 0, columns] = _JUMP_PRICE * torch.exp(-difference / EDGE_STD)
+    return price.clamp_min_(_STEP_PRICE)
+
+
+class _Jumps:
+    """Prices of jumps to each label by the rules of `aggregate`.
+
+    Depths are multiplied by `_APART`.
+    """
+
+    def __init__(self, image: _Image, price: Tensor) -> None:
+        """Prepare the prices; `price` (H, A, 1, W) is that within one surface."""
+        self._price, self._background = price, image.background
+        if image.background is None:
+            return
+        self._cheap = torch.minimum(price, image.farther[:, None, None])
+        self._planes, levels = image.planes, image.levels
+        self._beyond = (self._planes < image.background) * _JUMP_PRICE
+        beyond, count = int((levels < image.background).sum()), len(levels)
+        self._levels = levels[beyond:]
+        self._all = price.new_full(
+            (price.shape[1], image.cost.shape[1], price.shape[-1]), _JUMP_PRICE
+        )
+        self._within = self._all[:, beyond:]
+        self._to_levels, self._to_planes = self._all[:, beyond:count], self._all[:, count:]
+
+    def to(self, y: int, depth_before: Tensor) -> Tensor:
+        """(A, K + P, W) or (A, 1, W) prices of row y, valid until the next call.
+
+        Args:
+            y: the row.
+            depth_before: (A, 1, W) depth of the lowest path cost before.
+        """
+        if self._background is None:
+            return self._price[y]
+        # Nearer labels are nearer by more than any price.
+        torch.sub(self._levels, depth_before, out=self._to_levels)
+        torch.sub(self._planes[y], depth_before, out=self._to_planes)
+        torch.clamp(self._within, self._cheap[y], self._price[y], out=self._within)
+        torch.maximum(self._to_planes, self._beyond[y], out=self._to_planes)
+        return self._all

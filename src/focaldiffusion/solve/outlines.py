@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import noise_std
+from focaldiffusion.filters import block_mean
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, follow_blocks
@@ -40,19 +38,16 @@ def with_outlines(
         psf: the shape of the blur.
     """
     side = max(1, round(max(stack.size) / _LONG_SIDE_PX))
-
-    def shrunk(fields: Tensor) -> Tensor:
-        return functional.avg_pool2d(fields[None], side, ceil_mode=True, count_include_pad=False)[0]
-
     guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
-    small_guide, given = shrunk(guide), shrunk(completion.coordinate[None])[0]
+    small_guide = block_mean(guide, side)
+    given = block_mean(completion.coordinate[None], side)[0]
     owned = owned_surface(
         evidence.hypotheses,
-        shrunk(evidence.doubt),
+        evidence.doubt_of_blocks(side),
         small_guide,
         given,
         completion.planes,
-        noise_std(stack.images, stack.step) / side,
+        stack.noise_std / side,
     )
     rerendering = Rerendering(
         stack, evidence, stack.focus_coordinates, blur_scale, psf, _RENDERED_PX

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, noise_std, srgb_luma
+from focaldiffusion.filters import box_mean, srgb_luma
 from focaldiffusion.fusion.fuse import blend_sharpest
 from focaldiffusion.stack import FocalStack
 
@@ -44,7 +44,7 @@ def evidence_from_doubt(
         leak: see `own_texture_share`.
     """
     all_in_focus = blend_sharpest(stack, sharpest)
-    noise = noise_std(stack.images, stack.step)
+    noise = stack.noise_std
     own_texture = own_texture_share(all_in_focus, reach_px, leak, noise)
     posterior = torch.softmax(doubt * (-POSTERIOR_STRENGTH * own_texture), dim=0)
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
