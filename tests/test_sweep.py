@@ -20,6 +20,7 @@ from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF, blur
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import capture
+from focaldiffusion.solve import plane_fit
 from focaldiffusion.solve import sweep as sweep_module
 from focaldiffusion.solve.posterior import own_texture_share
 from focaldiffusion.solve.sharpness import sweep_sharpness
@@ -223,7 +224,7 @@ def tiny_stack() -> tuple[FocalStack, torch.Tensor, float]:
     )
 
 
-PRIOR = (sweep_module._PRIOR_STRENGTH, sweep_module._PRIOR_KNEE)
+PRIOR = (plane_fit._PRIOR_STRENGTH, plane_fit._PRIOR_KNEE)
 
 
 def reference_radii(stack: FocalStack, hypotheses: torch.Tensor, scale: float) -> np.ndarray:
