@@ -40,7 +40,7 @@ from focaldiffusion import __version__
 from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, noise_std
+from focaldiffusion.filters import box_mean
 from focaldiffusion.fusion.fuse import Fusion, fill, frame_weights, fuse
 from focaldiffusion.fusion.highlights import spare_highlights
 from focaldiffusion.fusion.upsample import upsample
@@ -399,7 +399,7 @@ def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
         "blur_contradiction": found.calibration.contradiction,
         "working_size": list(stack.size),
         "hypotheses": found.evidence.hypotheses.tolist(),
-        "noise_std_srgb": noise_std(stack.images, stack.step),
+        "noise_std_srgb": stack.noise_std,
         "rerender_residual_rms_srgb": found.residual_rms,
         "mean_confidence": float(found.confidence.mean()),
         "never_sharp_share": float(found.evidence.never_sharp.float().mean()),

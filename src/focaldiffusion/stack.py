@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.filters import noise_std
 from focaldiffusion.focus import check_focus, focus_numbers
 from focaldiffusion.frames import (
     LEAST_ALPHA,
@@ -195,6 +197,11 @@ class FocalStack:
         if self.camera is None or self.axis != "inverse_depth_dpt":
             return None
         return self.camera.blur_scale_px_m
+
+    @cached_property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise in sRGB luma, see `filters.noise_std`."""
+        return noise_std(self.images, self.step)
 
     @property
     def photographed(self) -> Tensor:

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import noise_std
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, follow_blocks
@@ -48,7 +47,7 @@ def with_outlines(
         small_guide,
         given,
         completion.planes,
-        noise_std(stack.images, stack.step) / side,
+        stack.noise_std / side,
     )
     keep = second_fits_better(stack, evidence, owned, given, segments, blur_scale, psf)
     (owned,) = follow_blocks(owned[None], small_guide, guide, side) if side > 1 else owned[None]

@@ -56,12 +56,12 @@ class Luma:
         encoded = srgb_luma(photographed)
         # Noise is uniform in sRGB; the encoding's slope converts it to linear light (IEC
         # 61966-2-1).
-        slope = (2.4 / 1.055 * ((encoded + 0.055) / 1.055) ** 1.4).clamp_min(1 / 12.92)
+        slope = encoded.add_(0.055).div_(1.055).pow_(1.4).mul_(2.4 / 1.055).clamp_min_(1 / 12.92)
         # A clipped highlight is darker than the real light, so no blur of it predicts the frames.
         trusted = stack.usable.to(images)
         linear = torch.einsum("c,nchw->nhw", weights, images)
         if stack.gains is None:
-            noise = noise_std(photographed, stack.step) * slope
+            noise = stack.noise_std * slope
             return cls(linear, trusted / noise, (1.0,) * len(stack))
         # A mostly clipped frame has no noise to measure.
         known = trusted.mean((1, 2))
@@ -86,9 +86,9 @@ class PlaneFit:
         """The frames, the reach of the largest blur, and the shape of the blur."""
         self._luma = luma
         self._grid = MirrorGrid((luma.linear.shape[-2], luma.linear.shape[-1]), reach_px)
-        spectrum = self._grid.spectrum(luma.linear)
-        # Real and imaginary parts apart, (N, 2, Q/2+1, P): transfer functions are real.
-        self._spectrum = torch.stack([spectrum.real, spectrum.imag], dim=1)
+        spectra = (self._grid.spectrum(frame) for frame in luma.linear)
+        # Real and imaginary parts apart, (2, Q/2+1, P): transfer functions are real.
+        self._spectra = [torch.stack([one.real, one.imag]) for one in spectra]
         options: Any = {"dtype": luma.linear.dtype, "device": luma.linear.device}
         vertical, horizontal = (
             torch.fft.rfftfreq(extent, **options) for extent in self._grid.grid_size
@@ -113,14 +113,14 @@ class PlaneFit:
         # One frame at a time: arrays of this size are reused and partly stay in the cache.
         luma = self._luma
         transfers, power = [], self._prior
-        light = torch.zeros_like(self._spectrum[0])
-        for frame, radius, share in zip(self._spectrum, radii_px.tolist(), luma.share, strict=True):
+        light = torch.zeros_like(self._spectra[0])
+        for frame, radius, share in zip(self._spectra, radii_px.tolist(), luma.share, strict=True):
             quadrant = self._transfers.at(radius)
             power = torch.addcmul(power, quadrant, quadrant, value=share)
             transfers.append(self._grid.unfolded(quadrant))
             light = torch.addcmul(light, transfers[-1], frame, value=share)
         sharp = light / self._grid.unfolded(power)
-        for frame, transfer, weight in zip(self._spectrum, transfers, luma.weight, strict=True):
+        for frame, transfer, weight in zip(self._spectra, transfers, luma.weight, strict=True):
             rest = torch.complex(*torch.addcmul(frame, transfer, sharp, value=-1))
             yield (self._grid.image(rest) * weight).square()
 

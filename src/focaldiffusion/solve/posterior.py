@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, noise_std, srgb_luma
+from focaldiffusion.filters import box_mean, srgb_luma
 from focaldiffusion.fusion.fuse import blend_sharpest
 from focaldiffusion.solve.strips import in_strips
 from focaldiffusion.stack import FocalStack
@@ -45,7 +45,7 @@ def evidence_from_doubt(
         leak: see `own_texture_share`.
     """
     all_in_focus = blend_sharpest(stack, sharpest)
-    noise = noise_std(stack.images, stack.step)
+    noise = stack.noise_std
     strength = -POSTERIOR_STRENGTH * own_texture_share(all_in_focus, reach_px, leak, noise)
     posterior = in_strips(
         lambda rows: torch.softmax(doubt[:, rows] * strength[rows], dim=0), stack.size[0]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, noise_std, refine_minimum, srgb_luma
+from focaldiffusion.filters import box_mean, refine_minimum, srgb_luma
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
 from focaldiffusion.stack import FocalStack
 
@@ -31,7 +31,7 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
     left = position.long().clamp_max(len(focus) - 2)
     share = position - left
     hypotheses = torch.lerp(focus[left], focus[left + 1], share)
-    noise = noise_std(stack.images, stack.step) ** 2
+    noise = stack.noise_std**2
     doubt_of_frame = 1 - (energy + noise) / (energy.amax(0) + noise)
     doubt = torch.lerp(doubt_of_frame[left], doubt_of_frame[left + 1], share[:, None, None])
     with torch.no_grad():

@@ -97,6 +97,12 @@ class SmallStack:
             psf: the shape of the blur.
             focus: (n,) focus of the frames.
         """
+        key = (blur_scale, psf, *focus.tolist())
+        if key not in self._misfits:
+            self._misfits[key] = self._measured_misfit(blur_scale, psf, focus)
+        return self._misfits[key]
+
+    def _measured_misfit(self, blur_scale: float, psf: PSF, focus: Tensor) -> float:
         lowest: Tensor | None = None
         with torch.no_grad():
             fit, radii_px = self._fit(blur_scale, psf, self._hypotheses(), focus)
@@ -149,6 +155,10 @@ class SmallStack:
 
     @cached_property
     def _fits(self) -> dict[tuple[PSF, int], PlaneFit]:
+        return {}
+
+    @cached_property
+    def _misfits(self) -> dict[tuple[object, ...], float]:
         return {}
 
     def _hypotheses(self) -> Tensor:
