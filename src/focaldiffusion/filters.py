@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cv2
 import torch
 from torch import Tensor
@@ -74,6 +77,14 @@ def interpolated(values: Tensor, points: Tensor, targets: Tensor) -> Tensor:
     """
     before, after, share = bracket(values, points)
     return torch.lerp(targets[before], targets[after], share)
+
+
+def lagrange_weights(points: Sequence[float], place: float) -> list[float]:
+    """Weights of values at points whose sum is the value of their polynomial at a place."""
+    return [
+        math.prod((place - other) / (one - other) for other in points if other != one)
+        for one in points
+    ]
 
 
 def srgb_luma(images: Tensor) -> Tensor:

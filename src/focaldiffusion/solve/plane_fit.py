@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from focaldiffusion.filters import LUMA_WEIGHTS, noise_std, srgb_luma
+from focaldiffusion.filters import LUMA_WEIGHTS, lagrange_weights, noise_std, srgb_luma
 from focaldiffusion.psf import PSF, MirrorGrid
 from focaldiffusion.stack import FocalStack
 
@@ -144,14 +144,9 @@ class _Transfers:
         before = math.floor(radius_px * _NODES_PER_PX)
         if before + 2 >= self._most:
             return self._computed(radius_px)
-        t = radius_px * _NODES_PER_PX - before
-        weights = (
-            -t * (t - 1) * (t - 2) / 6,
-            (t + 1) * (t - 1) * (t - 2) / 2,
-            -(t + 1) * t * (t - 2) / 2,
-            (t + 1) * t * (t - 1) / 6,
-        )
-        nodes = [self._node(before + step) for step in (-1, 0, 1, 2)]
+        places = range(before - 1, before + 3)
+        weights = lagrange_weights(places, radius_px * _NODES_PER_PX)
+        nodes = [self._node(place) for place in places]
         mixed = nodes[0] * weights[0]
         for node, weight in zip(nodes[1:], weights[1:], strict=True):
             mixed = torch.add(mixed, node, alpha=weight)
