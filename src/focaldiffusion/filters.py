@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cv2
 import torch
 from torch import Tensor
@@ -84,6 +87,14 @@ def interpolated(values: Tensor, points: Tensor, targets: Tensor) -> Tensor:
     return torch.lerp(targets[before], targets[after], share)
 
 
+def lagrange_weights(points: Sequence[float], place: float) -> list[float]:
+    """Weights of values at points whose sum is the value of their polynomial at a place."""
+    return [
+        math.prod((place - other) / (one - other) for other in points if other != one)
+        for one in points
+    ]
+
+
 def srgb_luma(images: Tensor) -> Tensor:
     """(N, H, W) luma of the sRGB encoding of linear (N, 3, H, W)."""
     weights = images.new_tensor(LUMA_WEIGHTS)
@@ -103,7 +114,6 @@ def noise_std(images: Tensor, step: float = 1 / 255) -> float:
         images: (N, 3, H, W) linear RGB.
         step: see `FocalStack.step`.
     """
-    mask = images.new_tensor([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
-    response = functional.conv2d(srgb_luma(images)[:, None], mask[None, None])
-    measured = response.detach().abs().flatten(1).median(dim=1).values.min() / 0.6745
+    response = srgb_luma(images.detach()).diff(n=2, dim=-1).diff(n=2, dim=-2) / 6
+    measured = response.abs().flatten(1).median(dim=1).values.min() / 0.6745
     return max(float(measured), _MIN_NOISE_STD, _ROUNDING_STD * step)

@@ -137,10 +137,10 @@ def _interpolate(cubics: Tensor, frequency_radius: Tensor) -> Tensor:
     """The cubics of `_hankel_table` at |f| R."""
     position = frequency_radius.flatten() * _TABLE_STEPS_PER_UNIT
     position = position.clamp_max(cubics.shape[1] - 1)
-    index = position.detach().int()
-    t = position - index
+    index, t = position.detach().int(), position.frac()
     a, b, c, d = (row.index_select(0, index) for row in cubics)
-    return (a + t * (b + t * (c + t * d))).reshape(frequency_radius.shape)
+    slope = torch.addcmul(b, t, torch.addcmul(c, t, d))
+    return torch.addcmul(a, t, slope).reshape(frequency_radius.shape)
 
 
 def blur(image: Tensor, radius_px: float | Tensor, psf: PSF) -> Tensor:
@@ -187,22 +187,34 @@ class MirrorGrid:
         self.grid_size = (height, width)
 
     def spectrum(self, image: Tensor) -> Tensor:
-        """Half spectrum (..., P, Q/2+1) of the mirrored image (..., H, W)."""
+        """Half spectrum (..., Q/2+1, P) of the mirrored image (..., H, W).
+
+        It is transposed, because transforms along the last axis are fastest.
+        """
         for dim, side, extent in zip((-2, -1), self.size, self.grid_size, strict=True):
             before = (extent - side) // 2
             after = extent - side - before
             following = image.narrow(dim, side - after, after).flip(dim)
             image = torch.cat([image, following, image.narrow(dim, 0, before).flip(dim)], dim)
-        return torch.fft.rfft2(image)
+        return torch.fft.fft(torch.fft.rfft(image).mT.contiguous())
 
     def image(self, spectrum: Tensor) -> Tensor:
         """The (..., H, W) image of a half spectrum."""
         height, width = self.size
-        return torch.fft.irfft2(spectrum, s=self.grid_size)[..., :height, :width]
+        rows = torch.fft.ifft(spectrum)[..., :height].mT.contiguous()
+        return torch.fft.irfft(rows, n=self.grid_size[1])[..., :width]
 
     def transfer(self, psf: PSF, radius_px: Tensor) -> Tensor:
-        """Factors (..., P, Q/2+1) that blur the half spectrum, see `transfer`."""
-        return transfer(psf, radius_px, self.grid_size)
+        """Factors (..., Q/2+1, P) that blur the half spectrum, see `transfer`."""
+        return self.unfolded(self.quadrant(psf, radius_px))
+
+    def quadrant(self, psf: PSF, radius_px: Tensor) -> Tensor:
+        """Factors (..., Q/2+1, P/2+1) at vertical frequencies from 0 on, see `transfer`."""
+        return _quadrant(psf, radius_px, self.grid_size[::-1])
+
+    def unfolded(self, quadrant: Tensor) -> Tensor:
+        """Factors (..., Q/2+1, P) of a half spectrum from those at frequencies from 0 on."""
+        return torch.cat([quadrant, quadrant[..., 1:-1].flip(-1)], dim=-1)
 
 
 def transfer(psf: PSF, radius_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
@@ -222,6 +234,12 @@ def transfer(psf: PSF, radius_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
     Returns:
         (..., P, Q/2+1).
     """
+    upper = _quadrant(psf, radius_px, grid_size)
+    return torch.cat([upper, upper[..., 1:-1, :].flip(-2)], dim=-2)  # negative frequencies
+
+
+def _quadrant(psf: PSF, radius_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """The factors (..., P/2+1, Q/2+1) of `transfer` at frequencies from 0 on."""
     radius = radius_px[..., None]
     beta = math.pi * torch.rsqrt(1 + radius**2)
     options: Any = {"dtype": radius.dtype, "device": radius.device}
@@ -230,8 +248,7 @@ def transfer(psf: PSF, radius_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
         (torch.sin(beta * torch.fft.rfftfreq(extent, **options)) * (radius / beta)) ** 2 + 1e-30
         for extent in grid_size
     )
-    upper = psf.otf(torch.sqrt(vertical[..., :, None] + horizontal[..., None, :]))
-    return torch.cat([upper, upper[..., 1:-1, :].flip(-2)], dim=-2)  # negative frequencies
+    return psf.otf(torch.sqrt(vertical[..., :, None] + horizontal[..., None, :]))
 
 
 def filter_margin(reach_px: float) -> int:
@@ -240,8 +257,8 @@ def filter_margin(reach_px: float) -> int:
 
 
 def fast_fft_size(minimum: int) -> int:
-    """Smallest even size >= `minimum` with prime factors 2, 3, 5 and 7 only."""
-    size = minimum + minimum % 2
+    """Smallest multiple of 8 >= `minimum` with prime factors 2, 3, 5 and 7 only."""
+    size = minimum + -minimum % 8
     while True:
         rest = size
         for prime in (2, 3, 5, 7):
@@ -249,4 +266,4 @@ def fast_fft_size(minimum: int) -> int:
                 rest //= prime
         if rest == 1:
             return size
-        size += 2
+        size += 8

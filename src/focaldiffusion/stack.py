@@ -200,7 +200,7 @@ class FocalStack:
 
     @cached_property
     def noise_std(self) -> float:
-        """Standard deviation of the noise in the frames' sRGB luma, see `filters.noise_std`."""
+        """Standard deviation of the noise in sRGB luma, see `filters.noise_std`."""
         return noise_std(self.images, self.step)
 
     @property

@@ -137,6 +137,7 @@ def calibrate(
     *,
     find_blur: bool = False,
     check_lens: bool = True,
+    small: SmallStack | None = None,
     meter: Meter | None = None,
 ) -> Calibration:
     """Find the blur scale of a stack, or check a known lens against the frames.
@@ -146,18 +147,25 @@ def calibrate(
         psf: the shape of the blur.
         find_blur: measure the blur per dioptre even if the lens is known.
         check_lens: compare a known lens with the frames, at the cost of a search.
+        small: the stack made small, if available.
         meter: counts the candidates.
     """
     known = None if find_blur else stack.blur_scale_px_m
     if known is not None:
-        seen = find_blur_scale(stack, psf, meter=meter) if check_lens else None
+        seen = find_blur_scale(stack, psf, small=small, meter=meter) if check_lens else None
         return Calibration(Grade.CALIBRATED, known, seen)
-    found = find_blur_scale(stack, psf, meter=meter)
+    found = find_blur_scale(stack, psf, small=small, meter=meter)
     scale = found.value if found.is_clear else None
     return Calibration(_GRADES[stack.axis], scale, found, is_measured=True)
 
 
-def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) -> BlurScale:
+def find_blur_scale(
+    stack: FocalStack,
+    psf: PSF,
+    *,
+    small: SmallStack | None = None,
+    meter: Meter | None = None,
+) -> BlurScale:
     """Find A F (or its counterpart on another axis) by minimising the misfit of the plane sweep.
 
     Too small a scale predicts too little blur, too large a scale too much: in between, the misfit
@@ -168,9 +176,10 @@ def find_blur_scale(stack: FocalStack, psf: PSF, *, meter: Meter | None = None) 
     Args:
         stack: the frames.
         psf: the shape of the blur.
+        small: see `calibrate`.
         meter: counts the candidates.
     """
-    small = SmallStack.of(stack)
+    small = small or SmallStack.of(stack)
     span, shrink = small.span, small.shrink
     low, high = (math.log(px / span) for px in _BLUR_RANGE_PX)
     step = (high - low) / (_CANDIDATES - 1)

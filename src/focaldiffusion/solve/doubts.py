@@ -8,7 +8,7 @@ order of the frames, fewer frames, another unit of the focus distances.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -80,12 +80,12 @@ def examined_calibration(
         find_blur: see `calibrate`.
         meter: see `calibrate`.
     """
-    calibration = calibrate(stack, psf, find_blur=find_blur, meter=meter)
+    small = SmallStack.of(stack)
+    calibration = calibrate(stack, psf, find_blur=find_blur, small=small, meter=meter)
     if calibration.measured is not None and not calibration.measured.is_sweep:
         calibration = replace(calibration, trust=_UNORDERED_TRUST)
-    small = SmallStack.of(stack)
     model = _model(small, calibration, psf)
-    without = _strange_frames(stack, model, calibration, psf)
+    without = _strange_frames(small, model, calibration, psf)
     order = _better_order(small, model, psf)
     if order is not None and not (without and without[1] < _STRANGER * order[1]):
         return _out_of_order(stack, small, calibration, order)
@@ -102,8 +102,8 @@ def examined_calibration(
         left_out = without[0]
         doubts = (_strange(stack, left_out),)
         stack = stack.without(left_out)
-        calibration = calibrate(stack, psf, find_blur=find_blur)
         small = SmallStack.of(stack)
+        calibration = calibrate(stack, psf, find_blur=find_blur, small=small)
         model = _model(small, calibration, psf)
     calibration = _with_lens(stack, small, model, calibration, psf)
     return replace(calibration, doubts=doubts + calibration.doubts, left_out=left_out)
@@ -138,9 +138,25 @@ def _growth(calibration: Calibration) -> float:
 
 
 def _best(small: SmallStack, psf: PSF, scales: Sequence[float], focus: Tensor) -> _Model:
-    """The best of blur scales at the size of the whole stack."""
-    models = [_Model(one, focus, small.misfit(one * small.shrink, psf, focus)) for one in scales]
-    return min(models, key=lambda model: model.misfit)
+    """The best of ascending blur scales at the size of the whole stack.
+
+    Misfit changes little from one scale to the next, so every other scale is tried first, then the
+    neighbours of the best.
+    """
+
+    def tried(indices: Iterable[int]) -> dict[int, _Model]:
+        return {
+            index: _Model(
+                scales[index], focus, small.misfit(scales[index] * small.shrink, psf, focus)
+            )
+            for index in indices
+            if 0 <= index < len(scales)
+        }
+
+    models = tried(range(0, len(scales), 2))
+    best = min(models, key=lambda index: models[index].misfit)
+    models |= tried((best - 1, best + 1))
+    return min(models.values(), key=lambda model: model.misfit)
 
 
 def _is_explained(small: SmallStack, model: _Model, psf: PSF) -> bool:
@@ -233,20 +249,20 @@ def _out_of_order(
 
 
 def _strange_frames(
-    stack: FocalStack, model: _Model, calibration: Calibration, psf: PSF
+    whole: SmallStack, model: _Model, calibration: Calibration, psf: PSF
 ) -> tuple[tuple[int, ...], float] | None:
     """Indices of frames that no blur explains together with the others.
 
     A frame is strange if the others are explained much better without it. The share of misfit per
     degree of freedom that is left without all of them is returned too.
     """
-    growth = _growth(calibration)
+    stack, growth = whole.stack, _growth(calibration)
     parts = math.ceil(len(stack) / _SUBSET)
     places = stack.places.argsort().tolist() if stack.axis == "order" else list(range(len(stack)))
     strange: list[int] = []
     shares = []
     for part in range(parts):
-        small = SmallStack.of(stack, places[part::parts])
+        small = whole if parts == 1 else SmallStack.of(stack, places[part::parts])
         most, share = len(small.frames) // 4, 1.0
         for _ in range(max(1, most)):
             count = len(small.frames)
@@ -261,12 +277,12 @@ def _strange_frames(
             # A foreign frame spoils the blur scale too, so others are tried without it.
             scales = [model.scale * one for one in _WIDE_SCALES]
             without = _best(rest, psf, scales, rest.focus(growth)).misfit
-            whole = float(of_frames.sum())
+            total = float(of_frames.sum())
             # Of the others alone: the one sharp frame of a flat scene has most of the misfit too.
-            if without > _BETTER_WITHOUT * (whole - float(of_frames[worst])):
+            if without > _BETTER_WITHOUT * (total - float(of_frames[worst])):
                 break
             strange.append(int(small.frames[worst]))
-            small, share = rest, share * (without / (count - 2)) / (whole / (count - 1))
+            small, share = rest, share * (without / (count - 2)) / (total / (count - 1))
         shares.append(share)
     return (tuple(sorted(strange)), min(shares)) if strange else None
 

@@ -9,6 +9,7 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, srgb_luma
 from focaldiffusion.fusion.fuse import blend_sharpest
+from focaldiffusion.solve.strips import in_strips
 from focaldiffusion.stack import FocalStack
 
 POSTERIOR_STRENGTH = 36.0
@@ -45,8 +46,10 @@ def evidence_from_doubt(
     """
     all_in_focus = blend_sharpest(stack, sharpest)
     noise = stack.noise_std
-    own_texture = own_texture_share(all_in_focus, reach_px, leak, noise)
-    posterior = torch.softmax(doubt * (-POSTERIOR_STRENGTH * own_texture), dim=0)
+    strength = -POSTERIOR_STRENGTH * own_texture_share(all_in_focus, reach_px, leak, noise)
+    posterior = in_strips(
+        lambda rows: torch.softmax(doubt[:, rows] * strength[rows], dim=0), stack.size[0]
+    )
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.filters import box_mean
+from focaldiffusion.optics import blur_radius_px
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.sweep import frame_misfit, ordered_focus, plane_misfit
+from focaldiffusion.solve.plane_fit import LONGEST_REACH_PX, Luma, PlaneFit, reach_of
+from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import in_parallel
 
 _LONG_SIDE_PX = 256  # blur shrinks with the frames, so the range of the search is wide
 _LEAST_SIDE_PX = 8  # short side of elongated frames: room for the windows that average misfit
@@ -20,6 +24,7 @@ _FRAMES = 12
 _HYPOTHESES = 28
 _MARGIN = 0.15  # of the focused range, tried beyond each of its ends
 _AGGREGATION_PX = 3  # half window over which misfit is averaged
+_REACHES_PX = (6, 12, 24, LONGEST_REACH_PX)  # one grid serves all scales up to its reach
 _LEAST_MISFIT = 1e-12  # black or clipped frames have none, at any scale
 
 
@@ -92,9 +97,20 @@ class SmallStack:
             psf: the shape of the blur.
             focus: (n,) focus of the frames.
         """
+        key = (blur_scale, psf, *focus.tolist())
+        if key not in self._misfits:
+            self._misfits[key] = self._measured_misfit(blur_scale, psf, focus)
+        return self._misfits[key]
+
+    def _measured_misfit(self, blur_scale: float, psf: PSF, focus: Tensor) -> float:
+        lowest: Tensor | None = None
         with torch.no_grad():
-            planes = plane_misfit(self.images, focus, self._hypotheses(), blur_scale, psf)
-            return max(float(box_mean(planes, _AGGREGATION_PX).amin(0).mean()), _LEAST_MISFIT)
+            fit, radii_px = self._fit(blur_scale, psf, self._hypotheses(), focus)
+            for plane in in_parallel(fit.misfit, radii_px):
+                averaged = box_mean(plane, _AGGREGATION_PX)
+                lowest = averaged if lowest is None else torch.minimum(averaged, lowest)
+        assert lowest is not None
+        return max(float(lowest.mean()), _LEAST_MISFIT)
 
     def misfit_of_frames(self, blur_scale: float, psf: PSF, focus: Tensor) -> Tensor:
         """Misfit (n, h, w) of each frame to the best plane at each pixel; see `misfit`.
@@ -102,16 +118,48 @@ class SmallStack:
         A scale of 0 explains all frames by one unblurred image.
         """
         hypotheses = self._hypotheses() if blur_scale > 0 else focus[:1]
+        lowest: Tensor | None = None
+        chosen: Tensor | None = None
         with torch.no_grad():
-            return frame_misfit(
-                self.images, focus, hypotheses, blur_scale, psf, aggregation_px=_AGGREGATION_PX
-            )
+            fit, radii_px = self._fit(blur_scale, psf, hypotheses, focus)
+            for plane in in_parallel(fit.misfit_of_frames, radii_px):
+                averaged = box_mean(plane, _AGGREGATION_PX)
+                total = averaged.sum(0)
+                if lowest is None or chosen is None:
+                    lowest, chosen = total, averaged
+                else:
+                    chosen = torch.where(total < lowest, averaged, chosen)
+                    lowest = torch.minimum(total, lowest)
+        assert chosen is not None
+        return chosen
 
     def without(self, position: int) -> SmallStack:
         """The rest after one of the n frames is left out."""
         rest = [index for index in range(len(self.frames)) if index != position]
         images = self.images.without((position,))
         return SmallStack(self.stack, self.frames[rest], images, self.shrink)
+
+    def _fit(
+        self, blur_scale: float, psf: PSF, hypotheses: Tensor, focus: Tensor
+    ) -> tuple[PlaneFit, Tensor]:
+        """Fit of the frames to planes, which similar scales share, and the radii (K, n) there."""
+        radii_px = blur_radius_px(hypotheses[:, None], focus, blur_scale).abs()
+        reach_px = next(one for one in _REACHES_PX if one >= reach_of(radii_px, psf))
+        if (psf, reach_px) not in self._fits:
+            self._fits[psf, reach_px] = PlaneFit(self._luma, reach_px, psf)
+        return self._fits[psf, reach_px], radii_px
+
+    @cached_property
+    def _luma(self) -> Luma:
+        return Luma.of(self.images)
+
+    @cached_property
+    def _fits(self) -> dict[tuple[PSF, int], PlaneFit]:
+        return {}
+
+    @cached_property
+    def _misfits(self) -> dict[tuple[object, ...], float]:
+        return {}
 
     def _hypotheses(self) -> Tensor:
         focus = self.stack.focus_coordinates  # all of it, whichever frames are used
