@@ -14,9 +14,21 @@ from numpy.typing import NDArray
 from focaldiffusion.align.motion import Matrix, Method, warp
 from focaldiffusion.align.pyramid import Plane
 from focaldiffusion.errors import InputError
-from focaldiffusion.frames import FrameSource, alpha_of
+from focaldiffusion.frames import (
+    Frame,
+    FrameSource,
+    Pixels,
+    Window,
+    alpha_of,
+    light_of,
+    looked_up,
+    pixels_of,
+    rounded,
+    shares_of_white,
+)
 
 _LEAST_KEPT = 0.25  # of the area
+_REACH_PX = 5  # of the longest filter, and rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,19 +175,15 @@ class Alignment:
             dropped={**self.dropped, **left_out},
         )
 
-    def apply(self, frames: FrameSource, *, draft: bool = False) -> FrameSource:
+    def apply(self, frames: FrameSource) -> FrameSource:
         """The frames in the view of the reference; the source itself if nothing changes.
 
         Frames are read and resampled one at a time.
 
         Args:
             frames: the frames that were aligned.
-            draft: resample linearly, in a tenth of the time; enough if the size is then at
-                least halved.
         """
-        if self.is_identity:
-            return frames
-        return _AlignedFrames(frames, self, cv2.INTER_LINEAR if draft else cv2.INTER_LANCZOS4)
+        return frames if self.is_identity else _AlignedFrames(frames, self)
 
     def summary(self) -> dict[str, Any]:
         """All attributes, JSON-serialisable."""
@@ -191,10 +199,9 @@ class Alignment:
 class _AlignedFrames:
     """A FrameSource of aligned frames, each moved, cropped and matched in exposure when read."""
 
-    def __init__(self, source: FrameSource, alignment: Alignment, interpolation: int) -> None:
+    def __init__(self, source: FrameSource, alignment: Alignment) -> None:
         self.source = source
         self.alignment = alignment
-        self.interpolation = interpolation
         self.names = tuple(source.names[index] for index in alignment.kept)
         self.size = alignment.crop.size
         self.bit_depth = source.bit_depth
@@ -203,25 +210,107 @@ class _AlignedFrames:
     def alpha(self, index: int) -> NDArray[np.float32] | None:
         """Alpha of frame `index` of the kept ones, see `TransparentFrames.alpha`."""
         alpha = alpha_of(self.source, self.alignment.kept[index])
-        return None if alpha is None else self._placed(alpha, index, cv2.INTER_LINEAR)
+        if alpha is None:
+            return None
+        return self._placement(index).resampled(alpha, self._whole, cv2.INTER_LINEAR)
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index` of the kept ones, see `FrameSource.read`."""
-        image = self.source.read(self.alignment.kept[index])
-        image = self._placed(image, index, self.interpolation)
-        gains = self.alignment.frames[index].gains
-        return image if gains == (1, 1, 1) else divide_light(image, gains)
+        return self.frame(index).encoded(self._whole)
 
-    def _placed(self, image: Plane, index: int, interpolation: int) -> Plane:
-        """An image or alpha of a frame, moved and cropped."""
-        frame, crop = self.alignment.frames[index], self.alignment.crop
-        if not frame.is_moved:
-            rows = slice(crop.top, crop.top + crop.height)
-            return np.ascontiguousarray(image[rows, crop.left : crop.left + crop.width])
-        window = frame.matrix.copy()
-        window[:, 2] += frame.matrix[:, :2] @ [crop.left, crop.top]
-        image = warp(image, window, crop.size, interpolation=interpolation)
-        return np.clip(image, 0, 1, out=image)
+    def frame(self, index: int) -> Frame:
+        """Frame `index` of the kept ones, see `MovedFrames.frame`."""
+        pixels = pixels_of(self.source, self.alignment.kept[index])
+        return _AlignedFrame(pixels, self._placement(index), self.alignment.frames[index].gains)
+
+    def _placement(self, index: int) -> _Placement:
+        return _Placement(self.alignment.frames[index], self.alignment.crop)
+
+    @property
+    def _whole(self) -> Window:
+        height, width = self.size
+        return slice(0, height), slice(0, width)
+
+
+@dataclass(frozen=True, eq=False)
+class _Placement:
+    """The place of a frame in the aligned and cropped view."""
+
+    frame: FrameAlignment
+    crop: Crop
+
+    def resampled(
+        self,
+        image: NDArray[Any],
+        window: Window,
+        interpolation: int,
+        table: Plane | None = None,
+    ) -> Plane:
+        """A window of the view, from the frame's pixels or alpha (H, W, ...).
+
+        Args:
+            image: of the frame.
+            window: rows and columns of the view.
+            interpolation: OpenCV's constant.
+            table: value of each integer; None if `image` has floats already.
+        """
+        rows, columns = window
+        left, top = self.crop.left + columns.start, self.crop.top + rows.start
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if not self.frame.is_moved:
+            part = image[top : top + height, left : left + width]
+            return np.ascontiguousarray(part) if table is None else looked_up(part, table)
+        matrix = self.frame.matrix.copy()
+        matrix[:, 2] += matrix[:, :2] @ [left, top]
+        box = _box(matrix, (height, width), image.shape[:2])
+        matrix[:, 2] -= box[1].start, box[0].start
+        part = image[box] if table is None else looked_up(image[box], table)
+        moved = warp(part, matrix, (height, width), interpolation=interpolation)
+        return np.clip(moved, 0, 1, out=moved)
+
+
+def _box(matrix: Matrix, size: tuple[int, int], full: tuple[int, ...]) -> Window:
+    """Rows and columns of an image of `full` size that a window of `size` is resampled from."""
+    height, width = size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
+    reached = corners @ matrix[:, :2].T + matrix[:, 2]
+    low, high = reached.min(0) - _REACH_PX, reached.max(0) + _REACH_PX
+    (left, right), (top, bottom) = (
+        np.clip((math.floor(low[axis]), math.ceil(high[axis])), 0, full[1 - axis])
+        for axis in (0, 1)
+    )
+    return slice(int(top), int(bottom)), slice(int(left), int(right))
+
+
+@dataclass(frozen=True, eq=False)
+class _AlignedFrame:
+    """A decoded frame that is moved, cropped and matched in exposure part by part."""
+
+    pixels: Pixels
+    placement: _Placement
+    gains: tuple[float, ...]
+
+    def encoded(self, window: Window, *, draft: bool = False) -> Plane:
+        """See `Frame.encoded`."""
+        image = self.placement.resampled(
+            self.pixels,
+            window,
+            cv2.INTER_LINEAR if draft else cv2.INTER_LANCZOS4,
+            shares_of_white(self.pixels.dtype),
+        )
+        return image if self.gains == (1, 1, 1) else divide_light(image, self.gains)
+
+    def light(self, window: Window, *, draft: bool = False) -> Plane:
+        """See `Frame.light`."""
+        table = light_of(self.pixels.dtype)
+        if self.placement.frame.is_moved and not draft:
+            # In linear light, highlights would ring.
+            return looked_up(rounded(self.encoded(window)), light_of(np.dtype(np.uint16)))
+        light = self.placement.resampled(self.pixels, window, cv2.INTER_LINEAR, table)
+        if self.gains == (1, 1, 1):
+            return light
+        light /= np.array(self.gains, np.float32)
+        return np.clip(light, 0, 1, out=light)
 
 
 def divide_light(srgb: Plane, gains: float | tuple[float, ...]) -> Plane:

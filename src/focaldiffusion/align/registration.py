@@ -29,7 +29,7 @@ from focaldiffusion.align.motion import (
 from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
 from focaldiffusion.align.view import MOSTLY, View, showing_nothing
 from focaldiffusion.errors import InputError
-from focaldiffusion.frames import FrameSource, alpha_of
+from focaldiffusion.frames import FrameSource, alpha_of, pixels_of
 from focaldiffusion.progress import Meter
 
 AlignMode = Literal["auto", "on", "off"]
@@ -129,7 +129,7 @@ def find_alignment(
 def _views(frames: FrameSource, meter: Meter) -> list[View]:
     views = []
     for index in range(len(frames.names)):
-        views.append(View.of(frames.read(index), alpha_of(frames, index)))
+        views.append(View.of(pixels_of(frames, index), alpha_of(frames, index)))
         meter.advance()
     return views
 

@@ -21,6 +21,7 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.frames import Pixels, rounded
 from focaldiffusion.io import tiff
 from focaldiffusion.io.budget import check_pixels
 from focaldiffusion.io.decoding import (
@@ -29,6 +30,7 @@ from focaldiffusion.io.decoding import (
     ImageHeader,
     check_visible,
     decoding,
+    three_channels,
     unit_alpha,
     unit_rgb,
     upright,
@@ -150,6 +152,26 @@ def read_image(path: Path, *, orientation: int | None = None) -> NDArray[np.floa
         orientation = probe_image(path).orientation
     pixels, full_scale, curves = _decoded(path, kind)
     return upright(srgb_encoded(unit_rgb(pixels, full_scale), curves), orientation)
+
+
+def read_pixels(path: Path, *, orientation: int | None = None) -> Pixels:
+    """The same as integers, upright: uint8 where the file has 8 bits and needs no conversion.
+
+    Args:
+        path: see `read_image`.
+        orientation: the EXIF orientation to apply instead of the file's own.
+    """
+    kind = kind_of(path)
+    if kind == "raw":
+        return develop_raw(path)
+    if kind == "tiff":
+        return rounded(read_image(path, orientation=orientation))
+    if orientation is None:
+        orientation = probe_image(path).orientation
+    pixels, full_scale, curves = _decoded(path, kind)
+    if curves or full_scale != np.iinfo(pixels.dtype).max:
+        return rounded(upright(srgb_encoded(unit_rgb(pixels, full_scale), curves), orientation))
+    return upright(three_channels(pixels), orientation)
 
 
 def read_alpha(path: Path, *, orientation: int | None = None) -> NDArray[np.float32] | None:
