@@ -89,17 +89,25 @@ class IntegerFrames(FrameSource, Protocol):
 class Frame(Protocol):
     """One decoded frame, whose parts become light or encoded floats when they are needed."""
 
-    def encoded(self, window: Window, *, draft: bool = False) -> NDArray[np.float32]:
+    def encoded(
+        self, window: Window, sharp: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
         """A part, sRGB-encoded, (h, w, 3) in [0, 1].
 
         Args:
             window: rows and columns of the part.
-            draft: resample linearly where the frame moved, in a tenth of the time.
+            sharp: (h, w), pixels that are resampled sharply where the frame moved; linear
+                interpolation takes a tenth of the time. None for all.
         """
         ...
 
     def light(self, window: Window, *, draft: bool = False) -> NDArray[np.float32]:
-        """The same in linear light."""
+        """The same in linear light.
+
+        Args:
+            window: rows and columns of the part.
+            draft: resample linearly; enough if the size is then at least halved.
+        """
         ...
 
 
@@ -123,7 +131,9 @@ class StillFrame:
         """Serve parts of the pixels."""
         self.pixels = pixels
 
-    def encoded(self, window: Window, *, draft: bool = False) -> NDArray[np.float32]:
+    def encoded(
+        self, window: Window, sharp: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
         """See `Frame.encoded`."""
         return looked_up(self.pixels[window], shares_of_white(self.pixels.dtype))
 
@@ -155,10 +165,17 @@ def rounded(image: NDArray[np.float32], dtype: DTypeLike = np.uint16) -> Pixels:
 
 
 def looked_up(pixels: Pixels, table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The entry of a table for each integer, in the shape of the pixels."""
+    """The entry of a table for each integer, in the shape of the pixels.
+
+    Args:
+        pixels: (h, w, 3).
+        table: one entry for each value of the type, or a row of one for each channel.
+    """
     if pixels.dtype == np.uint8:
-        return np.asarray(cv2.LUT(pixels, table), np.float32)
-    return table.take(pixels)
+        return np.asarray(cv2.LUT(pixels, table[None]), np.float32)
+    if table.ndim == 1:
+        return table.take(pixels)
+    return np.stack([table[:, c].take(pixels[..., c]) for c in range(3)], axis=-1)
 
 
 @lru_cache

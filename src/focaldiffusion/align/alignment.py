@@ -29,6 +29,7 @@ from focaldiffusion.frames import (
 
 _LEAST_KEPT = 0.25  # of the area
 _REACH_PX = 5  # of the longest filter, and rounding
+_POINTS_IN_A_ROW = 1024  # of OpenCV's maps, whose sides are limited
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +213,11 @@ class _AlignedFrames:
         alpha = alpha_of(self.source, self.alignment.kept[index])
         if alpha is None:
             return None
-        return self._placement(index).resampled(alpha, self._whole, cv2.INTER_LINEAR)
+        frame = self.alignment.frames[index]
+        source = _Source.of(self._whole, frame, self.alignment.crop, alpha.shape)
+        if not frame.is_moved:
+            return np.ascontiguousarray(alpha[source.box])
+        return warp(alpha[source.box], source.matrix, source.size)
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index` of the kept ones, see `FrameSource.read`."""
@@ -221,10 +226,12 @@ class _AlignedFrames:
     def frame(self, index: int) -> Frame:
         """Frame `index` of the kept ones, see `MovedFrames.frame`."""
         pixels = pixels_of(self.source, self.alignment.kept[index])
-        return _AlignedFrame(pixels, self._placement(index), self.alignment.frames[index].gains)
-
-    def _placement(self, index: int) -> _Placement:
-        return _Placement(self.alignment.frames[index], self.alignment.crop)
+        encoded, light = shares_of_white(pixels.dtype), light_of(pixels.dtype)
+        frame = self.alignment.frames[index]
+        if frame.gains != (1, 1, 1):
+            encoded = divide_light(np.repeat(encoded[:, None], 3, axis=1), frame.gains)
+            light = np.clip(light[:, None] / np.array(frame.gains, np.float32), 0, 1)
+        return _AlignedFrame(pixels, frame, self.alignment.crop, encoded, light)
 
     @property
     def _whole(self) -> Window:
@@ -233,84 +240,93 @@ class _AlignedFrames:
 
 
 @dataclass(frozen=True, eq=False)
-class _Placement:
-    """The place of a frame in the aligned and cropped view."""
+class _Source:
+    """Where a window of the view lies in a frame.
 
-    frame: FrameAlignment
-    crop: Crop
+    Attributes:
+        box: rows and columns of the frame that the window is resampled from.
+        matrix: (2, 3) from pixels of the window to pixels of the box.
+        size: (height, width) of the window.
+    """
 
-    def resampled(
-        self,
-        image: NDArray[Any],
-        window: Window,
-        interpolation: int,
-        table: Plane | None = None,
-    ) -> Plane:
-        """A window of the view, from the frame's pixels or alpha (H, W, ...).
+    box: Window
+    matrix: Matrix
+    size: tuple[int, int]
 
-        Args:
-            image: of the frame.
-            window: rows and columns of the view.
-            interpolation: OpenCV's constant.
-            table: value of each integer; None if `image` has floats already.
-        """
+    @classmethod
+    def of(
+        cls, window: Window, frame: FrameAlignment, crop: Crop, full: tuple[int, ...]
+    ) -> _Source:
+        """The source of a window, in a frame of (height, width) `full`."""
         rows, columns = window
-        left, top = self.crop.left + columns.start, self.crop.top + rows.start
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        if not self.frame.is_moved:
-            part = image[top : top + height, left : left + width]
-            return np.ascontiguousarray(part) if table is None else looked_up(part, table)
-        matrix = self.frame.matrix.copy()
-        matrix[:, 2] += matrix[:, :2] @ [left, top]
-        box = _box(matrix, (height, width), image.shape[:2])
-        matrix[:, 2] -= box[1].start, box[0].start
-        part = image[box] if table is None else looked_up(image[box], table)
-        moved = warp(part, matrix, (height, width), interpolation=interpolation)
-        return np.clip(moved, 0, 1, out=moved)
+        size = height, width = rows.stop - rows.start, columns.stop - columns.start
+        matrix = frame.matrix.copy()
+        matrix[:, 2] += matrix[:, :2] @ [crop.left + columns.start, crop.top + rows.start]
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
+        reached = corners @ matrix[:, :2].T + matrix[:, 2]
+        reach_px = _REACH_PX if frame.is_moved else 0
+        low, high = np.floor(reached.min(0)) - reach_px, np.ceil(reached.max(0)) + reach_px
+        (left, right), (top, bottom) = (
+            np.clip((low[axis], high[axis]), 0, full[1 - axis]).astype(int) for axis in (0, 1)
+        )
+        matrix[:, 2] -= left, top
+        return cls((slice(top, bottom), slice(left, right)), matrix, size)
 
-
-def _box(matrix: Matrix, size: tuple[int, int], full: tuple[int, ...]) -> Window:
-    """Rows and columns of an image of `full` size that a window of `size` is resampled from."""
-    height, width = size
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
-    reached = corners @ matrix[:, :2].T + matrix[:, 2]
-    low, high = reached.min(0) - _REACH_PX, reached.max(0) + _REACH_PX
-    (left, right), (top, bottom) = (
-        np.clip((math.floor(low[axis]), math.ceil(high[axis])), 0, full[1 - axis])
-        for axis in (0, 1)
-    )
-    return slice(int(top), int(bottom)), slice(int(left), int(right))
+    def points(self, chosen: NDArray[np.intp]) -> Plane:
+        """Pixels (2, n), row and column in the window, as x and y in the box, centres at integers."""
+        linear = self.matrix[:, :2].astype(np.float32)
+        shift = self.matrix[:, 2:] + self.matrix[:, :2] @ [[0.5], [0.5]] - 0.5
+        return linear @ chosen[::-1].astype(np.float32) + shift.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class _AlignedFrame:
-    """A decoded frame that is moved, cropped and matched in exposure part by part."""
+    """A decoded frame that is moved and cropped part by part.
+
+    Attributes:
+        pixels: of the whole frame.
+        alignment: of the frame.
+        crop: of the view.
+        encoded_of, light_of: of each integer, once exposure is evened out, see `looked_up`.
+    """
 
     pixels: Pixels
-    placement: _Placement
-    gains: tuple[float, ...]
+    alignment: FrameAlignment
+    crop: Crop
+    encoded_of: Plane
+    light_of: Plane
 
-    def encoded(self, window: Window, *, draft: bool = False) -> Plane:
+    def encoded(self, window: Window, sharp: NDArray[np.bool_] | None = None) -> Plane:
         """See `Frame.encoded`."""
-        image = self.placement.resampled(
-            self.pixels,
-            window,
-            cv2.INTER_LINEAR if draft else cv2.INTER_LANCZOS4,
-            shares_of_white(self.pixels.dtype),
-        )
-        return image if self.gains == (1, 1, 1) else divide_light(image, self.gains)
+        source = self._source(window)
+        part = looked_up(self.pixels[source.box], self.encoded_of)
+        if not self.alignment.is_moved:
+            return part
+        if sharp is None:
+            image = warp(part, source.matrix, source.size, interpolation=cv2.INTER_LANCZOS4)
+            return np.clip(image, 0, 1, out=image)
+        image = warp(part, source.matrix, source.size)
+        chosen = np.array(np.nonzero(sharp))
+        count, rows = chosen.shape[1], -(-chosen.shape[1] // _POINTS_IN_A_ROW)
+        points = np.zeros((2, rows * _POINTS_IN_A_ROW), np.float32)
+        points[:, :count] = source.points(chosen)
+        x, y = points.reshape(2, rows, _POINTS_IN_A_ROW)
+        border = cv2.BORDER_REFLECT_101
+        values = cv2.remap(part, x, y, cv2.INTER_LANCZOS4, borderMode=border).reshape(-1, 3)
+        image[chosen[0], chosen[1]] = np.clip(values[:count], 0, 1)
+        return image
 
     def light(self, window: Window, *, draft: bool = False) -> Plane:
         """See `Frame.light`."""
-        table = light_of(self.pixels.dtype)
-        if self.placement.frame.is_moved and not draft:
+        if self.alignment.is_moved and not draft:
             # In linear light, highlights would ring.
             return looked_up(rounded(self.encoded(window)), light_of(np.dtype(np.uint16)))
-        light = self.placement.resampled(self.pixels, window, cv2.INTER_LINEAR, table)
-        if self.gains == (1, 1, 1):
-            return light
-        light /= np.array(self.gains, np.float32)
-        return np.clip(light, 0, 1, out=light)
+        source = self._source(window)
+        part = looked_up(self.pixels[source.box], self.light_of)
+        return warp(part, source.matrix, source.size) if self.alignment.is_moved else part
+
+    def _source(self, window: Window) -> _Source:
+        return _Source.of(window, self.alignment, self.crop, self.pixels.shape[:2])
 
 
 def divide_light(srgb: Plane, gains: float | tuple[float, ...]) -> Plane:

@@ -31,6 +31,7 @@ from focaldiffusion.align.view import MOSTLY, View, showing_nothing
 from focaldiffusion.errors import InputError
 from focaldiffusion.frames import FrameSource, alpha_of, pixels_of
 from focaldiffusion.progress import Meter
+from focaldiffusion.threads import in_parallel
 
 AlignMode = Literal["auto", "on", "off"]
 
@@ -294,14 +295,17 @@ def _choose_model(views: Sequence[View], links: list[Link]) -> tuple[list[Link],
         motion = refine_motion(*pair, model="affine", start=link.motion.matrix)
         return replace(link, motion=replace(motion, method=link.motion.method))
 
+    some = range(0, len(links), len(links) // _MODEL_LINKS + 1)
+    tried = dict(zip(some, in_parallel(improve, [links[at] for at in some]), strict=True))
     gained = [
-        1 - improve(link).motion.residual / link.motion.residual
-        for link in links[:: len(links) // _MODEL_LINKS + 1]
-        if link.motion.residual > 0
+        1 - link.motion.residual / links[at].motion.residual
+        for at, link in tried.items()
+        if links[at].motion.residual > 0
     ]
     if not gained or np.median(gained) <= _AFFINE_IMPROVEMENT:
         return links, "similarity"
-    affine = [improve(link) for link in links]
+    rest = in_parallel(improve, [link for at, link in enumerate(links) if at not in tried])
+    affine = [tried[at] if at in tried else next(rest) for at in range(len(links))]
     reliable = all(link.motion.is_reliable for link in affine)
     return (affine, "affine") if reliable else (links, "similarity")
 

@@ -46,7 +46,7 @@ from focaldiffusion.io.encoding import (
 )
 from focaldiffusion.io.formats import Kind, kind_of, need_reader
 from focaldiffusion.io.ifd import byte_order, first_ifd
-from focaldiffusion.io.jpeg import ends_early
+from focaldiffusion.io.jpeg import ends_early, is_whole
 from focaldiffusion.io.raw import develop_raw, open_raw
 
 _GREY_MODES = ("1", "L", "LA", "La")
@@ -214,15 +214,29 @@ def _decoded(path: Path, kind: Kind) -> tuple[NDArray[Any], int, tuple[Curve, ..
             pixels = _deep_pixels(path, kind)
             full_scale = np.iinfo(pixels.dtype).max if kind == "png" else 2**bits - 1
         else:
-            mode = "L" if image.mode in _GREY_MODES else "RGB"
-            if image.has_transparency_data:
-                mode += "A"
-            pixels, full_scale = np.asarray(image.convert(mode)), 255
-            if image.format in ("JPEG", "MPO") and ends_early(path.read_bytes(), pixels):
-                raise ValueError("its data end early")
+            pixels, full_scale = _eight_bits(image, path), 255
         if pixels.shape[:2] != size or (bits > 8 and pixels.max() > full_scale):
             raise ValueError("its header contradicts its data")
         return pixels, full_scale, curves
+
+
+def _eight_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    """Pixels of an image of 8 bits."""
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    if image.has_transparency_data:
+        mode += "A"
+    if image.format not in ("JPEG", "MPO"):
+        return np.asarray(image.convert(mode))
+    data = path.read_bytes()
+    if image.mode == mode and is_whole(data):
+        import imagecodecs
+
+        pixels = imagecodecs.jpeg8_decode(data)  # the same values in a third of Pillow's time
+    else:
+        pixels = np.asarray(image.convert(mode))
+    if ends_early(data, pixels):
+        raise ValueError("its data end early")
+    return pixels
 
 
 def _deep_pixels(path: Path, kind: Kind) -> NDArray[Any]:
