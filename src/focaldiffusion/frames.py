@@ -232,25 +232,28 @@ def reduced(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
     return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
+def strips(size: tuple[int, int]) -> list[Window]:
+    """Windows of the full width that cover an image of (height, width), from top to bottom."""
+    height, width = size
+    rows = max(1, _STRIP_PIXELS // width)
+    return [
+        (slice(top, min(top + rows, height)), slice(0, width)) for top in range(0, height, rows)
+    ]
+
+
 def reduced_in_strips(
     part: Callable[[Window], NDArray[np.float32]], full: tuple[int, int], size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """The same as `reduced`, (h, w, 3), of an image that is made strip by strip.
+    """The same as `reduced` of an image (H, W, ...) that is made strip by strip.
 
     Args:
         part: makes the window of an image.
         full: (height, width) of the image.
         size: (height, width) of the result.
     """
-    height, width = full
-    rows = max(1, _STRIP_PIXELS // width)
-    strips = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
-    narrow = np.empty((height, size[1], 3), np.float32)
 
-    def narrowed(strip: slice) -> None:
-        image = part((strip, slice(0, width)))
-        narrow[strip] = reduced(image, (len(image), size[1]))
+    def narrowed(strip: Window) -> NDArray[np.float32]:
+        image = part(strip)
+        return reduced(image, (len(image), size[1]))
 
-    for _ in in_parallel(narrowed, strips):
-        pass
-    return reduced(narrow, size)
+    return reduced(np.concatenate(list(in_parallel(narrowed, strips(full)))), size)

@@ -273,7 +273,7 @@ class _Source:
         return cls((slice(top, bottom), slice(left, right)), matrix, size)
 
     def points(self, chosen: NDArray[np.intp]) -> Plane:
-        """Pixels (2, n), row and column in the window, as x and y in the box, centres at integers."""
+        """Rows and columns (2, n) of the window as x and y of the box; centres at integers."""
         linear = self.matrix[:, :2].astype(np.float32)
         shift = self.matrix[:, 2:] + self.matrix[:, :2] @ [[0.5], [0.5]] - 0.5
         return linear @ chosen[::-1].astype(np.float32) + shift.astype(np.float32)

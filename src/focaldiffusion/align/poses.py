@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from focaldiffusion.align.motion import (
     refine_motion,
 )
 from focaldiffusion.align.pyramid import Pyramid
+from focaldiffusion.threads import in_parallel
 
 _FLOOR = 1e-4  # half diagonals: least error of a measured motion, about 0.05 px
 _FAR_ERROR = 3.0
@@ -69,9 +71,16 @@ def link_frames(
     links: list[Link] = []
     failures: dict[int, Link] = {}
     advance()
-    for position, index in enumerate(order[1:], start=1):
-        nearest = order[position - 1]
-        link = Link(nearest, index, find_motion(pyramids[nearest], pyramids[index]))
+    neighbours = list(pairwise(order))
+
+    def motion_of(pair: tuple[int, int]) -> Motion:
+        return find_motion(*(pyramids[index] for index in pair))
+
+    motions = in_parallel(motion_of, neighbours)
+    for position, ((nearest, index), motion) in enumerate(
+        zip(neighbours, motions, strict=True), start=1
+    ):
+        link = Link(nearest, index, motion)
         if not link.motion.is_reliable and position > 1:
             correlations = {
                 other: refine_motion(pyramids[other], pyramids[index], only_middle=True).correlation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,7 @@ from focaldiffusion.align.exposure import (
 from focaldiffusion.align.motion import (
     LEAST_CORRELATION,
     Matrix,
+    Motion,
     MotionModel,
     corner_displacement,
     half_diagonal_px,
@@ -27,7 +28,8 @@ from focaldiffusion.align.motion import (
     warp,
 )
 from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
-from focaldiffusion.align.view import MOSTLY, View, showing_nothing
+from focaldiffusion.align.pyramid import Plane
+from focaldiffusion.align.view import MOSTLY, View, showing_nothing, shrunk_frame
 from focaldiffusion.errors import InputError
 from focaldiffusion.frames import FrameSource, alpha_of, pixels_of
 from focaldiffusion.progress import Meter
@@ -128,9 +130,13 @@ def find_alignment(
 
 
 def _views(frames: FrameSource, meter: Meter) -> list[View]:
+    def seen() -> Iterator[tuple[Plane, Plane | None]]:
+        for index in range(len(frames.names)):
+            yield shrunk_frame(pixels_of(frames, index), alpha_of(frames, index))
+
     views = []
-    for index in range(len(frames.names)):
-        views.append(View.of(pixels_of(frames, index), alpha_of(frames, index)))
+    for view in in_parallel(lambda frame: View.of(*frame), seen()):
+        views.append(view)
         meter.advance()
     return views
 
@@ -274,13 +280,17 @@ def _locate(
         for index in (link.first, link.second)
         if reference in (link.first, link.second)
     }
-    for index in kept:
-        if index not in linked:
-            motion = refine_motion(
-                views[reference].pyramid, views[index].pyramid, model=model, start=poses[index]
-            )
-            if motion.is_reliable and motion.method != "identity":
-                links.append(Link(reference, index, motion, is_far=True))
+    far = [index for index in kept if index not in linked]
+
+    def far_motion(index: int) -> Motion:
+        pair = views[reference].pyramid, views[index].pyramid
+        return refine_motion(*pair, model=model, start=poses[index])
+
+    for index, motion in zip(far, in_parallel(far_motion, far), strict=True):
+        if motion.is_reliable and motion.method != "identity":
+            links.append(Link(reference, index, motion, is_far=True))
+        advance()
+    for _ in linked.intersection(kept):
         advance()
     return _Layout(reference, adjust_poses(poses, links, reference, model), tuple(links))
 

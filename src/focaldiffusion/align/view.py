@@ -54,24 +54,14 @@ class View:
     saturated: Plane
 
     @classmethod
-    def of(cls, pixels: Pixels, alpha: Plane | None = None) -> View:
-        """The view of a frame (H, W, 3) and its alpha (H, W), if any."""
-        # Light must be averaged as light. Within one small pixel, its square root is close enough
-        # to the sRGB encoding, and a square is far cheaper than sRGB's power.
-        squares = np.square(shares_of_white(pixels.dtype))
-        height, width = pixels.shape[:2]
-        size = _shrunk_size((height, width), _LONG_SIDE_PX)
-        encoded = np.sqrt(
-            reduced_in_strips(
-                lambda strip: looked_up(pixels[strip], squares), (height, width), size
-            )
-        )
+    def of(cls, encoded: Plane, alpha: Plane | None = None) -> View:
+        """The view of what `shrunk_frame` gives."""
         light = srgb_to_linear(torch.from_numpy(encoded)).numpy()
         luminance = light @ _LUMINANCE
         saturated = (light.max(axis=2) > _SATURATED).astype(np.float32)
         shown = None
         if alpha is not None:
-            shown = (_shrink(alpha, _LONG_SIDE_PX) > 0.999).astype(np.float32)
+            shown = (alpha > 0.999).astype(np.float32)
             np.maximum(saturated, 1 - shown, out=saturated)  # hidden light counts no more
         small = _shrink(light, _EXPOSURE_PX), _shrink(saturated, _EXPOSURE_PX)
         return cls(Pyramid.of(luminance, shown), luminance.shape, *small)
@@ -111,6 +101,17 @@ class View:
         noise = float(np.median(np.abs(detail))) / 0.6745 / 20**0.5
         averaged = noise / np.sqrt(luminance.size / eighth.size)
         return float(averaged) / max(self.brightness, 1e-9)
+
+
+def shrunk_frame(pixels: Pixels, alpha: Plane | None) -> tuple[Plane, Plane | None]:
+    """A frame (H, W, 3), sRGB-encoded, and its alpha (H, W) at the resolution of registration."""
+    # Light must be averaged as light. Within one small pixel, its square root is close enough to
+    # the sRGB encoding, and a square is far cheaper than sRGB's power.
+    squares = np.square(shares_of_white(pixels.dtype))
+    full = pixels.shape[0], pixels.shape[1]
+    size = _shrunk_size(full, _LONG_SIDE_PX)
+    mean = reduced_in_strips(lambda strip: looked_up(pixels[strip], squares), full, size)
+    return np.sqrt(mean), None if alpha is None else reduced(alpha, size)
 
 
 def showing_nothing(views: Sequence[View]) -> dict[int, str]:

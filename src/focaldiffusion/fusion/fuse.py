@@ -15,7 +15,8 @@ from torch import Tensor
 
 from focaldiffusion.filters import bracket
 from focaldiffusion.frames import FrameSource, alpha_of, frame_of
-from focaldiffusion.fusion.tiles import Enlarged, Tile, detail_energy, tiles_of
+from focaldiffusion.fusion.tiles import Tile, detail_energy, tiles_of
+from focaldiffusion.fusion.upsample import Enlarged
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
 from focaldiffusion.stack import FocalStack
@@ -81,6 +82,7 @@ def fuse(
     noise_std = max(_NOISE_STD, step)
     tiles = tiles_of(size, fine)
     groups = [tiles[at : at + _TILES_AT_ONCE] for at in range(0, len(tiles), _TILES_AT_ONCE)]
+    is_large, is_8_bit = len(groups) > 1, frames.bit_depth == 8
     meter = meter or Meter()
     meter.expect(count * len(groups))
     is_opaque = all(alpha_of(frames, index) is None for index in range(count))
@@ -90,7 +92,7 @@ def fuse(
     unfinished: dict[int, tuple[Image, Image]] = {}
     for group in groups:
         for tile in group:
-            tile.open(np.uint8 if frames.bit_depth == 8 else np.uint16)
+            tile.open(np.uint8 if is_8_bit else np.uint16)
         for index in range(count):
             frame, alpha = frame_of(frames, index), alpha_of(frames, index)
             if opacity is not None:
@@ -114,7 +116,7 @@ def fuse(
             else:
                 unfinished[index] = image, weight
             meter.advance()
-        for _ in in_parallel(Tile.close, group):
+        for _ in in_parallel(partial(Tile.close, compact=is_large and is_8_bit), group):
             pass
     fused, coarse = np.empty((*size, 3), np.float32), base.collapsed()
     for _ in in_parallel(partial(Tile.finish, coarse=coarse, result=fused), tiles):

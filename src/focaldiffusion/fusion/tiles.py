@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from focaldiffusion.frames import Frame, Window, looked_up, rounded, shares_of_white
+from focaldiffusion.fusion.upsample import Enlarged
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
@@ -105,32 +106,6 @@ class Area:
     def within(self, outer: Area) -> Window:
         """The area, counted from the start of an outer one."""
         return self.rows.within(outer.rows), self.columns.within(outer.columns)
-
-
-class Enlarged:
-    """Weights (h, w) at the size of an image, part by part; bilinear."""
-
-    def __init__(self, weights: Image, size: tuple[int, int]) -> None:
-        """Weights for an image of (height, width)."""
-        self.height = size[0]
-        self.wide: Image = cv2.resize(
-            weights, (size[1], len(weights)), interpolation=cv2.INTER_LINEAR
-        )
-
-    def part(self, window: Window) -> Image:
-        """The weights in a window of the image."""
-        rows, columns = window
-        count = len(self.wide)
-        place = (np.arange(rows.start, rows.stop) + 0.5) * (count / self.height) - 0.5
-        before = np.floor(place).astype(int)
-        share = (place - before).astype(np.float32)[:, None]
-        above, below = (
-            self.wide[np.clip(row, 0, count - 1), columns] for row in (before, before + 1)
-        )
-        above *= 1 - share
-        below *= share
-        above += below
-        return above
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,17 +242,19 @@ class Tile:
         rows, columns = self._sizes[level + 1]
         return Area(area.rows.sources(rows), area.columns.sources(columns))
 
-    def close(self) -> None:
-        """Sum the fine levels up, and free the memory of what was needed to add frames."""
+    def close(self, *, compact: bool) -> None:
+        """Sum the fine levels up, and free the memory of what was needed to add frames.
+
+        Args:
+            compact: keep two bytes of each value, which resolve a hundredth of a step of 8 bits.
+        """
         area, image = self._blended[-1], np.zeros((*self._blended[-1].size, 3), np.float32)
         for level in reversed(range(self.levels)):
             sums, total = self._sums.pop()
             sums /= total[..., None]
             sums += self._doubled(image, area, level, self._blended[level])
             area, image = self._blended[level], sums
-        # Two bytes resolve a hundredth of a step of 8 bits.
-        tensor = torch.from_numpy(image)
-        self._fine = tensor.half() if self._lowest.dtype == np.uint8 else tensor
+        self._fine = torch.from_numpy(image).half() if compact else torch.from_numpy(image)
         del self._weight
 
     def finish(self, coarse: Image, result: Image) -> None:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.filters import LUMA_WEIGHTS
+from focaldiffusion.frames import Window, reduced_in_strips, strips
+from focaldiffusion.threads import in_parallel
 
 Plane = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
@@ -32,23 +34,64 @@ def upsample(values: Tensor, guide: NDArray[np.float32]) -> Plane:
         (H, W) float32.
     """
     plane = np.ascontiguousarray(values.cpu().numpy(), dtype=np.float32)
-    size = guide.shape[1::-1]
-    if plane.shape == guide.shape[:2]:
+    size = guide.shape[0], guide.shape[1]
+    if plane.shape == size:
         return plane
-    luma = cv2.transform(guide, np.array([LUMA_WEIGHTS], np.float32))
-    small = cv2.resize(luma, plane.shape[::-1], interpolation=cv2.INTER_AREA)
+
+    def luma(strip: Window) -> Plane:
+        return cv2.transform(guide[strip], np.array([LUMA_WEIGHTS], np.float32))
+
+    small = reduced_in_strips(luma, size, (len(plane), plane.shape[1]))
     mean_guide, mean_plane = _mean(small), _mean(plane)
     variance = _mean(small * small) - mean_guide**2
     slope = (_mean(small * plane) - mean_guide * mean_plane) / (variance + _EDGE_VARIANCE)
     offset = mean_plane - slope * mean_guide
-    result: Plane = cv2.resize(_mean(slope), size, interpolation=cv2.INTER_LINEAR)
-    result *= luma
-    result += cv2.resize(_mean(offset), size, interpolation=cv2.INTER_LINEAR)
+    slopes, offsets = (Enlarged(_mean(one), size) for one in (slope, offset))
     window = np.ones((3, 3), np.uint8)
-    for extreme, bound in ((cv2.erode, np.maximum), (cv2.dilate, np.minimum)):
-        limit = cv2.resize(extreme(plane, window), size, interpolation=cv2.INTER_NEAREST)
-        bound(result, limit, out=result)
+    lowest, highest = (
+        Enlarged(extreme(plane, window), size, cv2.INTER_NEAREST)
+        for extreme in (cv2.erode, cv2.dilate)
+    )
+    result = np.empty(size, np.float32)
+
+    def solve(strip: Window) -> None:
+        fitted = slopes.part(strip)
+        fitted *= luma(strip)
+        fitted += offsets.part(strip)
+        np.clip(fitted, lowest.part(strip), highest.part(strip), out=result[strip])
+
+    for _ in in_parallel(solve, strips(size)):
+        pass
     return result
+
+
+class Enlarged:
+    """A plane (h, w) at the size of an image, part by part."""
+
+    def __init__(
+        self, plane: Plane, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR
+    ) -> None:
+        """The plane at a size (height, width), bilinear or nearest, as `cv2.resize` makes it."""
+        self.height, self.is_linear = size[0], interpolation == cv2.INTER_LINEAR
+        self.wide: Plane = cv2.resize(plane, (size[1], len(plane)), interpolation=interpolation)
+
+    def part(self, window: Window) -> Plane:
+        """A window of the enlarged plane."""
+        rows, columns = window
+        count = len(self.wide)
+        place = np.arange(rows.start, rows.stop) * (count / self.height)
+        if not self.is_linear:
+            return self.wide[np.minimum(place.astype(int), count - 1), columns]
+        place += 0.5 * count / self.height - 0.5
+        before = np.floor(place).astype(int)
+        share = (place - before).astype(np.float32)[:, None]
+        above, below = (
+            self.wide[np.clip(row, 0, count - 1), columns] for row in (before, before + 1)
+        )
+        below -= above
+        below *= share
+        above += below
+        return above
 
 
 def _mean(plane: Plane) -> Plane:
