@@ -82,6 +82,8 @@ def test_a_frame_is_resampled_sharply_where_it_is_asked_to(frames: Frames) -> No
     # OpenCV rounds positions to 1/32 px, from the corner of the part or of the whole.
     assert np.abs(part - whole)[sharp].max() < 0.02
     assert np.abs(part - whole)[~sharp].mean() > 4 * np.abs(part - whole)[sharp].mean()
+    nowhere = frame.encoded(window, np.zeros_like(sharp))
+    np.testing.assert_array_equal(nowhere[~sharp], part[~sharp])
 
 
 def test_strips_and_parts_are_those_of_the_whole() -> None:

@@ -306,6 +306,8 @@ class _AlignedFrame:
             image = warp(part, source.matrix, source.size, interpolation=cv2.INTER_LANCZOS4)
             return np.clip(image, 0, 1, out=image)
         image = warp(part, source.matrix, source.size)
+        if not sharp.any():
+            return image
         chosen = np.array(np.nonzero(sharp))
         count, rows = chosen.shape[1], -(-chosen.shape[1] // _POINTS_IN_A_ROW)
         points = np.zeros((2, rows * _POINTS_IN_A_ROW), np.float32)
