@@ -68,9 +68,7 @@ def test_fusion_does_not_depend_on_the_tiles(
     monkeypatch.setattr(fusing, "_TILES_AT_ONCE", at_once)
     cut = fuse(frames, weights)
     np.testing.assert_array_equal(cut.source_index, whole.source_index)
-    # Two bytes hold the fine levels of frames beyond a group: 11 bits of values below 1/2.
-    rounding = 1e-6 if at_once == 99 else 2**-12
-    np.testing.assert_allclose(cut.all_in_focus, whole.all_in_focus, rtol=0, atol=rounding)
+    np.testing.assert_allclose(cut.all_in_focus, whole.all_in_focus, rtol=0, atol=1e-6)
 
 
 def test_a_frame_is_resampled_sharply_where_it_is_asked_to(frames: Frames) -> None:

@@ -27,8 +27,8 @@ Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision 
 _NOISE_STD = 1 / 255  # sRGB; detail below it, or below a step, does not count as sharper
 _FEATHER_PX = 4  # width of the generated image's fade-in, at working resolution
 _FINE_LEVELS = 4  # blended tile by tile; the others have less than a hundredth of the pixels
-_TILES_AT_ONCE = 25
-"""Tiles that frames are added to at once, 32 bytes per pixel. Frames larger than these together are
+_TILES_AT_ONCE = 12
+"""Tiles that frames are added to at once, 26 bytes per pixel. Frames larger than these together are
 read once for each such group."""
 
 
@@ -82,17 +82,19 @@ def fuse(
     noise_std = max(_NOISE_STD, step)
     tiles = tiles_of(size, fine)
     groups = [tiles[at : at + _TILES_AT_ONCE] for at in range(0, len(tiles), _TILES_AT_ONCE)]
-    is_large, is_8_bit = len(groups) > 1, frames.bit_depth == 8
     meter = meter or Meter()
     meter.expect(count * len(groups))
     is_opaque = all(alpha_of(frames, index) is None for index in range(count))
+    storage = np.uint8 if frames.bit_depth == 8 else np.uint16
+    bounds = np.full((*size, 3), np.iinfo(storage).max, storage), np.zeros((*size, 3), storage)
+    fused = np.empty((*size, 3), np.float32)
     opacity = None if is_opaque else np.zeros(size, np.float32)
     source_index = np.zeros(size, index_type(max(numbers) + 1))
     base = _Base(levels - fine, noise_std * 0.5**fine)
     unfinished: dict[int, tuple[Image, Image]] = {}
     for group in groups:
         for tile in group:
-            tile.open(np.uint8 if is_8_bit else np.uint16)
+            tile.open(bounds)
         for index in range(count):
             frame, alpha = frame_of(frames, index), alpha_of(frames, index)
             if opacity is not None:
@@ -105,7 +107,7 @@ def fuse(
                 noise_std=noise_std,
                 is_optional=is_opaque,
             )
-            image, weight = unfinished.pop(index, None) or _empty(tiles[-1])
+            image, weight = unfinished.pop(index) if index in unfinished else _empty(tiles[-1])
             for tile, added in zip(group, in_parallel(add, group), strict=True):
                 image[tile.coarse.window], weight[tile.coarse.window] = added.image, added.weight
                 if added.is_main is not None:
@@ -116,10 +118,9 @@ def fuse(
             else:
                 unfinished[index] = image, weight
             meter.advance()
-        for _ in in_parallel(partial(Tile.close, compact=is_large and is_8_bit), group):
+        for _ in in_parallel(partial(Tile.close, result=fused), group):
             pass
-    fused, coarse = np.empty((*size, 3), np.float32), base.collapsed()
-    for _ in in_parallel(partial(Tile.finish, coarse=coarse, result=fused), tiles):
+    for _ in in_parallel(partial(Tile.finish, coarse=base.collapsed(), result=fused), tiles):
         pass
     if opacity is None or opacity.min() == 1:
         return Fusion(fused, source_index)

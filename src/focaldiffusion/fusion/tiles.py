@@ -11,10 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from focaldiffusion.frames import Frame, Window, looked_up, rounded, shares_of_white
+from focaldiffusion.frames import Frame, Pixels, Window, looked_up, rounded, shares_of_white
 from focaldiffusion.fusion.upsample import Enlarged
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
@@ -146,16 +145,18 @@ class Tile:
         self.coarse = Area(rows.coarse, columns.coarse)
         self._sums: list[tuple[Image, Image]] = []
 
-    def open(self, storage: type[np.unsignedinteger[Any]]) -> None:
-        """Make room for sums and bounds; the bounds are integers of type `storage`."""
-        levels = self._blended[: self.levels]
+    def open(self, bounds: tuple[Pixels, Pixels]) -> None:
+        """Make room for sums.
+
+        Args:
+            bounds: lowest and highest value of the frames at each pixel of the image (H, W, 3), so
+                far; the tile widens its part.
+        """
+        self._bounds = bounds
         self._sums = [
             (np.zeros((*area.size, 3), np.float32), np.zeros(area.size, np.float32))
-            for area in levels
+            for area in self._blended[: self.levels]
         ]
-        white = np.iinfo(storage).max
-        self._lowest = np.full((*self.area.size, 3), white, storage)
-        self._highest = np.zeros_like(self._lowest)
         self._weight = np.full(self.area.size, -1, np.float32)
 
     def add(
@@ -185,9 +186,10 @@ class Tile:
         alpha = None if alpha is None else alpha[self.needed.window]
         inner = self.area.within(self.needed)
         seen: Any = True if alpha is None else (alpha[inner] > 0)[..., None]
-        pixels = rounded(image[inner], self._lowest.dtype)
-        np.minimum(self._lowest, pixels, out=self._lowest, where=seen)
-        np.maximum(self._highest, pixels, out=self._highest, where=seen)
+        lowest, highest = (bound[self.area.window] for bound in self._bounds)
+        pixels = rounded(image[inner], lowest.dtype)
+        np.minimum(lowest, pixels, out=lowest, where=seen)
+        np.maximum(highest, pixels, out=highest, where=seen)
         better = None
         if counts:
             if alpha is not None:
@@ -242,36 +244,29 @@ class Tile:
         rows, columns = self._sizes[level + 1]
         return Area(area.rows.sources(rows), area.columns.sources(columns))
 
-    def close(self, *, compact: bool) -> None:
-        """Sum the fine levels up, and free the memory of what was needed to add frames.
-
-        Args:
-            compact: keep two bytes of each value, which resolve a hundredth of a step of 8 bits.
-        """
+    def close(self, result: Image) -> None:
+        """Write the sum of the fine levels into the result (H, W, 3), and free their memory."""
         area, image = self._blended[-1], np.zeros((*self._blended[-1].size, 3), np.float32)
         for level in reversed(range(self.levels)):
             sums, total = self._sums.pop()
             sums /= total[..., None]
             sums += self._doubled(image, area, level, self._blended[level])
             area, image = self._blended[level], sums
-        self._fine = torch.from_numpy(image).half() if compact else torch.from_numpy(image)
+        result[self.area.window] = image
         del self._weight
 
     def finish(self, coarse: Image, result: Image) -> None:
-        """Write the tile into the whole result (H, W, 3), given its coarsest level.
-
-        Frees the memory of the tile.
-        """
+        """Add the whole coarsest level of the result to the tile, and clamp it to the bounds."""
         area = self._blended[-1]
         image = coarse[area.window]
         for level in reversed(range(self.levels)):
             image = self._doubled(image, area, level, self._blended[level])
             area = self._blended[level]
-        image = image + self._fine.float().numpy()
-        shares = shares_of_white(self._lowest.dtype)
-        lowest, highest = (looked_up(bound, shares) for bound in (self._lowest, self._highest))
-        np.clip(image, lowest, highest, out=result[self.area.window])
-        del self._fine, self._lowest, self._highest
+        part = result[self.area.window]
+        part += image
+        bounds = [bound[self.area.window] for bound in self._bounds]
+        lowest, highest = (looked_up(bound, shares_of_white(bound.dtype)) for bound in bounds)
+        np.clip(part, lowest, highest, out=part)
 
 
 def tiles_of(size: tuple[int, int], levels: int) -> list[Tile]:
