@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "progress"),
-    ("devices", "focus", "frames", "files", "optics", "packages", "psf", "signals", "threads"),
-    ("filters", "lens", "window"),
+    ("devices", "focus", "files", "optics", "packages", "psf", "signals", "threads"),
+    ("filters", "frames", "lens", "window"),
     ("config", "depth", "scene", "stack"),
     ("evidence", "fusion", "simulation"),
     ("align", "io", "models", "solve"),

@@ -186,7 +186,6 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
         with stages("reading") as meter:  # 3
             stack = FocalStack.read(
                 alignment.apply(opened.frames),
-                draft=alignment.apply(opened.frames, draft=True),
                 long_side_px=settings.working_size,
                 device=settings.device,
                 meter=meter,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,10 +21,12 @@ from focaldiffusion.frames import (
     WORKING_SIZE_PX,
     FrameSource,
     alpha_of,
+    frame_of,
     reduced,
+    reduced_in_strips,
     working_size,
 )
-from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb, srgb_to_linear
+from focaldiffusion.optics import Camera, inverse_m, linear_to_srgb
 from focaldiffusion.progress import Meter
 
 Axis = Literal["inverse_depth_dpt", "position_m", "order"]
@@ -265,7 +267,6 @@ class FocalStack:
         frames: FrameSource,
         *,
         long_side_px: int = WORKING_SIZE_PX,
-        draft: FrameSource | None = None,
         device: str = "cpu",
         meter: Meter | None = None,
         camera: Camera | None = None,
@@ -276,7 +277,6 @@ class FocalStack:
         Args:
             frames: the native frames, aligned.
             long_side_px: see `working_size`.
-            draft: faster source of the same frames, for half size and below.
             device: device of the images.
             meter: counts the frames.
             camera: optics at native size.
@@ -287,17 +287,16 @@ class FocalStack:
         """
         total = len(frames.names)
         size = working_size(frames.size, total, long_side_px)
-        source = draft if draft is not None and max(size) <= max(frames.size) / 2 else frames
         meter = meter or Meter()
         meter.expect(total)
-        # A table is exact for 16 bits and avoids the power function.
-        to_linear = srgb_to_linear(torch.linspace(0, 1, 65536, dtype=torch.float64)).float().numpy()
         images = torch.empty((total, 3, *size), dtype=torch.float32)
         shown = torch.ones((total, *size), dtype=torch.bool)
+        draft = max(size) <= max(frames.size) / 2
         for index in range(total):
-            linear = to_linear.take(np.rint(source.read(index) * 65535).astype(np.uint16))
-            images[index] = torch.from_numpy(reduced(linear, size)).permute(2, 0, 1)
-            if (alpha := alpha_of(source, index)) is not None:
+            frame = frame_of(frames, index)
+            light = reduced_in_strips(partial(frame.light, draft=draft), frames.size, size)
+            images[index] = torch.from_numpy(light).permute(2, 0, 1)
+            if (alpha := alpha_of(frames, index)) is not None:
                 shown[index] = torch.from_numpy(reduced(alpha, size) > LEAST_ALPHA)
             meter.advance()
         if not shown.all():

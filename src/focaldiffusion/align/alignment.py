@@ -14,9 +14,22 @@ from numpy.typing import NDArray
 from focaldiffusion.align.motion import Matrix, Method, warp
 from focaldiffusion.align.pyramid import Plane
 from focaldiffusion.errors import InputError
-from focaldiffusion.frames import FrameSource, alpha_of
+from focaldiffusion.frames import (
+    Frame,
+    FrameSource,
+    Pixels,
+    Window,
+    alpha_of,
+    light_of,
+    looked_up,
+    pixels_of,
+    rounded,
+    shares_of_white,
+)
 
 _LEAST_KEPT = 0.25  # of the area
+_REACH_PX = 5  # of the longest filter, and rounding
+_POINTS_IN_A_ROW = 1024  # of OpenCV's maps, whose sides are limited
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,19 +176,15 @@ class Alignment:
             dropped={**self.dropped, **left_out},
         )
 
-    def apply(self, frames: FrameSource, *, draft: bool = False) -> FrameSource:
+    def apply(self, frames: FrameSource) -> FrameSource:
         """The frames in the view of the reference; the source itself if nothing changes.
 
         Frames are read and resampled one at a time.
 
         Args:
             frames: the frames that were aligned.
-            draft: resample linearly, in a tenth of the time; enough if the size is then at
-                least halved.
         """
-        if self.is_identity:
-            return frames
-        return _AlignedFrames(frames, self, cv2.INTER_LINEAR if draft else cv2.INTER_LANCZOS4)
+        return frames if self.is_identity else _AlignedFrames(frames, self)
 
     def summary(self) -> dict[str, Any]:
         """All attributes, JSON-serialisable."""
@@ -191,10 +200,9 @@ class Alignment:
 class _AlignedFrames:
     """A FrameSource of aligned frames, each moved, cropped and matched in exposure when read."""
 
-    def __init__(self, source: FrameSource, alignment: Alignment, interpolation: int) -> None:
+    def __init__(self, source: FrameSource, alignment: Alignment) -> None:
         self.source = source
         self.alignment = alignment
-        self.interpolation = interpolation
         self.names = tuple(source.names[index] for index in alignment.kept)
         self.size = alignment.crop.size
         self.bit_depth = source.bit_depth
@@ -203,25 +211,124 @@ class _AlignedFrames:
     def alpha(self, index: int) -> NDArray[np.float32] | None:
         """Alpha of frame `index` of the kept ones, see `TransparentFrames.alpha`."""
         alpha = alpha_of(self.source, self.alignment.kept[index])
-        return None if alpha is None else self._placed(alpha, index, cv2.INTER_LINEAR)
+        if alpha is None:
+            return None
+        frame = self.alignment.frames[index]
+        source = _Source.of(self._whole, frame, self.alignment.crop, alpha.shape)
+        if not frame.is_moved:
+            return np.ascontiguousarray(alpha[source.box])
+        return warp(alpha[source.box], source.matrix, source.size)
 
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index` of the kept ones, see `FrameSource.read`."""
-        image = self.source.read(self.alignment.kept[index])
-        image = self._placed(image, index, self.interpolation)
-        gains = self.alignment.frames[index].gains
-        return image if gains == (1, 1, 1) else divide_light(image, gains)
+        return self.frame(index).encoded(self._whole)
 
-    def _placed(self, image: Plane, index: int, interpolation: int) -> Plane:
-        """An image or alpha of a frame, moved and cropped."""
-        frame, crop = self.alignment.frames[index], self.alignment.crop
-        if not frame.is_moved:
-            rows = slice(crop.top, crop.top + crop.height)
-            return np.ascontiguousarray(image[rows, crop.left : crop.left + crop.width])
-        window = frame.matrix.copy()
-        window[:, 2] += frame.matrix[:, :2] @ [crop.left, crop.top]
-        image = warp(image, window, crop.size, interpolation=interpolation)
-        return np.clip(image, 0, 1, out=image)
+    def frame(self, index: int) -> Frame:
+        """Frame `index` of the kept ones, see `MovedFrames.frame`."""
+        pixels = pixels_of(self.source, self.alignment.kept[index])
+        encoded, light = shares_of_white(pixels.dtype), light_of(pixels.dtype)
+        frame = self.alignment.frames[index]
+        if frame.gains != (1, 1, 1):
+            encoded = divide_light(np.repeat(encoded[:, None], 3, axis=1), frame.gains)
+            light = np.clip(light[:, None] / np.array(frame.gains, np.float32), 0, 1)
+        return _AlignedFrame(pixels, frame, self.alignment.crop, encoded, light)
+
+    @property
+    def _whole(self) -> Window:
+        height, width = self.size
+        return slice(0, height), slice(0, width)
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Where a window of the view lies in a frame.
+
+    Attributes:
+        box: rows and columns of the frame that the window is resampled from.
+        matrix: (2, 3) from pixels of the window to pixels of the box.
+        size: (height, width) of the window.
+    """
+
+    box: Window
+    matrix: Matrix
+    size: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, window: Window, frame: FrameAlignment, crop: Crop, full: tuple[int, ...]
+    ) -> _Source:
+        """The source of a window, in a frame of (height, width) `full`."""
+        rows, columns = window
+        size = height, width = rows.stop - rows.start, columns.stop - columns.start
+        matrix = frame.matrix.copy()
+        matrix[:, 2] += matrix[:, :2] @ [crop.left + columns.start, crop.top + rows.start]
+        corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
+        reached = corners @ matrix[:, :2].T + matrix[:, 2]
+        reach_px = _REACH_PX if frame.is_moved else 0
+        low, high = np.floor(reached.min(0)) - reach_px, np.ceil(reached.max(0)) + reach_px
+        (left, right), (top, bottom) = (
+            np.clip((low[axis], high[axis]), 0, full[1 - axis]).astype(int) for axis in (0, 1)
+        )
+        matrix[:, 2] -= left, top
+        return cls((slice(top, bottom), slice(left, right)), matrix, size)
+
+    def points(self, chosen: NDArray[np.intp]) -> Plane:
+        """Rows and columns (2, n) of the window as x and y of the box; centres at integers."""
+        linear = self.matrix[:, :2].astype(np.float32)
+        shift = self.matrix[:, 2:] + self.matrix[:, :2] @ [[0.5], [0.5]] - 0.5
+        return linear @ chosen[::-1].astype(np.float32) + shift.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _AlignedFrame:
+    """A decoded frame that is moved and cropped part by part.
+
+    Attributes:
+        pixels: of the whole frame.
+        alignment: of the frame.
+        crop: of the view.
+        encoded_of, light_of: of each integer, once exposure is evened out, see `looked_up`.
+    """
+
+    pixels: Pixels
+    alignment: FrameAlignment
+    crop: Crop
+    encoded_of: Plane
+    light_of: Plane
+
+    def encoded(self, window: Window, sharp: NDArray[np.bool_] | None = None) -> Plane:
+        """See `Frame.encoded`."""
+        source = self._source(window)
+        part = looked_up(self.pixels[source.box], self.encoded_of)
+        if not self.alignment.is_moved:
+            return part
+        if sharp is None:
+            image = warp(part, source.matrix, source.size, interpolation=cv2.INTER_LANCZOS4)
+            return np.clip(image, 0, 1, out=image)
+        image = warp(part, source.matrix, source.size)
+        if not sharp.any():
+            return image
+        chosen = np.array(np.nonzero(sharp))
+        count, rows = chosen.shape[1], -(-chosen.shape[1] // _POINTS_IN_A_ROW)
+        points = np.zeros((2, rows * _POINTS_IN_A_ROW), np.float32)
+        points[:, :count] = source.points(chosen)
+        x, y = points.reshape(2, rows, _POINTS_IN_A_ROW)
+        border = cv2.BORDER_REFLECT_101
+        values = cv2.remap(part, x, y, cv2.INTER_LANCZOS4, borderMode=border).reshape(-1, 3)
+        image[chosen[0], chosen[1]] = np.clip(values[:count], 0, 1)
+        return image
+
+    def light(self, window: Window, *, draft: bool = False) -> Plane:
+        """See `Frame.light`."""
+        if self.alignment.is_moved and not draft:
+            # In linear light, highlights would ring.
+            return looked_up(rounded(self.encoded(window)), light_of(np.dtype(np.uint16)))
+        source = self._source(window)
+        part = looked_up(self.pixels[source.box], self.light_of)
+        return warp(part, source.matrix, source.size) if self.alignment.is_moved else part
+
+    def _source(self, window: Window) -> _Source:
+        return _Source.of(window, self.alignment, self.crop, self.pixels.shape[:2])
 
 
 def divide_light(srgb: Plane, gains: float | tuple[float, ...]) -> Plane:

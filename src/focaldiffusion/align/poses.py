@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from focaldiffusion.align.motion import (
     refine_motion,
 )
 from focaldiffusion.align.pyramid import Pyramid
+from focaldiffusion.threads import in_parallel
 
 _FLOOR = 1e-4  # half diagonals: least error of a measured motion, about 0.05 px
 _FAR_ERROR = 3.0
@@ -69,9 +71,16 @@ def link_frames(
     links: list[Link] = []
     failures: dict[int, Link] = {}
     advance()
-    for position, index in enumerate(order[1:], start=1):
-        nearest = order[position - 1]
-        link = Link(nearest, index, find_motion(pyramids[nearest], pyramids[index]))
+    neighbours = list(pairwise(order))
+
+    def motion_of(pair: tuple[int, int]) -> Motion:
+        return find_motion(*(pyramids[index] for index in pair))
+
+    motions = in_parallel(motion_of, neighbours)
+    for position, ((nearest, index), motion) in enumerate(
+        zip(neighbours, motions, strict=True), start=1
+    ):
+        link = Link(nearest, index, motion)
         if not link.motion.is_reliable and position > 1:
             correlations = {
                 other: refine_motion(pyramids[other], pyramids[index], only_middle=True).correlation
@@ -125,29 +134,68 @@ def adjust_poses(
     """
     basis = BASIS[model]
     count = basis.shape[1]
-    column = {frame: i * count for i, frame in enumerate(f for f in poses if f != reference)}
-    if not column:
+    if len(poses) == 1:
         return poses
     roots = [np.linalg.cholesky(link.information).T for link in links]
+    to_parameters = np.linalg.pinv(basis)
     for _ in range(_PASSES):
-        rows = np.zeros((len(links) * count, len(column) * count))
-        values = np.zeros(len(links) * count)
-        for i, (link, root) in enumerate(zip(links, roots, strict=True)):
-            here = slice(i * count, (i + 1) * count)
+        equations = _Equations(count)
+        for link, root in zip(links, roots, strict=True):
             expected = poses[link.second] @ np.linalg.inv(poses[link.first])
             error = np.linalg.inv(link.motion.matrix) @ expected - np.eye(3)
-            whitened = root @ (np.linalg.pinv(basis) @ error[:2].reshape(6))
+            whitened = root @ (to_parameters @ error[:2].reshape(6))
             length = max(float(np.linalg.norm(whitened)), 1e-12)
             root_weight = min(1.0, np.sqrt(2 * count) / length) ** 0.5
-            values[here] = -root_weight * whitened
-            for frame, sign in ((link.second, root_weight), (link.first, -root_weight)):
-                if frame != reference:
-                    rows[here, column[frame] : column[frame] + count] = sign * root
-        solution = np.linalg.lstsq(rows, values, rcond=None)[0]
+            ends = {link.second: root_weight * root, link.first: -root_weight * root}
+            ends.pop(reference, None)
+            equations.add(ends, -root_weight * whitened)
         adjusted = {reference: poses[reference]}
-        for frame, start in column.items():
+        for frame, solution in equations.solved().items():
             step = np.eye(3)
-            step[:2] += (basis @ solution[start : start + count]).reshape(2, 3)
+            step[:2] += (basis @ solution).reshape(2, 3)
             adjusted[frame] = step @ poses[frame]
         poses = adjusted
     return poses
+
+
+class _Equations:
+    """Normal equations of least squares whose residuals depend on one or two frames each.
+
+    Frames are eliminated from the last one on. Chained to earlier frames, each then has one
+    neighbour left, so the work grows with the number of frames.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Equations of a number of parameters for each frame."""
+        self.count = count
+        self.blocks: dict[int, dict[int, Matrix]] = {}
+        self.right: dict[int, Matrix] = {}
+
+    def add(self, parts: Mapping[int, Matrix], values: Matrix) -> None:
+        """Add the residuals: the sum of each part times its frame's parameters, less the values."""
+        for frame, part in parts.items():
+            self.right[frame] = self.right.get(frame, 0) + part.T @ values
+            row = self.blocks.setdefault(frame, {})
+            for other, another in parts.items():
+                row[other] = row.get(other, 0) + part.T @ another
+
+    def solved(self) -> dict[int, Matrix]:
+        """The parameters of each frame; consumes the equations."""
+        order = list(self.blocks)
+        eliminated = []
+        for frame in reversed(order):
+            row = self.blocks.pop(frame)
+            inverse = np.linalg.inv(row.pop(frame))
+            for other, block in row.items():
+                share = block.T @ inverse
+                del self.blocks[other][frame]
+                self.right[other] = self.right[other] - share @ self.right[frame]
+                for another, other_block in row.items():
+                    target = self.blocks[other]
+                    target[another] = target.get(another, 0) - share @ other_block
+            eliminated.append((frame, inverse, row))
+        solution: dict[int, Matrix] = {}
+        for frame, inverse, row in reversed(eliminated):
+            known = sum(block @ solution[other] for other, block in row.items())
+            solution[frame] = inverse @ (self.right[frame] - known)
+        return solution

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,7 @@ from focaldiffusion.align.exposure import (
 from focaldiffusion.align.motion import (
     LEAST_CORRELATION,
     Matrix,
+    Motion,
     MotionModel,
     corner_displacement,
     half_diagonal_px,
@@ -27,10 +28,12 @@ from focaldiffusion.align.motion import (
     warp,
 )
 from focaldiffusion.align.poses import Chains, Link, adjust_poses, chain_poses, link_frames
-from focaldiffusion.align.view import MOSTLY, View, showing_nothing
+from focaldiffusion.align.pyramid import Plane
+from focaldiffusion.align.view import MOSTLY, View, showing_nothing, shrunk_frame
 from focaldiffusion.errors import InputError
-from focaldiffusion.frames import FrameSource, alpha_of
+from focaldiffusion.frames import FrameSource, alpha_of, pixels_of
 from focaldiffusion.progress import Meter
+from focaldiffusion.threads import in_parallel
 
 AlignMode = Literal["auto", "on", "off"]
 
@@ -127,9 +130,13 @@ def find_alignment(
 
 
 def _views(frames: FrameSource, meter: Meter) -> list[View]:
+    def seen() -> Iterator[tuple[Plane, Plane | None]]:
+        for index in range(len(frames.names)):
+            yield shrunk_frame(pixels_of(frames, index), alpha_of(frames, index))
+
     views = []
-    for index in range(len(frames.names)):
-        views.append(View.of(frames.read(index), alpha_of(frames, index)))
+    for view in in_parallel(lambda frame: View.of(*frame), seen()):
+        views.append(view)
         meter.advance()
     return views
 
@@ -273,13 +280,17 @@ def _locate(
         for index in (link.first, link.second)
         if reference in (link.first, link.second)
     }
-    for index in kept:
-        if index not in linked:
-            motion = refine_motion(
-                views[reference].pyramid, views[index].pyramid, model=model, start=poses[index]
-            )
-            if motion.is_reliable and motion.method != "identity":
-                links.append(Link(reference, index, motion, is_far=True))
+    far = [index for index in kept if index not in linked]
+
+    def far_motion(index: int) -> Motion:
+        pair = views[reference].pyramid, views[index].pyramid
+        return refine_motion(*pair, model=model, start=poses[index])
+
+    for index, motion in zip(far, in_parallel(far_motion, far), strict=True):
+        if motion.is_reliable and motion.method != "identity":
+            links.append(Link(reference, index, motion, is_far=True))
+        advance()
+    for _ in linked.intersection(kept):
         advance()
     return _Layout(reference, adjust_poses(poses, links, reference, model), tuple(links))
 
@@ -294,14 +305,17 @@ def _choose_model(views: Sequence[View], links: list[Link]) -> tuple[list[Link],
         motion = refine_motion(*pair, model="affine", start=link.motion.matrix)
         return replace(link, motion=replace(motion, method=link.motion.method))
 
+    some = range(0, len(links), len(links) // _MODEL_LINKS + 1)
+    tried = dict(zip(some, in_parallel(improve, [links[at] for at in some]), strict=True))
     gained = [
-        1 - improve(link).motion.residual / link.motion.residual
-        for link in links[:: len(links) // _MODEL_LINKS + 1]
-        if link.motion.residual > 0
+        1 - link.motion.residual / links[at].motion.residual
+        for at, link in tried.items()
+        if links[at].motion.residual > 0
     ]
     if not gained or np.median(gained) <= _AFFINE_IMPROVEMENT:
         return links, "similarity"
-    affine = [improve(link) for link in links]
+    rest = in_parallel(improve, [link for at, link in enumerate(links) if at not in tried])
+    affine = [tried[at] if at in tried else next(rest) for at in range(len(links))]
     reliable = all(link.motion.is_reliable for link in affine)
     return (affine, "affine") if reliable else (links, "similarity")
 

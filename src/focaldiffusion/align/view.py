@@ -10,6 +10,13 @@ import numpy as np
 import torch
 
 from focaldiffusion.align.pyramid import Plane, Pyramid
+from focaldiffusion.frames import (
+    Pixels,
+    looked_up,
+    reduced,
+    reduced_in_strips,
+    shares_of_white,
+)
 from focaldiffusion.optics import srgb_to_linear
 
 _LONG_SIDE_PX = 1024
@@ -47,17 +54,14 @@ class View:
     saturated: Plane
 
     @classmethod
-    def of(cls, srgb: Plane, alpha: Plane | None = None) -> View:
-        """The view of an sRGB-encoded frame (H, W, 3) and its alpha (H, W), if any."""
-        # Light must be averaged as light. Within one small pixel, its square root is close enough
-        # to the sRGB encoding, and a square is far cheaper than sRGB's power.
-        encoded = np.sqrt(_shrink(srgb * srgb, _LONG_SIDE_PX))
+    def of(cls, encoded: Plane, alpha: Plane | None = None) -> View:
+        """The view of what `shrunk_frame` gives."""
         light = srgb_to_linear(torch.from_numpy(encoded)).numpy()
         luminance = light @ _LUMINANCE
         saturated = (light.max(axis=2) > _SATURATED).astype(np.float32)
         shown = None
         if alpha is not None:
-            shown = (_shrink(alpha, _LONG_SIDE_PX) > 0.999).astype(np.float32)
+            shown = (alpha > 0.999).astype(np.float32)
             np.maximum(saturated, 1 - shown, out=saturated)  # hidden light counts no more
         small = _shrink(light, _EXPOSURE_PX), _shrink(saturated, _EXPOSURE_PX)
         return cls(Pyramid.of(luminance, shown), luminance.shape, *small)
@@ -97,6 +101,17 @@ class View:
         noise = float(np.median(np.abs(detail))) / 0.6745 / 20**0.5
         averaged = noise / np.sqrt(luminance.size / eighth.size)
         return float(averaged) / max(self.brightness, 1e-9)
+
+
+def shrunk_frame(pixels: Pixels, alpha: Plane | None) -> tuple[Plane, Plane | None]:
+    """A frame (H, W, 3), sRGB-encoded, and its alpha (H, W) at the resolution of registration."""
+    # Light must be averaged as light. Within one small pixel, its square root is close enough to
+    # the sRGB encoding, and a square is far cheaper than sRGB's power.
+    squares = np.square(shares_of_white(pixels.dtype))
+    full = pixels.shape[0], pixels.shape[1]
+    size = _shrunk_size(full, _LONG_SIDE_PX)
+    mean = reduced_in_strips(lambda strip: looked_up(pixels[strip], squares), full, size)
+    return np.sqrt(mean), None if alpha is None else reduced(alpha, size)
 
 
 def showing_nothing(views: Sequence[View]) -> dict[int, str]:
@@ -141,9 +156,10 @@ def showing_nothing(views: Sequence[View]) -> dict[int, str]:
 
 def _shrink(image: Plane, long_side_px: int) -> Plane:
     """Average over areas, down to a long side; smaller images are unchanged."""
-    height, width = image.shape[:2]
-    scale = long_side_px / max(height, width)
-    if scale >= 1:
-        return image
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    return reduced(image, _shrunk_size(image.shape[:2], long_side_px))
+
+
+def _shrunk_size(size: tuple[int, ...], long_side_px: int) -> tuple[int, int]:
+    """(height, width) after shrinking to a long side; smaller ones are unchanged."""
+    scale = min(1.0, long_side_px / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

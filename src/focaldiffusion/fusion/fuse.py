@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -13,17 +14,22 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from focaldiffusion.filters import bracket
-from focaldiffusion.frames import FrameSource, alpha_of
+from focaldiffusion.frames import FrameSource, alpha_of, frame_of
+from focaldiffusion.fusion.tiles import Tile, detail_energy, tiles_of
+from focaldiffusion.fusion.upsample import Enlarged
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import in_parallel
 
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
 _NOISE_STD = 1 / 255  # sRGB; detail below it, or below a step, does not count as sharper
 _FEATHER_PX = 4  # width of the generated image's fade-in, at working resolution
-_WEIGHT_FLOOR = 1e-6  # keeps a pixel defined where every frame's weight has faded
-_HIDDEN_FLOOR = 1e-12  # the same where every frame is transparent
+_FINE_LEVELS = 4  # blended tile by tile; the others have less than a hundredth of the pixels
+_TILES_AT_ONCE = 12
+"""Tiles that frames are added to at once, 26 bytes per pixel. Frames larger than these together are
+read once for each such group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +55,15 @@ def fuse(
     step: float = 1 / 255,
     meter: Meter | None = None,
 ) -> Fusion:
-    """Blend the frames in a Laplacian pyramid, reading each one once.
+    """Blend the frames in a Laplacian pyramid, tile by tile.
 
     At each level, a frame's weight is its weight from the evidence times its local detail energy.
     Depth decides between frames far apart in focus; detail decides between neighbours and where
     depth is wrong. Blending at every level hides seams. The result is clamped to the range of the
     frames at each pixel, which prevents halos. A frame counts by its alpha.
 
-    Memory holds two pyramids and one frame, for any number of frames.
+    Memory holds one frame, the sums of a group of tiles and the result, for any number of frames.
+    Frames larger than a group are read once for each.
 
     Args:
         frames: N native frames of (H, W).
@@ -68,86 +75,99 @@ def fuse(
     Returns:
         The fused image and the origin of its pixels.
     """
+    count, size = len(frames.names), frames.size
+    numbers = numbers or range(count)
+    levels = max(1, min(size).bit_length() - 4)
+    fine = min(_FINE_LEVELS, levels)
+    noise_std = max(_NOISE_STD, step)
+    tiles = tiles_of(size, fine)
+    groups = [tiles[at : at + _TILES_AT_ONCE] for at in range(0, len(tiles), _TILES_AT_ONCE)]
     meter = meter or Meter()
-    meter.expect(len(frames.names))
-    numbers = numbers or range(len(frames.names))
-    height, width = frames.size
-    levels = max(1, min(height, width).bit_length() - 4)
-    steps = 2**frames.bit_depth - 1
+    meter.expect(count * len(groups))
+    is_opaque = all(alpha_of(frames, index) is None for index in range(count))
     storage = np.uint8 if frames.bit_depth == 8 else np.uint16
-    lowest = np.full((height, width, 3), steps, storage)
-    highest = np.zeros((height, width, 3), storage)
-    source_index = np.zeros((height, width), index_type(max(numbers) + 1))
-    source_weight = np.full((height, width), -1, np.float32)
-    opacity, is_opaque = None, False
-    blended: list[Image] = []
-    total: list[Image] = []
-    for index in range(len(frames.names)):
-        frame, alpha = frames.read(index), alpha_of(frames, index)
-        seen: Any = True if alpha is None else (alpha > 0)[..., None]
-        quantised = np.rint(frame * steps).astype(storage)
-        np.minimum(lowest, quantised, out=lowest, where=seen)
-        np.maximum(highest, quantised, out=highest, where=seen)
-        del quantised
-        weight: Image = cv2.resize(
-            weights[index].cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR
-        )
-        if alpha is not None:
-            weight *= alpha
-            opacity = alpha if opacity is None else np.maximum(opacity, alpha)
-        is_opaque |= alpha is None
-        better = weight > source_weight
-        if alpha is not None:
-            better &= alpha > 0
-        source_index[better] = numbers[index]
-        np.copyto(source_weight, weight, where=better)
-        weight += _WEIGHT_FLOOR if alpha is None else _WEIGHT_FLOOR * alpha + _HIDDEN_FLOOR
-        details = _weighted_details(frame, weight, levels, max(_NOISE_STD, step))
-        for level, (detail, level_weight) in enumerate(details):
-            detail *= level_weight[..., None]
-            if index == 0:
-                blended.append(detail)
-                total.append(level_weight)
+    bounds = np.full((*size, 3), np.iinfo(storage).max, storage), np.zeros((*size, 3), storage)
+    fused = np.empty((*size, 3), np.float32)
+    opacity = None if is_opaque else np.zeros(size, np.float32)
+    source_index = np.zeros(size, index_type(max(numbers) + 1))
+    base = _Base(levels - fine, noise_std * 0.5**fine)
+    unfinished: dict[int, tuple[Image, Image]] = {}
+    for group in groups:
+        for tile in group:
+            tile.open(bounds)
+        for index in range(count):
+            frame, alpha = frame_of(frames, index), alpha_of(frames, index)
+            if opacity is not None:
+                np.maximum(opacity, 1 if alpha is None else alpha, out=opacity)
+            add = partial(
+                Tile.add,
+                frame=frame,
+                weights=Enlarged(weights[index].cpu().numpy(), size),
+                alpha=alpha,
+                noise_std=noise_std,
+                is_optional=is_opaque,
+            )
+            image, weight = unfinished.pop(index) if index in unfinished else _empty(tiles[-1])
+            for tile, added in zip(group, in_parallel(add, group), strict=True):
+                image[tile.coarse.window], weight[tile.coarse.window] = added.image, added.weight
+                if added.is_main is not None:
+                    main = source_index[tile.area.window]
+                    np.copyto(main, main.dtype.type(numbers[index]), where=added.is_main)
+            if group is groups[-1]:
+                base.add(image, weight)
             else:
-                blended[level] += detail
-                total[level] += level_weight
-        del frame, weight, better
-        meter.advance()
-    del source_weight
-    image = _collapse(blended, total)
-    if is_opaque or opacity is None or opacity.min() == 1:
-        opacity = None
-    np.clip(image, lowest / np.float32(steps), highest / np.float32(steps), out=image)
-    if opacity is not None:
-        image[opacity == 0] = 0
-    return Fusion(image, source_index, opacity)
+                unfinished[index] = image, weight
+            meter.advance()
+        for _ in in_parallel(partial(Tile.close, result=fused), group):
+            pass
+    for _ in in_parallel(partial(Tile.finish, coarse=base.collapsed(), result=fused), tiles):
+        pass
+    if opacity is None or opacity.min() == 1:
+        return Fusion(fused, source_index)
+    fused[opacity == 0] = 0
+    return Fusion(fused, source_index, opacity)
 
 
-def _weighted_details(
-    frame: Image, weight: Image, levels: int, noise_std: float
-) -> Iterator[tuple[Image, Image]]:
-    """Yield (detail, weight) from the finest level to the base; memory holds two levels."""
-    current = frame
-    for level in range(levels):
-        smaller = cv2.pyrDown(current)
-        detail = current - cv2.pyrUp(smaller, dstsize=current.shape[1::-1])
-        energy = cv2.GaussianBlur(np.einsum("hwc,hwc->hw", detail, detail), (0, 0), 1.0)
-        # Noise halves with each level, because four pixels become one.
-        energy += np.float32(3 * (noise_std * 0.5**level) ** 2)
-        yield detail, weight * energy
-        current, weight = smaller, cv2.pyrDown(weight)
-    yield current, weight
+def _empty(last: Tile) -> tuple[Image, Image]:
+    """Image and weight of a frame at the coarsest fine level, given the last tile."""
+    size = last.coarse.rows.stop, last.coarse.columns.stop
+    return np.empty((*size, 3), np.float32), np.empty(size, np.float32)
 
 
-def _collapse(blended: list[Image], total: list[Image]) -> Image:
-    """Normalise and sum the pyramid, consuming it."""
-    image = blended.pop() / total.pop()[..., None]
-    while blended:
-        detail = blended.pop()
-        detail /= total.pop()[..., None]
-        detail += cv2.pyrUp(image, dstsize=detail.shape[1::-1])
-        image = detail
-    return image
+class _Base:
+    """The coarse levels of the pyramid, blended whole."""
+
+    def __init__(self, levels: int, noise_std: float) -> None:
+        self.levels, self.noise_std = levels, noise_std
+        self.sums: list[tuple[Image, Image]] = []
+
+    def add(self, image: Image, weight: Image) -> None:
+        """Add a frame."""
+        parts: list[tuple[Image, Image]] = []
+        for level in range(self.levels):
+            smaller = cv2.pyrDown(image)
+            detail = image - cv2.pyrUp(smaller, dstsize=image.shape[1::-1])
+            # Noise halves with each level, because four pixels become one.
+            parts.append((detail, weight * detail_energy(detail, self.noise_std * 0.5**level)))
+            image, weight = smaller, cv2.pyrDown(weight)
+        parts.append((image, weight))
+        for detail, share in parts:
+            detail *= share[..., None]
+        if not self.sums:
+            self.sums = parts
+            return
+        for (total, shares), (detail, share) in zip(self.sums, parts, strict=True):
+            total += detail
+            shares += share
+
+    def collapsed(self) -> Image:
+        """Normalise and sum the levels."""
+        total, shares = self.sums.pop()
+        image = total / shares[..., None]
+        while self.sums:
+            total, shares = self.sums.pop()
+            image = total / shares[..., None] + cv2.pyrUp(image, dstsize=total.shape[1::-1])
+        return image
 
 
 def index_type(frame_count: int) -> type[np.unsignedinteger[Any]]:

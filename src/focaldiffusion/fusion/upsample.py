@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.filters import LUMA_WEIGHTS
+from focaldiffusion.frames import Window, reduced_in_strips, strips
 from focaldiffusion.threads import in_parallel
 
 Plane = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
 _HALF_WINDOW_PX = 2  # at working resolution: an edge moves by no more than this
-_STRIP_ROWS = 64  # in work at once: more would not fit the cache
 _EDGE_VARIANCE = 0.02**2  # of sRGB luma; weaker texture is not taken for an edge of the map
 
 
@@ -34,51 +34,66 @@ def upsample(values: Tensor, guide: NDArray[np.float32]) -> Plane:
         (H, W) float32.
     """
     plane = np.ascontiguousarray(values.cpu().numpy(), dtype=np.float32)
-    if plane.shape == guide.shape[:2]:
+    size = guide.shape[0], guide.shape[1]
+    if plane.shape == size:
         return plane
-    small = _luma(cv2.resize(guide, plane.shape[::-1], interpolation=cv2.INTER_AREA))
+
+    def luma(strip: Window) -> Plane:
+        return cv2.transform(guide[strip], np.array([LUMA_WEIGHTS], np.float32))
+
+    small = reduced_in_strips(luma, size, (len(plane), plane.shape[1]))
     mean_guide, mean_plane = _mean(small), _mean(plane)
     variance = _mean(small * small) - mean_guide**2
     slope = (_mean(small * plane) - mean_guide * mean_plane) / (variance + _EDGE_VARIANCE)
     offset = mean_plane - slope * mean_guide
-    slope, offset = _mean(slope), _mean(offset)
+    slopes, offsets = (Enlarged(_mean(one), size) for one in (slope, offset))
     window = np.ones((3, 3), np.uint8)
-    lowest, highest = cv2.erode(plane, window), cv2.dilate(plane, window)
-    result = np.empty(guide.shape[:2], np.float32)
+    lowest, highest = (
+        Enlarged(extreme(plane, window), size, cv2.INTER_NEAREST)
+        for extreme in (cv2.erode, cv2.dilate)
+    )
+    result = np.empty(size, np.float32)
 
-    def fill(top: int) -> None:
-        rows = slice(top, top + _STRIP_ROWS)
-        strip = result[rows]
-        strip[:] = _enlarged(slope, rows, guide.shape)
-        strip *= _luma(guide[rows])
-        strip += _enlarged(offset, rows, guide.shape)
-        for limit, bound in ((lowest, np.maximum), (highest, np.minimum)):
-            bound(strip, _enlarged(limit, rows, guide.shape, linear=False), out=strip)
+    def solve(strip: Window) -> None:
+        fitted = slopes.part(strip)
+        fitted *= luma(strip)
+        fitted += offsets.part(strip)
+        np.clip(fitted, lowest.part(strip), highest.part(strip), out=result[strip])
 
-    for _ in in_parallel(fill, range(0, len(guide), _STRIP_ROWS)):
+    for _ in in_parallel(solve, strips(size)):
         pass
     return result
 
 
-def _luma(image: Plane) -> Plane:
-    return cv2.transform(image, np.array([LUMA_WEIGHTS], np.float32))
+class Enlarged:
+    """A plane (h, w) at the size of an image, part by part."""
+
+    def __init__(
+        self, plane: Plane, size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR
+    ) -> None:
+        """The plane at a size (height, width), bilinear or nearest, as `cv2.resize` makes it."""
+        self.height, self.is_linear = size[0], interpolation == cv2.INTER_LINEAR
+        self.wide: Plane = cv2.resize(plane, (size[1], len(plane)), interpolation=interpolation)
+
+    def part(self, window: Window) -> Plane:
+        """A window of the enlarged plane."""
+        rows, columns = window
+        count = len(self.wide)
+        place = np.arange(rows.start, rows.stop) * (count / self.height)
+        if not self.is_linear:
+            return self.wide[np.minimum(place.astype(int), count - 1), columns]
+        place += 0.5 * count / self.height - 0.5
+        before = np.floor(place).astype(int)
+        share = (place - before).astype(np.float32)[:, None]
+        above, below = (
+            self.wide[np.clip(row, 0, count - 1), columns] for row in (before, before + 1)
+        )
+        below -= above
+        below *= share
+        above += below
+        return above
 
 
 def _mean(plane: Plane) -> Plane:
     side = 2 * _HALF_WINDOW_PX + 1
     return cv2.blur(plane, (side, side), borderType=cv2.BORDER_REFLECT)
-
-
-def _enlarged(plane: Plane, rows: slice, size: tuple[int, ...], *, linear: bool = True) -> Plane:
-    """Some rows of a plane (h, w) enlarged to a size; linearly, or each pixel as it is nearest."""
-    height, width = size[:2]
-    y = np.arange(height)[rows]
-    if linear:
-        place = ((y + 0.5) * len(plane) / height - 0.5).clip(0, len(plane) - 1)
-        above = place.astype(int)
-        share = (place - above).astype(np.float32)[:, None]
-        below = np.minimum(above + 1, len(plane) - 1)
-        strip = plane[above] * (1 - share) + plane[below] * share
-        return cv2.resize(strip, (width, len(y)), interpolation=cv2.INTER_LINEAR)
-    strip = plane[y * len(plane) // height]
-    return cv2.resize(strip, (width, len(y)), interpolation=cv2.INTER_NEAREST)

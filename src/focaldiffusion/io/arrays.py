@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.decoding import unit_rgb
+from focaldiffusion.frames import Pixels, rounded
+from focaldiffusion.io.decoding import three_channels, unit_rgb
 
 Array = NDArray[Any] | torch.Tensor
 """One frame, or N frames in one array."""
@@ -67,6 +68,11 @@ class ArrayFrames:
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index`, sRGB-encoded, (H, W, 3) float32 in [0, 1]."""
         return srgb_of(self._frames[index])
+
+    def pixels(self, index: int) -> Pixels:
+        """See `IntegerFrames.pixels`; floats are rounded to 16 bits."""
+        frame = self._frames[index]
+        return rounded(srgb_of(frame)) if frame.dtype.kind == "f" else three_channels(frame)
 
 
 def checked_array(name: str, array: Array) -> NDArray[Any]:

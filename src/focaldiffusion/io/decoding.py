@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -39,6 +39,8 @@ DECODER_ERRORS = (
     Image.DecompressionBombError,
 )
 """Exceptions that image libraries raise on broken files."""
+
+Value = TypeVar("Value", bound=np.generic)
 
 EXIF_PREFIX = b"Exif\x00\x00"
 
@@ -108,8 +110,15 @@ def unit_rgb(array: NDArray[Any], full_scale: float) -> NDArray[np.float32]:
     if array.ndim == 2:
         array = array[..., None]
     array = array[..., :3] if array.shape[2] >= 3 else array[..., :1]
-    values = array.astype(np.float32) / np.float32(full_scale)
-    return np.ascontiguousarray(values if values.shape[2] == 3 else values.repeat(3, axis=2))
+    return three_channels(array.astype(np.float32) / np.float32(full_scale))
+
+
+def three_channels(array: NDArray[Value]) -> NDArray[Value]:
+    """Colours (H, W, 3) of an array as `unit_rgb` takes it, in its own values."""
+    if array.ndim == 2:
+        array = array[..., None]
+    array = array[..., :3] if array.shape[2] >= 3 else array[..., :1]
+    return np.ascontiguousarray(array if array.shape[2] == 3 else array.repeat(3, axis=2))
 
 
 def unit_alpha(array: NDArray[Any], full_scale: float) -> NDArray[np.float32] | None:
@@ -120,7 +129,7 @@ def unit_alpha(array: NDArray[Any], full_scale: float) -> NDArray[np.float32] | 
     return None if (alpha == full_scale).all() else alpha / np.float32(full_scale)
 
 
-def extended(rgb: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+def extended(rgb: NDArray[Value], alpha: NDArray[np.float32]) -> NDArray[Value]:
     """An image (H, W, 3) whose transparent pixels take the colour of the nearest opaque one.
 
     Their own is often black, and its edge would look like structure of the scene.
@@ -149,7 +158,7 @@ def check_visible(place: str, alpha: NDArray[np.float32]) -> None:
         )
 
 
-def upright(array: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
+def upright(array: NDArray[Value], orientation: int) -> NDArray[Value]:
     """Apply an EXIF orientation (tag 0x0112, 1 to 8) to an array (H, W, C) or (H, W)."""
     if orientation in (5, 6, 7, 8):
         array = array.swapaxes(0, 1)

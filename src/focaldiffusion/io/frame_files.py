@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.files import ABSENT, check_file, is_folder, why_not_file
+from focaldiffusion.frames import Pixels, rounded
 from focaldiffusion.io.decoding import extended
 from focaldiffusion.io.facts import (
     FROM_SIDECAR,
@@ -27,6 +28,7 @@ from focaldiffusion.io.images import (
     probe_image,
     read_alpha,
     read_image,
+    read_pixels,
 )
 from focaldiffusion.io.mixed import beside, mixed
 from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
@@ -70,6 +72,14 @@ class FileFrames:
             image = read_tiff(path, self.pages[index], orientation=orientation)
         else:
             image = read_image(path, orientation=orientation)
+        alpha = self.alpha(index)
+        return image if alpha is None else extended(image, alpha)
+
+    def pixels(self, index: int) -> Pixels:
+        """See `IntegerFrames.pixels`; transparent pixels as in `read`."""
+        if self.pages:
+            return rounded(self.read(index))
+        image = read_pixels(self.files[index], orientation=self.orientation)
         alpha = self.alpha(index)
         return image if alpha is None else extended(image, alpha)
 

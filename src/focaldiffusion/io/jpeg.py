@@ -44,6 +44,11 @@ def ends_early(data: bytes, pixels: NDArray[Any]) -> bool:
         return True
 
 
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG has its end marker where its coded data end."""
+    return _end_of_data(data)[0] is not None
+
+
 def _end_of_data(data: bytes) -> tuple[int | None, bool]:
     """Offset of the first end marker, and whether the file is progressive."""
     place, is_progressive = 2, False

@@ -10,11 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from focaldiffusion.frames import FrameSource, alpha_of
+from focaldiffusion.frames import (
+    FrameSource,
+    Pixels,
+    alpha_of,
+    looked_up,
+    pixels_of,
+    rounded,
+    shares_of_white,
+)
 
 _FILLED = 0.3
 """Share of the container from which it counts as filled; 14 bits in 16 use a quarter. A photograph
@@ -123,22 +132,36 @@ class LevelledFrames:
     def read(self, index: int) -> NDArray[np.float32]:
         """Frame `index`, normalised, see `FrameSource.read`."""
         image = self.source.read(index)
-        if self._levels is None:
-            self._levels = self._decided(index, image)
-        return self._levels.normalised(image)
+        return self._decided(index, image).normalised(image)
 
-    def _decided(self, index: int, image: NDArray[np.float32]) -> Levels:
+    def pixels(self, index: int) -> Pixels:
+        """See `IntegerFrames.pixels`; stretched values are rounded to 16 bits."""
+        pixels = pixels_of(self.source, index)
+        levels = self._decided(index, pixels)
+        return pixels if levels.are_full else rounded(levels.normalised(_shares(pixels)))
+
+    def _decided(self, index: int, image: NDArray[Any]) -> Levels:
         """Levels from the frames; one is read already."""
+        if self._levels is None:
+            self._levels = self._found(index, image)
+        return self._levels
+
+    def _found(self, index: int, image: NDArray[Any]) -> Levels:
         container = 2**self.bit_depth - 1
         uses: list[_Use] = []
         for other in (index, *(one for one in range(len(self.names)) if one != index)):
             frame = image if other == index else self.source.read(other)
             # A few rows show it, as a rule. A declared white must hold for all frames.
-            fills = _Use.of(frame[::_EVERY_ROWS]).extent >= _FILLED
+            fills = _Use.of(_shares(frame[::_EVERY_ROWS])).extent >= _FILLED
             if self.declared_white is None and fills:
                 return Levels(container=container)
-            uses.append(_Use.of(frame))
+            uses.append(_Use.of(_shares(frame)))
         return _levels(uses, container, self.declared_white)
+
+
+def _shares(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Integers as shares of white; floats are such already."""
+    return image if image.dtype.kind == "f" else looked_up(image, shares_of_white(image.dtype))
 
 
 @dataclass(frozen=True)
