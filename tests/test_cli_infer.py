@@ -135,6 +135,8 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--psf-exponent 4", "--psf-exponent 4 does not apply to a disc; use it with"),
         ("--psf power-exponential --psf-exponent 1", "PSF exponent is 1.0; expected a number"),
         ("--working-size 0", "argument --working-size: '0'; expected a whole number from 1 on"),
+        ("--threads 0", "argument --threads: '0'; expected a whole number from 1 on"),
+        ("--threads all", "argument --threads: 'all'; expected a whole number from 1 on"),
         ("--device nonsense", "device nonsense: torch cannot compute there"),
         ("--device meta", "device meta: torch cannot compute there"),
         ("--device vulkan", "arguments from the 'Vulkan' backend). Use cpu or auto, or install"),
@@ -228,7 +230,7 @@ def test_flags_reach_the_pipeline(
     flags = (
         "--focus-distances 0.5,1, inf --focal-length-mm 50 --f-number 4 --sensor-width-mm 36 "
         "--align off --drop-unaligned --working-size 48 --psf power-exponential --psf-exponent 4 "
-        "--device cpu --model physics --no-point-cloud --quiet"
+        "--device cpu --threads 1 --model physics --no-point-cloud --quiet"
     )
     assert run("infer", "--output", output, *flags.split(), "--", stack) == 0
     assert capsys.readouterr() == ("", "")
@@ -241,6 +243,7 @@ def test_flags_reach_the_pipeline(
         "working_size": 48,
         "psf": {"family": "power_exponential", "exponent": 4},
         "device": "cpu",
+        "threads": 1,
         "fill_unsharp": False,
         "sampling": {"steps": None, "ensemble": 1, "seed": 0, "tile_px": None},
     }

@@ -126,6 +126,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="long side at which depth is solved, for aspects up to 2:1 (default: 1024)",
     )
     add_device(method)
+    method.add_argument(
+        "--threads",
+        type=positive_integer,
+        metavar="N",
+        help="number of CPU threads, which does not change the result (default: all CPUs)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -217,7 +223,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     from focaldiffusion.devices import resolve_device
     from focaldiffusion.reconstruction import Settings
 
-    given = {name: getattr(options, name) for name in ("align", "working_size")}
+    given = {name: getattr(options, name) for name in ("align", "working_size", "threads")}
     return Settings(
         psf=psf(options),
         drop_unaligned=options.drop_unaligned,
@@ -356,6 +362,7 @@ def _process(
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
     from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
+    from focaldiffusion.threads import threads
 
     if job.opened is None or job.output is None:
         assert job.failure is not None
@@ -363,7 +370,7 @@ def _process(
     if not _is_due(job, options):
         return StackOutcome(job.name, job.output, "skipped")
     try:
-        with progress_bars(title, quiet=options.quiet) as progress:
+        with progress_bars(title, quiet=options.quiet) as progress, threads(settings.threads):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DoubtfulInput)  # the summary has it
                 result = reconstruct(
