@@ -230,7 +230,7 @@ def test_flags_reach_the_pipeline(
     flags = (
         "--focus-distances 0.5,1, inf --focal-length-mm 50 --f-number 4 --sensor-width-mm 36 "
         "--align off --drop-unaligned --working-size 48 --psf power-exponential --psf-exponent 4 "
-        "--device cpu --threads 1 --model physics --no-point-cloud --quiet"
+        "--device cpu --threads 1 --model physics --point-cloud off --quiet"
     )
     assert run("infer", "--output", output, *flags.split(), "--", stack) == 0
     assert capsys.readouterr() == ("", "")

@@ -180,7 +180,7 @@ def test_a_focal_length_alone_is_enough_for_points(tmp_path: Path):
     depth_m = np.full(SIZE, 2.0, np.float32)
     result = make_result(depth_m=depth_m, camera=Camera(50.0, None, SIZE))
     result.save(tmp_path / "with")
-    result.save(tmp_path / "without", point_cloud=False)
+    result.save(tmp_path / "without", point_cloud="off")
 
     corner = trimesh.load(tmp_path / "with/point_cloud.ply").vertices[0]
     assert corner == pytest.approx([-31.5 / 50 * 2, -23.5 / 50 * 2, 2.0])

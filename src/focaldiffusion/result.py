@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.io.colour_scales import DepthRange
-from focaldiffusion.io.images import ImageMetadata, pillow_image, save_png, write_png
+from focaldiffusion.io.images import ImageMetadata, pillow_image
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.io.panels import depth_picture
 from focaldiffusion.io.pictures import overview
+from focaldiffusion.io.png import save_png, write_png
 from focaldiffusion.io.results import (
     DepthFormat,
+    PointCloud,
     check_formats,
     results_folder,
     write_depth,
@@ -30,6 +33,7 @@ from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.solve.calibrate import Calibration
 from focaldiffusion.stack import Axis, FocalStack, Grade
+from focaldiffusion.threads import in_parallel
 
 Plane = NDArray[np.float32]
 
@@ -136,7 +140,7 @@ class Result:
         directory: str | PathLike[str],
         *,
         overwrite: bool = False,
-        point_cloud: bool = True,
+        point_cloud: PointCloud = "auto",
         depth_formats: Sequence[DepthFormat] = ("npy", "png"),
     ) -> dict[str, str]:
         """Write all results to a folder, or none of them.
@@ -144,7 +148,8 @@ class Result:
         Args:
             directory: the folder; created if missing.
             overwrite: replace earlier results in it.
-            point_cloud: write `point_cloud.ply` if depth is metric and the focal length known.
+            point_cloud: whether to write `point_cloud.ply` if depth is metric and the focal length
+                known: "auto" for images of at most 2 megapixels, "on" for all, "off" for none.
             depth_formats: formats of the depth map: npy (float32), png (16-bit millimetres), exr
                 (float32).
 
@@ -154,35 +159,45 @@ class Result:
         Raises:
             InputError: the folder already holds results, or cannot be written.
         """
-        check_formats(depth_formats)
+        check_formats(depth_formats, point_cloud)
         sources = {Path(file).resolve().parent for file in self.provenance.get("frames", ())}
         if Path(directory).resolve() in sources:
             raise InputError(
                 f"{directory}: holds the frames of the stack, and the results would count as "
                 "frames the next time. Choose another folder."
             )
+        with results_folder(Path(directory), overwrite=overwrite) as folder:
+            depth = partial(write_depth, folder, self.depth_field, self.depth, depth_formats)
+            writers = [*self._picture_writers(folder), depth]
+            if self.depth_m is not None:
+                points = self.depth_m, self.all_in_focus, self.camera, point_cloud
+                writers.append(partial(write_points, folder, *points))
+            left_out: dict[str, str] = {}
+            for reasons in in_parallel(lambda write: write(), writers):
+                left_out |= reasons or {}
+            write_metadata(folder, self.provenance, left_out)
+        return left_out
+
+    def _picture_writers(self, folder: Path) -> list[Callable[[], dict[str, str] | None]]:
+        """Functions that write one picture each, the slowest first."""
         frames = self.stack.frames
         is_grey = frames is not None and frames.is_grey
-        with results_folder(Path(directory), overwrite=overwrite) as folder:
-            write_png(
+        image = self.all_in_focus[..., 0] if is_grey else self.all_in_focus
+        return [
+            lambda: save_png(folder / "overview.png", self.overview()),
+            lambda: write_png(
                 folder / "all_in_focus.png",
-                self.levels.file_values(
-                    self.all_in_focus[..., 0] if is_grey else self.all_in_focus
-                ),
+                self.levels.file_values(image),
                 bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
                 metadata=self.image_metadata,
                 alpha=self.alpha,
-            )
-            confidence = np.rint(self.confidence.clip(0, 1) * 255).astype(np.uint8)
-            save_png(folder / "confidence.png", confidence)
-            save_png(folder / "source_index.png", self.source_index)
-            save_png(folder / "depth_colored.png", depth_picture(self.depth, self.depth_field))
-            save_png(folder / "overview.png", self.overview())
-            left_out = write_depth(folder, self.depth_field, self.depth, depth_formats)
-            if point_cloud and self.depth_m is not None:
-                left_out |= write_points(folder, self.depth_m, self.all_in_focus, self.camera)
-            write_metadata(folder, self.provenance, left_out)
-        return left_out
+            ),
+            lambda: save_png(
+                folder / "depth_colored.png", depth_picture(self.depth, self.depth_field)
+            ),
+            partial(write_png, folder / "confidence.png", self.confidence),
+            partial(save_png, folder / "source_index.png", self.source_index),
+        ]
 
     def overview(self) -> NDArray[np.uint8]:
         """Frames, image, depth and confidence side by side, (height, width, 3) sRGB."""

@@ -73,7 +73,13 @@ def add_parser(commands: Commands) -> None:
         help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
         "(float32) (default: npy,png)",
     )
-    parser.add_argument("--no-point-cloud", action="store_true", help="write no point_cloud.ply")
+    parser.add_argument(
+        "--point-cloud",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="write point_cloud.ply: for images of at most 2 megapixels, always, or never (default: "
+        "auto)",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the summary"
     )
@@ -380,7 +386,7 @@ def _process(
             left_out = result.save(
                 job.output,
                 overwrite=options.overwrite,
-                point_cloud=not options.no_point_cloud,
+                point_cloud=options.point_cloud,
                 depth_formats=options.depth_format,
             )
             return outcome_of(job.opened, result, job.output, left_out)
