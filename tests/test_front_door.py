@@ -177,6 +177,10 @@ def test_simulated_stacks_of_16_bits_are_saved_with_16_bits(tmp_path: Path) -> N
         ),
         (lambda s: fd.Settings(align="maybe"), "Settings.align: 'maybe' is unknown"),
         (lambda s: fd.Settings(working_size="64"), "Settings.working_size: got '64'"),
+        (
+            lambda s: fd.reconstruct(s, model="compact", settings=fd.Settings(image_only=True)),
+            "image_only: no effect of a model",
+        ),
         (lambda s: fd.Settings(threads=0), "Settings.threads: got 0; expected a number of threads"),
         (lambda s: fd.Settings(psf="disc"), "Settings.psf: got str; expected a PSF"),
         (

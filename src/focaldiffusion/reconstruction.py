@@ -72,6 +72,7 @@ class Settings:
         threads: number of CPU threads, which does not change the result; None for all CPUs that the
             process may use.
         fill_unsharp: fill pixels that no frame shows sharp from the model's image.
+        image_only: make the all-in-focus image alone, the same as with depth, in less time.
         sampling: how to run a learned model.
     """
 
@@ -83,6 +84,7 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     fill_unsharp: bool = False
+    image_only: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -165,6 +167,7 @@ def reconstruct(
             find_blur=settings.find_blur,
             refine=refine,
             fill_unsharp=settings.fill_unsharp,
+            image_only=settings.image_only,
             stages=stages,
         )
     for finding in result.findings:
@@ -282,6 +285,11 @@ def _check_arguments(
                 f"{', '.join(stray)}: no effect on a {type(source).__name__}, which has its own. "
                 "Give them where the stack is opened or made."
             )
+    if model != PHYSICS and settings.image_only:
+        raise InputError(
+            "image_only: no effect of a model, which completes depth, on the image. Leave the "
+            "model out, or set image_only=False."
+        )
     if model == PHYSICS and settings.sampling != Sampling():
         raise InputError(
             "sampling: no effect with the model physics, which is not a network. Choose a learned "

@@ -17,7 +17,7 @@ from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.io.colour_scales import DepthRange
 from focaldiffusion.io.images import ImageMetadata, pillow_image
 from focaldiffusion.io.levels import Levels
-from focaldiffusion.io.panels import depth_picture
+from focaldiffusion.io.panels import depth_picture, srgb_pixels
 from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.png import save_png, write_png
 from focaldiffusion.io.results import (
@@ -50,11 +50,12 @@ class Result:
     """The all-in-focus image and the depth of a stack, at the native size of its frames.
 
     Exactly one of `depth_m`, `height_m` and `depth_relative` is set, depending on the knowledge of
-    the camera: only metric values are named metres.
+    the camera: only metric values are named metres. With `Settings.image_only` none is set, nor is
+    `confidence`.
 
     Attributes:
         all_in_focus: (H, W, 3) float32, sRGB-encoded, in [0, 1], normalised by `levels`.
-        confidence: (H, W) float32 in [0, 1], trust in the depth.
+        confidence: (H, W) float32 in [0, 1], trust in the depth; None without depth.
         source_index: (H, W) uint8 or uint16, number of the main source frame of each pixel, from 0;
             the largest value of the type marks generated pixels.
         alpha: (H, W) float32 in [0, 1], 0 where all frames are transparent: depth is NaN there, and
@@ -77,10 +78,10 @@ class Result:
     """
 
     all_in_focus: Plane
-    confidence: Plane
     source_index: NDArray[np.integer[Any]]
     stack: FocalStack
     calibration: Calibration
+    confidence: Plane | None = None
     alpha: Plane | None = None
     depth_m: Plane | None = None
     height_m: Plane | None = None
@@ -96,20 +97,21 @@ class Result:
 
     def __post_init__(self) -> None:
         size = self.all_in_focus.shape[:2]
-        given = [name for name in FIELD_OF_AXIS.values() if getattr(self, name) is not None]
-        if given != [self.depth_field]:
-            raise ValueError(f"expected {self.depth_field} for this stack; got {given}")
-        for name in (self.depth_field, "confidence", "source_index"):
+        maps = [name for name in FIELD_OF_AXIS.values() if getattr(self, name) is not None]
+        maps += ["confidence"] * (self.confidence is not None)
+        if maps not in ([], [self.depth_field, "confidence"]):
+            raise ValueError(f"expected {self.depth_field} and confidence, or neither; got {maps}")
+        for name in (*maps, "source_index"):
             check_shape(name, getattr(self, name), size)
 
     def __repr__(self) -> str:
+        height, width = self.all_in_focus.shape[:2]
+        about = f"{self.name}: {self.calibration}, {width}x{height} px"
+        if self.confidence is None:
+            return f"<Result {about}, image only>"
         known = DepthRange.of(self.depth, self.depth_field)
         depth = "no depth is known" if known is None else known.text or "relative depth"
-        height, width = self.depth.shape
-        return (
-            f"<Result {self.name}: {self.calibration}, {width}x{height} px, {depth}, "
-            f"mean confidence {self.confidence.mean():.2f}>"
-        )
+        return f"<Result {about}, {depth}, mean confidence {self.confidence.mean():.2f}>"
 
     @property
     def grade(self) -> Grade:
@@ -118,13 +120,21 @@ class Result:
 
     @property
     def depth_field(self) -> str:
-        """Name of the one depth field that is set."""
+        """Name of the field that holds the depth."""
         return FIELD_OF_AXIS[self.stack.axis]
 
     @property
     def depth(self) -> Plane:
-        """The one depth field that is set."""
-        depth: Plane = getattr(self, self.depth_field)
+        """The depth field.
+
+        Raises:
+            InputError: there is none, because only the image was wanted.
+        """
+        depth: Plane | None = getattr(self, self.depth_field)
+        if depth is None:
+            raise InputError(
+                f"{self.name}: has no depth, because image_only was set. Reconstruct it without."
+            )
         return depth
 
     @property
@@ -167,11 +177,13 @@ class Result:
                 "frames the next time. Choose another folder."
             )
         with results_folder(Path(directory), overwrite=overwrite) as folder:
-            depth = partial(write_depth, folder, self.depth_field, self.depth, depth_formats)
-            writers = [*self._picture_writers(folder), depth]
+            writers = self._picture_writers(folder)
+            if self.confidence is not None:
+                depth = self.depth_field, self.depth
+                writers.append(partial(write_depth, folder, *depth, depth_formats))
             if self.depth_m is not None:
-                points = self.depth_m, self.all_in_focus, self.camera, point_cloud
-                writers.append(partial(write_points, folder, *points))
+                points = self.depth_m, self.all_in_focus, self.camera
+                writers.append(partial(write_points, folder, *points, point_cloud))
             left_out: dict[str, str] = {}
             for reasons in in_parallel(lambda write: write(), writers):
                 left_out |= reasons or {}
@@ -183,8 +195,7 @@ class Result:
         frames = self.stack.frames
         is_grey = frames is not None and frames.is_grey
         image = self.all_in_focus[..., 0] if is_grey else self.all_in_focus
-        return [
-            lambda: save_png(folder / "overview.png", self.overview()),
+        pictures: list[Callable[[], None]] = [
             lambda: write_png(
                 folder / "all_in_focus.png",
                 self.levels.file_values(image),
@@ -192,15 +203,26 @@ class Result:
                 metadata=self.image_metadata,
                 alpha=self.alpha,
             ),
+            partial(save_png, folder / "source_index.png", self.source_index),
+        ]
+        if self.confidence is None:
+            return [*pictures]
+        return [
+            lambda: save_png(folder / "overview.png", self.overview()),
             lambda: save_png(
                 folder / "depth_colored.png", depth_picture(self.depth, self.depth_field)
             ),
+            *pictures,
             partial(write_png, folder / "confidence.png", self.confidence),
-            partial(save_png, folder / "source_index.png", self.source_index),
         ]
 
     def overview(self) -> NDArray[np.uint8]:
-        """Frames, image, depth and confidence side by side, (height, width, 3) sRGB."""
+        """Frames, image, depth and confidence side by side, (height, width, 3) sRGB.
+
+        The image alone if there is no depth.
+        """
+        if self.confidence is None:
+            return srgb_pixels(self.all_in_focus)
         return overview(
             self.stack,
             self.all_in_focus,

@@ -31,11 +31,15 @@ from focaldiffusion.errors import InputError, printable
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+    from focaldiffusion.io.results import DepthFormat
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.reconstruction import Settings
 
 _OWN_SUFFIX = "_focaldiffusion"
 """Ending of the results folder beside a stack, used without --output."""
+
+_DEPTH_FORMATS: tuple[DepthFormat, ...] = ("npy", "png")
+"""Formats of the depth map, used without --depth-format."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -66,9 +70,13 @@ def add_parser(commands: Commands) -> None:
         "--skip-existing", action="store_true", help="skip stacks that already have results"
     )
     parser.add_argument(
+        "--image-only",
+        action="store_true",
+        help="make the all-in-focus image alone, the same as with depth, in less time",
+    )
+    parser.add_argument(
         "--depth-format",
         type=_formats,
-        default=("npy", "png"),
         metavar="LIST",
         help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
         "(float32) (default: npy,png)",
@@ -76,8 +84,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--point-cloud",
         choices=("auto", "on", "off"),
-        default="auto",
-        help="write point_cloud.ply: for images of at most 2 megapixels, always, or never (default: "
+        help="write point_cloud.ply: for images of up to 2 megapixels, always, or never (default: "
         "auto)",
     )
     parser.add_argument(
@@ -152,7 +159,8 @@ def run(options: argparse.Namespace) -> int:
     """
     from focaldiffusion.io.results import check_formats
 
-    check_formats(options.depth_format)
+    _check_image_only(options)
+    check_formats(options.depth_format or _DEPTH_FORMATS)
     settings = _settings(options)
     jobs = _open_all(options)
     _check_outputs(jobs, options)
@@ -236,9 +244,31 @@ def _settings(options: argparse.Namespace) -> Settings:
         find_blur=options.find_blur,
         device=resolve_device(options.device),
         fill_unsharp=bool(options.fill_unsharp),
+        image_only=options.image_only,
         sampling=sampling(options),
         **{name: value for name, value in given.items() if value is not None},
     )
+
+
+def _check_image_only(options: argparse.Namespace) -> None:
+    """Refuse flags that have an effect on depth alone, where none is wanted.
+
+    Raises:
+        InputError: names them.
+    """
+    if not options.image_only:
+        return
+    given = {
+        "--depth-format": options.depth_format is not None,
+        "--point-cloud": options.point_cloud is not None,
+        "--model": options.model != PHYSICS,
+    }
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if flags:
+        raise InputError(
+            f"{', '.join(flags)}: no effect with --image-only, which makes no depth. Drop "
+            "--image-only, or the others."
+        )
 
 
 def _open_all(options: argparse.Namespace) -> list[_Job]:
@@ -386,8 +416,8 @@ def _process(
             left_out = result.save(
                 job.output,
                 overwrite=options.overwrite,
-                point_cloud=options.point_cloud,
-                depth_formats=options.depth_format,
+                point_cloud=options.point_cloud or "auto",
+                depth_formats=options.depth_format or _DEPTH_FORMATS,
             )
             return outcome_of(job.opened, result, job.output, left_out)
     except Exception as error:

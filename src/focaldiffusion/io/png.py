@@ -97,7 +97,7 @@ def _write(
         np.subtract(rows[0], above, out=filtered[top, 1:])
         np.subtract(rows[1:], rows[:-1], out=filtered[top + 1 : top + step, 1:])
         above = rows[-1]
-    data = imagecodecs.deflate_encode(filtered, level=_LEVEL)
+    data = imagecodecs.deflate_encode(filtered, level=_LEVEL)  # type: ignore[arg-type]  # a buffer
     del filtered
     header = struct.pack(
         ">2I5B", width, height, 8 * dtype.itemsize, _COLOUR_TYPES[channels], 0, 0, 0
@@ -126,7 +126,7 @@ def _chunks(metadata: ImageMetadata, *, is_grey: bool) -> bytes:
     return chunks
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
+def _chunk(name: bytes, data: bytes | bytearray) -> bytes:
     """A chunk: length, name, data, checksum."""
     checksum = zlib.crc32(data, zlib.crc32(name))
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
