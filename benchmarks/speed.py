@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from peers import IMAGE_SUFFIXES, Usage, run_measured
+from peers import IMAGE_SUFFIXES, Usage, markdown, run_measured
 
 # Only the standard library is imported here; peers.py says why.
 
@@ -148,7 +148,7 @@ def usage_table(results: dict[str, dict[str, list[Usage]]]) -> str:
             wall_s = median(one.wall_s for one in used)
             memory_mib = median(one.peak_rss_mib for one in used)
             rows.append([stack, name, f"{cpu_s:.1f}", f"{wall_s:.1f}", f"{memory_mib:.0f}"])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def stage_table(stages: dict[str, list[dict[str, float]]]) -> str:
@@ -158,11 +158,7 @@ def stage_table(stages: dict[str, list[dict[str, float]]]) -> str:
     for name in names:
         cells = [median(run.get(name, 0.0) for run in runs) for runs in stages.values()]
         rows.append([name, *(f"{cell:.2f}" for cell in cells)])
-    return _markdown(rows)
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def main() -> None:
