@@ -105,10 +105,10 @@ def why_not_millimetres(depth_m: NDArray[np.float32]) -> str | None:
     Args:
         depth_m: (H, W) metres, NaN where unknown.
     """
-    known = depth_m[~np.isnan(depth_m)]
-    if known.size == 0:
+    nearest = float(np.fmin.reduce(depth_m, axis=None))
+    farthest = float(np.fmax.reduce(depth_m, axis=None))
+    if math.isnan(nearest):
         return None
-    nearest, farthest = float(known.min()), float(known.max())
     # Halves round to even: to 65536 here, to 0 below.
     if farthest * 1000 >= _MAX_DEPTH_MM + 0.5:
         return (
@@ -117,8 +117,8 @@ def why_not_millimetres(depth_m: NDArray[np.float32]) -> str | None:
         )
     if nearest * 1000 <= 0.5:
         return f"the depth comes as near as {nearest * 1000:.2g} mm, which rounds to 0, unknown"
-    sample = known[:: max(1, known.size // 1_000_000)].astype(np.float64)
-    low, middle, high = np.quantile(sample, [0.01, 0.5, 0.99])
+    sample = depth_m.ravel()[:: max(1, depth_m.size // 1_000_000)].astype(np.float64)
+    low, middle, high = np.nanquantile(sample, [0.01, 0.5, 0.99])
     if middle < _MIN_DEPTH_M and high - low < _MIN_SPAN_M:
         return (
             f"the depth spans {(high - low) * 1000:.3g} mm (1 % to 99 %), too little for steps "
