@@ -23,9 +23,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import IO, TYPE_CHECKING
 
-from stackers import Enfuse, FocalDiffusion, FocusWeave, FusionJob, ShineStacker, Tool
+from stackers import (
+    Enfuse,
+    FocalDiffusion,
+    FocusWeave,
+    FusionJob,
+    OpenFocus,
+    ShineStacker,
+    Tool,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -210,8 +219,36 @@ def markdown_table(results: Sequence[ToolRun], scores: dict[tuple[str, str], Sco
     cells = {(result.tool, result.scene): _cell(result, scores) for result in results}
     rows = [["scene", *tools], ["---"] * (len(tools) + 1)]
     rows += [[scene, *(cells.get((tool, scene), "") for tool in tools)] for scene in scenes]
-    if scores:
-        rows.append(["mean", *(_mean_cell(tool, scenes, scores) for tool in tools)])
+    return markdown(rows)
+
+
+def summary_table(results: Sequence[ToolRun], scores: dict[tuple[str, str], Score]) -> str:
+    """A row per tool: mean PSNR [dB] and SSIM, mean time a scene, largest memory.
+
+    A tool that failed on a scene has no means: over fewer scenes they would invite a false
+    comparison.
+    """
+    rows = [["tool", "PSNR [dB]", "SSIM", "user + system [s]", "peak memory [MiB]"], ["---"] * 5]
+    scenes = {scene for _, scene in scores}
+    for tool in dict.fromkeys(result.tool for result in results):
+        found = [scores[tool, scene] for scene in scenes if (tool, scene) in scores]
+        row = [tool, "", "", "", ""]
+        if found and len(found) == len(scenes):
+            row[1] = f"{fmean(score.psnr_db for score in found):.2f}"
+            row[2] = f"{fmean(score.ssim for score in found):.3f}"
+        runs = [result for result in results if result.tool == tool]
+        used = [result.usage for result in runs if result.usage is not None]
+        if used and len(used) == len(runs):
+            user_s = fmean(one.user_s for one in used)
+            system_s = fmean(one.system_s for one in used)
+            row[3] = f"{user_s:.1f} + {system_s:.1f}"
+            row[4] = f"{max(one.peak_rss_mib for one in used):.0f}"
+        rows.append(row)
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown; the first two rows are its head."""
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
@@ -224,16 +261,6 @@ def _cell(result: ToolRun, scores: dict[tuple[str, str], Score]) -> str:
     if usage := result.usage:
         parts.append(f"{usage.user_s:.1f} + {usage.system_s:.1f} s, {usage.peak_rss_mib:.0f} MiB")
     return "; ".join(parts)
-
-
-def _mean_cell(tool: str, scenes: Sequence[str], scores: dict[tuple[str, str], Score]) -> str:
-    found = [scores[tool, scene] for scene in scenes if (tool, scene) in scores]
-    # A mean over fewer scenes than in the next column would invite a false comparison.
-    if not found or len(found) < len({scene for _, scene in scores}):
-        return ""
-    psnr_db = sum(score.psnr_db for score in found) / len(found)
-    ssim = sum(score.ssim for score in found) / len(found)
-    return f"{psnr_db:.2f} / {ssim:.4f}"
 
 
 def main() -> None:
@@ -249,7 +276,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     venvs = arguments.venvs.resolve()
-    tools: list[Tool] = [FocalDiffusion(), FocusWeave(venvs), Enfuse(), ShineStacker(venvs)]
+    tools: list[Tool] = [
+        FocalDiffusion(),
+        FocusWeave(venvs),
+        Enfuse(),
+        ShineStacker(venvs),
+        OpenFocus(venvs, "stackmffv3"),
+        OpenFocus(venvs, "openfocus_b"),
+    ]
     names = [tool.name for tool in tools]
     unknown = set(arguments.tools or []) - set(names)
     if unknown:
@@ -282,7 +316,7 @@ def main() -> None:
         rows.append({**asdict(result), "score": asdict(score_) if score_ else None})
     record = {"align": arguments.align, "versions": versions, "results": rows}
     (arguments.output / "results.json").write_text(json.dumps(record, indent=2))
-    print(markdown_table(results, scores))
+    print(f"{markdown_table(results, scores)}\n\n{summary_table(results, scores)}")
 
 
 if __name__ == "__main__":

@@ -97,6 +97,31 @@ class FocusWeave:
         return job.scratch / "fused.png"
 
 
+class OpenFocus:
+    """OpenFocus with default options, by one of its methods; the network's weights come with it."""
+
+    def __init__(self, venvs: Path, method: str) -> None:
+        self.name = f"openfocus-{method.removeprefix('openfocus_')}"
+        self.method = method
+        venv = venvs / "openfocus"
+        self.python, self.program = venv / "bin" / "python", venv / "bin" / "openfocus"
+        self.how_to_install = f"python -m venv {venv} && {venv}/bin/pip install openfocus==1.72"
+
+    def version(self) -> str | None:
+        """See `Tool`."""
+        return _installed_version(self.python, "openfocus")
+
+    def commands(self, job: FusionJob) -> list[list[str]]:
+        """See `Tool`."""
+        how = ["--method", self.method, "--align", "openfocus" if job.align else "none", "--cpu"]
+        paths = ["--input", str(job.frames), "--output", str(self.image(job))]
+        return [[str(self.program), *how, *paths]]
+
+    def image(self, job: FusionJob) -> Path:
+        """See `Tool`."""
+        return job.scratch / "fused.png"
+
+
 class Enfuse:
     """Enfuse as in chapter 8.6.3 of its manual, aligned by Hugin's tool."""
 
@@ -135,8 +160,7 @@ class ShineStacker:
 
     def version(self) -> str | None:
         """See `Tool`."""
-        probe = "from importlib.metadata import version; print(version('shinestacker'))"
-        return _first_line([str(self.python), "-c", probe])
+        return _installed_version(self.python, "shinestacker")
 
     def commands(self, job: FusionJob) -> list[list[str]]:
         """See `Tool`."""
@@ -148,6 +172,12 @@ class ShineStacker:
         """See `Tool`; Shine Stacker chooses the name within the folder."""
         results = sorted((job.scratch / "result").glob("*"))
         return results[0] if results else job.scratch / "result"
+
+
+def _installed_version(python: Path, package: str) -> str | None:
+    """Version of a package in the environment of an interpreter; None if it is not installed."""
+    probe = f"from importlib.metadata import version; print(version({package!r}))"
+    return _first_line([str(python), "-c", probe])
 
 
 def _first_line(command: Sequence[str]) -> str | None:

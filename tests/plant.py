@@ -16,7 +16,7 @@ from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.run import Config, ModelConfig
-from focaldiffusion.io.images import write_png
+from focaldiffusion.io.png import write_png
 from focaldiffusion.optics import Camera, linear_to_srgb
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.capture import capture

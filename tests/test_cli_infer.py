@@ -135,6 +135,14 @@ def test_a_broken_stack_is_refused_in_one_sentence(
         ("--psf-exponent 4", "--psf-exponent 4 does not apply to a disc; use it with"),
         ("--psf power-exponential --psf-exponent 1", "PSF exponent is 1.0; expected a number"),
         ("--working-size 0", "argument --working-size: '0'; expected a whole number from 1 on"),
+        ("--threads 0", "argument --threads: '0'; expected a whole number from 1 on"),
+        ("--threads all", "argument --threads: 'all'; expected a whole number from 1 on"),
+        ("--image-only --depth-format npy", "--depth-format: no effect with --image-only, which"),
+        (
+            "--image-only --model compact --point-cloud on",
+            "--point-cloud, --model: no effect with --image-only, which makes no depth.",
+        ),
+        ("--point-cloud maybe", "argument --point-cloud: invalid choice: 'maybe'"),
         ("--device nonsense", "device nonsense: torch cannot compute there"),
         ("--device meta", "device meta: torch cannot compute there"),
         ("--device vulkan", "arguments from the 'Vulkan' backend). Use cpu or auto, or install"),
@@ -228,7 +236,7 @@ def test_flags_reach_the_pipeline(
     flags = (
         "--focus-distances 0.5,1, inf --focal-length-mm 50 --f-number 4 --sensor-width-mm 36 "
         "--align off --drop-unaligned --working-size 48 --psf power-exponential --psf-exponent 4 "
-        "--device cpu --model physics --no-point-cloud --quiet"
+        "--device cpu --threads 1 --model physics --point-cloud off --quiet"
     )
     assert run("infer", "--output", output, *flags.split(), "--", stack) == 0
     assert capsys.readouterr() == ("", "")
@@ -241,7 +249,9 @@ def test_flags_reach_the_pipeline(
         "working_size": 48,
         "psf": {"family": "power_exponential", "exponent": 4},
         "device": "cpu",
+        "threads": 1,
         "fill_unsharp": False,
+        "image_only": False,
         "sampling": {"steps": None, "ensemble": 1, "seed": 0, "tile_px": None},
     }
     assert metadata["working_size"] == [32, 48]
@@ -250,6 +260,26 @@ def test_flags_reach_the_pipeline(
     assert camera["aperture_diameter_m"] == pytest.approx(0.0125)
     assert camera["focal_length_px"] == pytest.approx(50 / (36 / 96) / 2 / (1 - 0.05 / 1))
     assert not (output / "point_cloud.ply").exists()
+
+
+def test_the_image_alone_is_the_same(
+    stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("infer", stack, "--output", tmp_path / "all", "--quiet") == 0
+    assert run("infer", stack, "--output", tmp_path / "image", "--image-only") == 0
+    out = capsys.readouterr().out
+    assert "  depth      none, only the image is wanted\n" in out
+    assert out.endswith("image, best seen in all_in_focus.png\n")
+    assert set(names(tmp_path / "image")) == {
+        "all_in_focus.png",
+        "metadata.json",
+        "source_index.png",
+    }
+    for name in ("all_in_focus.png", "source_index.png"):
+        alone, beside = (tmp_path / folder / name for folder in ("image", "all"))
+        assert alone.read_bytes() == beside.read_bytes()
+    metadata = json.loads((tmp_path / "image" / "metadata.json").read_text())
+    assert "completing" not in metadata["seconds"]
 
 
 def test_help_states_the_defaults_of_the_settings(

@@ -19,7 +19,7 @@ from focaldiffusion.evaluation.robustness import CURVES
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.summary import Summary, summarise
 from focaldiffusion.evaluation.tables import LABELS, decimals, heading, number, tables
-from focaldiffusion.io.images import write_png
+from focaldiffusion.io.png import write_png
 from tests.evaluation_runs import record, write_run
 
 EVIL = "<script>alert('x')</script>"

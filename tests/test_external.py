@@ -11,7 +11,8 @@ import torch
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.external import Predictions, export_stack
 from focaldiffusion.io.depth_files import write_depth_mm, write_npy
-from focaldiffusion.io.images import read_image, write_png
+from focaldiffusion.io.images import read_image
+from focaldiffusion.io.png import write_png
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.optics import linear_to_srgb
 from tests.sample_stacks import SIZE, photograph, texture

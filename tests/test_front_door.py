@@ -58,7 +58,7 @@ def test_grey_arrays_are_saved_as_grey(stack: Path, tmp_path: Path) -> None:
     grey = [frame.mean(axis=2).round().astype(np.uint8) for frame in frames_of(stack)]
     result = fd.reconstruct(grey, settings=STILL)
     assert result.grade is fd.Grade.ORDER
-    result.save(tmp_path / "out", point_cloud=False)
+    result.save(tmp_path / "out", point_cloud="off")
     assert Image.open(tmp_path / "out/all_in_focus.png").mode == "L"
 
 
@@ -143,7 +143,7 @@ def test_simulated_stacks_of_16_bits_are_saved_with_16_bits(tmp_path: Path) -> N
     )
     assert repr(stack) == "<FocalStack: 3 frames of 96x64 px on the axis inverse_depth_dpt>"
     result = fd.reconstruct(stack, settings=STILL)
-    result.save(tmp_path / "out", point_cloud=False)
+    result.save(tmp_path / "out", point_cloud="off")
     assert (tmp_path / "out/all_in_focus.png").read_bytes()[24] == 16
     # An aperture needs no focal length in metres.
     assert fd.refocus(result, 0.5, aperture_diameter_m=0.01).shape == (*SIZE, 3)
@@ -177,6 +177,11 @@ def test_simulated_stacks_of_16_bits_are_saved_with_16_bits(tmp_path: Path) -> N
         ),
         (lambda s: fd.Settings(align="maybe"), "Settings.align: 'maybe' is unknown"),
         (lambda s: fd.Settings(working_size="64"), "Settings.working_size: got '64'"),
+        (
+            lambda s: fd.reconstruct(s, model="compact", settings=fd.Settings(image_only=True)),
+            "image_only: no effect of a model",
+        ),
+        (lambda s: fd.Settings(threads=0), "Settings.threads: got 0; expected a number of threads"),
         (lambda s: fd.Settings(psf="disc"), "Settings.psf: got str; expected a PSF"),
         (
             lambda s: fd.reconstruct(s, settings=fd.Settings(device="gpu")),

@@ -23,7 +23,7 @@ from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, photograph, texture
 from focaldiffusion.checkpoints.checkpoint import Checkpoint, find_checkpoint
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.cli.main import main
-from focaldiffusion.io.images import write_png
+from focaldiffusion.io.png import write_png
 from focaldiffusion.optics import linear_to_srgb
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from focaldiffusion.io.encoding import profile_curves, profile_name, with_srgb_curves
-from focaldiffusion.io.images import read_image, read_metadata, write_png
+from focaldiffusion.io.images import read_image, read_metadata
+from focaldiffusion.io.png import write_png
 from focaldiffusion.io.stacks import open_stack
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8)[:, None], (4, 1, 3))

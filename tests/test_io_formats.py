@@ -15,8 +15,9 @@ from PIL import Image, features
 from stack_folders import frame, refusal
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.images import probe_image, read_image, read_metadata, write_png
+from focaldiffusion.io.images import probe_image, read_image, read_metadata
 from focaldiffusion.io.jpeg import ends_early
+from focaldiffusion.io.png import write_png
 from focaldiffusion.io.stacks import open_stack
 
 SMOOTH = np.dstack(np.meshgrid(*[np.linspace(0, 250, side) for side in (96, 64, 1)]))

@@ -23,8 +23,8 @@ from focaldiffusion.io.images import (
     probe_image,
     read_image,
     read_metadata,
-    write_png,
 )
+from focaldiffusion.io.png import write_png
 
 RNG = np.random.default_rng(7)
 RGB8 = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

@@ -180,11 +180,34 @@ def test_a_focal_length_alone_is_enough_for_points(tmp_path: Path):
     depth_m = np.full(SIZE, 2.0, np.float32)
     result = make_result(depth_m=depth_m, camera=Camera(50.0, None, SIZE))
     result.save(tmp_path / "with")
-    result.save(tmp_path / "without", point_cloud=False)
+    result.save(tmp_path / "without", point_cloud="off")
 
     corner = trimesh.load(tmp_path / "with/point_cloud.ply").vertices[0]
     assert corner == pytest.approx([-31.5 / 50 * 2, -23.5 / 50 * 2, 2.0])
     assert not (tmp_path / "without/point_cloud.ply").exists()
+
+
+def test_large_images_get_points_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("focaldiffusion.io.results.MAX_POINTS", SIZE[0] * SIZE[1] - 1)
+    assert make_result().save(tmp_path / "auto") == {
+        "point_cloud.ply": "more than 0 megapixels; write it with --point-cloud on "
+        '(point_cloud="on")'
+    }
+    assert make_result().save(tmp_path / "on", point_cloud="on") == {}
+    assert (tmp_path / "on" / "point_cloud.ply").exists()
+    with pytest.raises(InputError, match="point_cloud True is unknown"):
+        make_result().save(tmp_path / "bool", point_cloud=True)
+
+
+def test_an_image_alone_has_no_files_of_depth(tmp_path: Path):
+    result = make_result(depth_m=None, confidence=None)
+    assert result.save(tmp_path) == {}
+    assert names(tmp_path) == {"all_in_focus.png", "metadata.json", "source_index.png"}
+    assert repr(result) == "<Result stack: calibrated, 64x48 px, image only>"
+    with pytest.raises(InputError, match="stack: has no depth, because image_only was set"):
+        _ = result.depth
+    with pytest.raises(ValueError, match="expected depth_m and confidence, or neither"):
+        make_result(confidence=None)
 
 
 def test_points_use_the_principal_point_of_the_camera(tmp_path: Path):

@@ -15,7 +15,7 @@ from PIL import Image
 from stack_folders import exif, folder_of, frame, refusal
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.images import write_png
+from focaldiffusion.io.png import write_png
 from focaldiffusion.io.stacks import open_stack
 
 

@@ -1,5 +1,6 @@
 import threading
 
+import cv2
 import pytest
 import torch
 
@@ -60,8 +61,14 @@ def test_modes_of_torch_carry_over():
     assert weight.grad.tolist() == [6, 6, 6]
 
 
-def test_torch_gets_its_threads_back():
-    before = torch.get_num_threads()
-    with threads(available_threads()):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+def test_torch_and_opencv_get_their_threads_back():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    with threads():
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == before
+
+
+def test_all_cpus_are_used_unless_a_number_is_given():
+    together = threading.Barrier(available_threads(), timeout=60)
+    with threads():
+        list(in_parallel(lambda _: together.wait(), range(available_threads())))

@@ -45,6 +45,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Refine, recover
 from focaldiffusion.result import Result
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import threads
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
@@ -68,7 +69,10 @@ class Settings:
         psf: shape of the lens blur.
         find_blur: measure the blur per dioptre from the frames even if the lens is known.
         device: torch device, such as "cpu" or "cuda"; "auto" picks the fastest available.
+        threads: number of CPU threads, which does not change the result; None for all CPUs that the
+            process may use.
         fill_unsharp: fill pixels that no frame shows sharp from the model's image.
+        image_only: make the all-in-focus image alone, the same as with depth, in less time.
         sampling: how to run a learned model.
     """
 
@@ -78,7 +82,9 @@ class Settings:
     psf: PSF = field(default_factory=PSF)
     find_blur: bool = False
     device: str = "auto"
+    threads: int | None = None
     fill_unsharp: bool = False
+    image_only: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -86,10 +92,13 @@ class Settings:
         if self.align not in modes:
             problem = unknown_name(str(self.align), modes)
             raise InputError(f"Settings.align: {self.align!r} {problem}")
-        if not isinstance(self.working_size, int) or self.working_size < 1:
-            raise InputError(
-                f"Settings.working_size: got {self.working_size!r}; expected a number of pixels."
-            )
+        counts = {"working_size": "a number of pixels", "threads": "a number of threads, or None"}
+        for name, expected in counts.items():
+            count = getattr(self, name)
+            if name == "threads" and count is None:
+                continue
+            if not isinstance(count, int) or count < 1:
+                raise InputError(f"Settings.{name}: got {count!r}; expected {expected}.")
         for name, kind in (("psf", PSF), ("sampling", Sampling)):
             if not isinstance(value := getattr(self, name), kind):
                 raise InputError(
@@ -141,24 +150,26 @@ def reconstruct(
     _check_arguments(source, given, model, settings)
     settings = replace(settings, device=resolve_device(settings.device))
     stages = Stages(progress)
-    opened = source
-    if not isinstance(source, (OpenedStack, FocalStack)):
-        opened = open_stack(source, **{**given, "order": order})  # type: ignore[arg-type]  # 1
-    # Before the long work, which would be wasted if the model is missing.
-    refine = _refine(model, settings, stages)
-    if isinstance(opened, OpenedStack):
-        working = _registered(opened, settings, stages)  # 2 and 3
-    else:
-        assert isinstance(opened, FocalStack)
-        working = _in_memory(opened, settings)  # 3
-    result = recover(  # 4 to 10
-        **working,
-        psf=settings.psf,
-        find_blur=settings.find_blur,
-        refine=refine,
-        fill_unsharp=settings.fill_unsharp,
-        stages=stages,
-    )
+    with threads(settings.threads):
+        opened = source
+        if not isinstance(source, (OpenedStack, FocalStack)):
+            opened = open_stack(source, **{**given, "order": order})  # type: ignore[arg-type]  # 1
+        # Before the long work, which would be wasted if the model is missing.
+        refine = _refine(model, settings, stages)
+        if isinstance(opened, OpenedStack):
+            working = _registered(opened, settings, stages)  # 2 and 3
+        else:
+            assert isinstance(opened, FocalStack)
+            working = _in_memory(opened, settings)  # 3
+        result = recover(  # 4 to 10
+            **working,
+            psf=settings.psf,
+            find_blur=settings.find_blur,
+            refine=refine,
+            fill_unsharp=settings.fill_unsharp,
+            image_only=settings.image_only,
+            stages=stages,
+        )
     for finding in result.findings:
         warnings.warn(f"{result.name}: {finding}", DoubtfulInput, stacklevel=2)
     return result
@@ -273,6 +284,11 @@ def _check_arguments(
                 f"{', '.join(stray)}: no effect on a {type(source).__name__}, which has its own. "
                 "Give them where the stack is opened or made."
             )
+    if model != PHYSICS and settings.image_only:
+        raise InputError(
+            "image_only: no effect of a model, which completes depth, on the image. Leave the "
+            "model out, or set image_only=False."
+        )
     if model == PHYSICS and settings.sampling != Sampling():
         raise InputError(
             "sampling: no effect with the model physics, which is not a network. Choose a learned "

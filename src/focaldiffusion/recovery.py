@@ -151,6 +151,7 @@ def recover(
     check_lens: bool = True,
     refine: Refine | None = None,
     fill_unsharp: bool = False,
+    image_only: bool = False,
     physical: Estimate | None = None,
     stages: Stages | None = None,
     camera: Camera | None = None,
@@ -171,6 +172,7 @@ def recover(
         check_lens: see `calibrate`.
         refine: a model's step; None keeps the physical estimate.
         fill_unsharp: fill pixels that no frame shows sharp from the image that `refine` generates.
+        image_only: leave out stages 6 to 8 and 10, which the image does not need.
         physical: result of stages 4 to 7 for this stack, if available.
         stages: times the stages and reports their progress.
         camera: optics at native size.
@@ -185,41 +187,41 @@ def recover(
     stages = stages or Stages()
     if stack.frames is None:
         raise ValueError("fusion needs the native frames: FocalStack.frames is None")
-    found = physical or estimate_depth(
-        stack, psf or PSF(), stages, find_blur=find_blur, check_lens=check_lens
-    )
-    if refine is not None:
-        found = refine(stack, found, stages)  # 8
-    facts = lens or LensFacts()
-    doubts = absurd_aperture(stack, found.calibration, facts)
-    if doubts or (alignment is not None and alignment.is_bracket):
+    psf, facts = psf or PSF(), lens or LensFacts()
+    checks = {"find_blur": find_blur, "check_lens": check_lens}
+    found = None
+    if image_only:
+        calibration, evidence = find_evidence(stack, psf, stages, **checks)
+    else:
+        found = physical or estimate_depth(stack, psf, stages, **checks)
+        if refine is not None:
+            found = refine(stack, found, stages)  # 8
+        calibration, evidence = found.calibration, found.evidence
+    doubts = absurd_aperture(stack, calibration, facts)
+    if found and (doubts or (alignment is not None and alignment.is_bracket)):
         found = replace(found, confidence=torch.zeros_like(found.confidence))
-    findings = (*findings, *found.calibration.findings, *doubts)
-    fusion = _fused(stack, found, stages, fill_unsharp=fill_unsharp)  # 9
+    findings = (*findings, *calibration.findings, *doubts)
+    fusion = _fused(stack, calibration, evidence, stages)  # 9
+    if found and fill_unsharp:
+        fusion = _filled(stack, found, fusion)
     with stages("enlarging"):  # 10
-        depth, certain = _enlarged(stack, found, fusion)
+        maps = _enlarged(stack, found, fusion) if found else {}
     return Result(
         all_in_focus=fusion.all_in_focus,
-        confidence=certain,
         source_index=fusion.source_index,
         alpha=fusion.alpha,
         stack=stack,
-        calibration=found.calibration,
+        calibration=calibration,
         camera=camera,
         lens=facts,
         alignment=alignment,
         levels=levels or Levels(),
         image_metadata=image_metadata or ImageMetadata(),
         findings=findings,
-        provenance={
-            **_provenance(stack, found),
-            **(provenance or {}),
-            "findings": list(findings),
-            "seconds": stages.seconds,
-            "process_peak_memory_mib": peak_memory_mib(),
-        },
+        provenance=_provenance(stack, calibration, evidence, found, stages)
+        | {**(provenance or {}), "findings": list(findings)},
         name=name,
-        **{FIELD_OF_AXIS[stack.axis]: depth},  # type: ignore[arg-type]
+        **maps,  # type: ignore[arg-type]
     )
 
 
@@ -241,22 +243,12 @@ def estimate_depth(
         check_lens: see `calibrate`.
     """
     stages = stages or Stages()
-    # Evidence is differentiable, but gradients are not needed here and would double the memory.
+    calibration, evidence = find_evidence(
+        stack, psf, stages, find_blur=find_blur, check_lens=check_lens
+    )
+    stack = stack.without(calibration.left_out)
+    scale = calibration.blur_scale
     with torch.inference_mode():
-        with stages("calibrating") as meter:  # 4
-            if check_lens:
-                calibration = examined_calibration(stack, psf, find_blur=find_blur, meter=meter)
-            else:
-                calibration = calibrate(
-                    stack, psf, find_blur=find_blur, check_lens=False, meter=meter
-                )
-        stack = stack.without(calibration.left_out)
-        with stages("sweeping") as meter:  # 5
-            scale, growth = calibration.blur_scale, calibration.step_growth
-            if scale is None:
-                evidence = sweep_sharpness(stack)
-            else:
-                evidence = sweep(stack, scale, psf, step_growth=growth, meter=meter)
         with stages("completing") as meter:  # 6
             falls_with_distance = stack.axis == "inverse_depth_dpt"
             background = float(stack.focus_coordinates.min()) if falls_with_distance else None
@@ -280,6 +272,33 @@ def estimate_depth(
         psf=psf,
         residual_rms=residual_rms,
     )
+
+
+def find_evidence(
+    stack: FocalStack,
+    psf: PSF,
+    stages: Stages,
+    *,
+    find_blur: bool = False,
+    check_lens: bool = False,
+) -> tuple[Calibration, Evidence]:
+    """Stages 4 and 5 of the physical estimate, see `estimate_depth`."""
+    # Evidence is differentiable, but gradients are not needed here and would double the memory.
+    with torch.inference_mode():
+        with stages("calibrating") as meter:  # 4
+            if check_lens:
+                calibration = examined_calibration(stack, psf, find_blur=find_blur, meter=meter)
+            else:
+                calibration = calibrate(
+                    stack, psf, find_blur=find_blur, check_lens=False, meter=meter
+                )
+        stack = stack.without(calibration.left_out)
+        with stages("sweeping") as meter:  # 5
+            scale, growth = calibration.blur_scale, calibration.step_growth
+            if scale is None:
+                return calibration, sweep_sharpness(stack)
+            evidence = sweep(stack, scale, psf, step_growth=growth, meter=meter)
+            return calibration, evidence
 
 
 def with_surface(
@@ -328,34 +347,38 @@ def _checked(
     return trust, None if residual is None else float(residual.square().mean().sqrt())
 
 
-def _fused(stack: FocalStack, found: Estimate, stages: Stages, *, fill_unsharp: bool) -> Fusion:
-    """The fused image, with generated pixels filled in on request."""
+def _fused(
+    stack: FocalStack, calibration: Calibration, evidence: Evidence, stages: Stages
+) -> Fusion:
+    """The fused image, from captured pixels alone."""
     frames = stack.frames
     assert frames is not None
     with stages("fusing") as meter, torch.inference_mode():
-        sharpest = found.evidence.sharpest
-        left_out = found.calibration.left_out
+        sharpest, left_out = evidence.sharpest, calibration.left_out
         used = stack.without(left_out)
         weights = sharpest.new_zeros((len(stack), *sharpest.shape))
         weights[[index for index in range(len(stack)) if index not in left_out]] = spare_highlights(
             used, frame_weights(sharpest, used.focus_coordinates)
         )
-        fusion = fuse(frames, weights, numbers=stack.frame_numbers, step=stack.step, meter=meter)
-        if not fill_unsharp:
-            return fusion
-        if found.generation is None or found.generation.image is None:
-            raise InputError(
-                "fill_unsharp: needs a model to generate what no frame shows sharp. Choose a "
-                "model, or leave it off."
-            )
-        image = found.generation.image
-        if frames.is_grey:
-            image = image.mean(0, keepdim=True).expand(3, -1, -1)
-        return fill(fusion, image, found.evidence.never_sharp)
+        return fuse(frames, weights, numbers=stack.frame_numbers, step=stack.step, meter=meter)
 
 
-def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> tuple[Plane, Plane]:
-    """Depth and confidence (H', W'); unknown where every frame is transparent."""
+def _filled(stack: FocalStack, found: Estimate, fusion: Fusion) -> Fusion:
+    """The fused image with generated pixels where no frame is sharp."""
+    if found.generation is None or found.generation.image is None:
+        raise InputError(
+            "fill_unsharp: needs a model to generate what no frame shows sharp. Choose a "
+            "model, or leave it off."
+        )
+    image = found.generation.image
+    assert stack.frames is not None
+    if stack.frames.is_grey:
+        image = image.mean(0, keepdim=True).expand(3, -1, -1)
+    return fill(fusion, image, found.evidence.never_sharp)
+
+
+def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> dict[str, Plane]:
+    """Depth and confidence (H', W') by their fields; unknown where all frames are transparent."""
     depth = _depth(stack, found, upsample(found.coordinate, fusion.all_in_focus))
     size = fusion.all_in_focus.shape[1::-1]
     certain = cv2.resize(
@@ -363,7 +386,7 @@ def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> tuple[Plane
     ).astype(np.float32)
     if fusion.alpha is not None:
         depth[fusion.alpha == 0], certain[fusion.alpha == 0] = np.nan, 0
-    return depth, certain
+    return {FIELD_OF_AXIS[stack.axis]: depth, "confidence": certain}
 
 
 def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
@@ -383,24 +406,33 @@ def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
     return np.reciprocal(known, out=known)
 
 
-def _provenance(stack: FocalStack, found: Estimate) -> dict[str, Any]:
-    """The provenance of stages 4 to 10."""
-    camera, generation, measured = stack.camera, found.generation, found.calibration.measured
+def _provenance(
+    stack: FocalStack,
+    calibration: Calibration,
+    evidence: Evidence,
+    found: Estimate | None,
+    stages: Stages,
+) -> dict[str, Any]:
+    """The provenance of stages 4 to 10; `found` is None if only the image is wanted."""
+    camera, measured = stack.camera, calibration.measured
+    generation = None if found is None else found.generation
     return {
         "focaldiffusion": __version__,
         "model": "physics" if generation is None else generation.model,
         "generation": None if generation is None else generation.provenance,
-        "grade": str(found.calibration),
+        "grade": str(calibration),
         "device": str(stack.images.device),
         "camera_at_working_size": None if camera is None else asdict(camera),
-        "blur_scale": found.calibration.blur_scale,
+        "blur_scale": calibration.blur_scale,
         "blur_scale_measured": None if measured is None else asdict(measured),
-        "frames_left_out_of_depth": list(found.calibration.left_out),
-        "blur_contradiction": found.calibration.contradiction,
+        "frames_left_out_of_depth": list(calibration.left_out),
+        "blur_contradiction": calibration.contradiction,
         "working_size": list(stack.size),
-        "hypotheses": found.evidence.hypotheses.tolist(),
+        "hypotheses": evidence.hypotheses.tolist(),
         "noise_std_srgb": stack.noise_std,
-        "rerender_residual_rms_srgb": found.residual_rms,
-        "mean_confidence": float(found.confidence.mean()),
-        "never_sharp_share": float(found.evidence.never_sharp.float().mean()),
+        "rerender_residual_rms_srgb": None if found is None else found.residual_rms,
+        "mean_confidence": None if found is None else float(found.confidence.mean()),
+        "never_sharp_share": float(evidence.never_sharp.float().mean()),
+        "seconds": stages.seconds,
+        "process_peak_memory_mib": peak_memory_mib(),
     }

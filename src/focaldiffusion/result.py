@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.io.colour_scales import DepthRange
-from focaldiffusion.io.images import ImageMetadata, pillow_image, save_png, write_png
+from focaldiffusion.io.images import ImageMetadata, pillow_image
 from focaldiffusion.io.levels import Levels
-from focaldiffusion.io.panels import depth_picture
+from focaldiffusion.io.panels import depth_picture, srgb_pixels
 from focaldiffusion.io.pictures import overview
+from focaldiffusion.io.png import save_png, write_png
 from focaldiffusion.io.results import (
     DepthFormat,
+    PointCloud,
     check_formats,
     results_folder,
     write_depth,
@@ -30,6 +33,7 @@ from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.solve.calibrate import Calibration
 from focaldiffusion.stack import Axis, FocalStack, Grade
+from focaldiffusion.threads import in_parallel
 
 Plane = NDArray[np.float32]
 
@@ -46,11 +50,12 @@ class Result:
     """The all-in-focus image and the depth of a stack, at the native size of its frames.
 
     Exactly one of `depth_m`, `height_m` and `depth_relative` is set, depending on the knowledge of
-    the camera: only metric values are named metres.
+    the camera: only metric values are named metres. With `Settings.image_only` none is set, nor is
+    `confidence`.
 
     Attributes:
         all_in_focus: (H, W, 3) float32, sRGB-encoded, in [0, 1], normalised by `levels`.
-        confidence: (H, W) float32 in [0, 1], trust in the depth.
+        confidence: (H, W) float32 in [0, 1], trust in the depth; None without depth.
         source_index: (H, W) uint8 or uint16, number of the main source frame of each pixel, from 0;
             the largest value of the type marks generated pixels.
         alpha: (H, W) float32 in [0, 1], 0 where all frames are transparent: depth is NaN there, and
@@ -73,10 +78,10 @@ class Result:
     """
 
     all_in_focus: Plane
-    confidence: Plane
     source_index: NDArray[np.integer[Any]]
     stack: FocalStack
     calibration: Calibration
+    confidence: Plane | None = None
     alpha: Plane | None = None
     depth_m: Plane | None = None
     height_m: Plane | None = None
@@ -92,20 +97,21 @@ class Result:
 
     def __post_init__(self) -> None:
         size = self.all_in_focus.shape[:2]
-        given = [name for name in FIELD_OF_AXIS.values() if getattr(self, name) is not None]
-        if given != [self.depth_field]:
-            raise ValueError(f"expected {self.depth_field} for this stack; got {given}")
-        for name in (self.depth_field, "confidence", "source_index"):
+        maps = [name for name in FIELD_OF_AXIS.values() if getattr(self, name) is not None]
+        maps += ["confidence"] * (self.confidence is not None)
+        if maps not in ([], [self.depth_field, "confidence"]):
+            raise ValueError(f"expected {self.depth_field} and confidence, or neither; got {maps}")
+        for name in (*maps, "source_index"):
             check_shape(name, getattr(self, name), size)
 
     def __repr__(self) -> str:
+        height, width = self.all_in_focus.shape[:2]
+        about = f"{self.name}: {self.calibration}, {width}x{height} px"
+        if self.confidence is None:
+            return f"<Result {about}, image only>"
         known = DepthRange.of(self.depth, self.depth_field)
         depth = "no depth is known" if known is None else known.text or "relative depth"
-        height, width = self.depth.shape
-        return (
-            f"<Result {self.name}: {self.calibration}, {width}x{height} px, {depth}, "
-            f"mean confidence {self.confidence.mean():.2f}>"
-        )
+        return f"<Result {about}, {depth}, mean confidence {self.confidence.mean():.2f}>"
 
     @property
     def grade(self) -> Grade:
@@ -114,13 +120,21 @@ class Result:
 
     @property
     def depth_field(self) -> str:
-        """Name of the one depth field that is set."""
+        """Name of the field that holds the depth."""
         return FIELD_OF_AXIS[self.stack.axis]
 
     @property
     def depth(self) -> Plane:
-        """The one depth field that is set."""
-        depth: Plane = getattr(self, self.depth_field)
+        """The depth field.
+
+        Raises:
+            InputError: there is none, because only the image was wanted.
+        """
+        depth: Plane | None = getattr(self, self.depth_field)
+        if depth is None:
+            raise InputError(
+                f"{self.name}: has no depth, because image_only was set. Reconstruct it without."
+            )
         return depth
 
     @property
@@ -136,7 +150,7 @@ class Result:
         directory: str | PathLike[str],
         *,
         overwrite: bool = False,
-        point_cloud: bool = True,
+        point_cloud: PointCloud = "auto",
         depth_formats: Sequence[DepthFormat] = ("npy", "png"),
     ) -> dict[str, str]:
         """Write all results to a folder, or none of them.
@@ -144,7 +158,8 @@ class Result:
         Args:
             directory: the folder; created if missing.
             overwrite: replace earlier results in it.
-            point_cloud: write `point_cloud.ply` if depth is metric and the focal length known.
+            point_cloud: whether to write `point_cloud.ply` if depth is metric and the focal length
+                known: "auto" for images of at most 2 megapixels, "on" for all, "off" for none.
             depth_formats: formats of the depth map: npy (float32), png (16-bit millimetres), exr
                 (float32).
 
@@ -154,38 +169,60 @@ class Result:
         Raises:
             InputError: the folder already holds results, or cannot be written.
         """
-        check_formats(depth_formats)
+        check_formats(depth_formats, point_cloud)
         sources = {Path(file).resolve().parent for file in self.provenance.get("frames", ())}
         if Path(directory).resolve() in sources:
             raise InputError(
                 f"{directory}: holds the frames of the stack, and the results would count as "
                 "frames the next time. Choose another folder."
             )
-        frames = self.stack.frames
-        is_grey = frames is not None and frames.is_grey
         with results_folder(Path(directory), overwrite=overwrite) as folder:
-            write_png(
-                folder / "all_in_focus.png",
-                self.levels.file_values(
-                    self.all_in_focus[..., 0] if is_grey else self.all_in_focus
-                ),
-                bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
-                metadata=self.image_metadata,
-                alpha=self.alpha,
-            )
-            confidence = np.rint(self.confidence.clip(0, 1) * 255).astype(np.uint8)
-            save_png(folder / "confidence.png", confidence)
-            save_png(folder / "source_index.png", self.source_index)
-            save_png(folder / "depth_colored.png", depth_picture(self.depth, self.depth_field))
-            save_png(folder / "overview.png", self.overview())
-            left_out = write_depth(folder, self.depth_field, self.depth, depth_formats)
-            if point_cloud and self.depth_m is not None:
-                left_out |= write_points(folder, self.depth_m, self.all_in_focus, self.camera)
+            writers = self._picture_writers(folder)
+            if self.confidence is not None:
+                depth = self.depth_field, self.depth
+                writers.append(partial(write_depth, folder, *depth, depth_formats))
+            if self.depth_m is not None:
+                points = self.depth_m, self.all_in_focus, self.camera
+                writers.append(partial(write_points, folder, *points, point_cloud))
+            left_out: dict[str, str] = {}
+            for reasons in in_parallel(lambda write: write(), writers):
+                left_out |= reasons or {}
             write_metadata(folder, self.provenance, left_out)
         return left_out
 
+    def _picture_writers(self, folder: Path) -> list[Callable[[], dict[str, str] | None]]:
+        """Functions that write one picture each, the slowest first."""
+        frames = self.stack.frames
+        is_grey = frames is not None and frames.is_grey
+        image = self.all_in_focus[..., 0] if is_grey else self.all_in_focus
+        pictures: list[Callable[[], None]] = [
+            lambda: write_png(
+                folder / "all_in_focus.png",
+                self.levels.file_values(image),
+                bit_depth=16 if frames is not None and frames.bit_depth == 16 else 8,
+                metadata=self.image_metadata,
+                alpha=self.alpha,
+            ),
+            partial(save_png, folder / "source_index.png", self.source_index),
+        ]
+        if self.confidence is None:
+            return [*pictures]
+        return [
+            lambda: save_png(folder / "overview.png", self.overview()),
+            lambda: save_png(
+                folder / "depth_colored.png", depth_picture(self.depth, self.depth_field)
+            ),
+            *pictures,
+            partial(write_png, folder / "confidence.png", self.confidence),
+        ]
+
     def overview(self) -> NDArray[np.uint8]:
-        """Frames, image, depth and confidence side by side, (height, width, 3) sRGB."""
+        """Frames, image, depth and confidence side by side, (height, width, 3) sRGB.
+
+        The image alone if there is no depth.
+        """
+        if self.confidence is None:
+            return srgb_pixels(self.all_in_focus)
         return overview(
             self.stack,
             self.all_in_focus,

@@ -1,7 +1,8 @@
 """Threads of one reconstruction, whose number does not change a bit of the result.
 
-Libraries split sums by their number of threads, which changes the rounding. So torch computes on
-one thread, and the work is split here into pieces that do not depend on the number of threads.
+Libraries split sums by their number of threads, which changes the rounding. So torch and OpenCV
+compute on one thread, and the work is split here into pieces that do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+import cv2
 import torch
 
 Item = TypeVar("Item")
@@ -30,14 +32,20 @@ def available_threads() -> int:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let `in_parallel` use this number of threads; torch computes on one meanwhile."""
-    before = torch.get_num_threads()
-    token = _count.set(count)
+def threads(count: int | None = None) -> Iterator[None]:
+    """Let `in_parallel` use threads; torch and OpenCV compute on one meanwhile.
+
+    Args:
+        count: number of threads; None for all CPUs that this process may use.
+    """
+    before, before_cv2 = torch.get_num_threads(), cv2.getNumThreads()
+    token = _count.set(available_threads() if count is None else count)
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         yield
     finally:
+        cv2.setNumThreads(before_cv2)
         torch.set_num_threads(before)
         _count.reset(token)
 

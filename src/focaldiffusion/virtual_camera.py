@@ -111,7 +111,7 @@ def refocus(
     Raises:
         InputError: the depth is not metric, or too little is known about the lens.
     """
-    if result.depth_m is None:
+    if result.depth_field != "depth_m":
         raise InputError(
             f"{result.name}: refocusing needs depth in metres, but this is {result.depth_field}. "
             "Give focus distances."
@@ -119,7 +119,7 @@ def refocus(
     if not distance_m > 0:
         raise InputError(f"distance_m: {distance_m}; expected metres > 0, infinity allowed.")
     # NaN is treated as infinity: the two are indistinguishable.
-    inverse_depth_dpt = np.nan_to_num(1 / result.depth_m, nan=0.0)
+    inverse_depth_dpt = np.nan_to_num(1 / result.depth, nan=0.0)
     frame = render(
         srgb_to_linear(torch.from_numpy(result.all_in_focus)).permute(2, 0, 1),
         torch.from_numpy(inverse_depth_dpt),

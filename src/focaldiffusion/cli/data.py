@@ -110,8 +110,8 @@ def _inspect(options: argparse.Namespace) -> int:
     import torch
 
     from focaldiffusion.data.loading import batches
-    from focaldiffusion.io.images import write_png
     from focaldiffusion.io.pictures import SheetRow, contact_sheet
+    from focaldiffusion.io.png import write_png
     from focaldiffusion.io.staging import file_errors_named
 
     if options.output.suffix.lower() != ".png":

@@ -31,11 +31,15 @@ from focaldiffusion.errors import InputError, printable
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+    from focaldiffusion.io.results import DepthFormat
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.reconstruction import Settings
 
 _OWN_SUFFIX = "_focaldiffusion"
 """Ending of the results folder beside a stack, used without --output."""
+
+_DEPTH_FORMATS: tuple[DepthFormat, ...] = ("npy", "png")
+"""Formats of the depth map, used without --depth-format."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -66,14 +70,23 @@ def add_parser(commands: Commands) -> None:
         "--skip-existing", action="store_true", help="skip stacks that already have results"
     )
     parser.add_argument(
+        "--image-only",
+        action="store_true",
+        help="make the all-in-focus image alone, the same as with depth, in less time",
+    )
+    parser.add_argument(
         "--depth-format",
         type=_formats,
-        default=("npy", "png"),
         metavar="LIST",
         help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
         "(float32) (default: npy,png)",
     )
-    parser.add_argument("--no-point-cloud", action="store_true", help="write no point_cloud.ply")
+    parser.add_argument(
+        "--point-cloud",
+        choices=("auto", "on", "off"),
+        help="write point_cloud.ply: for images of up to 2 megapixels, always, or never (default: "
+        "auto)",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the summary"
     )
@@ -126,6 +139,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         help="long side at which depth is solved, for aspects up to 2:1 (default: 1024)",
     )
     add_device(method)
+    method.add_argument(
+        "--threads",
+        type=positive_integer,
+        metavar="N",
+        help="number of CPU threads, which does not change the result (default: all CPUs)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -140,7 +159,8 @@ def run(options: argparse.Namespace) -> int:
     """
     from focaldiffusion.io.results import check_formats
 
-    check_formats(options.depth_format)
+    _check_image_only(options)
+    check_formats(options.depth_format or _DEPTH_FORMATS)
     settings = _settings(options)
     jobs = _open_all(options)
     _check_outputs(jobs, options)
@@ -217,16 +237,38 @@ def _settings(options: argparse.Namespace) -> Settings:
     from focaldiffusion.devices import resolve_device
     from focaldiffusion.reconstruction import Settings
 
-    given = {name: getattr(options, name) for name in ("align", "working_size")}
+    given = {name: getattr(options, name) for name in ("align", "working_size", "threads")}
     return Settings(
         psf=psf(options),
         drop_unaligned=options.drop_unaligned,
         find_blur=options.find_blur,
         device=resolve_device(options.device),
         fill_unsharp=bool(options.fill_unsharp),
+        image_only=options.image_only,
         sampling=sampling(options),
         **{name: value for name, value in given.items() if value is not None},
     )
+
+
+def _check_image_only(options: argparse.Namespace) -> None:
+    """Refuse flags that have an effect on depth alone, where none is wanted.
+
+    Raises:
+        InputError: names them.
+    """
+    if not options.image_only:
+        return
+    given = {
+        "--depth-format": options.depth_format is not None,
+        "--point-cloud": options.point_cloud is not None,
+        "--model": options.model != PHYSICS,
+    }
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if flags:
+        raise InputError(
+            f"{', '.join(flags)}: no effect with --image-only, which makes no depth. Drop "
+            "--image-only, or the others."
+        )
 
 
 def _open_all(options: argparse.Namespace) -> list[_Job]:
@@ -356,6 +398,7 @@ def _process(
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
     from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
+    from focaldiffusion.threads import threads
 
     if job.opened is None or job.output is None:
         assert job.failure is not None
@@ -363,7 +406,7 @@ def _process(
     if not _is_due(job, options):
         return StackOutcome(job.name, job.output, "skipped")
     try:
-        with progress_bars(title, quiet=options.quiet) as progress:
+        with progress_bars(title, quiet=options.quiet) as progress, threads(settings.threads):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DoubtfulInput)  # the summary has it
                 result = reconstruct(
@@ -373,8 +416,8 @@ def _process(
             left_out = result.save(
                 job.output,
                 overwrite=options.overwrite,
-                point_cloud=not options.no_point_cloud,
-                depth_formats=options.depth_format,
+                point_cloud=options.point_cloud or "auto",
+                depth_formats=options.depth_format or _DEPTH_FORMATS,
             )
             return outcome_of(job.opened, result, job.output, left_out)
     except Exception as error:

@@ -58,12 +58,13 @@ class StackOutcome:
             return printable(f"{self.name}: skipped, {self.output} holds results")
         figures = self.figures
         height, width = figures["size"]
+        best = "overview.png" if "overview.png" in self.files else "all_in_focus.png"
         rows = [
-            ("depth", f"{figures['depth']}; mean confidence {figures['mean_confidence']:.2f}"),
+            ("depth", _depth_text(figures)),
             ("model", f"{figures['model']}, on {figures['device']}"),
             ("alignment", _alignment_text(figures["alignment"])),
             *(("left out", f"{name}: {why}") for name, why in self.left_out.items()),
-            ("results", f"{self.output}, best seen in overview.png"),
+            ("results", f"{self.output}, best seen in {best}"),
         ]
         title = f"{self.name}: {figures['frames']} frames of {width}x{height}, {self.grade}"
         lines = [title, *(f"  {name:<10} {text}" for name, text in rows)]
@@ -109,14 +110,15 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
     Returns:
         `frames` used and their `size` (height, width); `depth_field`, its `depth_range` (1 % and
         99 % quantile, in the field's unit; None if nothing is known) and both in words, `depth`;
-        `mean_confidence`; the `model` used and its `device`; `alignment`;
-        `rerender_residual_rms_srgb`; total `seconds`.
+        `mean_confidence` (None, like these, without depth); the `model` used and its `device`;
+        `alignment`; `rerender_residual_rms_srgb`; total `seconds`.
     """
     from focaldiffusion.io.colour_scales import DepthRange
 
-    provenance, name = result.provenance, result.depth_field
-    depth = DepthRange.of(result.depth, name)
-    words = "nothing is known"
+    provenance, name, depth, words = result.provenance, None, None, None
+    if result.confidence is not None:
+        name = result.depth_field
+        depth, words = DepthRange.of(result.depth, name), "nothing is known"
     if depth is not None:
         words = depth.text or "relative, from 0 (first frame) to 1 (last frame)"
     alignment = provenance["alignment"]
@@ -125,7 +127,7 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
         "size": list(result.all_in_focus.shape[:2]),
         "depth_field": name,
         "depth_range": None if depth is None else [depth.low, depth.high],
-        "depth": words.removeprefix("depth "),
+        "depth": None if words is None else words.removeprefix("depth "),
         "mean_confidence": provenance["mean_confidence"],
         "model": provenance["model"],
         "device": provenance["device"],
@@ -138,6 +140,12 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
         "rerender_residual_rms_srgb": provenance["rerender_residual_rms_srgb"],
         "seconds": round(sum(provenance["seconds"].values()), 3),
     }
+
+
+def _depth_text(figures: dict[str, Any]) -> str:
+    if figures["depth"] is None:
+        return "none, only the image is wanted"
+    return f"{figures['depth']}; mean confidence {figures['mean_confidence']:.2f}"
 
 
 def _ends(values: Sequence[float]) -> list[float]:

@@ -38,7 +38,7 @@ from focaldiffusion.evaluation.records import (
 )
 from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
-from focaldiffusion.io.images import write_png
+from focaldiffusion.io.png import write_png
 from focaldiffusion.io.staging import claimed, write_whole
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack

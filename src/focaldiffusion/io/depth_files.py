@@ -22,15 +22,14 @@ from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.files import check_file
 from focaldiffusion.io.budget import check_pixels, check_values
 from focaldiffusion.io.hdf5 import open_hdf5
-from focaldiffusion.io.images import save_png
 from focaldiffusion.io.npy import read_npy_file, read_npz_file
+from focaldiffusion.io.png import PNG_SIGNATURE, save_png
 from focaldiffusion.io.reading import reading
 from focaldiffusion.io.tiff_pages import check_page
 
 _MAX_DEPTH_MM = 65535
 _MIN_SPAN_M = 0.05
 _MIN_DEPTH_M = 1.0
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+\S+\s")
 
 
@@ -106,10 +105,10 @@ def why_not_millimetres(depth_m: NDArray[np.float32]) -> str | None:
     Args:
         depth_m: (H, W) metres, NaN where unknown.
     """
-    known = depth_m[~np.isnan(depth_m)].astype(np.float64)
-    if known.size == 0:
+    nearest = float(np.fmin.reduce(depth_m, axis=None))
+    farthest = float(np.fmax.reduce(depth_m, axis=None))
+    if math.isnan(nearest):
         return None
-    nearest, farthest = float(known.min()), float(known.max())
     # Halves round to even: to 65536 here, to 0 below.
     if farthest * 1000 >= _MAX_DEPTH_MM + 0.5:
         return (
@@ -118,8 +117,8 @@ def why_not_millimetres(depth_m: NDArray[np.float32]) -> str | None:
         )
     if nearest * 1000 <= 0.5:
         return f"the depth comes as near as {nearest * 1000:.2g} mm, which rounds to 0, unknown"
-    sample = known[:: max(1, known.size // 1_000_000)]
-    low, middle, high = np.quantile(sample, [0.01, 0.5, 0.99])
+    sample = depth_m.ravel()[:: max(1, depth_m.size // 1_000_000)].astype(np.float64)
+    low, middle, high = np.nanquantile(sample, [0.01, 0.5, 0.99])
     if middle < _MIN_DEPTH_M and high - low < _MIN_SPAN_M:
         return (
             f"the depth spans {(high - low) * 1000:.3g} mm (1 % to 99 %), too little for steps "
@@ -142,8 +141,10 @@ def write_depth_mm(path: Path, depth_m: NDArray[np.float32]) -> None:
     check_shape("depth_m", depth_m, ("H", "W"))
     if reason := why_not_millimetres(depth_m):
         raise InputError(f"{path}: not written: {reason}. Use the float32 .npy file.")
-    millimetres = np.nan_to_num(np.round(depth_m.astype(np.float64) * 1000), nan=0.0)
-    save_png(path, millimetres.astype(np.uint16))
+    millimetres = np.empty(depth_m.shape, np.uint16)
+    for row, metres in zip(millimetres, depth_m, strict=True):
+        row[:] = np.nan_to_num(np.round(metres * np.float64(1000)))
+    save_png(path, millimetres)
 
 
 def read_depth_mm(path: Path) -> Tensor:
@@ -223,7 +224,7 @@ def _from_png(path: Path) -> NDArray[Any]:
 
     with reading(path, "cannot be read as an image"):
         content = path.read_bytes()
-        if content[:8] != _PNG_SIGNATURE or content[12:16] != b"IHDR":
+        if content[:8] != PNG_SIGNATURE or content[12:16] != b"IHDR":
             raise ValueError("another kind of file")
         width, height = struct.unpack(">II", content[16:24])
     check_pixels(path, height, width)

@@ -1,6 +1,6 @@
-"""Single images: headers, reading to float32 sRGB, and PNG files that keep ICC and EXIF.
+"""Single images: headers, metadata, and reading to float32 sRGB.
 
-Primaries are not converted. The output carries the ICC profile of the reference frame instead, so
+Primaries are not converted. An output carries the ICC profile of the reference frame instead, so
 pixel values can be compared with their source. Curves unlike sRGB's are converted, see `encoding`.
 """
 
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +53,6 @@ _RGB_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA")
 _ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF", "HEIF")
 _ORIENTATION_TAG = 0x0112
 _KEPT_TAGS = (Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright)
-_PNG_IHDR_END = 33  # signature 8, length 4, name 4, IHDR 13, checksum 4
 
 
 @dataclass(frozen=True)
@@ -280,63 +278,9 @@ def read_metadata(path: Path) -> ImageMetadata:
     return ImageMetadata(profile or None, exif, chromaticities)
 
 
-_PNG_LEVEL = 3
-"""zlib level of all PNG files: half the time of the usual 6 for a few per cent more bytes."""
-
-
 def pillow_image(pixels: NDArray[np.integer[Any]]) -> Image.Image:
     """The Pillow image of pixels (H, W) or (H, W, 3)."""
     return Image.fromarray(pixels)
-
-
-def save_png(path: Path, pixels: NDArray[np.integer[Any]]) -> None:
-    """Write the pixels (H, W) or (H, W, 3) of a map or picture as PNG, without metadata."""
-    pillow_image(pixels).save(path, format="PNG", compress_level=_PNG_LEVEL)
-
-
-def write_png(
-    path: Path,
-    image: NDArray[np.float32],
-    *,
-    bit_depth: Literal[8, 16] = 8,
-    metadata: ImageMetadata | None = None,
-    alpha: NDArray[np.float32] | None = None,
-) -> None:
-    """Write an image as PNG, rounding to the nearest level.
-
-    Args:
-        path: the file to make.
-        image: (H, W, 3), or (H, W) for grey, in [0, 1], in the encoding of the metadata's profile.
-        bit_depth: 8 or 16.
-        metadata: ICC profile and EXIF to carry over; a profile of another colour model (grey for
-            colour pixels, or the reverse) is left out.
-        alpha: (H, W) in [0, 1]; None for an opaque file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    import imagecodecs
-
-    full_scale = 2**bit_depth - 1
-    is_grey = image.ndim == 2
-    if alpha is not None:
-        image = np.dstack([image, alpha])
-    levels = np.rint(np.clip(image, 0, 1) * full_scale)
-    pixels = np.ascontiguousarray(levels.astype(np.uint8 if bit_depth == 8 else np.uint16))
-    png = imagecodecs.png_encode(pixels, level=_PNG_LEVEL)
-    metadata = metadata or ImageMetadata()
-    chunks, profile = b"", metadata.icc_profile or b""
-    # Bytes 16 to 20 of an ICC profile name the colour space of its pixels.
-    if profile[16:20] == (b"GRAY" if is_grey else b"RGB "):
-        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
-    elif metadata.chromaticities is not None:
-        # PNG's own gamma and primaries, in units of 1/100000: readers ignore one without the other.
-        numbers = [round(one * 1e5) for one in metadata.chromaticities]
-        chunks += _chunk(b"gAMA", struct.pack(">I", 45455))
-        chunks += _chunk(b"cHRM", struct.pack(">8I", *numbers))
-    if metadata.exif is not None:
-        chunks += _chunk(b"eXIf", metadata.exif)
-    path.write_bytes(png[:_PNG_IHDR_END] + chunks + png[_PNG_IHDR_END:])
 
 
 def is_tiff(path: Path) -> bool:
@@ -435,9 +379,3 @@ def _descriptive_exif(path: Path) -> bytes | None:
         return kept.tobytes().removeprefix(EXIF_PREFIX) if len(kept) else None
     except DECODER_ERRORS:
         return None
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    """A PNG chunk: length, name, data, checksum."""
-    checksum = zlib.crc32(name + data)
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)

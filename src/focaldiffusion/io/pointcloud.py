@@ -13,6 +13,20 @@ from focaldiffusion.optics import Camera
 
 MAX_POINTS = 2_000_000
 
+_VERTEX = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
+_PLY_HEADER = """\
+ply
+format binary_little_endian 1.0
+element vertex {count}
+property float x
+property float y
+property float z
+property uchar red
+property uchar green
+property uchar blue
+end_header
+"""
+
 
 def pixel_stride(size: tuple[int, int], max_points: int = MAX_POINTS) -> int:
     """Smallest step, for rows and columns, that leaves at most `max_points` pixels.
@@ -76,13 +90,13 @@ def write_point_cloud(
         InputError: no pixel has a known depth; nothing is written.
         OSError: the file cannot be written.
     """
-    import trimesh
-
     stride = pixel_stride((depth_m.shape[0], depth_m.shape[1]))
     points = back_project(depth_m, camera.focal_length_px, camera.principal_point_px, stride)
-    colours = np.rint(srgb[::stride, ::stride].clip(0, 1) * 255).astype(np.uint8)
     known = np.isfinite(points[..., 2])
     if not known.any():
         raise InputError(f"{path}: not written: no pixel has a known depth.")
-    cloud = trimesh.PointCloud(points[known], colors=colours[known])
-    path.write_bytes(cloud.export(file_type="ply"))
+    vertices = np.empty(np.count_nonzero(known), _VERTEX)
+    vertices["xyz"] = points[known]
+    vertices["rgb"] = np.rint(srgb[::stride, ::stride][known].clip(0, 1) * 255)
+    header = _PLY_HEADER.format(count=len(vertices)).encode()
+    path.write_bytes(header + vertices.tobytes())

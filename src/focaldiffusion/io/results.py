@@ -23,7 +23,7 @@ from focaldiffusion.io.depth_files import (
     write_exr,
     write_npy,
 )
-from focaldiffusion.io.pointcloud import write_point_cloud
+from focaldiffusion.io.pointcloud import MAX_POINTS, write_point_cloud
 from focaldiffusion.io.staging import file_errors_named, recover, staging
 from focaldiffusion.optics import Camera
 
@@ -32,6 +32,9 @@ METADATA_FILE = "metadata.json"
 
 DepthFormat = Literal["npy", "png", "exr"]
 """Formats of a depth map."""
+
+PointCloud = Literal["auto", "on", "off"]
+"""When `point_cloud.ply` is written: for small images, always, or never."""
 
 _DEPTH_STEMS = {"depth_m": "depth", "height_m": "height", "depth_relative": "depth_relative"}
 _DEPTH_TEXTS = {
@@ -123,12 +126,15 @@ def results_folder(directory: Path, *, overwrite: bool = False) -> Iterator[Path
         yield partial
 
 
-def check_formats(depth_formats: Sequence[str]) -> None:
-    """Check the formats of a depth map, before the long work.
+def check_formats(depth_formats: Sequence[str], point_cloud: str = "auto") -> None:
+    """Check the formats of a depth map and of its points, before the long work.
 
     Raises:
         InputError: none is given, one is unknown, or its package is not installed.
     """
+    if point_cloud not in get_args(PointCloud):
+        problem = unknown_name(str(point_cloud), get_args(PointCloud))
+        raise InputError(f"point_cloud {point_cloud!r} {problem}")
     for name in depth_formats:
         if name not in get_args(DepthFormat):
             raise InputError(f"depth format {name!r} {unknown_name(name, get_args(DepthFormat))}")
@@ -173,16 +179,31 @@ def write_points(
     depth_m: NDArray[np.float32],
     all_in_focus: NDArray[np.float32],
     camera: Camera | None,
+    wanted: PointCloud,
 ) -> dict[str, str]:
     """Write the point cloud of metric depth (H, W), if the focal length is known.
+
+    Args:
+        folder: folder of the results.
+        depth_m: metres, NaN where unknown.
+        all_in_focus: (H, W, 3) in [0, 1], sRGB-encoded.
+        camera: optics at this size; None if the focal length is unknown.
+        wanted: "auto" writes it only if every pixel can have a point.
 
     Returns:
         The file and the reason, if it was left out.
     """
+    if wanted == "off":
+        return {}
     if camera is None:
         return {_POINT_CLOUD: "the focal length is unknown; give the camera to get points"}
     if not np.isfinite(depth_m).any():
         return {_POINT_CLOUD: "no pixel has a known depth"}
+    if wanted == "auto" and depth_m.size > MAX_POINTS:
+        return {
+            _POINT_CLOUD: f"more than {MAX_POINTS / 1e6:.0f} megapixels; write it with "
+            '--point-cloud on (point_cloud="on")'
+        }
     write_point_cloud(folder / _POINT_CLOUD, depth_m, all_in_focus, camera)
     return {}
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.images import write_png
+from focaldiffusion.io.png import write_png
 from focaldiffusion.io.sidecar import SIDECAR_NAME
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.lens import LensFacts
