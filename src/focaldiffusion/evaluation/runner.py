@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,54 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from focaldiffusion import __version__
-from focaldiffusion.data.dataset import Dataset, StackSample, sha256_of_sample
+from focaldiffusion.data.dataset import StackSample, sha256_of_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
 from focaldiffusion.evaluation.external import Predictions
 from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
+from focaldiffusion.evaluation.plan import EvaluationPlan, begin
 from focaldiffusion.evaluation.prediction import Model, Prediction
-from focaldiffusion.evaluation.protocols import find_protocol
-from focaldiffusion.evaluation.records import (
-    RUN,
-    SAMPLES,
-    Record,
-    read_records,
-    read_run,
-    write_records,
-)
+from focaldiffusion.evaluation.records import SAMPLES, Record, read_records, write_records
 from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.images import write_png
-from focaldiffusion.io.staging import claimed, write_whole
+from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
-
-_PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """Models, samples and variants of an evaluation; runs of one plan give the same figures.
-
-    Attributes:
-        protocol: a name in `PROTOCOLS`.
-        data_root: folder of the data set; None if scenes are generated.
-        models: names for `open_model`.
-        predictions: folders of predictions by other tools.
-        variants: names in `VARIANTS`, in addition to the unperturbed protocol.
-        max_samples: largest number of samples, evenly spaced; None takes all.
-        device: torch device of the models.
-    """
-
-    protocol: str
-    data_root: str | None
-    models: tuple[str, ...]
-    predictions: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
-    max_samples: int | None = None
-    device: str = "cpu"
 
 
 def evaluate(
@@ -98,7 +62,7 @@ def evaluate(
     evaluator = _Evaluator(plan, directory)
     directory.mkdir(parents=True, exist_ok=True)
     with claimed(directory):
-        _begin(plan, directory, workers, command, evaluator.checkpoints())
+        begin(plan, directory, workers, command, evaluator.checkpoints())
         return _continued(plan, directory, workers, evaluator, meter or Meter())
 
 
@@ -148,8 +112,7 @@ class _Evaluator:
                 raise InputError(f"variant {name!r} is unknown; expected one of {list(VARIANTS)}.")
         self.directory = directory
         self.variants = plan.variants
-        self.protocol = find_protocol(plan.protocol)
-        self.dataset: Dataset = self.protocol.open(plan.data_root)
+        self.protocol, self.dataset = plan.open()
         self.estimates = estimates = PhysicalEstimates(plan.device)
         self.models: dict[str, Model] = {}
         for model in (
@@ -333,60 +296,6 @@ def _work(task: _Task) -> list[Record]:
     return _in_worker.run(task)
 
 
-def _begin(
-    plan: EvaluationPlan,
-    directory: Path,
-    workers: int,
-    command: Sequence[str],
-    checkpoints: dict[str, Any],
-) -> None:
-    """Record the plan and the system in the folder, or check that it holds a run of this plan.
-
-    Raises:
-        InputError: it holds another run.
-    """
-    path = directory / RUN
-    written = json.loads(json.dumps(asdict(plan)))
-    if path.exists():
-        remedy = "Choose another --output-dir, or remove this one."
-        earlier = read_run(directory, "is damaged", remedy)
-        if (made_by := earlier.get("focaldiffusion")) != __version__:
-            raise InputError(
-                f"{directory}: holds an evaluation by focaldiffusion {made_by}, and this is "
-                f"{__version__}. Choose another --output-dir."
-            )
-        there = earlier.get("plan", {})
-        different = [key for key in written if there.get(key) != written[key]]
-        if different:
-            key = different[0]
-            raise InputError(
-                f"{directory}: holds an evaluation with {key} {there.get(key)}, not "
-                f"{written[key]}. Choose another --output-dir."
-            )
-        for name, checkpoint in checkpoints.items():
-            digest = earlier.get("checkpoints", {}).get(name, {}).get("sha256")
-            if digest != checkpoint["sha256"]:
-                raise InputError(
-                    f"{directory}: holds an evaluation of {name} with other weights, of sha256 "
-                    f"{digest}, not {checkpoint['sha256']}. Choose another --output-dir."
-                )
-    facts = {
-        "focaldiffusion": __version__,
-        "command": list(command),
-        "plan": written,
-        "checkpoints": checkpoints,
-        "workers": workers,
-        "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
-
-
 def _earlier(directory: Path) -> list[Record]:
     return read_records(directory) if (directory / SAMPLES).exists() else []
 
@@ -397,20 +306,3 @@ def _reason(error: Exception) -> str:
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    """Model name of the processor, as reported by the system."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
