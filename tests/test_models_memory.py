@@ -189,7 +189,7 @@ def test_training_is_priced_at_its_size_batch_and_formats() -> None:
     assert two == pytest.approx(square, rel=0.02)  # as many tokens; attention is fused
     assert need((SIDE_PX - 3, SIDE_PX)) == square  # padded
     lora = need((SIDE_PX, SIDE_PX), tuning="lora")
-    assert lora == memory_row("tiny", SIDE_PX).training_bytes < square
+    assert lora < square == memory_row("tiny", SIDE_PX).training_bytes
     trained = sum(one.numel() for one in _Work(TINY, (64, 64)).network.parameters())
     assert square - need((SIDE_PX, SIDE_PX), kind="adamw_8bit") == 6 * trained
     frozen = memory_row("tiny", SIDE_PX).parameters - trained
