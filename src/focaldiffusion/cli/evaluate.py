@@ -63,6 +63,18 @@ def add_parser(commands: Commands) -> None:
         help="predictions of another tool, one folder per sample, repeatable",
     )
     parser.add_argument(
+        "--save-predictions",
+        action="store_true",
+        help="keep depth, image and confidence of each model in DIR/predictions/MODEL/SAMPLE",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=positive_integer,
+        default=1,
+        metavar="N",
+        help="seeds of models that start from noise, for a mean and its spread (default: 1)",
+    )
+    parser.add_argument(
         "--export-stacks",
         type=given_path,
         metavar="DIR",
@@ -178,6 +190,8 @@ def _plan(options: argparse.Namespace) -> EvaluationPlan:
         variants=SUITES[options.robustness],
         max_samples=options.max_samples,
         device=resolve_device(options.device),
+        repeat=options.repeat,
+        save_predictions=options.save_predictions,
     )
     if options.config is None:
         of_config = ("split", "source", "override", "allow_missing")

@@ -39,6 +39,8 @@ class EvaluationPlan:
         variants: names in `VARIANTS`, in addition to the unperturbed protocol.
         max_samples: largest number of samples, evenly spaced; None takes all.
         device: torch device of the models.
+        repeat: number of seeds for models that start from noise, counted from 0.
+        save_predictions: keep the predictions of all models that run, see `write_prediction`.
     """
 
     protocol: str
@@ -49,6 +51,8 @@ class EvaluationPlan:
     variants: tuple[str, ...] = ()
     max_samples: int | None = None
     device: str = "cpu"
+    repeat: int = 1
+    save_predictions: bool = False
 
     def open(self) -> tuple[AnyProtocol, Dataset]:
         """The protocol and its data set.

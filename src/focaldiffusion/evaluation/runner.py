@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from focaldiffusion.data.dataset import StackSample, sha256_of_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
-from focaldiffusion.evaluation.external import Predictions
+from focaldiffusion.evaluation.external import Predictions, write_prediction
 from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
 from focaldiffusion.evaluation.plan import EvaluationPlan, begin
@@ -31,6 +32,9 @@ from focaldiffusion.io.images import write_png
 from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
+
+PREDICTIONS = "predictions"
+"""Folder of kept predictions in that of a run: one folder per model."""
 
 
 def evaluate(
@@ -110,6 +114,7 @@ class _Evaluator:
         for name in plan.variants:
             if name not in VARIANTS:
                 raise InputError(f"variant {name!r} is unknown; expected one of {list(VARIANTS)}.")
+        self._plan = plan
         self.directory = directory
         self.variants = plan.variants
         self.protocol, self.dataset = plan.open()
@@ -233,11 +238,15 @@ class _Evaluator:
         try:
             prediction = self.models[model].predict(sample.stack, name)
             seconds = time.perf_counter() - started + prediction.shared_seconds
-            metrics = score(sample, prediction, self.protocol.domain, entropy)
             calibration = calibration_of(sample, prediction)
+            runs = [
+                score(sample, one, self.protocol.domain, entropy)
+                for one in (prediction, *self._again(model, sample.stack))
+            ]
             picture = None
             if common["variant"] is None:
                 picture = self._picture(sample, prediction, name, model)
+                self._keep(prediction, name, model)
         # No error of one model may end the run of the others.
         except Exception as error:
             return Record(**common, model=model, status="failed", error=_reason(error))
@@ -245,13 +254,25 @@ class _Evaluator:
             **common,
             model=model,
             status="done",
-            metrics=metrics,
+            metrics=_means(runs),
+            repeats=runs if len(runs) > 1 else [],
             seconds=round(seconds, 3),
             peak_memory_mib=peak_memory_mib(),
             calibration=calibration,
             picture=picture,
             prediction_sha256=self._prediction_sha256(model, name),
         )
+
+    def _again(self, model: str, stack: FocalStack) -> Iterator[Prediction]:
+        """Predictions from further seeds."""
+        learned = self.learned.get(model)
+        if learned is not None:
+            yield from learned.predict_again(stack, self._plan.repeat - 1)
+
+    def _keep(self, prediction: Prediction, sample: str, model: str) -> None:
+        if self._plan.save_predictions and not isinstance(self.models[model], Predictions):
+            folder = self.directory / PREDICTIONS / model.replace("/", "_")
+            write_prediction(prediction, folder, sample)
 
     def _prediction_sha256(self, model: str, sample: str) -> str | None:
         found = self.models[model]
@@ -262,6 +283,16 @@ class _Evaluator:
         (self.directory / path).parent.mkdir(parents=True, exist_ok=True)
         write_png(self.directory / path, result_picture(sample, prediction), bit_depth=8)
         return path.as_posix()
+
+
+def _means(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean over repeats of each metric that all of them have."""
+    first, *others = runs
+    return {
+        name: fmean((value, *(run[name] for run in others)))
+        for name, value in first.items()
+        if all(name in run for run in others)
+    }
 
 
 def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Iterator[list[Record]]:

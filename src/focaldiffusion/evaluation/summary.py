@@ -206,7 +206,8 @@ def _scores(records: list[Record]) -> Scores:
         having = [record for record in done if name in record.metrics]
         if having:
             values = [record.metrics[name] for record in having]
-            means[name] = sample_mean(values, [record.scene for record in having])
+            mean = sample_mean(values, [record.scene for record in having])
+            means[name] = replace(mean, spread=_spread(name, having))
     calibrations = [record.calibration for record in done if record.calibration is not None]
     memory = [record.peak_memory_mib for record in done if record.peak_memory_mib is not None]
     return Scores(
@@ -217,6 +218,14 @@ def _scores(records: list[Record]) -> Scores:
         peak_memory_mib=max(memory, default=None),
         calibration=np.mean(calibrations, axis=0).tolist() if calibrations else None,
     )
+
+
+def _spread(name: str, records: Sequence[Record]) -> float | None:
+    """Standard deviation over repeats of the mean of a metric; None unless all were repeated."""
+    repeats = [[run[name] for run in record.repeats if name in run] for record in records]
+    if min(map(len, repeats)) < 2 or len(set(map(len, repeats))) > 1:
+        return None
+    return float(np.std(np.mean(repeats, axis=0), ddof=1))
 
 
 def _as_json(summary: Summary) -> dict[str, Any]:
@@ -267,6 +276,7 @@ def _scores_as_json(scores: Scores) -> dict[str, Any]:
             "mean": mean.mean,
             "low": low,
             "high": high,
+            "spread": mean.spread,
             "samples": mean.samples,
             "scenes": mean.scenes,
             "few_scenes": mean.few_scenes,

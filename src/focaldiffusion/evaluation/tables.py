@@ -200,7 +200,8 @@ def _column(
             low, high = mean.interval
             interval = number(low, places), number(high, places)
         text = number(mean.mean, places)
-        return Cell(text + "*" * fewer, interval, not fewer and text == best)
+        spread = "" if mean.spread is None else f" ± {number(mean.spread, places)}"
+        return Cell(f"{text}{spread}{'*' * fewer}", interval, not fewer and text == best)
 
     return [
         *(cell(mean) for mean in ours.values()),
