@@ -152,7 +152,7 @@ def _table(summary: Summary, title: str, names: Sequence[str]) -> Table:
     marks, notes = _published_notes(published)
     plain = summary.plain
     columns = [
-        _column(
+        column(
             name,
             {model: scores.means.get(name) for model, scores in plain.items()},
             [row.figures.get(name) for row in published],
@@ -176,10 +176,10 @@ def _table(summary: Summary, title: str, names: Sequence[str]) -> Table:
     )
 
 
-def _column(
+def column(
     name: str, ours: Mapping[str, SampleMean | None], published: Sequence[float | None]
 ) -> list[Cell | None]:
-    """The cells of one metric, models first.
+    """The cells of one metric, models first; None for those without a figure.
 
     The best is chosen among means over all samples; a mean over fewer does not compare.
     """
