@@ -67,3 +67,15 @@ def test_repeats_have_a_mean_and_its_spread(
     assert alone["desk", str(from_noise)] == pytest.approx(runs[0][0])
     assert found[str(from_estimate)]["means"]["abs_rel"]["spread"] is None
     assert " ± " in (out / "report.html").read_text()
+
+
+def test_samples_are_listed_with_their_digests(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("evaluate", "--dataset", "stacks", "--data-root", root, "--list-samples")
+    assert exit_code(main, *argv) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in lines] == [[name, name, "counts"] for name in ("desk", "shelf")]
+    evaluated(root, tmp_path / "out", "--model", "argmax", "--no-baselines")
+    digests = [one.data_sha256 for one in read_records(tmp_path / "out")]
+    assert [line[3] for line in lines] == digests

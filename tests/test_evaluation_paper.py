@@ -63,7 +63,7 @@ def test_latex(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
         r"\toprule",
         r"& \multicolumn{2}{c}{rgbd} \\",
         r"\cmidrule(lr){2-3}",
-        r"Model & AbsRel~$\downarrow$ & PSNR [dB]~$\uparrow$ \\",
+        r"Model & AbsRel~$\downarrow$ & PSNR~[dB]~$\uparrow$ \\",
         r"\midrule",
         r"my\_model & 0.100 & 30.00 \\",
         r"physics & 0.200 & 30.00 \\",

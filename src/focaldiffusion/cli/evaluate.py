@@ -20,7 +20,7 @@ from focaldiffusion.cli.flags import (
 from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, printable
 from focaldiffusion.progress import Meter
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ def add_parser(commands: Commands) -> None:
         type=given_path,
         metavar="DIR",
         help="write the stacks (not the truth) for another tool, and stop",
+    )
+    parser.add_argument(
+        "--list-samples",
+        action="store_true",
+        help="print sample, scene, whether it counts, and a digest of frames, truth, focus and "
+        "camera, and stop",
     )
     parser.add_argument(
         "--robustness",
@@ -145,6 +151,8 @@ def run(options: argparse.Namespace) -> int:
     from focaldiffusion.evaluation.runner import evaluate
     from focaldiffusion.io.staging import file_errors_named
 
+    if options.list_samples:
+        return _list(options)
     if options.export_stacks is not None:
         return _export(options)
     if options.output_dir is None:
@@ -204,6 +212,19 @@ def _plan(options: argparse.Namespace) -> EvaluationPlan:
     data = read_config(options, saves=False).data
     split = ConfiguredSplit.of(data, options.split or "test", options.source or ())
     return replace(plan, protocol=split.name, data_root=None, sources=split.sources)
+
+
+def _list(options: argparse.Namespace) -> int:
+    """Print a line for each sample and return the exit code."""
+    from focaldiffusion.data.dataset import sha256_of_sample
+
+    protocol, dataset = _plan(options).open()
+    for index in protocol.indices(dataset, options.max_samples):
+        name = dataset.name(index)
+        counts = "counts" if protocol.counts(name) else "reported"
+        digest = sha256_of_sample(dataset[index])
+        print(printable("  ".join((name, dataset.scene_name(index), counts, digest))))
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
