@@ -16,8 +16,8 @@ def add_parser(commands: Commands) -> None:
         "compare",
         help="decide which of two evaluations is better, or print a table of several",
         description="Compare two evaluations of one data set sample by sample: the difference of "
-        "each metric, its 95 % interval (paired bootstrap over scenes), and a verdict. With --latex "
-        "or --markdown, print a table of the models of any number of evaluations instead.",
+        "each metric, its 95 % interval (paired bootstrap over scenes), and a verdict. With "
+        "--latex or --markdown, print a table of the models of any number of evaluations instead.",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
