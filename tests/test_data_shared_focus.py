@@ -49,11 +49,17 @@ def focus_of(root: Path, kind: str, **options: object) -> list[float] | None:
     return None if distances is None else distances.tolist()
 
 
-@pytest.mark.parametrize("generate", [False, True], ids=["frames", "simulated"])
-@pytest.mark.parametrize("kind", ["filelist", "stacks", "unlabelled"])
+@pytest.mark.parametrize(
+    ("kind", "generate"),
+    [
+        ("filelist", False),
+        ("filelist", True),
+        ("stacks", False),
+        ("stacks", True),
+        ("unlabelled", False),
+    ],
+)
 def test_stacks_share_the_distances(root: Path, kind: str, generate: bool) -> None:
-    if kind == "unlabelled" and generate:
-        pytest.skip("nothing to simulate from")
     if kind == "filelist" and generate:
         line = "all_in_focus,depth\ndesk/truth/all_in_focus.png,desk/truth/depth.npz\n"
         (root / "list.csv").write_text(line)
@@ -129,7 +135,31 @@ def test_a_dry_run_refuses_stacks_without_distances_as_training_does(
 
     shared = config_of(root, focus_distances_m=[0.5, 1.0, 2.0])
     assert exit_code(main, "train", "--config", shared, "--dry-run", *flags) == 0
-    assert "filelist: a step on 1 stacks of 32x24 px needs" in capsys.readouterr().out or model
+    out = capsys.readouterr().out
+    # Of a base model without its weights, and of no preset, nothing is known.
+    assert ("no step ran" in out) == bool(model)
+    assert ("filelist: a step on 1 stacks of 32x24 px needs" in out) != bool(model)
+
+
+def test_a_dry_run_prices_each_source_at_its_size_and_batch(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(root, focus_distances_m=[0.5, 1.0, 2.0])
+    block = json.loads(config.read_text())
+    del block["data"]["train_filelist"]
+    block["training"]["batch_size"] = 2
+    (root / "two.csv").write_text(LINE + LINE)
+    sizes = {"small": [8, 16], "large": [24, 32]}
+    block["data"]["train_sources"] = [
+        {"name": name, "filelist": str(root / "two.csv"), "image_size": size}
+        for name, size in sizes.items()
+    ]
+    config.write_text(json.dumps(block))
+    exit_code(main, "train", "--config", config, "--dry-run")
+    out = capsys.readouterr().out
+    for name, (height, width) in sizes.items():
+        assert f"{name}: a step on 2 stacks of {width}x{height} px needs" in out
+        assert f"for 2 stacks of 3 frames of {width}x{height} px" in out
 
 
 def test_a_dry_run_warns_of_what_looks_wrong_and_fails_if_strict(

@@ -128,7 +128,7 @@ def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
         f"{source}: a step on {images} {what} of {size_px[1]}x{size_px[0]} px needs "
         f"{need / _GIB:.1f} GiB ({training.tuning}, {config.optimizer.type}, frozen weights in "
         f"{training.base_weights}, mixed precision {training.mixed_precision}{checkpointing}), and "
-        f"{data / _GIB:.1f} GiB for {len(batch)} stacks of {frames} frames of {width}x{height} px "
+        f"{data / _GIB:.2g} GiB for {len(batch)} stacks of {frames} frames of {width}x{height} px "
         "with their evidence"
     )
 
