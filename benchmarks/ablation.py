@@ -66,7 +66,9 @@ def surfaces(sample: StackSample) -> dict[str, Tensor]:
     physical = estimate_depth(stack, PSF())
     evidence, scale = physical.evidence, physical.calibration.blur_scale
     if scale is None:
-        raise SystemExit(f"{sample.source}: the blur of its lens is unknown, so nothing re-renders.")
+        raise SystemExit(
+            f"{sample.source}: the blur of its lens is unknown, so nothing re-renders."
+        )
 
     def outlined(completion: Any) -> Tensor:
         return with_outlines(stack, evidence, completion, scale, PSF()).coordinate

@@ -11,8 +11,6 @@ from focaldiffusion.cli.main import main as focaldiffusion
 from focaldiffusion.cli.model_flags import PHYSICS
 
 _REFUSED = {
-    "--config": "the protocol of a data set fixes everything that a figure depends on",
-    "--split": "the protocol of a data set fixes its split",
     "--batch_size": "samples are scored one by one; --workers of focaldiffusion evaluate is faster",
     "--num_inference_steps": "every model takes its own number of steps",
     "--fp16": "precision follows the device: bfloat16 on CUDA, float32 elsewhere",
@@ -31,8 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m script.evaluate",
         description="The original's command; focaldiffusion evaluate does the same and more.",
     )
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="a protocol")
-    parser.add_argument("--data_root", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a configuration, whose sources are scored"
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="a protocol; with --config, a source of its split"
+    )
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="folder of the data")
+    parser.add_argument("--split", choices=("test", "val"), help="with --config (default: test)")
     parser.add_argument(
         "--output_dir", type=given_path, default=Path("outputs/evaluation"), metavar="DIR"
     )
@@ -53,8 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"{flag}: {reason}; leave it out")
     if options.save_viz:
         print("note: --save_viz is always on and need not be given", file=sys.stderr)
+    if options.config is None and options.dataset is None:
+        parser.error("--config or --dataset is missing: the data to score")
     translated = {
-        "--dataset": options.dataset,
+        "--config": options.config,
+        "--source" if options.config else "--dataset": options.dataset,
+        "--split": options.split,
         "--data-root": options.data_root,
         "--output-dir": options.output_dir,
         "--model": options.checkpoint,

@@ -21,9 +21,10 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation import physical
 from focaldiffusion.evaluation.baselines import open_model
 from focaldiffusion.evaluation.physical import Learned
+from focaldiffusion.evaluation.plan import EvaluationPlan
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.evaluation.records import read_records
-from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
+from focaldiffusion.evaluation.runner import evaluate
 from script.evaluate import main as script_evaluate
 from tests.conftest import TOLERANCE
 from tests.evaluation_runs import check_that_truth_is_not_seen

@@ -95,6 +95,7 @@ def test_metrics_json(folder: Path) -> None:
         "mean": pytest.approx(0.3),
         "low": pytest.approx(0.2),
         "high": pytest.approx(0.5),
+        "spread": None,
         "samples": 3,
         "scenes": 2,
         "few_scenes": True,

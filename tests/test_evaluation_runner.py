@@ -18,8 +18,9 @@ from focaldiffusion.cli.main import main
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation import runner
 from focaldiffusion.evaluation.baselines import MODELS
+from focaldiffusion.evaluation.plan import EvaluationPlan
 from focaldiffusion.evaluation.records import SAMPLES, read_records
-from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
+from focaldiffusion.evaluation.runner import evaluate
 from focaldiffusion.progress import Meter
 from script.evaluate import main as script_evaluate
 from tests.evaluation_runs import check_that_truth_is_not_seen

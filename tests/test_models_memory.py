@@ -11,13 +11,15 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.models.memory import (
     MemoryRow,
-    _attach_lora,
     _checkpoint,
+    _let_train,
     _Work,
     memory_row,
     peak_bytes,
+    training_bytes,
 )
 from focaldiffusion.models.presets import PRESETS
 
@@ -53,7 +55,7 @@ def bytes_of(module: nn.Module) -> int:
 
 def float32_work(name: str) -> _Work:
     """The work of a preset in float32, which every CPU is fast at."""
-    work = _Work(PRESETS[name], SIDE_PX)
+    work = _Work(PRESETS[name], (SIDE_PX, SIDE_PX))
     work.autoencoder = None
     work.model.float()
     work.inputs = {name: one.float() for name, one in work.inputs.items()}
@@ -66,8 +68,8 @@ def test_the_network_allocates_what_is_predicted(name: str, task: str) -> None:
     """Within 1 %, and of convolutions a copy of the widest input: CPUs reorder what they read."""
     predicted, real = float32_work(name), float32_work(name)
     if task != "infer" and name == "tiny":
-        _attach_lora(predicted.network)
-        _attach_lora(real.network)
+        for work in (predicted, real):
+            _let_train(work.network, "lora", TrainingConfig().lora_rank)
     if task == "train_checkpointed":
         predicted.network.enable_gradient_checkpointing(_checkpoint)
         real.network.enable_gradient_checkpointing()
@@ -126,7 +128,7 @@ def network_peaks(side_px: int) -> list[int]:
 
     The autoencoder of the tiny model needs more than its network.
     """
-    work = _Work(TINY, side_px)
+    work = _Work(TINY, (side_px, side_px))
     work.autoencoder = None
     peaks = [peak_bytes(work.model, run) for run in (work.infer, work.train)]
     work.network.enable_gradient_checkpointing(_checkpoint)
@@ -170,6 +172,27 @@ def test_the_documented_table_is_what_comes_out() -> None:
 def test_the_autoencoder_counts_with_the_transformer() -> None:
     with torch.device("meta"):
         autoencoder = AutoencoderKL(**PRESETS["tiny"].autoencoder)
-    work = _Work(PRESETS["tiny"], 64)
+    work = _Work(PRESETS["tiny"], (64, 64))
     expected = bytes_of(autoencoder) // 2 + bytes_of(work.network)
     assert memory_row("tiny", 64).weights_bytes == expected
+
+
+def test_training_is_priced_at_its_size_batch_and_formats() -> None:
+    def need(size_px: tuple[int, int], stacks: int = 1, kind: str = "adamw", **more: str) -> int:
+        defaults = {"tuning": "full", "mixed_precision": "bf16", "base_weights": "bfloat16"}
+        training = TrainingConfig.model_validate({**defaults, **more})
+        return training_bytes("tiny", size_px, stacks, training, kind)
+
+    square = need((SIDE_PX, SIDE_PX))
+    wide, two = (need((SIDE_PX // 2, SIDE_PX), stacks) for stacks in (1, 2))
+    assert wide < two
+    assert two == pytest.approx(square, rel=0.02)  # as many tokens; attention is fused
+    assert need((SIDE_PX - 3, SIDE_PX)) == square  # padded
+    lora = need((SIDE_PX, SIDE_PX), tuning="lora")
+    assert lora < square == memory_row("tiny", SIDE_PX).training_bytes
+    trained = sum(one.numel() for one in _Work(TINY, (64, 64)).network.parameters())
+    assert square - need((SIDE_PX, SIDE_PX), kind="adamw_8bit") == 6 * trained
+    frozen = memory_row("tiny", SIDE_PX).parameters - trained
+    embedding = 24**2 * 32
+    in_float32 = need((SIDE_PX, SIDE_PX), base_weights="float32")
+    assert in_float32 - square == 2 * (frozen + embedding)

@@ -5,15 +5,26 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.flags import Commands, add_device, given_path, positive_integer
+from focaldiffusion.cli.flags import (
+    Commands,
+    add_device,
+    given_path,
+    positive_integer,
+    read_config,
+)
 from focaldiffusion.cli.model_flags import PHYSICS
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, printable
 from focaldiffusion.progress import Meter
+
+if TYPE_CHECKING:
+    from focaldiffusion.evaluation.plan import EvaluationPlan
 
 _BASELINES = ("physics", "argmax", "shape-from-focus", "laplacian-pyramid")
 
@@ -24,19 +35,12 @@ def add_parser(commands: Commands) -> None:
         "evaluate",
         help="score models against known depth and images",
         description="Run models on every sample of a protocol, score them, and write "
-        "metrics.json, metrics.csv, report.html and a picture per sample. The same command "
+        "metrics.json, metrics.csv, report.html and a picture per sample. Give --dataset for a "
+        "published protocol, or --config for a split of a configuration. The same command "
         "continues an interrupted run, and tries failed samples again.",
     )
     parser.set_defaults(run=run)
-    parser.add_argument(
-        "--dataset", required=True, metavar="NAME", help="a protocol, see docs/evaluation.md"
-    )
-    parser.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="folder of the data set; procedural scenes need none",
-    )
+    _add_data(parser)
     parser.add_argument(
         "--output-dir", type=given_path, metavar="DIR", help="folder for the report"
     )
@@ -59,10 +63,28 @@ def add_parser(commands: Commands) -> None:
         help="predictions of another tool, one folder per sample, repeatable",
     )
     parser.add_argument(
+        "--save-predictions",
+        action="store_true",
+        help="keep depth, image and confidence of each model in DIR/predictions/MODEL/SAMPLE",
+    )
+    parser.add_argument(
+        "--repeat",
+        type=positive_integer,
+        default=1,
+        metavar="N",
+        help="seeds of models that start from noise, for a mean and its spread (default: 1)",
+    )
+    parser.add_argument(
         "--export-stacks",
         type=given_path,
         metavar="DIR",
         help="write the stacks (not the truth) for another tool, and stop",
+    )
+    parser.add_argument(
+        "--list-samples",
+        action="store_true",
+        help="print sample, scene, whether it counts, and a digest of frames, truth, focus and "
+        "camera, and stop",
     )
     parser.add_argument(
         "--robustness",
@@ -83,6 +105,42 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the samples."""
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--dataset", metavar="NAME", help="a protocol, see docs/evaluation.md")
+    data.add_argument(
+        "--config", type=Path, metavar="FILE", help="a configuration, whose sources are scored"
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of the data set, procedural scenes need none; with --config, short for "
+        "--override data.data_root=DIR",
+    )
+    configured = parser.add_argument_group("split of a configuration")
+    configured.add_argument(
+        "--split", choices=("test", "val"), help="part of the data (default: test)"
+    )
+    configured.add_argument(
+        "--source",
+        action="append",
+        metavar="NAME",
+        help="a source of the split, repeatable (default: all)",
+    )
+    configured.add_argument(
+        "--override",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="such as data.max_test_samples=50",
+    )
+    configured.add_argument(
+        "--allow-missing", action="store_true", help="leave out samples without their files"
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Evaluate, report and return the exit code: 1 if a prediction failed.
 
@@ -90,30 +148,19 @@ def run(options: argparse.Namespace) -> int:
         InputError: an unknown name, missing data, damaged weights, or a folder with another run.
     """
     from focaldiffusion.evaluation.report import print_summary, write_report
-    from focaldiffusion.evaluation.robustness import SUITES
-    from focaldiffusion.evaluation.runner import EvaluationPlan, evaluate
+    from focaldiffusion.evaluation.runner import evaluate
     from focaldiffusion.io.staging import file_errors_named
 
+    if options.list_samples:
+        return _list(options)
     if options.export_stacks is not None:
         return _export(options)
     if options.output_dir is None:
         raise InputError("--output-dir is missing: the folder for the report.")
-    alone = options.predictions and options.no_baselines
-    models = options.model or ([] if alone else [PHYSICS])
-    if not options.no_baselines:
-        models += [name for name in _BASELINES if name not in models]
-    plan = EvaluationPlan(
-        protocol=options.dataset,
-        data_root=None if options.data_root is None else str(options.data_root),
-        models=tuple(dict.fromkeys(models)),
-        predictions=tuple(map(str, options.predictions)),
-        variants=SUITES[options.robustness],
-        max_samples=options.max_samples,
-        device=resolve_device(options.device),
-    )
+    plan = _plan(options)
     with (
         file_errors_named(options.output_dir),
-        progress_bars(f"evaluating {options.dataset}", quiet=options.quiet) as progress,
+        progress_bars(f"evaluating {plan.protocol}", quiet=options.quiet) as progress,
     ):
         records = evaluate(
             plan,
@@ -129,13 +176,62 @@ def run(options: argparse.Namespace) -> int:
     return 1 if any(record.status == "failed" for record in records) else 0
 
 
+def _plan(options: argparse.Namespace) -> EvaluationPlan:
+    """The plan of the flags.
+
+    Raises:
+        InputError: flags that do not go together, or a mistake in the configuration.
+    """
+    from focaldiffusion.evaluation.configured import ConfiguredSplit
+    from focaldiffusion.evaluation.plan import EvaluationPlan
+    from focaldiffusion.evaluation.robustness import SUITES
+
+    alone = options.predictions and options.no_baselines
+    models = options.model or ([] if alone else [PHYSICS])
+    if not options.no_baselines:
+        models += [name for name in _BASELINES if name not in models]
+    plan = EvaluationPlan(
+        protocol=options.dataset,
+        data_root=options.data_root,
+        models=tuple(dict.fromkeys(models)),
+        predictions=tuple(map(str, options.predictions)),
+        variants=SUITES[options.robustness],
+        max_samples=options.max_samples,
+        device=resolve_device(options.device),
+        repeat=options.repeat,
+        save_predictions=options.save_predictions,
+    )
+    if options.config is None:
+        of_config = ("split", "source", "override", "allow_missing")
+        if stray := [flag for flag in of_config if getattr(options, flag)]:
+            raise InputError(
+                f"--{stray[0].replace('_', '-')} does not apply to --dataset, whose protocol fixes "
+                "everything; use it with --config."
+            )
+        return plan
+    data = read_config(options, saves=False).data
+    split = ConfiguredSplit.of(data, options.split or "test", options.source or ())
+    return replace(plan, protocol=split.name, data_root=None, sources=split.sources)
+
+
+def _list(options: argparse.Namespace) -> int:
+    """Print a line for each sample and return the exit code."""
+    from focaldiffusion.data.dataset import sha256_of_sample
+
+    protocol, dataset = _plan(options).open()
+    for index in protocol.indices(dataset, options.max_samples):
+        name = dataset.name(index)
+        counts = "counts" if protocol.counts(name) else "reported"
+        digest = sha256_of_sample(dataset[index])
+        print(printable("  ".join((name, dataset.scene_name(index), counts, digest))))
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     """Write the stacks of the protocol and return the exit code."""
     from focaldiffusion.evaluation.external import export_stack
-    from focaldiffusion.evaluation.protocols import find_protocol
 
-    protocol = find_protocol(options.dataset)
-    dataset = protocol.open(options.data_root)
+    protocol, dataset = _plan(options).open()
     chosen = protocol.indices(dataset, options.max_samples)
     with progress_bars("exporting", quiet=options.quiet) as progress:
         for done, index in enumerate(chosen, 1):

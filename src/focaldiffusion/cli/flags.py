@@ -185,8 +185,12 @@ def add_config(parser: argparse.ArgumentParser, *, saves: bool = True) -> None:
     )
 
 
-def read_config(options: argparse.Namespace) -> Config:
+def read_config(options: argparse.Namespace, *, saves: bool = True) -> Config:
     """The configuration of `options.config` and the flags; notices go to standard error.
+
+    Args:
+        options: parsed flags.
+        saves: see `add_config`; without it, --output-dir is another flag of the command.
 
     Raises:
         InputError: a mistake in it.
@@ -196,6 +200,7 @@ def read_config(options: argparse.Namespace) -> Config:
     paths = {
         key: getattr(options, flag[2:].replace("-", "_"), None)
         for flag, key in _KEY_OF_FLAG.items()
+        if saves or not key.startswith("output.")
     }
     # JSON is YAML, with the quotes that a path may need.
     given = [f"{key}={json.dumps(path)}" for key, path in paths.items() if path is not None]

@@ -44,6 +44,9 @@ def add_parser(commands: Commands) -> None:
         "source of train, and write nothing",
     )
     parser.add_argument(
+        "--strict", action="store_true", help="let a dry run fail if anything looks wrong"
+    )
+    parser.add_argument(
         "--resume",
         metavar="auto|DIR",
         help="resume from this checkpoint, or from the newest complete one of output.save_dir; "
@@ -69,11 +72,13 @@ def run(options: argparse.Namespace) -> int:
             f"--device {options.device}: training runs where accelerate starts it. Leave the flag "
             "out, and choose GPUs by CUDA_VISIBLE_DEVICES."
         )
+    if options.strict and not options.dry_run:
+        raise InputError("--strict does not apply to training; use it with --dry-run.")
     config = read_config(options)
     # Before torch is loaded, data are read or weights downloaded.
     check_installed(config.needed_packages)
     if options.dry_run:
-        return _dry_run(config, resolve_device(options.device))
+        return _dry_run(config, resolve_device(options.device), strict=options.strict)
     from focaldiffusion.training.trainer import train
 
     _note_drawn_textures(config)
@@ -89,8 +94,12 @@ def _reports() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _dry_run(config: Config, device: str) -> int:
-    """Check the data and try the model; returns the exit code."""
+def _dry_run(config: Config, device: str, *, strict: bool) -> int:
+    """Check the data and try the model; returns the exit code.
+
+    Raises:
+        InputError: bad samples, or with `strict` doubtful ones.
+    """
     from focaldiffusion.config.data import SPLITS
     from focaldiffusion.config.sources import has_split
     from focaldiffusion.data.disjoint import check_disjoint
@@ -122,9 +131,15 @@ def _dry_run(config: Config, device: str) -> int:
     for sentence in bad:
         print(f"left out: {sentence}", file=sys.stderr)
     check_disjoint(checks)
+    doubts = [sentence for check in checks for sentence in check.doubts]
+    for sentence in doubts:
+        print(f"warning: {sentence}", file=sys.stderr)
+    if strict and doubts:
+        raise InputError(f"{len(doubts)} of the things above look wrong; --strict ends here.")
     # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
     Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
-    print(f"the data are in order; no scene of val or test is in train.\nmodel, on {device}")
+    state = f"are readable, with {len(doubts)} warnings" if doubts else "are in order"
+    print(f"the data {state}; no scene of val or test is in train.\nmodel, on {device}")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")
     return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -16,6 +19,7 @@ from pydantic import (
 
 from focaldiffusion.config.section import NonNegative, PathText, Section, Share
 from focaldiffusion.errors import InputError
+from focaldiffusion.focus import check_focus
 from focaldiffusion.lens import LensFacts, implausible
 
 Split = Literal["train", "val", "test"]
@@ -52,10 +56,40 @@ def _of_metres(scale_m: float) -> float:
     return scale_m
 
 
+def _null_is_infinity(distances: Any) -> Any:
+    if isinstance(distances, list):
+        return [math.inf if one is None else one for one in distances]
+    return distances
+
+
+def _infinity_as_null(distance_m: float) -> float | None:
+    return distance_m if math.isfinite(distance_m) else None
+
+
+def _of_a_stack(distances_m: tuple[float, ...]) -> tuple[float, ...]:
+    if len(distances_m) < 2:
+        raise ValueError(f"expected the focus of at least 2 frames, got {list(distances_m)}")
+    try:
+        check_focus("focus_distances_m", list(distances_m), len(distances_m))
+    except InputError as error:
+        raise ValueError(str(error).removesuffix(".")) from None
+    return distances_m
+
+
 _Ascending = AfterValidator(_ascending)
 _Range = Annotated[tuple[NonNegative, NonNegative], _Ascending]
 DepthScale = Annotated[PositiveFloat, AfterValidator(_of_metres)]
 DepthRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_near_to_far)]
+FocusDistance = Annotated[
+    float,
+    Field(gt=0, allow_inf_nan=True),
+    PlainSerializer(_infinity_as_null, when_used="json"),
+]
+_FocusDistances = Annotated[
+    tuple[FocusDistance, ...],
+    BeforeValidator(_null_is_infinity),
+    AfterValidator(_of_a_stack),
+]
 _Exponent = Annotated[float, Field(ge=2, le=32)]
 _JpegQuality = Annotated[int, Field(ge=1, le=100)]
 _WindowSide = Annotated[float, Field(gt=0, le=1)]
@@ -166,6 +200,8 @@ class DatasetOptions(Section):
     """Nearest and farthest valid depth [m]."""
     generate_focal_stack: bool | None = None
     """Simulate the stack from image and depth, or read a pre-rendered one."""
+    focus_distances_m: _FocusDistances | None = None
+    """Focus of each frame [m], shared by all stacks that the list gives none; null is infinity."""
     layout: str | None = None
     """Published arrangement of the data set's files, see docs/data.md."""
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from focaldiffusion.errors import check_shape
+from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.recovery import Estimate
 from focaldiffusion.scene import Scene, check_depth
 from focaldiffusion.stack import FocalStack
@@ -78,6 +78,20 @@ def _parts(sample: Sample) -> tuple[object, ...]:
     stack = sample.stack
     focus = stack.focus_distances_m, stack.focus_positions_m
     return *truth, stack.images, *focus, stack.camera
+
+
+def check_metric(stack: FocalStack, source: str) -> None:
+    """Refuse a stack whose frames give no depth in metres, so that a truth in metres has no code.
+
+    Raises:
+        InputError: it has no focus distances.
+    """
+    if stack.axis != "inverse_depth_dpt":
+        raise InputError(
+            f"{source}: has no focus distances, so its depth in metres has no code. Add them to "
+            "the file list or to a stack.json, give data.dataset_kwargs.focus_distances_m if all "
+            "stacks share them, or leave the sample out."
+        )
 
 
 class Dataset(Protocol):

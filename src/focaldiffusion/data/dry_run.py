@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,13 +12,13 @@ from torch import Tensor
 from focaldiffusion.config.data import DataConfig, Source, Split
 from focaldiffusion.config.sources import resolve_sources
 from focaldiffusion.data.batch import StackBatch, collate
-from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.data.dataset import StackSample, check_metric
 from focaldiffusion.data.loading import batches
 from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.plausibility import blur_diameters_px, doubts
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.sets.filelist import FileList
 from focaldiffusion.errors import InputError
-from focaldiffusion.optics import blur_radius_px, inverse_m
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class SourceCheck:
         skipped: a sentence for each listed sample without its files.
         notices: a sentence for each name of the published original in a file list.
         bad: a sentence for each sample of the batch that could not be read or simulated.
+        doubts: a sentence for each kind of doubt about the other samples, see `plausibility`.
         batch: the other samples; None if all were bad.
     """
 
@@ -40,6 +42,7 @@ class SourceCheck:
     skipped: Sequence[str]
     notices: Sequence[str]
     bad: Sequence[str]
+    doubts: Sequence[str]
     batch: StackBatch | None
 
 
@@ -62,7 +65,16 @@ def check_split(
         )
         notices = dataset.notices if isinstance(dataset, FileList) else ()
         checks.append(
-            SourceCheck(source, len(mixture), scenes, dataset.skipped, notices, bad, batch)
+            SourceCheck(
+                source,
+                len(mixture),
+                scenes,
+                dataset.skipped,
+                notices,
+                bad,
+                _doubts(source, good),
+                batch,
+            )
         )
     return checks
 
@@ -75,10 +87,27 @@ def _probe(
     bad: list[str] = []
     for position in range(count):
         try:
-            good += [batch.sample(0) for batch in batches(mixture, [position], 1, device=device)]
+            (batch,) = batches(mixture, [position], 1, device=device)
+            sample = batch.sample(0)
+            if mixture.sources[0].split != "test":  # where an image can be scored by itself
+                check_metric(sample.stack, sample.source)
+            good.append(sample)
         except InputError as error:
             bad.append(str(error))
     return good, bad
+
+
+def _doubts(source: Source, samples: Sequence[StackSample]) -> list[str]:
+    """A sentence for each kind of doubt, about the first sample that has it."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        for kind, sentence in doubts(sample).items():
+            kinds[kind].append(sentence)
+    return [
+        f"{source.name} ({source.split}): {first}"
+        + (f" So it is for {len(more)} more of {len(samples)}." if more else "")
+        for first, *more in kinds.values()
+    ]
 
 
 def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:
@@ -97,7 +126,9 @@ def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:
         rows.append(("depth", _shape(batch.depth_m), "m", depth))
     else:
         rows.append(("depth", "none", "", ""))
-    diameters = _blur_diameters_px(batch)
+    diameters = torch.cat(
+        [blur_diameters_px(batch.sample(index)).flatten() for index in range(len(batch))]
+    )
     if diameters.numel():
         rows.append(("blur diameter", "", "px", _range(diameters)))
     sharp = batch.all_in_focus[batch.has_all_in_focus]
@@ -106,19 +137,6 @@ def describe(batch: StackBatch) -> list[tuple[str, str, str, str]]:
     else:
         rows.append(("all in focus", "none", "", ""))
     return rows
-
-
-def _blur_diameters_px(batch: StackBatch) -> Tensor:
-    """Blur diameters at the valid pixels of all stacks whose lens and focus are known."""
-    found = [batch.images.new_empty(0)]
-    for index in range(len(batch)):
-        stack = batch.stack(index)
-        scale = stack.blur_scale_px_m
-        if scale is not None:
-            inverse_depth = inverse_m(batch.depth_m[index][batch.valid[index]])
-            radii = blur_radius_px(inverse_depth, stack.focus_coordinates[:, None], scale)
-            found.append(2 * radii.abs().flatten())
-    return torch.cat(found)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -25,12 +25,13 @@ _EXPONENTS_PER_OCTAVE = 8
 def photograph(scene: Scene, source: Source, generator: torch.Generator) -> StackSample:
     """Photograph a scene with a lens and a sweep drawn from the ranges of its source.
 
-    No draw depends on the depth of the scene. It is focused at its own focus distances or over its
-    own range, else over the `focal_range` of the source.
+    No draw depends on the depth of the scene. It is focused at its own focus distances, else at
+    those of the source, else over its own range, else over the `focal_range` of the source.
 
     Args:
         scene: to photograph, on the device of its tensors.
-        source: `focal_range`, `focal_stack_size` and `options.simulator_kwargs`.
+        source: `focal_range`, `focal_stack_size`, `options.focus_distances_m` and
+            `options.simulator_kwargs`.
         generator: draws everything on the CPU. For a scene on another device it seeds a generator
             there, which draws the noise.
 
@@ -65,8 +66,9 @@ def photograph(scene: Scene, source: Source, generator: torch.Generator) -> Stac
 
 def _focus_dpt(scene: Scene, source: Source, generator: torch.Generator) -> Tensor:
     """Reported focus of the frames, (N,) dioptres, float64."""
-    if scene.focus_distances_m is not None:
-        return 1 / torch.tensor(scene.focus_distances_m, dtype=torch.float64)
+    given_m = scene.focus_distances_m or source.options.focus_distances_m
+    if given_m is not None:
+        return 1 / torch.tensor(given_m, dtype=torch.float64)
     focal_range_m = scene.focal_range_m or source.focal_range
     if focal_range_m is None:
         raise InputError(
@@ -97,8 +99,9 @@ def _check_near_end(scene: Scene, source: Source) -> None:
     one.
     """
     focal_range_m = scene.focal_range_m or source.focal_range
-    if scene.focus_distances_m is not None:
-        nearest_m = min(scene.focus_distances_m)
+    given_m = scene.focus_distances_m or source.options.focus_distances_m
+    if given_m is not None:
+        nearest_m = min(given_m)
     elif focal_range_m is not None:
         near, far = (1 / distance_m for distance_m in focal_range_m)
         jitter = source.options.simulator_kwargs.focus_range_jitter

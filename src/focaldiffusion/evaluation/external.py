@@ -21,8 +21,8 @@ from torch import Tensor
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Prediction
-from focaldiffusion.io.depth_files import read_depth_mm, read_npy
-from focaldiffusion.io.images import read_image
+from focaldiffusion.io.depth_files import read_depth_mm, read_npy, write_npy
+from focaldiffusion.io.images import read_image, write_png
 from focaldiffusion.io.simulated import write_stack
 from focaldiffusion.io.staging import file_errors_named, sha256_of_files, staging
 from focaldiffusion.stack import FocalStack
@@ -59,6 +59,28 @@ def export_stack(stack: FocalStack, directory: Path, sample: str) -> None:
         staging(folder.parent, (folder.name,), replace=False) as partial,
     ):
         write_stack(partial / folder.name, stack, bit_depth=16, note={"sample": sample})
+
+
+def write_prediction(prediction: Prediction, directory: Path, sample: str) -> None:
+    """Write a prediction to DIR/SAMPLE as `Predictions` reads it, replacing an earlier one.
+
+    Depth and confidence are exact; the image is rounded to 16 bits.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    folder = sample_folder(directory, sample)
+    arrays = {"depth.npy": prediction.depth_m, "confidence.npy": prediction.confidence}
+    with (
+        file_errors_named(directory),
+        staging(folder, (*arrays, "all_in_focus.png")) as partial,
+    ):
+        for name, values in arrays.items():
+            if values is not None:
+                write_npy(partial / name, values.detach().cpu().numpy())
+        if prediction.all_in_focus is not None:
+            image = prediction.all_in_focus.detach().cpu().permute(1, 2, 0).numpy()
+            write_png(partial / "all_in_focus.png", image, bit_depth=16)
 
 
 class Predictions:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from focaldiffusion.checkpoints.checkpoint import find_checkpoint
 from focaldiffusion.evaluation.prediction import Prediction, channels_first
+from focaldiffusion.models.completer import Sampling
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, Refine, estimate_depth, recover
 from focaldiffusion.stack import FocalStack
@@ -113,3 +115,10 @@ class Learned:
     def predict(self, stack: FocalStack, sample: str) -> Prediction:
         """See `Model`."""
         return self._estimates.of(stack).prediction(self.load().refine)
+
+    def predict_again(self, stack: FocalStack, count: int) -> Iterator[Prediction]:
+        """Predictions from seeds 1 to `count`; none from a model that uses no random numbers."""
+        pipeline = self.load()
+        for seed in range(1, count + 1) if pipeline.config["start"] == "noise" else ():
+            refine = partial(pipeline.refine, sampling=Sampling(seed=seed))
+            yield self._estimates.of(stack).prediction(refine)

@@ -36,12 +36,13 @@ class Record:
         counted: whether it enters the mean.
         model: name of the model.
         status: failed if there is no prediction; `error` gives the reason.
-        metrics: by the names of `scoring.METRICS`.
+        metrics: by the names of `scoring.METRICS`; means over the repeats.
         seconds: wall time of the prediction.
         peak_memory_mib: peak of the predicting process up to then.
         calibration: ten rows of `metrics.Decile`; None without confidence.
         picture: path of the result's picture, relative to the folder of the run.
         prediction_sha256: hash of another tool's prediction files; None for a model that ran.
+        repeats: metrics for each seed of a model that ran several times; else empty.
         data_sha256: digest of the sample's frames, truth, focus and camera before any variant; None
             for a sample that could not be read.
     """
@@ -60,6 +61,7 @@ class Record:
     calibration: list[list[_Finite]] | None = None
     picture: str | None = None
     prediction_sha256: str | None = None
+    repeats: list[dict[str, _Finite]] = field(default_factory=list)
     data_sha256: str | None = None
 
     @property

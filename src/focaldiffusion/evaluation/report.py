@@ -101,6 +101,10 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
     console.print(Text(printable(summary.title), style="bold"))
     for table in tables(summary, headlines=True):
         _print_table(console, table)
+    for name, part in _parts(summary).items():
+        console.print(Text(printable(f"{name}: {part.counts_note()}")))
+        for table in tables(part, headlines=True):
+            _print_table(console, table)
     for model, scores in summary.plain.items():
         if scores.seconds is not None:
             memory = f", peak {scores.peak_memory_mib} MiB" if scores.peak_memory_mib else ""
@@ -114,6 +118,12 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
         console.print(Text(summary.alignment_note()))
     for note in summary.failure_notes():
         console.print(Text(printable(note), style="red"))
+
+
+def _parts(summary: Summary) -> dict[str, Summary]:
+    """The parts to show beside the whole: those of several sources."""
+    by_source = summary.by_source
+    return by_source if len(by_source) > 1 else {}
 
 
 def _print_table(console: Console, table: Table) -> None:
@@ -158,6 +168,7 @@ def _page(summary: Summary) -> str:
         summary=summary,
         command=shlex.join(map(str, summary.run.get("command", ()))),
         tables=tables(summary),
+        parts={name: (part, tables(part)) for name, part in _parts(summary).items()},
         failure_notes=summary.failure_notes(),
         calibration=calibration_chart(summary),
         calibration_legend=legend(summary, confident) if confident else "",
@@ -305,7 +316,7 @@ def _settings(summary: Summary) -> dict[str, dict[str, Any]]:
     checkpoints = run.get("checkpoints", {}).items()
     return {
         "Protocol": summary.protocol.settings(),
-        "Plan": run.get("plan", {}),
+        "Plan": {key: fact for key, fact in run.get("plan", {}).items() if key != "sources"},
         **{f"Checkpoint {name}": facts for name, facts in checkpoints},
         "Machine and versions": {key: fact for key, fact in run.items() if key not in apart},
     }

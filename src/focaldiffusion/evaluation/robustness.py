@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.dataset import Dataset, StackSample
+from focaldiffusion.evaluation.configured import AnyProtocol
 from focaldiffusion.evaluation.prediction import near_to_far, reference_frame
 from focaldiffusion.evaluation.protocol import Photography, Protocol, chosen_frames
 from focaldiffusion.optics import inverse_m, linear_to_srgb, srgb_to_linear
@@ -60,7 +61,7 @@ class Variant:
         value = self.value if isinstance(self.value, str) else f"{self.value:g}"
         return f"{self.curve}={value}"
 
-    def sample(self, protocol: Protocol, dataset: Dataset, index: int) -> StackSample | None:
+    def sample(self, protocol: AnyProtocol, dataset: Dataset, index: int) -> StackSample | None:
         """A sample of the protocol, made worse; its truth is unchanged.
 
         Args:
@@ -75,7 +76,7 @@ class Variant:
             InputError: same as `Protocol.sample`.
         """
         curve = CURVES[self.curve]
-        if curve.photograph is not None and protocol.photography is not None:
+        if isinstance(protocol, Protocol) and protocol.photography and curve.photograph:
             photography = curve.photograph(protocol.photography, self.value)
             return replace(protocol, photography=photography).sample(dataset, index)
         if curve.change is None:

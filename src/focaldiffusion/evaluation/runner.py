@@ -2,71 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from focaldiffusion import __version__
-from focaldiffusion.data.dataset import Dataset, StackSample, sha256_of_sample
+from focaldiffusion.data.dataset import StackSample, sha256_of_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import open_model
-from focaldiffusion.evaluation.external import Predictions
+from focaldiffusion.evaluation.external import Predictions, write_prediction
 from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
+from focaldiffusion.evaluation.plan import EvaluationPlan, begin
 from focaldiffusion.evaluation.prediction import Model, Prediction
-from focaldiffusion.evaluation.protocols import find_protocol
-from focaldiffusion.evaluation.records import (
-    RUN,
-    SAMPLES,
-    Record,
-    read_records,
-    read_run,
-    write_records,
-)
+from focaldiffusion.evaluation.records import SAMPLES, Record, read_records, write_records
 from focaldiffusion.evaluation.robustness import VARIANTS
 from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.png import write_png
-from focaldiffusion.io.staging import claimed, write_whole
+from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
 
-_PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
-
-
-@dataclass(frozen=True)
-class EvaluationPlan:
-    """Models, samples and variants of an evaluation; runs of one plan give the same figures.
-
-    Attributes:
-        protocol: a name in `PROTOCOLS`.
-        data_root: folder of the data set; None if scenes are generated.
-        models: names for `open_model`.
-        predictions: folders of predictions by other tools.
-        variants: names in `VARIANTS`, in addition to the unperturbed protocol.
-        max_samples: largest number of samples, evenly spaced; None takes all.
-        device: torch device of the models.
-    """
-
-    protocol: str
-    data_root: str | None
-    models: tuple[str, ...]
-    predictions: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
-    max_samples: int | None = None
-    device: str = "cpu"
+PREDICTIONS = "predictions"
+"""Folder of kept predictions in that of a run: one folder per model."""
 
 
 def evaluate(
@@ -98,7 +66,7 @@ def evaluate(
     evaluator = _Evaluator(plan, directory)
     directory.mkdir(parents=True, exist_ok=True)
     with claimed(directory):
-        _begin(plan, directory, workers, command, evaluator.checkpoints())
+        begin(plan, directory, workers, command, evaluator.checkpoints())
         return _continued(plan, directory, workers, evaluator, meter or Meter())
 
 
@@ -146,10 +114,10 @@ class _Evaluator:
         for name in plan.variants:
             if name not in VARIANTS:
                 raise InputError(f"variant {name!r} is unknown; expected one of {list(VARIANTS)}.")
+        self._plan = plan
         self.directory = directory
         self.variants = plan.variants
-        self.protocol = find_protocol(plan.protocol)
-        self.dataset: Dataset = self.protocol.open(plan.data_root)
+        self.protocol, self.dataset = plan.open()
         self.estimates = estimates = PhysicalEstimates(plan.device)
         self.models: dict[str, Model] = {}
         for model in (
@@ -270,11 +238,15 @@ class _Evaluator:
         try:
             prediction = self.models[model].predict(sample.stack, name)
             seconds = time.perf_counter() - started + prediction.shared_seconds
-            metrics = score(sample, prediction, self.protocol.domain, entropy)
             calibration = calibration_of(sample, prediction)
+            runs = [
+                score(sample, one, self.protocol.domain, entropy)
+                for one in (prediction, *self._again(model, sample.stack))
+            ]
             picture = None
             if common["variant"] is None:
                 picture = self._picture(sample, prediction, name, model)
+                self._keep(prediction, name, model)
         # No error of one model may end the run of the others.
         except Exception as error:
             return Record(**common, model=model, status="failed", error=_reason(error))
@@ -282,13 +254,25 @@ class _Evaluator:
             **common,
             model=model,
             status="done",
-            metrics=metrics,
+            metrics=_means(runs),
+            repeats=runs if len(runs) > 1 else [],
             seconds=round(seconds, 3),
             peak_memory_mib=peak_memory_mib(),
             calibration=calibration,
             picture=picture,
             prediction_sha256=self._prediction_sha256(model, name),
         )
+
+    def _again(self, model: str, stack: FocalStack) -> Iterator[Prediction]:
+        """Predictions from further seeds."""
+        learned = self.learned.get(model)
+        if learned is not None:
+            yield from learned.predict_again(stack, self._plan.repeat - 1)
+
+    def _keep(self, prediction: Prediction, sample: str, model: str) -> None:
+        if self._plan.save_predictions and not isinstance(self.models[model], Predictions):
+            folder = self.directory / PREDICTIONS / model.replace("/", "_")
+            write_prediction(prediction, folder, sample)
 
     def _prediction_sha256(self, model: str, sample: str) -> str | None:
         found = self.models[model]
@@ -299,6 +283,16 @@ class _Evaluator:
         (self.directory / path).parent.mkdir(parents=True, exist_ok=True)
         write_png(self.directory / path, result_picture(sample, prediction), bit_depth=8)
         return path.as_posix()
+
+
+def _means(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean over repeats of each metric that all of them have."""
+    first, *others = runs
+    return {
+        name: fmean((value, *(run[name] for run in others)))
+        for name, value in first.items()
+        if all(name in run for run in others)
+    }
 
 
 def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Iterator[list[Record]]:
@@ -333,60 +327,6 @@ def _work(task: _Task) -> list[Record]:
     return _in_worker.run(task)
 
 
-def _begin(
-    plan: EvaluationPlan,
-    directory: Path,
-    workers: int,
-    command: Sequence[str],
-    checkpoints: dict[str, Any],
-) -> None:
-    """Record the plan and the system in the folder, or check that it holds a run of this plan.
-
-    Raises:
-        InputError: it holds another run.
-    """
-    path = directory / RUN
-    written = json.loads(json.dumps(asdict(plan)))
-    if path.exists():
-        remedy = "Choose another --output-dir, or remove this one."
-        earlier = read_run(directory, "is damaged", remedy)
-        if (made_by := earlier.get("focaldiffusion")) != __version__:
-            raise InputError(
-                f"{directory}: holds an evaluation by focaldiffusion {made_by}, and this is "
-                f"{__version__}. Choose another --output-dir."
-            )
-        there = earlier.get("plan", {})
-        different = [key for key in written if there.get(key) != written[key]]
-        if different:
-            key = different[0]
-            raise InputError(
-                f"{directory}: holds an evaluation with {key} {there.get(key)}, not "
-                f"{written[key]}. Choose another --output-dir."
-            )
-        for name, checkpoint in checkpoints.items():
-            digest = earlier.get("checkpoints", {}).get(name, {}).get("sha256")
-            if digest != checkpoint["sha256"]:
-                raise InputError(
-                    f"{directory}: holds an evaluation of {name} with other weights, of sha256 "
-                    f"{digest}, not {checkpoint['sha256']}. Choose another --output-dir."
-                )
-    facts = {
-        "focaldiffusion": __version__,
-        "command": list(command),
-        "plan": written,
-        "checkpoints": checkpoints,
-        "workers": workers,
-        "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
-
-
 def _earlier(directory: Path) -> list[Record]:
     return read_records(directory) if (directory / SAMPLES).exists() else []
 
@@ -397,20 +337,3 @@ def _reason(error: Exception) -> str:
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    """Model name of the processor, as reported by the system."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())

@@ -35,12 +35,14 @@ class SampleMean:
         interval: 95 % confidence interval; None with a single scene.
         samples: number of samples.
         scenes: number of scenes they show.
+        spread: standard deviation of the mean over repeats with other seeds; None without.
     """
 
     mean: float
     interval: tuple[float, float] | None
     samples: int
     scenes: int
+    spread: float | None = None
 
     @property
     def few_scenes(self) -> bool:

@@ -6,8 +6,8 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import ALIGNING, MODELS
-from focaldiffusion.evaluation.protocol import Protocol
-from focaldiffusion.evaluation.protocols import find_protocol
+from focaldiffusion.evaluation.configured import AnyProtocol, ConfiguredSplit
+from focaldiffusion.evaluation.plan import protocol_of
 from focaldiffusion.evaluation.records import SAMPLES, Record, read_records, read_run
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.statistics import (
@@ -64,7 +64,7 @@ class Summary:
 
     directory: Path
     run: dict[str, Any]
-    protocol: Protocol
+    protocol: AnyProtocol
     records: Sequence[Record]
     models: tuple[str, ...]
     scores: dict[tuple[str | None, str], Scores]
@@ -78,7 +78,22 @@ class Summary:
     @property
     def plain(self) -> dict[str, Scores]:
         """Scores on the unperturbed protocol, by model."""
-        return {model: self.scores[None, model] for model in self.models}
+        return {
+            model: self.scores[None, model] for model in self.models if (None, model) in self.scores
+        }
+
+    @property
+    def by_source(self) -> dict[str, Summary]:
+        """The part of each source of a configured split, by its name; else none."""
+        if not isinstance(self.protocol, ConfiguredSplit):
+            return {}
+        parts: dict[str, list[Record]] = defaultdict(list)
+        for record in self.records:
+            parts[self.protocol.source_of(record.sample)].append(record)
+        return {
+            name: replace(self, records=part, scores=_scores_of(part))
+            for name, part in parts.items()
+        }
 
     @property
     def untrained(self) -> list[str]:
@@ -148,20 +163,17 @@ def summarise(directory: Path) -> Summary:
         raise InputError(f"{directory / SAMPLES}: is empty. Let the evaluation continue.")
     remedy = "The settings of the run are unknown: evaluate again into another folder."
     run = read_run(directory, "cannot be read", remedy)
-    groups: dict[tuple[str | None, str], list[Record]] = defaultdict(list)
-    for record in records:
-        groups[record.variant, record.model].append(record)
     names = dict.fromkeys(record.model for record in records if record.variant is None)
     return Summary(
         directory,
         run,
-        find_protocol(records[0].protocol),
+        protocol_of(run, records[0].protocol),
         records,
         (
             *(model for model in names if model not in MODELS),
             *(model for model in MODELS if model in names),
         ),
-        {key: _scores(group) for key, group in groups.items()},
+        _scores_of(records),
     )
 
 
@@ -178,6 +190,14 @@ def write_metrics(summary: Summary, directory: Path) -> None:
     )
 
 
+def _scores_of(records: Iterable[Record]) -> dict[tuple[str | None, str], Scores]:
+    """Scores by variant and model."""
+    groups: dict[tuple[str | None, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.variant, record.model].append(record)
+    return {key: _scores(group) for key, group in groups.items()}
+
+
 def _scores(records: list[Record]) -> Scores:
     counted = [record for record in records if record.counted]
     done = [record for record in counted if record.status == "done"]
@@ -186,7 +206,8 @@ def _scores(records: list[Record]) -> Scores:
         having = [record for record in done if name in record.metrics]
         if having:
             values = [record.metrics[name] for record in having]
-            means[name] = sample_mean(values, [record.scene for record in having])
+            mean = sample_mean(values, [record.scene for record in having])
+            means[name] = replace(mean, spread=_spread(name, having))
     calibrations = [record.calibration for record in done if record.calibration is not None]
     memory = [record.peak_memory_mib for record in done if record.peak_memory_mib is not None]
     return Scores(
@@ -199,8 +220,16 @@ def _scores(records: list[Record]) -> Scores:
     )
 
 
+def _spread(name: str, records: Sequence[Record]) -> float | None:
+    """Standard deviation over repeats of the mean of a metric; None unless all were repeated."""
+    repeats = [[run[name] for run in record.repeats if name in run] for record in records]
+    if min(map(len, repeats)) < 2 or len(set(map(len, repeats))) > 1:
+        return None
+    return float(np.std(np.mean(repeats, axis=0), ddof=1))
+
+
 def _as_json(summary: Summary) -> dict[str, Any]:
-    protocol = summary.protocol
+    protocol, by_source = summary.protocol, summary.by_source
     found = {name for scores in summary.scores.values() for name in scores.means}
     return {
         "run": summary.run,
@@ -221,6 +250,11 @@ def _as_json(summary: Summary) -> dict[str, Any]:
             model: {
                 "aligns_frames": model in ALIGNING,
                 **_scores_as_json(scores),
+                "sources": {
+                    name: _scores_as_json(part.plain[model])
+                    for name, part in by_source.items()
+                    if model in part.plain
+                },
                 "variants": {
                     variant: _scores_as_json(summary.scores[variant, model])
                     for variant in summary.variants
@@ -242,6 +276,7 @@ def _scores_as_json(scores: Scores) -> dict[str, Any]:
             "mean": mean.mean,
             "low": low,
             "high": high,
+            "spread": mean.spread,
             "samples": mean.samples,
             "scenes": mean.scenes,
             "few_scenes": mean.few_scenes,

@@ -152,7 +152,7 @@ def _table(summary: Summary, title: str, names: Sequence[str]) -> Table:
     marks, notes = _published_notes(published)
     plain = summary.plain
     columns = [
-        _column(
+        column(
             name,
             {model: scores.means.get(name) for model, scores in plain.items()},
             [row.figures.get(name) for row in published],
@@ -176,10 +176,10 @@ def _table(summary: Summary, title: str, names: Sequence[str]) -> Table:
     )
 
 
-def _column(
+def column(
     name: str, ours: Mapping[str, SampleMean | None], published: Sequence[float | None]
 ) -> list[Cell | None]:
-    """The cells of one metric, models first.
+    """The cells of one metric, models first; None for those without a figure.
 
     The best is chosen among means over all samples; a mean over fewer does not compare.
     """
@@ -200,7 +200,8 @@ def _column(
             low, high = mean.interval
             interval = number(low, places), number(high, places)
         text = number(mean.mean, places)
-        return Cell(text + "*" * fewer, interval, not fewer and text == best)
+        spread = "" if mean.spread is None else f" ± {number(mean.spread, places)}"
+        return Cell(f"{text}{spread}{'*' * fewer}", interval, not fewer and text == best)
 
     return [
         *(cell(mean) for mean in ours.values()),

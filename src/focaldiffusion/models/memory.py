@@ -26,13 +26,16 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, build
-from focaldiffusion.models.presets import PRESETS, Preset
+from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 # Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer. The two
 # means of AdamW come on top.
+_BYTES_OF_FROZEN = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5}
+_BYTES_OF_STATE = {"adamw": 8, "adam": 8, "sgd": 4, "adamw_8bit": 2, "paged_adamw_8bit": 0}
+"""Bytes for each number that trains; pages of the last one move to the CPU's memory."""
 _MORE_BYTES_PER_TRAINED = (4 - 2) + (4 - 2) + 4 + 4
 
 
@@ -68,7 +71,7 @@ class MemoryRow:
 def memory_row(name: str, side_px: int) -> MemoryRow:
     """Needs of a preset, by its name, for square images; large networks take seconds."""
     preset = PRESETS[name]
-    work = _Work(preset, side_px)
+    work = _Work(preset, (side_px, side_px))
     parameters = sum(parameter.numel() for parameter in work.model.parameters())
     weights_bytes = sum(tensor.nbytes for tensor in _tensors(work.model))
     with FlopCounterMode(display=False) as flop:
@@ -76,7 +79,7 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
     tuning: Literal["lora", "full"] = "full"
     if preset.base_model_id is not None:
         tuning = "lora"
-        _attach_lora(work.network)
+        _let_train(work.network, "lora", TrainingConfig().lora_rank)
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
     optimizer_bytes = _MORE_BYTES_PER_TRAINED * trained
     training_bytes = peak_bytes(work.model, work.train)
@@ -94,13 +97,46 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
     )
 
 
-class _Work:
-    """The modules of a preset on the meta device, and their work for one stack."""
+def training_bytes(
+    name: str, size_px: tuple[int, int], stacks: int, training: TrainingConfig, optimizer: str
+) -> int:
+    """Bytes that one step of a training needs: weights, coding, both passes and the optimiser.
 
-    def __init__(self, preset: Preset, side_px: int) -> None:
+    Args:
+        name: of the preset.
+        size_px: (height, width) of the images; each is padded to a size that the network takes.
+        stacks: number of images of a forward pass.
+        training: weights that train, their number formats, gradient checkpointing.
+        optimizer: `optimizer.type`.
+    """
+    preset = PRESETS[name]
+    multiple = preset.factor * cells_of_token(preset.network)
+    height, width = (side + -side % multiple for side in size_px)
+    work = _Work(preset, (height, width), stacks)
+    _let_train(work.network, training.tuning, training.lora_rank)
+    if training.gradient_checkpointing:
+        work.network.enable_gradient_checkpointing(_checkpoint)
+    trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
+    weights = sum(one.nbytes for one in _tensors(work.model))
+    peak = peak_bytes(work.model, work.train)
+    # The trace has 2 bytes a number everywhere.
+    frozen = weights / 2 - trained
+    activations = peak - weights - 2 * trained
+    return round(
+        peak
+        + frozen * (_BYTES_OF_FROZEN[training.base_weights] - 2)
+        + trained * (4 - 2 + 4 - 2 + _BYTES_OF_STATE[optimizer])
+        + (activations if training.mixed_precision == "no" else 0)
+    )
+
+
+class _Work:
+    """The modules of a preset on the meta device, and their work for some stacks."""
+
+    def __init__(self, preset: Preset, size_px: tuple[int, int], stacks: int = 1) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        cells = side_px // preset.factor
+        cells = [side // preset.factor for side in size_px]
         channels = preset.state_channels + preset.condition_channels
         self.autoencoder: AutoencoderKL | None = None
         with torch.device("meta"):
@@ -110,13 +146,15 @@ class _Work:
                 self.autoencoder = AutoencoderKL(**preset.autoencoder).bfloat16()
                 self.model.append(self.autoencoder)
             empty = partial(torch.empty, dtype=torch.bfloat16)
-            self.image = empty(1, 3, side_px, side_px)
-            self.latents = empty(1, preset.image_channels, cells, cells)
+            self.image = empty(stacks, 3, *size_px)
+            self.latents = empty(stacks, preset.image_channels, *cells)
             self.inputs = {
-                "hidden_states": empty(1, channels, cells, cells),
-                "encoder_hidden_states": empty(1, preset.prompt_tokens, preset.prompt_channels),
-                "pooled_projections": empty(1, preset.pooled_prompt_channels),
-                "timestep": torch.empty(1),
+                "hidden_states": empty(stacks, channels, *cells),
+                "encoder_hidden_states": empty(
+                    stacks, preset.prompt_tokens, preset.prompt_channels
+                ),
+                "pooled_projections": empty(stacks, preset.pooled_prompt_channels),
+                "timestep": torch.empty(stacks),
             }
 
     @torch.no_grad()
@@ -200,16 +238,21 @@ def _checkpoint(block: nn.Module, *args: Any) -> Any:
     )
 
 
-def _attach_lora(transformer: Any) -> None:
-    """Let a transformer train an adapter of the default rank."""
-    from peft import LoraConfig
+def _let_train(network: Any, tuning: str, rank: int) -> None:
+    """Let the weights of a way of tuning train; those of a convolutional network all do."""
+    if tuning == "full":
+        return
+    network.requires_grad_(False)
+    if tuning == "lora":
+        from peft import LoraConfig
 
-    transformer.requires_grad_(False)
-    transformer.add_adapter(
-        LoraConfig(r=TrainingConfig().lora_rank, target_modules=list(LORA_TARGETS))
-    )
+        network.add_adapter(LoraConfig(r=rank, target_modules=list(LORA_TARGETS)))
+    elif tuning == "attention_only":
+        for name, module in network.named_modules():
+            if name.endswith(LORA_TARGETS):
+                module.requires_grad_(True)
     for name in ALWAYS_TRAINED:
-        transformer.get_submodule(name).requires_grad_(True)
+        network.get_submodule(name).requires_grad_(True)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

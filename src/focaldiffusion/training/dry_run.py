@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 
 from focaldiffusion.checkpoints.hub import is_hub_id, resolve_base
-from focaldiffusion.config.run import Config
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.dry_run import SourceCheck
 from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.memory import memory_row
+from focaldiffusion.models.memory import training_bytes
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
+from focaldiffusion.training.examples import examples_of
 from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 
@@ -41,12 +42,21 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     Raises:
         InputError: the model cannot be built, or a loss is not finite.
     """
+    trained = [
+        (check, _estimated(check.batch))
+        for check in checks
+        if check.source.split == "train" and check.batch is not None
+    ]
+    for check, batch in trained:
+        # Without weights too: it is what training refuses data for.
+        examples_of(batch, config.model.depth_code, with_stacks=False)
+        yield from _needs(config, check.source.name, batch)
     base = config.model.base_model_id
     if base is not None and is_hub_id(base) and not Path(base).is_dir():
         try:
             resolve_base(base, variant=config.model.variant, local_only=True)
         except InputError:
-            yield from _shapes(base, checks)
+            yield from _shapes(base)
             return
     pipeline = trainable_model(config.model, config.training, device, prompt_of_zeros=True)
     moving = trained_parameters(pipeline.denoiser)
@@ -57,10 +67,7 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
         f"({config.training.tuning}, {type(optimizer).__name__})"
     )
     objective, completer = Objective(config.losses), pipeline.completer
-    for check in checks:
-        if check.source.split != "train" or check.batch is None:
-            continue
-        batch = _estimated(check.batch)
+    for check, batch in trained:
         part = prepare_batch(
             batch,
             [Draw(0, index, (config.training.seed, 0, index)) for index in range(len(batch))],
@@ -102,22 +109,46 @@ def _estimated(batch: StackBatch) -> StackBatch:
     return replace(batch, estimates=made)
 
 
-def _shapes(base: str, checks: Sequence[SourceCheck]) -> Iterator[str]:
-    """Shapes and memory of a base model, which need no weights."""
+def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
+    """Memory of a step on a batch, where the size of the network is known without its weights."""
+    name = _preset(config.model)
+    if name is None:
+        return
+    training = config.training
+    frames, _, height, width = batch.images.shape[1:]
+    size_px, images, what = (height, width), len(batch), "stacks"
+    if training.patch_px is not None:
+        size_px = training.patch_px, training.patch_px
+        images, what = images * training.patches_per_stack, "patches"
+    need = training_bytes(name, size_px, images, training, config.optimizer.type)
+    checkpointing = ", gradient checkpointing" if training.gradient_checkpointing else ""
+    posteriors = [one.evidence.posterior for one in batch.estimates if one is not None]
+    data = sum(one.nbytes for one in (batch.images, *posteriors))
+    yield (
+        f"{source}: a step on {images} {what} of {size_px[1]}x{size_px[0]} px needs "
+        f"{need / _GIB:.1f} GiB ({training.tuning}, {config.optimizer.type}, frozen weights in "
+        f"{training.base_weights}, mixed precision {training.mixed_precision}{checkpointing}), and "
+        f"{data / _GIB:.2g} GiB for {len(batch)} stacks of {frames} frames of {width}x{height} px "
+        "with their evidence"
+    )
+
+
+def _preset(model: ModelConfig) -> str | None:
+    """Name of the preset that a model is, or starts from."""
+    if model.preset is not None:
+        return model.preset if model.preset in PRESETS else None
+    ids = {one.base_model_id: name for name, one in PRESETS.items()}
+    return ids.get(model.base_model_id) if model.base_model_id is not None else None
+
+
+def _shapes(base: str) -> Iterator[str]:
+    """Shapes of a base model, which need no weights."""
     name = next((name for name, one in PRESETS.items() if one.base_model_id == base), None)
     if name is not None:
-        side_px = max(
-            (max(check.batch.images.shape[-2:]) for check in checks if check.batch is not None),
-            default=512,
-        )
-        preset, row = PRESETS[name], memory_row(name, side_px)
+        preset = PRESETS[name]
         yield (
-            f"{name}: {row.parameters:,} parameters; {preset.state_channels} state channels and "
-            f"{preset.condition_channels} of conditioning in, {preset.state_channels} out; at "
-            f"{side_px}x{side_px} px and one stack, in bfloat16: weights "
-            f"{row.weights_bytes / _GIB:.1f} GiB, training ({row.tuning}) "
-            f"{row.training_bytes / _GIB:.1f} GiB, with gradient checkpointing "
-            f"{row.training_checkpointed_bytes / _GIB:.1f} GiB"
+            f"{name}: {preset.state_channels} state channels and {preset.condition_channels} of "
+            f"conditioning in, {preset.state_channels} out"
         )
     yield (
         f"no step ran: the weights of {base} are not on this machine, and a dry run downloads "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.batch import StackBatch
+from focaldiffusion.data.dataset import check_metric
 from focaldiffusion.data.draws import integer
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import Proposal, proposal_of
@@ -95,12 +96,7 @@ def examples_of(
         stack, estimate = batch.stack(index), batch.estimates[index]
         if estimate is None:
             raise ValueError("the batch has no physical estimates: read it with_estimates")
-        if stack.axis != "inverse_depth_dpt":
-            raise InputError(
-                f"{batch.sources[index]}: has no focus distances, so its depth in metres has no "
-                "code. Add them to the file list or to a stack.json, or "
-                "leave the sample out."
-            )
+        check_metric(stack, batch.sources[index])
         scale = estimate.calibration.blur_scale
         whole = SurfaceCode.from_stack(stack, estimate.evidence, scale, depth_code)
         code = whole.around(estimate.coordinate, estimate.confidence)

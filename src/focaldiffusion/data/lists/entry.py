@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from focaldiffusion.config.data import CameraDefaults, DepthRange, DepthScale
+from focaldiffusion.config.data import CameraDefaults, DepthRange, DepthScale, FocusDistance
 from focaldiffusion.config.section import Section
 from focaldiffusion.data.rasters import Turn
 from focaldiffusion.errors import InputError, unknown_name
@@ -26,7 +26,6 @@ def _several(value: Any) -> Any:
 
 _Several = BeforeValidator(_several)
 _Span = Annotated[DepthRange, _Several]
-_Distance = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 _Turns = Annotated[tuple[Turn, ...], _Several]
 
 
@@ -45,7 +44,7 @@ class Entry(Section):
     """Simulate the stack from image and depth, or read the frames."""
     num_images: Annotated[int, Field(ge=2)] | None = None
     """Number of frames expected in the folder, or to simulate."""
-    focus_distances_m: Annotated[tuple[_Distance, ...], _Several] | None = None
+    focus_distances_m: Annotated[tuple[FocusDistance, ...], _Several] | None = None
     """Lens to plane of sharp focus of each frame [m]."""
     focal_range: _Span | None = None
     """Nearest and farthest focus of a simulated stack [m]."""

@@ -30,7 +30,8 @@ class _Item:
     frames: Path | None
     """None for a stack to simulate."""
     focus_distances_m: tuple[float, ...] | None
-    """Focus of the stack to simulate."""
+    """Focus of each frame, of the list or of the configuration; None leaves it to the simulator, or
+    to the files of the frames."""
 
 
 class FileList:
@@ -85,8 +86,11 @@ class FileList:
                 entry.depth_orientation,
                 entry.image_orientation,
             )
-            focus = _focus_distances_m(entry, source.focal_range) if simulated else None
-            self._items.append(_Item(entry, name, files, frames, focus))
+            shared_m = _shared_m(entry, source, place)
+            focus_m = entry.focus_distances_m or shared_m
+            if simulated and focus_m is None:
+                focus_m = _even_m(entry, source.focal_range)
+            self._items.append(_Item(entry, name, files, frames, focus_m))
         if not self._items:
             raise InputError(
                 f"{source.filelist}: the files of all {len(self.skipped)} samples are missing. "
@@ -105,7 +109,7 @@ class FileList:
                 focus_distances_m=item.focus_distances_m,
                 focal_range_m=item.entry.focal_range if item.focus_distances_m is None else None,
             )
-        opened = _opened(item.entry, item.frames, item.files.source)
+        opened = _opened(item, item.frames)
         return item.files.stack(opened, item.entry.camera.facts(), defaults)
 
     def name(self, index: int) -> str:
@@ -177,22 +181,44 @@ def _depth_format(entry: Entry, options: DatasetOptions) -> DepthFormat:
     )
 
 
-def _focus_distances_m(
-    entry: Entry, focal_range_m: tuple[float, float] | None
-) -> tuple[float, ...] | None:
-    """Focus distances of a simulated stack; None leaves them to the simulator.
+def _shared_m(entry: Entry, source: Source, place: str) -> tuple[float, ...] | None:
+    """Focus that an entry shares with all stacks of its source.
 
-    A given number of frames is spread evenly in dioptres over the range of the entry or source.
+    Raises:
+        InputError: the entry contradicts it.
+    """
+    shared_m = source.options.focus_distances_m
+    if shared_m is None or entry.focus_distances_m is not None:
+        return None
+    fault = None
+    if entry.focal_range is not None:
+        fault = "focal_range is given"
+    elif entry.num_images not in (None, len(shared_m)):
+        fault = f"num_images is {entry.num_images}"
+    if fault is not None:
+        raise InputError(
+            f"{place}: {fault}, but {source.name} has {len(shared_m)} focus distances for every "
+            "stack (dataset_kwargs.focus_distances_m). Give one of the two, or the entry its own "
+            "focus_distances_m."
+        )
+    return shared_m
+
+
+def _even_m(entry: Entry, focal_range_m: tuple[float, float] | None) -> tuple[float, ...] | None:
+    """Focus of a number of frames, even in dioptres over the range of the entry or source.
+
+    None leaves it to the simulator.
     """
     span_m = entry.focal_range or focal_range_m
-    if entry.focus_distances_m is not None or entry.num_images is None or span_m is None:
-        return entry.focus_distances_m
+    if entry.num_images is None or span_m is None:
+        return None
     near_dpt, far_dpt = 1 / span_m[0], 1 / span_m[1]
     return tuple((1 / np.linspace(near_dpt, far_dpt, entry.num_images)).tolist())
 
 
-def _opened(entry: Entry, frames: Path, source: str) -> OpenedStack:
-    """The frames of an entry, with focus distances from the list, stack.json or EXIF."""
+def _opened(item: _Item, frames: Path) -> OpenedStack:
+    """The frames of an item, with focus distances from it, stack.json or EXIF."""
+    entry, source = item.entry, item.files.source
     chosen: Path | list[Path] = frames
     if entry.image_glob is not None:
         found = frames.iterdir() if frames.is_dir() else ()
@@ -201,7 +227,7 @@ def _opened(entry: Entry, frames: Path, source: str) -> OpenedStack:
         if not chosen:
             raise InputError(f"{source}: no file in {frames} matches {entry.image_glob}.")
     try:
-        opened = open_stack(chosen, focus_distances_m=entry.focus_distances_m)
+        opened = open_stack(chosen, focus_distances_m=item.focus_distances_m)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
     if entry.num_images not in (None, len(opened)):

@@ -69,6 +69,11 @@ def check_published(
                 f"{source.name}: {name} is {given}, but that of {kind} is {published}. "
                 "Leave it out."
             )
+    if has_stacks and not options.generate_focal_stack and options.focus_distances_m is not None:
+        raise InputError(
+            f"{source.name}: focus_distances_m are given, but the stacks of {kind} come with their "
+            "own. Leave them out."
+        )
     if source.split not in splits:
         raise InputError(
             f"{source.name}: {kind} has public depth for {' and '.join(splits)}, not for "

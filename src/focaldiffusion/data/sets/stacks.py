@@ -33,12 +33,14 @@ class Stacks:
     """The scenes below `data_root`, all of them in every split; each folder is a scene.
 
     A sample is a `StackSample`; with `generate_focal_stack` a `Scene` of the image in `truth`.
-    Camera and focus distances come from stack.json or EXIF; `camera_defaults` completes the camera.
+    Camera and focus distances come from stack.json or EXIF. `camera_defaults` completes the camera;
+    `focus_distances_m` replaces the distances.
     """
 
     def __init__(self, source: Source) -> None:
         self._defaults = source.options.camera_defaults
         self._generate = bool(source.options.generate_focal_stack)
+        self._focus_m = source.options.focus_distances_m
         form = DepthFormat.of(source.options)
         self._scenes: dict[str, tuple[Path, SampleFiles]] = {}
         faults: dict[str, str | None] = {}
@@ -67,10 +69,10 @@ class Stacks:
     def __getitem__(self, index: int) -> Sample:
         """Read a stack and its truth, or the image to photograph."""
         frames, files = self._scenes[self._names[index]]
-        opened = open_stack(frames)
-        if not self._generate:
-            return files.stack(opened, LensFacts(), self._defaults)
-        return files.scene(opened.lens, self._defaults)
+        if self._generate:
+            return files.scene(open_stack(frames).lens, self._defaults)
+        opened = open_stack(frames, focus_distances_m=self._focus_m)
+        return files.stack(opened, LensFacts(), self._defaults)
 
     def name(self, index: int) -> str:
         """The name of the folder."""
@@ -85,7 +87,8 @@ class Unlabelled:
     """The stacks below `data_root`, each folder a scene; a sample has no truth.
 
     Folders are arranged as for `Stacks`; files other than the frames are not read.
-    Camera and focus distances come from stack.json or EXIF, completed by `camera_defaults`.
+    Camera and focus distances come from stack.json or EXIF. `camera_defaults` completes the camera;
+    `focus_distances_m` replaces the distances.
     """
 
     def __init__(self, source: Source) -> None:
@@ -102,6 +105,7 @@ class Unlabelled:
                 "its frames and their focus distances."
             )
         self._defaults = source.options.camera_defaults
+        self._focus_m = source.options.focus_distances_m
         self._names = list(folders)
         self._frames = [
             folder / STACK if (folder / STACK).is_dir() else folder for folder in folders.values()
@@ -115,7 +119,8 @@ class Unlabelled:
         """Read a stack."""
         frames = self._frames[index]
         files = SampleFiles(str(frames), None, DepthFormat())
-        return files.stack(open_stack(frames), LensFacts(), self._defaults)
+        opened = open_stack(frames, focus_distances_m=self._focus_m)
+        return files.stack(opened, LensFacts(), self._defaults)
 
     def name(self, index: int) -> str:
         """The name of the folder."""
