@@ -22,7 +22,8 @@ from torch import Tensor
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.io.depth_files import read_depth_mm, read_npy, write_npy
-from focaldiffusion.io.images import read_image, write_png
+from focaldiffusion.io.images import read_image
+from focaldiffusion.io.png import write_png
 from focaldiffusion.io.simulated import write_stack
 from focaldiffusion.io.staging import file_errors_named, sha256_of_files, staging
 from focaldiffusion.stack import FocalStack

@@ -156,15 +156,15 @@ def _excess(squared: Array, typical: float) -> Array:
 
 def _residual_in(rerendering: Rerendering, surface: Array, window: tuple[slice, slice]) -> Array:
     """Squared residual in a window, with the blur that reaches into it."""
-    wide = tuple(
-        slice(max(0, one.start - _MOST_REACH_PX), one.stop + _MOST_REACH_PX) for one in window
-    )
+    rows, columns = window
+    top, left = (max(0, one.start - _MOST_REACH_PX) for one in window)
+    wide = (slice(top, rows.stop + _MOST_REACH_PX), slice(left, columns.stop + _MOST_REACH_PX))
     squared = rerendering.squared_residual(torch.from_numpy(surface).to(rerendering.focus), wide)
-    y, x = (
-        slice(one.start - grown.start, one.stop - grown.start)
-        for one, grown in zip(window, wide, strict=True)
+    here = (
+        slice(rows.start - top, rows.stop - top),
+        slice(columns.start - left, columns.stop - left),
     )
-    return squared[y, x].cpu().numpy()
+    return squared[here].cpu().numpy()
 
 
 def _parts(difference: Array, apart: Array) -> Array:
