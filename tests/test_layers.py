@@ -13,7 +13,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "progress"),
+    ("allocation", "errors", "progress"),
     ("devices", "focus", "files", "optics", "packages", "psf", "signals", "threads"),
     ("filters", "frames", "lens", "window"),
     ("config", "depth", "scene", "stack"),

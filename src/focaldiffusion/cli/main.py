@@ -17,6 +17,7 @@ from pathlib import Path
 from focaldiffusion import __version__
 from focaldiffusion.cli import compare, data, doctor, evaluate, infer, simulate, submit, train
 from focaldiffusion.cli.flags import Parser
+from focaldiffusion.allocation import keep_freed_memory
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
 from focaldiffusion.cli.streams import lasting_streams
 from focaldiffusion.errors import InputError
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Read by torch when it is imported: OpenMP threads that spin slow a busy machine tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     with lasting_streams() as out:
         code = _run(argv)
         out.flush()

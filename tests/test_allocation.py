@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+import pytest
+
+# A second array of 64 MiB takes new pages, unless those of the first one were kept.
+PROGRAM = """
+import resource
+from focaldiffusion.allocation import keep_freed_memory
+kept = {} and keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(b"x") * 2**26
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(kept, faults())
+"""
+
+
+def again(kept: bool) -> tuple[str, int]:
+    program = PROGRAM.format(kept)
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    told, faults = finished.stdout.decode().split()
+    return told, int(faults)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_a_block_that_was_freed_is_not_faulted_in_again():
+    told, faults = again(kept=True)
+    if told == "False":
+        pytest.skip("another C library")
+    assert faults < again(kept=False)[1] / 4
