@@ -33,7 +33,7 @@ def test_inspect_draws_a_row_a_sample(tree: Path, tmp_path: Path) -> None:
         sheets.append(np.asarray(Image.open(output)))
     one, three = sheets
     assert one.shape[1] == three.shape[1] == 1800
-    title, margin = 50, 28
+    title, margin = 42, 28
     assert three.shape[0] - title - 2 * margin == 3 * (one.shape[0] - title - 2 * margin)
     # The first row is the same sample, drawn the same, whatever comes below it.
     bottom = one.shape[0] - margin - 6

@@ -43,6 +43,19 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_result_is_saved_without_matplotlib(stack: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom focaldiffusion.cli.main import main\n"
+        "code = main(sys.argv[1:])\nprint(code or 0, 'matplotlib' in sys.modules)"
+    )
+    arguments = ["infer", str(stack), "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 False", "its import takes half a second"
+    assert (tmp_path / "out" / "overview.png").exists()
+
+
 def test_a_full_disk_leaves_nothing_behind(stack: Path, tmp_path: Path) -> None:
     before = contents(tmp_path)
     done = subprocess.run(

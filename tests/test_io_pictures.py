@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from matplotlib import colormaps
 
 from focaldiffusion.io.colour_scales import ColourScale, DepthRange, length_labels
+from focaldiffusion.io.lettering import Lettering
 from focaldiffusion.io.panels import Panel, Strip, depth_picture, page
 from focaldiffusion.io.pictures import SheetRow, contact_sheet, overview
 from focaldiffusion.optics import srgb_to_linear
@@ -19,7 +21,7 @@ NAN = float("nan")
 GREY = [150, 150, 150]
 
 
-WARMEST, COLDEST = [122, 4, 2], [48, 18, 59]  # ends of Matplotlib's turbo
+WARMEST, COLDEST = [122, 4, 3], [48, 18, 59]  # ends of turbo
 
 
 def scale_of(values: list[float], field: str = "depth_m") -> ColourScale:
@@ -68,9 +70,18 @@ class TestColourScale:
     def test_large_ranges_are_linear_in_inverse_depth(self):
         scale = ColourScale("Depth", 0.5, 5.0, "turbo_r", is_inverse=True)
         # 2, 1.1 and 0.2 dioptres: the middle one is half way.
-        assert np.asarray(scale.norm([0.5, 1 / 1.1, 5.0])) == pytest.approx([0, 0.5, 1])
+        assert scale.places([0.5, 1 / 1.1, 5.0]) == pytest.approx([0, 0.5, 1])
         assert scale_of([0.5, 5.0]).is_inverse
         assert not scale_of([2.0, 5.0]).is_inverse
+
+    @pytest.mark.parametrize("name", ["gray", "turbo", "turbo_r", "RdBu", "RdBu_r"])
+    def test_colours_are_those_of_the_published_maps(self, name):
+        levels = np.arange(256)
+        drawn = ColourScale("level", 0, 255, name).coloured(levels[None].astype(float))[0]
+        published = colormaps[name](levels, bytes=True)[:, :3]
+        assert np.abs(drawn.astype(int) - published).max() <= 1
+        bar = ColourScale("level", 0, 255, name).gradient(512)
+        np.testing.assert_array_equal(bar[1::2], drawn)
 
     def test_infinite_depth_is_cold_and_unknown_is_grey(self):
         colours = scale_of([0.3, 8.0]).coloured(np.array([[math.inf, NAN]]))
@@ -94,7 +105,7 @@ class TestColourScale:
     @given(st.floats(1e-3, 50), st.floats(1.001, 1000))
     def test_ticks_lie_on_the_bar_and_apart(self, low, ratio):
         scale = scale_of([low, low * ratio])
-        places = np.asarray(scale.norm(scale.ticks()))
+        places = scale.places(scale.ticks())
         assert len(places) >= 2
         assert -1e-5 < places[0] < places[-1] < 1 + 1e-5
         assert np.diff(places).min() > 0.08
@@ -194,7 +205,7 @@ def test_overview_of_any_shape_stays_readable(size, count):
         np.full(size, NAN),
         "depth_relative",
         np.zeros(size),
-        name="a $ or _ in the name",
+        name="a $ or _ in the name " * 10,
     )
 
     assert picture.shape[1] == 1800
@@ -246,3 +257,28 @@ def test_names_of_any_script_are_written_without_a_warning():
         # A script that hardly any machine has a font for: a square for each letter.
         np.testing.assert_array_equal(titled("été \U000143d0"), titled("été □"))
         assert (titled("桌子") < 128).any()
+
+
+def test_a_text_is_shortened_to_its_room():
+    letters = Lettering(18)
+    text = "frames in order"
+    room = letters.width_px(text)
+    assert letters.fitted(text, room) == text
+    shorter = letters.fitted(text, room - 1)
+    assert shorter.endswith("…")
+    assert text.startswith(shorter[:-1])
+    assert letters.width_px(shorter) < room
+    assert Lettering(18, is_bold=True).width_px(text) > room
+
+
+def test_labels_of_a_colour_bar_stay_apart():
+    """Ticks with long labels on a narrow bar."""
+    scale = ColourScale("Depth", 49.8122, 49.8128, "turbo_r")
+    narrow = Panel("", np.full((300, 30, 3), 200, np.uint8), scale)
+    picture = page([Strip("", [narrow], tallest_px=300)], width_px=300)
+    inked = np.flatnonzero((picture[-60:] < 128).all(-1).any(0))
+    assert 28 <= inked.min() < inked.max() < 300 - 28
+    labels = np.split(inked, np.flatnonzero(np.diff(inked) > 5) + 1)
+    assert len(labels) > 1
+    longest = Lettering(15).width_px("49.8122")
+    assert max(columns[-1] - columns[0] for columns in labels) < longest

@@ -44,7 +44,7 @@ HOMES = {
     "ruamel": {"config"},
     "tifffile": {"io"},
     "imagecodecs": {"io"},
-    "matplotlib": {"io", "evaluation"},
+    "matplotlib": {"evaluation"},
     "pathlib": {
         "checkpoints",
         "cli",

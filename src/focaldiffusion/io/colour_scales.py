@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from matplotlib.colors import Colormap, Normalize
+from numpy.typing import ArrayLike, NDArray
 
 UNKNOWN_GREY = 150
 """Grey level, 0 to 255, of pixels without a value."""
 
 _INVERSE_RATIO = 3.0
 _TICK_SLACK = 1e-6  # of the bar, for rounding
-_MAX_SAMPLES = 1600  # along a side
+_MAX_SAMPLES = 800  # along a side
+_COLOURS = 256  # of a colour map
+# ColorBrewer's RdBu, by Cynthia Brewer.
+_RED_TO_BLUE = (
+    *("67001f", "b2182b", "d6604d", "f4a582", "fddbc7", "f7f7f7"),
+    *("d1e5f0", "92c5de", "4393c3", "2166ac", "053061"),
+)
 _ROUND_STEPS = (1, 2, 5, 3, 1.5, 4, 8, 6, 2.5, 1.2)  # the best first
 
 
@@ -70,7 +75,7 @@ class ColourScale:
         title: meaning of the numbers, with the unit of the colour bar.
         low: number at the first colour, in that unit.
         high: number at the last colour.
-        colours: name of a Matplotlib colour map.
+        colours: `gray`, `turbo` or `RdBu`, from the first colour to the last; with `_r`, reversed.
         is_inverse: whether 1/number is linear along the colours, instead of the number.
         per_unit: factor from the values of a map to the unit of the colour bar.
     """
@@ -101,28 +106,23 @@ class ColourScale:
 
     def coloured(self, values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
         """Values (H, W) as sRGB (H, W, 3); NaN is grey."""
-        numbers = (values * self.per_unit).clip(self.low, self.high)  # also infinite ones
-        return np.asarray(self.colour_map(self.norm(numbers), bytes=True))[..., :3]
+        # Clipped first: infinity has a colour.
+        shares = self.places((values * self.per_unit).clip(self.low, self.high))
+        levels = np.nan_to_num(shares * _COLOURS).clip(0, _COLOURS - 1).astype(np.uint8)
+        pixels = _table(self.colours).take(levels, axis=0)
+        pixels[np.isnan(shares)] = UNKNOWN_GREY
+        return pixels
 
-    @property
-    def norm(self) -> Normalize:
-        """Matplotlib norm from numbers to [0, 1]."""
-        from matplotlib.colors import FuncNorm, Normalize
+    def gradient(self, length_px: int) -> NDArray[np.uint8]:
+        """The colour bar, (length_px, 3) sRGB from the first colour to the last."""
+        return _table(self.colours)[np.arange(length_px) * _COLOURS // length_px]
 
+    def places(self, numbers: ArrayLike) -> NDArray[np.floating[Any]]:
+        """Positions on the colour bar, 0 to 1, of numbers in its unit."""
+        at = np.asarray(numbers)
         if self.is_inverse:
-            return FuncNorm((_negated_inverse, _negated_inverse), self.low, self.high)
-        return Normalize(self.low, self.high)
-
-    def places(self, numbers: Sequence[float]) -> list[float]:
-        """Positions on the colour bar, 0 to 1."""
-        return np.asarray(self.norm(numbers), np.float64).tolist()
-
-    @property
-    def colour_map(self) -> Colormap:
-        """Matplotlib colour map; NaN is grey."""
-        from matplotlib import colormaps
-
-        return colormaps[self.colours].with_extremes(bad=(UNKNOWN_GREY / 255,) * 3)
+            return (1 / self.low - 1 / at) / (1 / self.low - 1 / self.high)
+        return (at - self.low) / (self.high - self.low)
 
     def ticks(self, least_gap: float = 0.09) -> list[float]:
         """Round numbers along the colour bar.
@@ -130,26 +130,49 @@ class ColourScale:
         Args:
             least_gap: least distance from one tick to the next, as a share of the bar.
         """
-        from matplotlib.ticker import MaxNLocator
-
-        if self.is_inverse:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            candidates = [step * 10.0**decade for step in _ROUND_STEPS for decade in decades]
-        else:
-            locator = MaxNLocator(max(1, min(6, int(1 / least_gap))), steps=[1, 2, 2.5, 5, 10])
-            candidates = [float(number) for number in locator.tick_values(self.low, self.high)]
+        if not self.is_inverse:
+            return _evenly_spaced(self.low, self.high, max(1, min(6, int(1 / least_gap))))
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        candidates = [step * 10.0**decade for step in _ROUND_STEPS for decade in decades]
         ticks: dict[float, float] = {}
-        for number, place in zip(candidates, self.places(candidates), strict=True):
+        for number, place in zip(candidates, self.places(candidates).tolist(), strict=True):
             apart = all(abs(place - other) >= least_gap for other in ticks.values())
             if apart and -_TICK_SLACK <= place <= 1 + _TICK_SLACK:
                 ticks[number] = place
         return sorted(ticks)
 
 
-def _negated_inverse(numbers: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """-1/x: grows with x, and is its own inverse."""
-    with np.errstate(divide="ignore"):  # Matplotlib tries 0
-        return -1 / numbers
+@cache
+def _table(name: str) -> NDArray[np.uint8]:
+    """The 256 sRGB colours of a map, (256, 3)."""
+    if name.endswith("_r"):
+        return _table(name.removesuffix("_r"))[::-1]
+    levels = np.arange(_COLOURS, dtype=np.uint8)
+    if name == "turbo":
+        bgr = cv2.applyColorMap(levels[None], cv2.COLORMAP_TURBO)[0]
+        return np.asarray(bgr[:, ::-1], np.uint8)
+    if name == "gray":
+        return np.stack([levels] * 3, axis=-1)
+    ends = np.linspace(0, _COLOURS - 1, len(_RED_TO_BLUE))
+    channels = zip(*(bytes.fromhex(colour) for colour in _RED_TO_BLUE), strict=True)
+    mixed = [np.interp(levels, ends, channel) for channel in channels]
+    return np.rint(np.stack(mixed, axis=-1)).astype(np.uint8)
+
+
+def _evenly_spaced(low: float, high: float, most_steps: int) -> list[float]:
+    """Multiples of the smallest round step that fits in at most `most_steps`; at least two."""
+    smallest = (high - low) / most_steps
+    decade = 10.0 ** math.floor(math.log10(smallest))
+    steps = [decade * mantissa for mantissa in (1, 2, 2.5, 5, 10)]
+    fitting = next(i for i, step in enumerate(steps) if step >= smallest * (1 - _TICK_SLACK))
+    slack = _TICK_SLACK * (high - low)
+    numbers: list[float] = []
+    for step in reversed(steps[: fitting + 1]):
+        first, last = math.ceil((low - slack) / step), math.floor((high + slack) / step)
+        numbers = [index * step for index in range(first, last + 1)]
+        if len(numbers) > 1:
+            break
+    return numbers
 
 
 def _length_unit(largest_m: float) -> tuple[str, float]:

@@ -75,7 +75,7 @@ def overview(
         Panel.of_map("Confidence", confidence, _CONFIDENCE),
     ]
     results = [[panel] for panel in panels] if width > 3 * height else [panels]
-    frames = Strip(_joined(facts), thumbnails, tallest_px=240)
+    frames = Strip(_joined(facts), thumbnails, tallest_px=260)
     return page([frames, *(Strip("", row, tallest_px=1000) for row in results)], title=name)
 
 
