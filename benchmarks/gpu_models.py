@@ -225,7 +225,7 @@ def _batch(probe: Probe, config: Config, learner: Learner) -> Prepared:
         stream = prepared(
             mixture, range(size), size, make, device=probe.device, with_estimates=True
         )
-        found.extend(stream)
+        found.extend(one for batch in stream for one in batch)
 
     seconds = probe.seconds(prepare)
     height, width = found[0].truth.valid.shape[-2:]

@@ -103,7 +103,7 @@ def convolve_layers(case: Case) -> Tensor:
         mask = coverage - behind
         layer = torch.cat([case.image * mask, mask[None], coverage[None]])
         for n, radius in enumerate(radii[k].tolist()):
-            kernel = torch.fft.rfft2(disc_kernel(radius, grid.grid_size).to(case.image))
+            kernel = torch.fft.rfft2(disc_kernel(radius, grid.grid_size).to(case.image)).mT
             blurred = grid.image(grid.spectrum(layer) * kernel)
             seen = blurred[:4] / blurred[4].clamp_min(0.02)
             opacity = seen[3].clamp(0, 1)

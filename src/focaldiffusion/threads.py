@@ -71,7 +71,7 @@ def in_parallel(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator
         waiting: deque[Future[Made]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(in_mode, item))
+                waiting.append(_submitted(pool, in_mode, item))
                 if len(waiting) > count:
                     yield waiting.popleft().result()
             while waiting:
@@ -79,3 +79,10 @@ def in_parallel(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _submitted(pool: ThreadPoolExecutor, work: Callable[[Item], Made], item: Item) -> Future[Made]:
+    try:
+        return pool.submit(work, item)
+    except RuntimeError as error:  # "can't start new thread": its stack needs memory, too
+        raise MemoryError(str(error)) from error

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from focaldiffusion import __version__
+from focaldiffusion.allocation import keep_freed_memory
 from focaldiffusion.cli import compare, data, doctor, evaluate, infer, simulate, submit, train
 from focaldiffusion.cli.flags import Parser
-from focaldiffusion.allocation import keep_freed_memory
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
 from focaldiffusion.cli.streams import lasting_streams
 from focaldiffusion.errors import InputError
