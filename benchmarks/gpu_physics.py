@@ -263,7 +263,7 @@ def infer(probe: Probe) -> None:
 
 
 def _pictures(size: tuple[int, int], device: str) -> tuple[list[NDArray[np.uint8]], dict[str, Any]]:
-    """Frames of a procedural scene as pictures, and what `reconstruct` is told of them."""
+    """Frames of a procedural scene as pictures, and the arguments of `reconstruct` about them."""
     scene = make_scene(_SEED, size, device=device)
     stack = _photographed(scene)
     pictures = [

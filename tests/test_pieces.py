@@ -71,6 +71,33 @@ def test_fusion_does_not_depend_on_the_tiles(
     np.testing.assert_allclose(cut.all_in_focus, whole.all_in_focus, rtol=0, atol=1e-6)
 
 
+class MaskedFrames(Frames):
+    """Frames with a hole in all of them, and a transparent part in each but the first."""
+
+    def alpha(self, index: int) -> np.ndarray:
+        opacity = np.ones(self.size, np.float32)
+        opacity[:, : 20 * index] = np.linspace(0, 1, self.size[0], dtype=np.float32)[:, None]
+        opacity[60:90, 100:140] = 0
+        return opacity
+
+
+def test_fusion_of_transparent_frames_does_not_depend_on_the_tiles(
+    frames: Frames, weights: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masked = MaskedFrames(frames.images)
+    whole = fuse(masked, weights)
+    monkeypatch.setattr(tiles, "TILE_PX", 32)
+    monkeypatch.setattr(fusing, "_TILES_AT_ONCE", 3)
+    cut = fuse(masked, weights)
+    assert whole.alpha is not None
+    assert cut.alpha is not None
+    np.testing.assert_array_equal(cut.alpha, whole.alpha)
+    np.testing.assert_array_equal(cut.source_index, whole.source_index)
+    np.testing.assert_allclose(cut.all_in_focus, whole.all_in_focus, rtol=0, atol=1e-6)
+    assert (cut.alpha[60:90, 100:140] == 0).all()
+    assert (cut.all_in_focus[60:90, 100:140] == 0).all()
+
+
 def test_a_frame_is_resampled_sharply_where_it_is_asked_to(frames: Frames) -> None:
     source = aligned(frames).apply(frames)
     frame = frame_of(source, 2)

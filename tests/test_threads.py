@@ -68,6 +68,31 @@ def test_torch_and_opencv_get_their_threads_back():
     assert (torch.get_num_threads(), cv2.getNumThreads()) == before
 
 
+def test_torch_and_opencv_stay_on_one_thread_until_the_last_block_ends():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    first_has_begun, second_has_begun = threading.Event(), threading.Event()
+
+    def first():
+        with threads(1):
+            first_has_begun.set()
+            assert second_has_begun.wait(60)
+
+    try:
+        other = threading.Thread(target=first)
+        other.start()
+        assert first_has_begun.wait(60)
+        with threads(1):
+            second_has_begun.set()
+            other.join()
+            assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
 def test_all_cpus_are_used_unless_a_number_is_given():
     together = threading.Barrier(available_threads(), timeout=60)
     with threads():

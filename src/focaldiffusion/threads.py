@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import TypeVar
 
 import cv2
@@ -31,6 +32,37 @@ def available_threads() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+class _Libraries:
+    """Torch and OpenCV, whose numbers of threads belong to the process, or to all its new threads.
+
+    They compute on one thread until the last of the blocks that need it has ended, because several
+    threads of a program may reconstruct at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._blocks = 0
+        self._before = (1, 1)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._blocks == 0:
+                self._before = torch.get_num_threads(), cv2.getNumThreads()
+            self._blocks += 1
+            torch.set_num_threads(1)  # in each thread: torch remembers one number for each
+            cv2.setNumThreads(1)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks == 0:
+                torch.set_num_threads(self._before[0])
+                cv2.setNumThreads(self._before[1])
+
+
+_libraries = _Libraries()
+
+
 @contextmanager
 def threads(count: int | None = None) -> Iterator[None]:
     """Let `in_parallel` use threads; torch and OpenCV compute on one meanwhile.
@@ -38,15 +70,11 @@ def threads(count: int | None = None) -> Iterator[None]:
     Args:
         count: number of threads; None for all CPUs that this process may use.
     """
-    before, before_cv2 = torch.get_num_threads(), cv2.getNumThreads()
     token = _count.set(available_threads() if count is None else count)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     try:
-        yield
+        with _libraries:
+            yield
     finally:
-        cv2.setNumThreads(before_cv2)
-        torch.set_num_threads(before)
         _count.reset(token)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from focaldiffusion.io.png import write_png
 from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import available_threads
 
 PREDICTIONS = "predictions"
 """Folder of kept predictions in that of a run: one folder per model."""
@@ -300,7 +300,7 @@ def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Ite
     if workers == 1 or len(tasks) < 2:
         yield from map(evaluator.run, tasks)
         return
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, available_threads() // workers)
     with ProcessPoolExecutor(
         workers, get_context("spawn"), _start_worker, (evaluator, threads)
     ) as pool:

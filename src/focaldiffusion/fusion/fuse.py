@@ -96,7 +96,7 @@ def fuse(
         for tile in group:
             tile.open(bounds)
         for index in range(count):
-            frame, alpha = frame_of(frames, index), alpha_of(frames, index)
+            frame, alpha = frame_of(frames, index), None if is_opaque else alpha_of(frames, index)
             if opacity is not None:
                 np.maximum(opacity, 1 if alpha is None else alpha, out=opacity)
             add = partial(
