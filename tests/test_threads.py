@@ -4,7 +4,7 @@ import cv2
 import pytest
 import torch
 
-from focaldiffusion.threads import available_threads, in_parallel, threads
+from focaldiffusion.threads import available_threads, in_parallel, network_threads, threads
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -97,3 +97,13 @@ def test_all_cpus_are_used_unless_a_number_is_given():
     together = threading.Barrier(available_threads(), timeout=60)
     with threads():
         list(in_parallel(lambda _: together.wait(), range(available_threads())))
+
+
+def test_a_network_computes_on_the_threads_of_the_block():
+    before = torch.get_num_threads()
+    with threads(3):
+        with network_threads():
+            assert torch.get_num_threads() == 3
+        assert torch.get_num_threads() == 1
+    with network_threads():
+        assert torch.get_num_threads() == before

@@ -78,6 +78,23 @@ def threads(count: int | None = None) -> Iterator[None]:
         _count.reset(token)
 
 
+@contextmanager
+def network_threads() -> Iterator[None]:
+    """Let torch use the threads of the enclosing block, for a network takes too long on one.
+
+    The last bits of its output may depend on their number.
+    """
+    count = _count.get()
+    if count == 1:  # or there is no such block, and torch has all its threads
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(1)
+
+
 def in_parallel(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
     """Results of `work` in the order of the items.
 

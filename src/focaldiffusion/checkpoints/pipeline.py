@@ -37,6 +37,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, Generation, recover, with_surface
 from focaldiffusion.result import Result
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import network_threads
 
 _SHIFT = 3.0  # shift of the noise levels in Stable Diffusion 3.5
 _SMALLEST_TILE_TOKENS = 4  # per side, so that the quarter shared with a neighbour is one token
@@ -292,7 +293,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         self.check_inputs(sampling)
         stages = stages or Stages(self._bars())
         proposal, code = self.propose(stack, physical)
-        with stages("generating") as meter:
+        with stages("generating") as meter, network_threads():
             members = self._members(proposal, sampling, with_image, meter)
         self.maybe_free_model_hooks()
         planes, spreads = _median_and_spread(members.to(physical.coordinate.device))

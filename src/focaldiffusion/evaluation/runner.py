@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample, sha256_of_sample
@@ -31,7 +30,7 @@ from focaldiffusion.io.png import write_png
 from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Meter, peak_memory_mib
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.threads import available_threads
+from focaldiffusion.threads import available_threads, threads
 
 PREDICTIONS = "predictions"
 """Folder of kept predictions in that of a run: one folder per model."""
@@ -298,11 +297,12 @@ def _means(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Iterator[list[Record]]:
     """The records of each task, in order."""
     if workers == 1 or len(tasks) < 2:
-        yield from map(evaluator.run, tasks)
+        with threads():
+            yield from map(evaluator.run, tasks)
         return
-    threads = max(1, available_threads() // workers)
+    each = max(1, available_threads() // workers)
     with ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (evaluator, threads)
+        workers, get_context("spawn"), _start_worker, (evaluator, each)
     ) as pool:
         try:
             yield from pool.map(_work, tasks)
@@ -313,18 +313,19 @@ def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Ite
             ) from error
 
 
-_in_worker: _Evaluator | None = None
+_in_worker: tuple[_Evaluator, int] | None = None
 
 
-def _start_worker(evaluator: _Evaluator, threads: int) -> None:
+def _start_worker(evaluator: _Evaluator, thread_count: int) -> None:
     global _in_worker
-    torch.set_num_threads(threads)
-    _in_worker = evaluator
+    _in_worker = evaluator, thread_count
 
 
 def _work(task: _Task) -> list[Record]:
     assert _in_worker is not None
-    return _in_worker.run(task)
+    evaluator, thread_count = _in_worker
+    with threads(thread_count):
+        return evaluator.run(task)
 
 
 def _earlier(directory: Path) -> list[Record]:
