@@ -333,3 +333,15 @@ def test_folders_that_hold_no_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match=r"run\.json: cannot be read"):
         summarise(tmp_path)
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_a_table_that_is_too_wide_is_split_and_never_cut(tmp_path: Path, width: int) -> None:
+    shown = ("abs_rel", "rmse", "delta_1.05", "delta_1.25", "coverage", "boundary_f1", "ause")
+    figures = {name: 0.111 * (place + 1) for place, name in enumerate(shown)}
+    write_run(tmp_path, [record("[b]hall", "a/long/path/of/a/[model]/checkpoint", figures)])
+    text = printed(summarise(tmp_path), width)
+    for value in figures.values():
+        assert f" {value:.3f} " in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width

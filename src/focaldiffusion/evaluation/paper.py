@@ -19,6 +19,9 @@ _LATEX = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
+    # At the start of a line they would be an option of the command before.
+    "[": "{[}",
+    "]": "{]}",
     "^": r"\textasciicircum{}",
     "\N{NO-BREAK SPACE}": "~",
     "δ": r"$\delta$",
