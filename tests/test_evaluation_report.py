@@ -186,7 +186,7 @@ def test_the_terminal_counts_failures(found: Summary) -> None:
     assert "1 of 3 samples failed for physics, focus_scale=1.05" in text
     assert "Means over 3 samples of 2 scenes; 1 more reported but not in the mean." in text
     assert "Few scenes" in text
-    assert "0.200–0.500" not in printed(found, width=40)  # no room
+    assert "0.200–0.500" not in printed(found, width=24)  # no room
 
 
 class Reader(HTMLParser):
