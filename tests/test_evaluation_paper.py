@@ -78,7 +78,7 @@ def test_a_name_in_brackets_is_no_option_of_the_line_before(
 ) -> None:
     write_run(tmp_path, [record("hall", "[2pt] mine", {"abs_rel": 0.1})])
     assert exit_code(main, "compare", tmp_path, "--latex") == 0
-    assert "\\midrule\n{[}2pt{]} mine & 0.100" in capsys.readouterr().out
+    assert "\\midrule\n{}[2pt] mine & 0.100" in capsys.readouterr().out
 
 
 def test_flags_that_do_not_go_together(
