@@ -16,8 +16,10 @@ from focaldiffusion.checkpoints.checkpoint import find_checkpoint, load_model
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS, is_same_base, resolve_base
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
+from focaldiffusion.config.run import ModelConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.training.model import trainable_model
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,17 @@ def test_a_base_without_its_index_is_one_sentence(base: Path, tmp_path: Path) ->
         (folder / part).mkdir(exist_ok=True)
     with pytest.raises(InputError, match=r"base: has no model_index\.json; expected Stable Diff"):
         resolve_base(str(folder), TEXT_ENCODERS)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_configuration_of_the_base_is_one_sentence(
+    base: Path, tmp_path: Path, content: str
+) -> None:
+    folder = shutil.copytree(base, tmp_path / "base")
+    for part in TEXT_ENCODERS:
+        (folder / part).mkdir(exist_ok=True)
+    path = tmp_path / "base" / "transformer" / "config.json"
+    path.write_text(content)
+    model = ModelConfig(base_model_id=str(tmp_path / "base"))
+    with pytest.raises(InputError, match=r"config\.json: is damaged"):
+        trainable_model(model, TrainingConfig(), "cpu", prompt_of_zeros=True)

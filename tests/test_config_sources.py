@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from focaldiffusion.config.data import SPLITS, CameraDefaults, DataConfig, Split
+from focaldiffusion.config.data import SPLITS, CameraDefaults, DataConfig, SourceConfig, Split
 from focaldiffusion.config.load import load_config, save_resolved
 from focaldiffusion.config.run import Config
 from focaldiffusion.config.sources import resolve_sources
@@ -236,3 +236,10 @@ def test_the_base_repeats_no_default() -> None:
         return same + [key for pair in inner for key in repeated(*pair)]
 
     assert repeated(given, default) == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/abs", "a\\b", "a\nb", "x" * 101])
+def test_a_source_has_a_name_that_a_folder_may_have(name: str) -> None:
+    with pytest.raises(ValueError, match="expected a name of 1 to 100 bytes without slashes"):
+        SourceConfig(name=name)
+    assert SourceConfig(name="rooms [a] é").name == "rooms [a] é"

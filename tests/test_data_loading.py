@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,13 @@ def test_a_gpu_photographs_what_the_cpu_does():
         # One step of 8 bits where rounding falls to the other side.
         assert (cpu.images - gpu.images.cpu()).abs().max() < 0.01
         assert_equal(dataclasses.replace(cpu, images=gpu.images.cpu()), gpu.to("cpu"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_more_workers_than_cores_are_nobody_elses_business():
+    mixed = Mixture([(source(), Rooms(2))], 7, shuffle=True)
+    workers = len(os.sched_getaffinity(0)) + 1
+    assert len(list(batches(mixed, range(2), 1, num_workers=workers))) == 2
 
 
 def test_a_split_without_data_names_the_key():

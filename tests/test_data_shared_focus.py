@@ -179,6 +179,6 @@ def test_a_dry_run_warns_of_what_looks_wrong_and_fails_if_strict(
     assert "looks like millimetres: multiply depth_scale by 0.001." in err
     assert "the data are readable, with 1 warnings" in out
     assert exit_code(main, *argv, "--strict") == 2
-    assert "1 of the things above look wrong; --strict ends here." in capsys.readouterr().err
+    assert "1 warnings, see above; --strict ends here." in capsys.readouterr().err
     assert exit_code(main, "train", "--config", config, "--strict") == 2
     assert "--strict does not apply to training" in capsys.readouterr().err

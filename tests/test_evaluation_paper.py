@@ -73,6 +73,14 @@ def test_latex(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_name_in_brackets_is_no_option_of_the_line_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, [record("hall", "[2pt] mine", {"abs_rel": 0.1})])
+    assert exit_code(main, "compare", tmp_path, "--latex") == 0
+    assert "\\midrule\n{}[2pt] mine & 0.100" in capsys.readouterr().out
+
+
 def test_flags_that_do_not_go_together(
     runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,7 +186,7 @@ def test_the_terminal_counts_failures(found: Summary) -> None:
     assert "1 of 3 samples failed for physics, focus_scale=1.05" in text
     assert "Means over 3 samples of 2 scenes; 1 more reported but not in the mean." in text
     assert "Few scenes" in text
-    assert "0.200–0.500" not in printed(found, width=40)  # no room
+    assert "0.200–0.500" not in printed(found, width=24)  # no room
 
 
 class Reader(HTMLParser):
@@ -333,3 +333,15 @@ def test_folders_that_hold_no_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").unlink()
     with pytest.raises(InputError, match=r"run\.json: cannot be read"):
         summarise(tmp_path)
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_a_table_that_is_too_wide_is_split_and_never_cut(tmp_path: Path, width: int) -> None:
+    shown = ("abs_rel", "rmse", "delta_1.05", "delta_1.25", "coverage", "boundary_f1", "ause")
+    figures = {name: 0.111 * (place + 1) for place, name in enumerate(shown)}
+    write_run(tmp_path, [record("[b]hall", "a/long/path/of/a/[model]/checkpoint", figures)])
+    text = printed(summarise(tmp_path), width)
+    for value in figures.values():
+        assert f" {value:.3f} " in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width

@@ -186,3 +186,21 @@ def test_a_file_that_breaks_during_a_run_costs_nothing(lists: Path, tmp_path: Pa
     shutil.rmtree(checkpoint(run, 5))
     less = load_config(config, ["data.skip_bad_samples=1", "training.num_epochs=2"]).config
     assert train(less, "auto").steps == 9
+
+
+def test_a_dry_run_replaces_bad_samples_as_training_does(
+    lists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configuration(lists, tmp_path / "run", "all", skip_bad_samples=len(BROKEN))
+    argv = ("train", "--config", config, "--dry-run", "--device", "cpu")
+    assert exit_code(main, *argv, "--override", f"training.batch_size={GOOD}") == 0
+    out, err = capsys.readouterr()
+    left = err.count("left out: ") - 1  # and the file that is missing
+    assert f"{GOOD + left} read, {left} bad" in out
+    assert f"the data are readable, with {left} bad samples left out" in out
+    assert "filelist: one step taken" in out
+    lines = (lists / "all.jsonl").read_text().splitlines()
+    (lists / "bad.jsonl").write_text(lines[4] + "\n")
+    config = configuration(lists, tmp_path / "none", "bad", skip_bad_samples=1)
+    assert exit_code(main, "train", "--config", config, "--dry-run") == 2
+    assert "filelist: all of its train samples are bad; the first: " in capsys.readouterr().err

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_line import exit_code
 from training_runs import checkpoint, config_of, losses, state
 
+from focaldiffusion.cli.main import main
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.presets import PRESETS
@@ -89,7 +92,9 @@ def test_a_validation_of_several_sources_scores_each(tmp_path: Path) -> None:
         assert values[f"val/{metric}"] == pytest.approx(sum(of_each) / 2)
 
 
-def test_an_image_beyond_the_table_of_positions_is_named(tmp_path: Path) -> None:
+def test_an_image_beyond_the_table_of_positions_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     longest_px = PRESETS["tiny"].max_side_px
     changes = of_two_sizes(batch_size=1)
     (first, _) = changes["data"]["train_sources"]
@@ -97,6 +102,8 @@ def test_an_image_beyond_the_table_of_positions_is_named(tmp_path: Path) -> None
     message = rf": {longest_px + 1}x32, but this network takes sides of at most {longest_px} px\."
     with pytest.raises(InputError, match=message):
         train(config_of(tmp_path, tmp_path / "run", **changes))
+    assert exit_code(main, "train", "--config", tmp_path / "run.yaml", "--dry-run") == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_scene_of_train_and_val_is_refused(tmp_path: Path) -> None:

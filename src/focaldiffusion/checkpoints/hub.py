@@ -71,7 +71,7 @@ def resolve_base(
                 "the hub, such as stabilityai/stable-diffusion-3.5-medium."
             )
         folder = _downloaded(model_id, parts, variant, local_only)
-    missing = [part for part in parts if not (folder / part).exists()]
+    missing = [part for part in dict.fromkeys(parts) if not (folder / part).exists()]
     if missing:
         raise InputError(
             f"{folder}: has no {', '.join(missing)}; expected Stable Diffusion 3.5 in the layout "

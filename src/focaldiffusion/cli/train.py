@@ -135,10 +135,12 @@ def _dry_run(config: Config, device: str, *, strict: bool) -> int:
     for sentence in doubts:
         print(f"warning: {sentence}", file=sys.stderr)
     if strict and doubts:
-        raise InputError(f"{len(doubts)} of the things above look wrong; --strict ends here.")
+        raise InputError(f"{len(doubts)} warnings, see above; --strict ends here.")
     # Checks that training makes: a weight that gives a source nothing, too few stacks for a step.
     Schedule.of(config.training, len(open_split(config.data, "train", config.training.seed)), 1)
-    state = f"are readable, with {len(doubts)} warnings" if doubts else "are in order"
+    faults = [f"{len(bad)} bad samples left out"] * bool(bad)
+    faults += [f"{len(doubts)} warnings"] * bool(doubts)
+    state = f"are readable, with {' and '.join(faults)}" if faults else "are in order"
     print(f"the data {state}; no scene of val or test is in train.\nmodel, on {device}")
     for sentence in try_model(config, checks, device):
         print(f"  {sentence}")

@@ -24,6 +24,7 @@ from focaldiffusion.lens import LensFacts, implausible
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_LONGEST_NAME_BYTES = 100
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -240,6 +241,18 @@ class SourceConfig(Section):
     """Share of the drawn samples, relative to the other weights."""
     dataset_kwargs: DatasetKwargs = DatasetKwargs()
     """Overrides for this source."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        # Pictures and predictions lie in folders of this name, and figures in charts of it.
+        long = len(name.encode(errors="replace")) > _LONGEST_NAME_BYTES
+        if not name.isprintable() or not name.strip(" .") or long or set(name) & set("/\\"):
+            raise ValueError(
+                f"expected a name of 1 to {_LONGEST_NAME_BYTES} bytes without slashes and control "
+                f"characters, and not of dots alone, got {name!r}"
+            )
+        return name
 
 
 _Sources = Annotated[tuple[SourceConfig, ...], Field(min_length=1)]

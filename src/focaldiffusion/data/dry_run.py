@@ -58,7 +58,11 @@ def check_split(
     for source in resolve_sources(data, split):
         dataset = open_dataset(source)
         mixture = Mixture([(source, dataset)], seed, shuffle=split == "train")
-        good, bad = _probe(mixture, min(batch_size, len(mixture)), device)
+        good, bad = _probe(mixture, min(batch_size, len(mixture)), data.skip_bad_samples, device)
+        if not good and len(bad) == len(mixture) <= data.skip_bad_samples:
+            raise InputError(
+                f"{source.name}: all of its {split} samples are bad; the first: {bad[0]}"
+            )
         scenes = mixture.scenes(0)
         batch = (
             collate([one for one in good if one.stack.size == good[0].stack.size]) if good else None
@@ -80,12 +84,17 @@ def check_split(
 
 
 def _probe(
-    mixture: Mixture, count: int, device: str = "cpu"
+    mixture: Mixture, count: int, most_bad: int, device: str = "cpu"
 ) -> tuple[list[StackSample], list[str]]:
-    """The first samples of a mixture, and a sentence for each that fails."""
+    """The first samples of a mixture, and a sentence for each that fails.
+
+    Up to `most_bad` of them are replaced by later ones.
+    """
     good: list[StackSample] = []
     bad: list[str] = []
-    for position in range(count):
+    for position in range(len(mixture)):
+        if position >= count and (len(good) == count or len(bad) > most_bad):
+            break
         try:
             (batch,) = batches(mixture, [position], 1, device=device)
             sample = batch.sample(0)

@@ -135,7 +135,8 @@ def read_by_workers(
 ) -> Iterator[Any]:
     """The reader's answer to each item, in their order; 0 workers read in this process."""
     with warnings.catch_warnings():
-        # Of more workers than cores, for each loader: that is the configuration's business.
+        # Of more workers than cores, when a loader is made and when it starts: that is the
+        # configuration's business.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[Any] = DataLoader(
             reader,  # type: ignore[arg-type]
@@ -146,7 +147,7 @@ def read_by_workers(
             worker_init_fn=_one_thread,
             generator=torch.Generator(),  # else the loader would take a number from the global one
         )
-    return _started(loader)
+        return _started(loader)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from focaldiffusion.errors import InputError, printable
 from focaldiffusion.evaluation.records import Record, read_records
 from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.statistics import CONFIDENCE, FEW_SCENES, Difference, difference
-from focaldiffusion.evaluation.tables import decimals, heading, number
+from focaldiffusion.evaluation.tables import UNBOUNDED, decimals, heading, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,12 +142,13 @@ def _compared(
 def print_comparison(found: Comparison, console: Console) -> None:
     """Print a table of every shared metric, with notes on samples and scenes."""
     from rich import box
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
     title = f"{found.protocol}: A {found.model_a}, B {found.model_b}"
     grid = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD)
-    grid.add_column("metric")
+    grid.add_column("metric", no_wrap=True)
     for name in ("A", "B", "B − A", f"{100 * CONFIDENCE:g} % interval", "P(B better)"):
         grid.add_column(name, justify="right")
     grid.add_column("B is")
@@ -165,6 +166,9 @@ def print_comparison(found: Comparison, console: Console) -> None:
             "–" if metric.b_better is None else f"{metric.b_better:.3f}",
             Text(metric.verdict, style=styles.get(metric.verdict, "dim")),
         )
+    natural = Measurement.get(console, console.options.update(max_width=UNBOUNDED), grid).maximum
+    # A narrower terminal breaks the lines, where rich would cut the numbers.
+    console.width = max(console.width, natural)
     console.print(grid)
     for note in _notes(found):
         console.print(Text(printable(note)))

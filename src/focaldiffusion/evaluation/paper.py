@@ -70,7 +70,7 @@ class PaperTable:
             place += width
         heads = [_escaped(heading(metric)) for _, metric in self.columns]
         body = [
-            " & ".join([_escaped(name), *(_escaped_cell(cell) for cell in cells)]) + r" \\"
+            " & ".join([_row_name(name), *(_escaped_cell(cell) for cell in cells)]) + r" \\"
             for name, cells in self.rows
         ]
         lines = [
@@ -153,6 +153,12 @@ def _cell(cell: Cell | None, bold: str) -> str:
 def _escaped_cell(cell: Cell | None) -> str:
     text = _escaped(_cell(cell, "{}"))
     return rf"\textbf{{{text}}}" if cell is not None and cell.is_best else text
+
+
+def _row_name(name: str) -> str:
+    """A name at the start of a row, where `[` and `*` would be options of the command before."""
+    text = _escaped(name)
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text
 
 
 def _escaped(text: str) -> str:

@@ -26,6 +26,7 @@ from focaldiffusion.evaluation.scoring import METRICS
 from focaldiffusion.evaluation.summary import Summary, summarise, write_metrics
 from focaldiffusion.evaluation.tables import (
     LEADING,
+    UNBOUNDED,
     Cell,
     Table,
     decimals,
@@ -39,9 +40,9 @@ from focaldiffusion.io.images import read_image
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table as Grid
 
 _NAME_WIDTH = 28
-_CELL_WIDTH = 14  # enough for an interval
 _WORST = 2
 _JPEG_QUALITY = 88
 
@@ -127,36 +128,68 @@ def _parts(summary: Summary) -> dict[str, Summary]:
 
 
 def _print_table(console: Console, table: Table) -> None:
+    """Print a table; one that is too wide for the console in several parts, none of them cut."""
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    unbounded = console.options.update(max_width=UNBOUNDED)
+
+    def fits(grid: Grid) -> bool:
+        return Measurement.get(console, unbounded, grid).maximum <= console.width
+
+    last = len(table.metrics)
+    layouts = [(intervals, width) for intervals in (True, False) for width in (None, _NAME_WIDTH)]
+    intervals, width = next(
+        (layout for layout in layouts if fits(_grid(table, slice(None), *layout))), layouts[-1]
+    )
+    if width is not None:
+        width = min(width, console.width // 2)
+    start = 0
+    while start < last:
+        stop = start + 1
+        while stop < last and fits(_grid(table, slice(start, stop + 1), intervals, width)):
+            stop += 1
+        console.print(_grid(table, slice(start, stop), intervals, width))
+        start = stop
+    for note in table.notes:
+        console.print(Text(f"  {note}", style="dim"))
+
+
+def _grid(table: Table, shown: slice, intervals: bool, name_width: int | None) -> Grid:
+    """Some columns of a table for the terminal.
+
+    Args:
+        table: to print.
+        shown: its columns; the first are headed by the title.
+        intervals: below the figures.
+        name_width: of the models, which are folded to it; None for that of the longest.
+    """
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
-
-    with_intervals = console.width >= _NAME_WIDTH + _CELL_WIDTH * len(table.metrics)
 
     def written(cell: Cell | None) -> Text:
         if cell is None:
             return Text("–", style="dim")
         text = Text(cell.text, style="bold" if cell.is_best else "")
-        if with_intervals and cell.interval:
+        if intervals and cell.interval:
             text.append(f"\n{'–'.join(cell.interval)}", style="not bold dim")
         return text
 
-    grid = Grid(title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
-    longest = max(len(f"{row.name} {row.marks}".rstrip()) for row in table.rows)
-    grid.add_column("model", overflow="fold", min_width=min(longest, _NAME_WIDTH))
-    for name in table.metrics:
+    names = [printable(f"{row.name} {row.marks}".rstrip()) for row in table.rows]
+    title = None if shown.start else Text(table.title)
+    grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    longest = max(map(len, names))
+    width = longest if name_width is None else min(longest, name_width)
+    grid.add_column("model", overflow="fold", width=width)
+    for name in table.metrics[shown]:
         grid.add_column(Text(heading(name)), justify="right")
-    for before, row in zip((None, *table.rows), table.rows, strict=False):
+    for before, row, name in zip((None, *table.rows), table.rows, names, strict=False):
         if before is not None and before.kind != row.kind:
             grid.add_section()
-        grid.add_row(
-            Text(printable(f"{row.name} {row.marks}".rstrip())),
-            *(written(cell) for cell in row.cells),
-            style="dim" if row.kind == "published" else "",
-        )
-    console.print(grid)
-    for note in table.notes:
-        console.print(Text(f"  {note}", style="dim"))
+        style = "dim" if row.kind == "published" else ""
+        grid.add_row(Text(name), *map(written, row.cells[shown]), style=style)
+    return grid
 
 
 def _page(summary: Summary) -> str:

@@ -278,7 +278,9 @@ class _Evaluator:
         return found.digest(sample) if isinstance(found, Predictions) else None
 
     def _picture(self, sample: StackSample, prediction: Prediction, name: str, model: str) -> str:
-        path = Path("pictures", *name.split("/"), f"{model.replace('/', '_')}.png")
+        # A list may name files above its folder; their pictures stay here.
+        parts = ("_" if part == ".." else part for part in name.split("/"))
+        path = Path("pictures", *parts, f"{model.replace('/', '_')}.png")
         (self.directory / path).parent.mkdir(parents=True, exist_ok=True)
         write_png(self.directory / path, result_picture(sample, prediction), bit_depth=8)
         return path.as_posix()

@@ -64,6 +64,9 @@ _HEADLINES = (
 )
 """Metrics for which the terminal has room."""
 
+UNBOUNDED = 10_000
+"""Columns of a terminal without end, in which a table has its natural width."""
+
 LEADING = ("abs_rel", "psnr")
 """The metrics that represent depth and image in charts and rankings."""
 

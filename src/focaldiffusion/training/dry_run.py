@@ -20,7 +20,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.training.examples import examples_of
 from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
-from focaldiffusion.training.objective import Objective, prepare_batch
+from focaldiffusion.training.objective import Objective, check_sides, prepare_batch
 
 _GIB = 2**30
 
@@ -120,6 +120,7 @@ def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
     if training.patch_px is not None:
         size_px = training.patch_px, training.patch_px
         images, what = images * training.patches_per_stack, "patches"
+    check_sides(batch.sources[0], size_px, PRESETS[name].max_side_px)
     need = training_bytes(name, size_px, images, training, config.optimizer.type)
     checkpointing = ", gradient checkpointing" if training.gradient_checkpointing else ""
     posteriors = [one.evidence.posterior for one in batch.estimates if one is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS, WEIGHTS, load_part, resolve_base
 from focaldiffusion.config.run import ModelConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize, use_attention
 
@@ -245,8 +245,11 @@ def _zeros(model: ModelConfig) -> EmptyPrompt:
     # What a download would bring is missed in a folder before training starts.
     parts = (*WEIGHTS, *TEXT_ENCODERS) if Path(model.base_model_id).is_dir() else WEIGHTS
     folder = resolve_base(model.base_model_id, parts, model.variant)
-    config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
-    return EmptyPrompt(1, config["joint_attention_dim"], config["pooled_projection_dim"])
+    path, fault, remedy = folder / "transformer" / "config.json", "is damaged", "Get it again."
+    config = read_json(path, fault, remedy)
+    with reading(path, fault, remedy):
+        widths = [int(config[key]) for key in ("joint_attention_dim", "pooled_projection_dim")]
+        return EmptyPrompt(1, *widths)
 
 
 def _base_prompt(model: ModelConfig, device: torch.device | str) -> EmptyPrompt:

@@ -63,6 +63,20 @@ class Prepared:
     sigma: Tensor
 
 
+def check_sides(sample: str, size_px: tuple[int, int], max_side_px: int) -> None:
+    """Refuse images (height, width) beyond a network's table of positions.
+
+    Raises:
+        InputError: names the sample.
+    """
+    height, width = size_px
+    if max(size_px) > max_side_px:
+        raise InputError(
+            f"{sample}: {width}x{height}, but this network takes sides of at most {max_side_px} "
+            "px. Set data.image_size, or training.patch_px for crops."
+        )
+
+
 def prepare(
     completer: Completer, examples: Examples, generators: list[torch.Generator]
 ) -> Prepared:
@@ -77,11 +91,7 @@ def prepare(
         InputError: images beyond the network's table of positions.
     """
     height, width = examples.truth.size
-    if max(height, width) > completer.max_side_px:
-        raise InputError(
-            f"{examples.truth.sources[0]}: {width}x{height}, but this network takes sides of at "
-            f"most {completer.max_side_px} px. Set data.image_size, or training.patch_px for crops."
-        )
+    check_sides(examples.truth.sources[0], (height, width), completer.max_side_px)
     with torch.no_grad():
 
         def grown(maps: Tensor) -> Tensor:
