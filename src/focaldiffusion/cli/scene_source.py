@@ -157,8 +157,8 @@ def _read_depth(path: Path, scale_m: float | None) -> Tensor:
     values = read_values(path)
     if scale_m is None and looks_like_millimetres(values):
         raise InputError(
-            f"{path}: half of the depth is above 100, which looks like millimetres. Give "
-            "--depth-scale 0.001; or 1, if it is metres."
+            f"{path}: half of the depth is above 100, which looks like another unit. Give "
+            "--depth-scale 0.001 for millimetres, 0.01 for centimetres; or 1, if it is metres."
         )
     return values * (scale_m or 1)
 

@@ -114,7 +114,7 @@ def _doubts(source: Source, samples: Sequence[StackSample]) -> list[str]:
             kinds[kind].append(sentence)
     return [
         f"{source.name} ({source.split}): {first}"
-        + (f" So it is for {len(more)} more of {len(samples)}." if more else "")
+        + (f" The same holds for {len(more)} more of {len(samples)} samples." if more else "")
         for first, *more in kinds.values()
     ]
 

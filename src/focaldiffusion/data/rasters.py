@@ -125,13 +125,13 @@ class DepthFormat:
             (H, W) float32 metres, NaN where unknown.
 
         Raises:
-            InputError: missing, unreadable, or millimetres by mistake; names the file.
+            InputError: missing, unreadable, or in an unknown unit; names the file.
         """
         values = read_values(path, dataset)
         if self.scale_m is None and looks_like_millimetres(values):
             raise InputError(
-                f"{path}: half of the depth is above 100, which looks like millimetres. Give "
-                "depth_scale: 0.001; or 1, if it is metres."
+                f"{path}: half of the depth is above 100, which looks like another unit. Give "
+                "depth_scale: 0.001 for millimetres, 0.01 for centimetres; or 1, if it is metres."
             )
         depth_m = values * (1.0 if self.scale_m is None else self.scale_m) + self.shift_m
         known = (values != 0) & (depth_m > 0) & (depth_m <= self.largest_m) & depth_m.isfinite()

@@ -47,7 +47,9 @@ def read_list(path: Path) -> FileListing:
         raise InputError(f"{path}: cannot be read as a file list ({why}).")
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: expected UTF-8 text. Save the list in that encoding.") from None
+    except OSError as error:
         raise InputError(f"{path}: cannot be read as a file list ({error}).") from None
     suffix = path.suffix.lower()
     if suffix == ".csv":
