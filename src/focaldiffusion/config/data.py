@@ -222,7 +222,7 @@ class SourceConfig(Section):
     """One source of a mixture; it inherits from the `data` block."""
 
     name: str
-    """Name in messages, reports and folders: 1 to 100 bytes without slashes and control characters."""
+    """Name in messages, reports and folders: 1 to 100 bytes, no slashes or control characters."""
     dataset_type: str | None = None
     """Name of a data set, see docs/data.md."""
     data_root: DataRoot | None = None
