@@ -174,6 +174,28 @@ def test_weights_multiply_within_their_group_and_zeros_are_left_out() -> None:
 # With a model
 
 
+@pytest.mark.parametrize(
+    ("weights", "decoded"),
+    [
+        ({}, []),
+        ({"rgb_weight": 1}, ["image"]),
+        ({"depth_weight": 1}, ["depth"]),
+        ({"consistency_weight": 1}, ["image", "depth"]),
+    ],
+)
+def test_only_planes_that_a_term_reads_are_decoded(
+    weights: dict[str, float], decoded: list[str]
+) -> None:
+    objective, completer = Objective(LossesConfig(**weights)), model()
+    assert objective.decodes == set(decoded)
+    part = prepare(completer, examples_of(batch(sample(0)), "log", with_stacks=True), generators(1))
+    calls = []
+    hook = completer.codec.vae.decoder.register_forward_hook(lambda *_: calls.append(1))
+    assert bool(objective.sums(completer, part).isfinite().all())
+    hook.remove()
+    assert len(calls) == len(decoded)
+
+
 def sample(index: int, changed: float | None = None) -> StackSample:
     """A photographed room of a size that the network pads, with a hole in its depth.
 

@@ -18,7 +18,7 @@ from focaldiffusion.config.run import LossesConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.codecs import decode_state, encode_state, pad, unpad
+from focaldiffusion.models.codecs import encode_state, pad, unpad
 from focaldiffusion.models.completer import Completer
 from focaldiffusion.models.flow import clean_from_velocity, draw_sigma, noised, velocity
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
@@ -36,10 +36,15 @@ _SMALL = 1e-6
 
 @dataclass(frozen=True)
 class _Term:
-    """Weight of a mean in the loss, and the number of pixels, latent values or pairs in it."""
+    """Weight of a mean in the loss, and the number of pixels, latent values or pairs in it.
+
+    Attributes:
+        reads: the decoded planes that its errors need.
+    """
 
     weight: float
     count: Callable[[Prepared], Tensor]
+    reads: tuple[Literal["image", "depth"], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +166,7 @@ class Objective:
     Attributes:
         terms: by name, without those of weight 0.
         reads_stacks: whether a term needs the frames of `Truth.stacks`.
+        decodes: the planes, image or depth, that a term needs; only these are decoded.
     """
 
     def __init__(self, losses: LossesConfig) -> None:
@@ -185,17 +191,20 @@ class Objective:
         rgb, depth = losses.rgb_weight, losses.depth_weight
         terms = {
             "flow": _Term(losses.diffusion_weight, lambda p: p.latent_valid.sum()),
-            "rgb_l1": _Term(rgb * losses.rgb_l1, image_pixels),
-            "rgb_ssim": _Term(rgb * losses.rgb_ssim, image_pixels),
-            "depth_l1": _Term(depth * losses.depth_l1, pixels),
-            "depth_silog": _Term(depth * losses.depth_silog, pixels),
-            "depth_gradient": _Term(depth * losses.depth_gradient, lambda p: _pairs(p.truth)),
-            "consistency": _Term(losses.consistency_weight, frame_pixels),
+            "rgb_l1": _Term(rgb * losses.rgb_l1, image_pixels, ("image",)),
+            "rgb_ssim": _Term(rgb * losses.rgb_ssim, image_pixels, ("image",)),
+            "depth_l1": _Term(depth * losses.depth_l1, pixels, ("depth",)),
+            "depth_silog": _Term(depth * losses.depth_silog, pixels, ("depth",)),
+            "depth_gradient": _Term(
+                depth * losses.depth_gradient, lambda p: _pairs(p.truth), ("depth",)
+            ),
+            "consistency": _Term(losses.consistency_weight, frame_pixels, ("image", "depth")),
         }
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
         if not self.terms:
             raise InputError("losses: every weight is 0, so there is no loss. Set one.")
         self.reads_stacks = "consistency" in self.terms
+        self.decodes = frozenset(plane for term in self.terms.values() for plane in term.reads)
 
     def counts(self, prepared: Prepared) -> Tensor:
         """(T,) int64, number of pixels, values or pairs in the mean of each term."""
@@ -214,12 +223,16 @@ class Objective:
         if "flow" in self.terms:
             error = (predicted - velocity(prepared.clean, prepared.start)).square()
             sums["flow"] = (error * prepared.latent_valid).sum()
-        if set(self.terms) - {"flow"}:
+        if self.decodes:
             clean = clean_from_velocity(state, predicted, prepared.sigma)
-            planes = decode_state(completer.codec, clean)
-            height, width = prepared.truth.valid.shape[-2:]
-            inside = (unpad(one, (height, width)) for one in planes)
-            sums |= self._decoded(prepared.truth, *inside)
+            codec, truth = completer.codec, prepared.truth
+            image, depth = clean.split([codec.channels, codec.depth_channels], dim=1)
+            # The truth stands in for a plane that no term reads: decoding is what costs memory.
+            planes = (
+                codec.decode_image(image) if "image" in self.decodes else truth.image,
+                codec.decode_depth(depth) if "depth" in self.decodes else truth.depth_code,
+            )
+            sums |= self._decoded(truth, *(unpad(one, truth.size) for one in planes))
         return torch.stack([sums[name] for name in self.terms])
 
     def weights(self, like: Tensor) -> Tensor:
