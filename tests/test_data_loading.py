@@ -81,6 +81,35 @@ def test_workers_start_where_opencv_has_had_threads():
     subprocess.run(command, cwd=Path(__file__).parent, check=True, timeout=120)
 
 
+UNDER_FORKSERVER = """
+import torch
+from functools import partial
+from test_data_loading import kept_with, mixture, prepared
+if __name__ == "__main__":
+    torch.multiprocessing.set_start_method("forkserver")
+    make_input = partial(kept_with, [torch.zeros(1) for _ in range(300)])
+    assert len(list(prepared(mixture(), range(4), 2, make_input, num_workers=2))) == 2
+"""
+
+
+def kept_with(_tensors: list[torch.Tensor], batch: StackBatch, _draws: object) -> StackBatch:
+    """An input made by a model of many tensors."""
+    return batch
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forkserver is a default of Linux alone")
+def test_a_reader_with_many_tensors_starts_whatever_the_default_start_method(tmp_path):
+    script = tmp_path / "under_forkserver.py"
+    script.write_text(UNDER_FORKSERVER)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+        timeout=120,
+    )
+
+
 def test_a_run_resumes_in_the_middle_of_an_epoch():
     whole = list(batches(mixture(), range(10), 2))
     for one, two in zip(whole[2:], batches(mixture(), range(4, 10), 2), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,9 @@ from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
 from focaldiffusion.signals import ENDING
 
+# A reader may hold the tensors of a model. Forked workers inherit them; "forkserver", the default
+# of Linux from Python 3.14, passes a file descriptor of each and fails beyond some 250.
+_FORK = "fork" if sys.platform == "linux" else None
 _T = TypeVar("_T")
 _Item = TypeVar("_Item", contravariant=True)
 _MakeInput = Callable[[Any, Sequence[Draw]], _T]
@@ -145,6 +149,7 @@ def read_by_workers(
             collate_fn=_uncollated,
             num_workers=num_workers,
             worker_init_fn=_one_thread,
+            multiprocessing_context=_FORK if num_workers else None,
             generator=torch.Generator(),  # else the loader would take a number from the global one
         )
         return _started(loader)
