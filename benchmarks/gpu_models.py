@@ -176,7 +176,7 @@ def lora(probe: Probe) -> None:
                 if batch_size not in batches:
                     batches[batch_size] = _batch(probe, config, learner)
                 peak = _training_row(probe, title, config, learner, batches[batch_size])
-                if label == "loss on the velocity":
+                if label == "all losses" and batch_size == 1:
                     peaks[checkpointing] = peak
             learner = None
             accelerator.free_memory()

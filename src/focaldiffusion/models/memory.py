@@ -52,7 +52,7 @@ class MemoryRow:
         inference_bytes: weights, and the peak of encoding, one step and decoding.
         tuning: lora for a network that starts from weights, else full.
         training_bytes: weights, and the peak of coding and one step of training with AdamW. The
-            loss is on the velocity; gradients through the decoder come on top.
+            loss is on the decoded image and depth.
         training_checkpointed_bytes: `training_bytes` with gradient checkpointing.
     """
 
@@ -83,7 +83,7 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
     optimizer_bytes = _MORE_BYTES_PER_TRAINED * trained
     training_bytes = peak_bytes(work.model, work.train)
-    work.network.enable_gradient_checkpointing(_checkpoint)
+    work.save_memory()
     return MemoryRow(
         preset=name,
         side_px=side_px,
@@ -98,7 +98,12 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
 
 
 def training_bytes(
-    name: str, size_px: tuple[int, int], stacks: int, training: TrainingConfig, optimizer: str
+    name: str,
+    size_px: tuple[int, int],
+    stacks: int,
+    training: TrainingConfig,
+    optimizer: str,
+    decoded: int = 2,
 ) -> int:
     """Bytes that one step of a training needs: weights, coding, both passes and the optimiser.
 
@@ -106,8 +111,9 @@ def training_bytes(
         name: of the preset.
         size_px: (height, width) of the images; each is padded to a size that the network takes.
         stacks: number of images of a forward pass.
-        training: weights that train, their number formats, gradient checkpointing.
+        training: weights that train, their number formats, gradient checkpointing, running mean.
         optimizer: `optimizer.type`.
+        decoded: planes of each stack that the loss decodes, of image and depth.
     """
     preset = PRESETS[name]
     multiple = preset.factor * cells_of_token(preset.network)
@@ -115,17 +121,17 @@ def training_bytes(
     work = _Work(preset, (height, width), stacks)
     _let_train(work.network, training.tuning, training.lora_rank)
     if training.gradient_checkpointing:
-        work.network.enable_gradient_checkpointing(_checkpoint)
+        work.save_memory()
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
     weights = sum(one.nbytes for one in _tensors(work.model))
-    peak = peak_bytes(work.model, work.train)
+    peak = peak_bytes(work.model, partial(work.train, decoded))
     # The trace has 2 bytes a number everywhere.
     frozen = weights / 2 - trained
     activations = peak - weights - 2 * trained
     return round(
         peak
         + frozen * (_BYTES_OF_FROZEN[training.base_weights] - 2)
-        + trained * (4 - 2 + 4 - 2 + _BYTES_OF_STATE[optimizer])
+        + trained * (4 - 2 + 4 - 2 + _BYTES_OF_STATE[optimizer] + 4 * training.use_ema)
         + (activations if training.mixed_precision == "no" else 0)
     )
 
@@ -144,6 +150,7 @@ class _Work:
             self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
                 self.autoencoder = AutoencoderKL(**preset.autoencoder).bfloat16()
+                self.autoencoder.requires_grad_(False)
                 self.model.append(self.autoencoder)
             empty = partial(torch.empty, dtype=torch.bfloat16)
             self.image = empty(stacks, 3, *size_px)
@@ -163,12 +170,28 @@ class _Work:
         self.code()
         self.predict()
 
-    def train(self) -> None:
-        """Encode and decode, then the forward and the backward pass of one step."""
+    def train(self, decoded: int = 2) -> None:
+        """Encode and decode, then the forward and the backward pass of one step.
+
+        Args:
+            decoded: planes, of image and depth, that the gradient passes the decoder for. Their
+                graphs are alive at the same time.
+        """
         self.model.zero_grad()
         self.code()
+        predicted = self.predict()
+        losses = [predicted.square().mean()]
+        if self.autoencoder is not None:
+            for latents in predicted.chunk(2, dim=1)[:decoded]:
+                image = self.autoencoder.decode(latents).sample
+                losses.append(image.float().square().mean())
         # `Tensor.backward` would leave the mode that fuses attention.
-        torch.autograd.backward([self.predict().square().mean()])
+        torch.autograd.backward([torch.stack([loss.float() for loss in losses]).sum()])
+
+    def save_memory(self) -> None:
+        """Gradient checkpointing, of the network and the autoencoder."""
+        for part in self.model:
+            part.enable_gradient_checkpointing(_checkpoint)
 
     @torch.no_grad()
     def code(self) -> None:
