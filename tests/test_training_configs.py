@@ -10,8 +10,12 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 
 from focaldiffusion.config.load import load_config
 from focaldiffusion.config.run import Config
+from focaldiffusion.models.memory import training_bytes
+from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.training.objective import Objective
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECIPES = ("hypersim", "virtual_kitti", "mixed")
 PROCESSES = {"gpu_24gb": 1, "gpu_80gb": 1, "gpu_8x80gb": 8}
 
 
@@ -21,7 +25,7 @@ def loaded(folder: Path, *defaults: str) -> Config:
     return load_config(folder / "mine.yaml").config
 
 
-@pytest.mark.parametrize("recipe", ["hypersim", "virtual_kitti", "mixed"])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("hardware", PROCESSES)
 def test_hardware_changes_how_a_recipe_is_computed_and_not_what(
     recipe: str, hardware: str, tmp_path: Path
@@ -45,6 +49,37 @@ def test_hardware_changes_how_a_recipe_is_computed_and_not_what(
     }
     same = here.model_copy(update={"training": here.training.model_copy(update=computed)})
     assert same == plain
+
+
+def size_of_batch(config: Config) -> int:
+    size_px = config.data.image_size
+    assert isinstance(size_px, tuple)
+    return size_px[0] * size_px[1] * config.training.batch_size
+
+
+@pytest.mark.parametrize(
+    ("hardware", "gb"), [("gpu_24gb", 24), ("gpu_80gb", 80), ("gpu_8x80gb", 80)]
+)
+def test_every_recipe_fits_the_card_of_its_overlay(hardware: str, gb: int, tmp_path: Path) -> None:
+    """Nine tenths of it, for the recipe with the most pixels; memory grows with these alone."""
+    recipes = [loaded(tmp_path, recipe, f"hardware/{hardware}") for recipe in RECIPES]
+    assert {one.model.base_model_id for one in recipes} == {PRESETS["sd35-medium"].base_model_id}
+    largest = max(recipes, key=size_of_batch)
+    need = training_bytes(
+        "sd35-medium",
+        largest.data.image_size,
+        largest.training.batch_size,
+        largest.training,
+        largest.optimizer.type,
+        max(len(Objective(one.losses).decodes) for one in recipes),
+    )
+    assert need < 0.9 * gb * 10**9
+
+
+def test_a_recipe_alone_holds_its_frozen_weights_in_bfloat16(tmp_path: Path) -> None:
+    for recipe in RECIPES:
+        training = loaded(tmp_path, recipe).training
+        assert (training.tuning, training.base_weights) == ("lora", "bfloat16")
 
 
 def test_every_overlay_is_in_this_test() -> None:

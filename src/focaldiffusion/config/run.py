@@ -90,7 +90,7 @@ class TrainingConfig(Section):
         if self.base_weights != "float32" and self.mixed_precision == "no":
             raise ValueError(
                 f"base_weights {self.base_weights} with mixed_precision no: weights that move stay "
-                "float32, which does not fit. Set mixed_precision: bf16"
+                "float32, which does not fit. Set mixed_precision: bf16, or base_weights: float32"
             )
         if self.base_weights == "nf4" and self.tuning != "lora":
             raise ValueError(
