@@ -57,3 +57,41 @@ def test_two_processes_are_one_with_accumulation_two(tmp_path: Path) -> None:
         "random_states_1.pkl",
         "trained.safetensors",
     ]
+
+
+FINDS = """
+import sys
+from accelerate import Accelerator
+from torch import nn
+from focaldiffusion.config.run import Config
+from focaldiffusion.errors import InputError
+from focaldiffusion.training.state import Checkpoints
+accelerator = Accelerator(cpu=True)
+run = sys.argv[1] if accelerator.is_main_process else sys.argv[1] + "_of_another_node"
+config = Config.model_validate({"output": {"save_dir": run}})
+checkpoints = Checkpoints(config, accelerator, nn.Identity(), None, 1)
+found = checkpoints.find("auto")
+try:
+    checkpoints.find("nowhere")
+except InputError as error:
+    sys.stdout.write(f"{found} {str(error).split(':')[0]}\\n")
+"""
+
+
+def test_every_process_resumes_from_what_the_first_finds(tmp_path: Path) -> None:
+    """The second one has a folder of its own, without checkpoints, as on another machine."""
+    train(config_of(write_stacks(tmp_path), tmp_path / "run", training={"batch_size": 2}))
+    script = tmp_path / "finds.py"
+    script.write_text(FINDS)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run(
+        [sys.executable, *command, str(script), str(tmp_path / "run")],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count(f"{checkpoint(tmp_path / 'run', 8)} nowhere\n") == 2

@@ -159,7 +159,7 @@ class Checkpoints:
         return final
 
     def find(self, resume: str) -> Path | None:
-        """The checkpoint to go on from.
+        """The checkpoint to go on from: what the main process finds, in all processes.
 
         Args:
             resume: "auto" for the newest undamaged one; or a folder.
@@ -170,6 +170,20 @@ class Checkpoints:
         Raises:
             InputError: the folder is missing or damaged, or the run has newer checkpoints.
         """
+        from accelerate.utils import broadcast_object_list
+
+        found: Path | InputError | None = None
+        if self._accelerator.is_main_process:
+            try:
+                found = self._found(resume)
+            except InputError as error:
+                found = error  # else the other processes would wait for an answer
+        (found,) = broadcast_object_list([found])
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    def _found(self, resume: str) -> Path | None:
         newest_first = self._newest_first()
         if resume != "auto":
             path = Path(resume)
