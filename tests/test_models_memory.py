@@ -202,7 +202,7 @@ def test_the_autoencoder_counts_with_the_transformer() -> None:
 
 
 def test_training_is_priced_at_its_size_batch_and_formats() -> None:
-    def need(size_px: tuple[int, int], stacks: int = 1, kind: str = "adamw", **more: str) -> int:
+    def need(size_px: tuple[int, int], stacks: int = 1, kind: str = "adamw", **more: object) -> int:
         defaults = {"tuning": "full", "mixed_precision": "bf16", "base_weights": "bfloat16"}
         training = TrainingConfig.model_validate({**defaults, **more})
         return training_bytes("tiny", size_px, stacks, training, kind)

@@ -65,6 +65,7 @@ def test_every_recipe_fits_the_card_of_its_overlay(hardware: str, gb: int, tmp_p
     recipes = [loaded(tmp_path, recipe, f"hardware/{hardware}") for recipe in RECIPES]
     assert {one.model.base_model_id for one in recipes} == {PRESETS["sd35-medium"].base_model_id}
     largest = max(recipes, key=size_of_batch)
+    assert isinstance(largest.data.image_size, tuple)
     need = training_bytes(
         "sd35-medium",
         largest.data.image_size,

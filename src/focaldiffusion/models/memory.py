@@ -190,7 +190,7 @@ class _Work:
 
     def save_memory(self) -> None:
         """Gradient checkpointing, of the network and the autoencoder."""
-        for part in self.model:
+        for part in filter(None, (self.network, self.autoencoder)):
             part.enable_gradient_checkpointing(_checkpoint)
 
     @torch.no_grad()
