@@ -15,7 +15,7 @@ from focaldiffusion.config.run import Config, LoggingConfig, OptimizerConfig, Tr
 from focaldiffusion.errors import InputError
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, so that messages have short paths."""
     monkeypatch.chdir(tmp_path)
