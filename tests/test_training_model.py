@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,7 +18,8 @@ from training_runs import checkpoint, config_of, losses, state, val_sources, wri
 
 from focaldiffusion.checkpoints.checkpoint import find_checkpoint, load_model
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS
-from focaldiffusion.config.run import ModelConfig, OptimizerConfig, TrainingConfig
+from focaldiffusion.checkpoints.saving import save_checkpoint
+from focaldiffusion.config.run import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize
 from focaldiffusion.training import model as model_module
@@ -85,6 +86,27 @@ def test_weights_that_do_not_move_may_be_bfloat16(base: str) -> None:
     assert dtypes == {True: torch.float32, False: torch.bfloat16}
     with pytest.raises(ValueError, match="base_weights bfloat16 with mixed_precision no"):
         TrainingConfig(base_weights="bfloat16")
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_what_a_checkpoint_has_learned_is_not_rounded(
+    base: str, tmp_path: Path, tuning: Literal["lora", "full"]
+) -> None:
+    kept: dict[str, Any] = {"tuning": tuning, "lora_rank": 2, "mixed_precision": "bf16"}
+    config = Config(model=ModelConfig(base_model_id=base), training=TrainingConfig(**kept))
+    first = trainable_model(config.model, config.training, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    learned = trained_parameters(first.denoiser)
+    for one in learned.values():
+        one.data = torch.randn(one.shape, generator=generator)
+    save_checkpoint(first, tmp_path / "first", config, {}, adapter_only=tuning == "lora")
+    training = TrainingConfig(**kept, base_weights="bfloat16", start_from=str(tmp_path / "first"))
+    second = trainable_model(config.model, training, "cpu").denoiser
+    found = trained_parameters(second)
+    assert found.keys() == learned.keys()
+    assert all(torch.equal(found[name], one) for name, one in learned.items())
+    frozen = {one.dtype for one in second.parameters() if not one.requires_grad}
+    assert frozen == ({torch.bfloat16} if tuning == "lora" else set())
 
 
 def test_weights_that_do_not_move_may_have_four_bits(base: str) -> None:

@@ -58,7 +58,8 @@ def trainable_model(
         )
     dtype = _DTYPES[training.base_weights]
     if training.start_from is not None:
-        pipeline = _checkpoint_of(model, training, training.start_from).load(dtype=dtype)
+        # What was trained stays float32; what stays frozen is rounded below.
+        pipeline = _checkpoint_of(model, training, training.start_from).load(dtype=torch.float32)
     elif model.base_model_id is None:
         if training.tuning != "full":
             raise InputError(
@@ -94,6 +95,10 @@ def made_trainable(
         pipeline.vae.requires_grad_(False)
     pipeline.prompt.requires_grad_(False)
     _choose_trained(pipeline.denoiser, training)
+    for part in filter(None, (pipeline.denoiser, pipeline.vae, pipeline.prompt)):
+        for parameter in part.parameters():
+            if not parameter.requires_grad and parameter.is_floating_point():
+                parameter.data = parameter.data.to(_DTYPES[training.base_weights])
     if training.attention != "native":
         use_attention(pipeline.denoiser, training.attention)
     if training.gradient_checkpointing:
