@@ -1,4 +1,4 @@
-"""What a dry run says about depth, focus and blur that contradict each other."""
+"""Warnings of a dry run about depth, focus and blur that contradict each other."""
 
 from __future__ import annotations
 

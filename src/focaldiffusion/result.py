@@ -219,7 +219,7 @@ class Result:
     def overview(self) -> NDArray[np.uint8]:
         """Frames, image, depth and confidence side by side, (height, width, 3) sRGB.
 
-        The image alone if there is no depth.
+        Without depth, the image alone.
         """
         if self.confidence is None:
             return srgb_pixels(self.all_in_focus)

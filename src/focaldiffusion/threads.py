@@ -85,7 +85,7 @@ def network_threads() -> Iterator[None]:
     The last bits of its output may depend on their number.
     """
     count = _count.get()
-    if count == 1:  # or there is no such block, and torch has all its threads
+    if count == 1:  # outside such a block, too, where torch keeps all its threads
         yield
         return
     torch.set_num_threads(count)

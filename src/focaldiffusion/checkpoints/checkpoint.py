@@ -260,7 +260,7 @@ class Checkpoint:
                 f"folder or id of the same weights{known}."
             ) from error
         load_adapter(pipeline.denoiser, self.folder)
-        # That of diffusers warns of layers to keep in float32, of which there are none.
+        # The method of diffusers warns about layers to keep in float32, although it has none.
         nn.Module.to(pipeline.denoiser, dtype).eval()
         return pipeline
 

@@ -30,7 +30,7 @@ _UNITS = {
     "metres that were taken for millimetres": 1000.0,
     "metres that were taken for centimetres": 100.0,
 }
-"""What depth may be in by mistake, and how many metres one of them is."""
+"""Units in which depth may be given by mistake, in metres."""
 _FEWEST_VALID = 0.05
 _DARKEST = 0.01  # linear light; a 12-bit picture in a 16-bit file reaches half of it
 _LEAST_BLUR_PX = 0.25  # small pictures for a trial have half a pixel
@@ -44,7 +44,7 @@ _OPPOSITE, _UNRELATED = -0.3, 0.1
 
 
 def doubts(sample: StackSample) -> dict[str, str]:
-    """What looks wrong about a sample: a sentence for each kind of doubt.
+    """Doubts about a sample: a sentence for each kind.
 
     Args:
         sample: with frames, on any device.
