@@ -3,12 +3,13 @@
     python benchmarks/gpu.py --minutes 8 --output DIR
     python benchmarks/gpu.py --tiny --output DIR      # the same code on a CPU, in miniature
 
-Six parts, in order of worth:
+Seven parts, in order of worth:
 
 - *agreement*: every stage of the physical estimate and of the networks, on the GPU and on the CPU;
 - *infer*: seconds per stage at 1 and 12 megapixels, on both;
 - *sd35*: a pipeline of the size of Stable Diffusion 3.5 medium, next to its bare networks;
-- *lora*: training steps of its adapter, with and without gradient checkpointing;
+- *lora*: training steps of its adapter, and their memory beside the estimate;
+- *trainer*: `focaldiffusion train` from a folder of weights, killed and resumed;
 - *simulator*: our renderer next to FFT convolutions of the same layers;
 - *compact*: training of the small network.
 
@@ -57,9 +58,10 @@ PARTS: dict[str, Part] = {
     "agreement": Part("GPU and CPU, stage by stage", "gpu_physics", "agreement", 2.0),
     "infer": Part("Seconds per stage of `infer`, five frames", "gpu_physics", "infer", 2.5),
     "sd35": Part("A network of the size of SD 3.5 medium, bfloat16", "gpu_models", "sd35", 1.5),
-    "lora": Part("LoRA training steps of that size", "gpu_models", "lora", 2.0),
+    "lora": Part("LoRA training steps of that size", "gpu_training", "lora", 2.0),
+    "trainer": Part("`train` from a base of that size", "gpu_training", "trainer", 2.0),
     "simulator": Part("The simulator and FFT layers", "gpu_physics", "simulator", 0.5),
-    "compact": Part("Training of `compact`", "gpu_models", "compact", 1.5),
+    "compact": Part("Training of `compact`", "gpu_training", "compact", 1.5),
 }
 
 

@@ -1,64 +1,44 @@
-"""Parts of gpu.py with networks that train or are large: sd35, lora and compact."""
+"""The part of gpu.py with a network of the size of Stable Diffusion 3.5: sd35."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
 )
-from torch import nn
+from random_base import random_weights
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
-from focaldiffusion.config.load import load_config
-from focaldiffusion.config.run import Config
-from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, Proposal
 from focaldiffusion.models.denoiser import build
 from focaldiffusion.models.memory import memory_row
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.models.surroundings import SURROUNDINGS
-from focaldiffusion.training.learner import Learner
-from focaldiffusion.training.objective import Objective, Prepared, prepare_batch
 
 if TYPE_CHECKING:
     from gpu import Probe
 
-_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _GIB = 2**30
 _STEPS = 4  # of the flow from noise
-_RATE = 1e-5  # of learning; nothing is learnt from random weights
-_TRAINER_STEPS = 20
 
 
-def _random_pipeline(name: str, device: str) -> FocalDiffusionPipeline:
+def random_pipeline(name: str, device: str) -> FocalDiffusionPipeline:
     """A preset in bfloat16 with random weights, which never were on the CPU or in float32."""
     preset = PRESETS[name]
     with torch.device("meta"):
-        parts: list[nn.Module] = [build(preset, "estimate").bfloat16()]
-        parts.append(AutoencoderKL(**preset.autoencoder).bfloat16())
-    for part in parts:
-        part.to_empty(device=device)
-        part.eval()
-        with torch.no_grad():
-            for tensor in (*part.parameters(), *part.buffers()):
-                tensor.normal_(std=0.02)
+        denoiser: Any = build(preset, "estimate")
+        vae: Any = AutoencoderKL(**(preset.autoencoder or {}))
+    denoiser, vae = random_weights(denoiser, device), random_weights(vae, device)
     prompt = EmptyPrompt(
         preset.prompt_tokens, preset.prompt_channels, preset.pooled_prompt_channels
     )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    denoiser, vae = parts
-    pipeline = FocalDiffusionPipeline(denoiser, prompt, scheduler, vae)  # type: ignore[arg-type]
+    pipeline = FocalDiffusionPipeline(denoiser, prompt, scheduler, vae)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -66,13 +46,15 @@ def _random_pipeline(name: str, device: str) -> FocalDiffusionPipeline:
 def sd35(probe: Probe) -> None:
     """Steps and images of the pipeline, beside its bare networks; then the memory estimate."""
     name, sides_px = ("tiny", (64, 128)) if probe.tiny else ("sd35-medium", (512, 1024))
-    pipeline = _random_pipeline(name, probe.device)
+    pipeline = random_pipeline(name, probe.device)
     peaks = {}
     for side_px in sides_px:
         for steps, start in ((1, "estimate"), (_STEPS, "noise")):
             with probe.guarded(f"{side_px} px, {steps} steps"), torch.no_grad():
                 pipeline.register_to_config(start=start)
                 peaks[side_px] = _image_row(probe, pipeline, side_px, steps)
+    with torch.no_grad():
+        _autoencoder_rows(probe, pipeline.vae, sides_px[0])
     del pipeline
     probe.free()
     for side_px, peak_gib in peaks.items():
@@ -126,6 +108,34 @@ def _image_row(probe: Probe, pipeline: Any, side_px: int, steps: int) -> float:
     return peak_gib
 
 
+def _autoencoder_rows(probe: Probe, vae: Any, side_px: int) -> None:
+    """Add rows on the autoencoder in three number formats; errors are of float32's spread."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, side_px, side_px, generator=generator).to(probe.device) * 2 - 1
+    exact: torch.Tensor | None = None
+    allowed = torch.backends.cudnn.allow_tf32
+    for name, dtype, tf32 in (
+        ("float32", torch.float32, False),
+        ("TF32", torch.float32, True),
+        ("bfloat16", torch.bfloat16, False),
+    ):
+        with probe.guarded(f"autoencoder, {name}"):
+            torch.backends.cudnn.allow_tf32 = tf32
+            vae.to(dtype)
+            latents = vae.encode(image.to(dtype)).latent_dist.mean
+            decoded = vae.decode(latents).sample.float()
+            exact = decoded if exact is None else exact
+            probe.start_peak()
+            probe.row(
+                f"autoencoder, {side_px} px, {name}",
+                bare_encoder_ms=1000 * probe.median(partial(vae.encode, image.to(dtype))).seconds,
+                bare_decoder_ms=1000 * probe.median(partial(vae.decode, latents)).seconds,
+                peak_GiB=probe.peak_gib(),
+                error=float((decoded - exact).std() / exact.std()),
+            )
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def _memory_row(probe: Probe, name: str, measured_gib: float, estimated_gib: float) -> None:
     """Add a row on what was measured, on a CPU of the whole process, and what was estimated."""
     ratio = measured_gib / estimated_gib if probe.device == "cuda" else None
@@ -153,156 +163,3 @@ def _proposal(side_px: int, device: str) -> Proposal:
         histogram=histogram / histogram.sum(1, keepdim=True),
         surroundings=maps(SURROUNDINGS, -1),
     )
-
-
-def lora(probe: Probe) -> None:
-    """Training steps with the real learner: losses on the velocity alone, then all of base.yaml."""
-    name, side_px = ("tiny", 64) if probe.tiny else ("sd35-medium", 512)
-    alone = ["losses.rgb_weight=0", "losses.depth_weight=0"]
-    accelerator = Accelerator(mixed_precision="bf16", cpu=probe.tiny)
-    batches: dict[int, Prepared] = {}
-    peaks = {}
-    runs: list[tuple[str, int, list[str]]] = [
-        ("loss on the velocity", 1, alone),
-        ("all losses", 1, []),
-        ("all losses", 2 if probe.tiny else 4, []),
-    ]
-    for label, batch_size, losses in runs:
-        for checkpointing in (False, True):
-            title = f"{label}, batch {batch_size}"
-            with probe.guarded(title):
-                config = _lora_config(side_px, batch_size, losses, checkpointing=checkpointing)
-                learner = Learner(config, accelerator, _random_pipeline(name, probe.device))
-                if batch_size not in batches:
-                    batches[batch_size] = _batch(probe, config, learner)
-                peak = _training_row(probe, title, config, learner, batches[batch_size])
-                if label == "all losses" and batch_size == 1:
-                    peaks[checkpointing] = peak
-            learner = None
-            accelerator.free_memory()
-            probe.free()
-    with probe.guarded("estimate of memory"):
-        row = memory_row(name, side_px)
-        for checkpointing, peak_gib in peaks.items():
-            size = row.training_checkpointed_bytes if checkpointing else row.training_bytes
-            title = f"models/memory.py{', checkpointing' * checkpointing}"
-            _memory_row(probe, title, peak_gib, size / _GIB)
-
-
-def _lora_config(
-    side_px: int, batch_size: int, losses: list[str], *, checkpointing: bool
-) -> Config:
-    """configs/base.yaml on procedural scenes."""
-    changes = [
-        "data.dataset_type=procedural",
-        "data.data_root=[]",
-        "data.num_workers=0",
-        f"data.image_size=[{side_px}, {side_px}]",
-        "data.focal_stack_size=5",
-        f"training.batch_size={batch_size}",
-        "training.base_weights=bfloat16",
-        f"training.gradient_checkpointing={json.dumps(checkpointing)}",
-        *losses,
-    ]
-    return load_config(_CONFIGS / "base.yaml", changes).config
-
-
-def _batch(probe: Probe, config: Config, learner: Learner) -> Prepared:
-    """A batch of procedural scenes, photographed, estimated and encoded on the device."""
-    mixture = open_split(config.data, "train", config.training.seed)
-    make = partial(
-        prepare_batch,
-        completer=learner.pipeline.completer,
-        depth_code=config.model.depth_code,
-        training=config.training,
-        with_stacks=False,
-        kept=None,
-    )
-    size = config.training.batch_size
-    found: list[Prepared] = []
-
-    def prepare() -> None:
-        stream = prepared(
-            mixture, range(size), size, make, device=probe.device, with_estimates=True
-        )
-        found.extend(one for batch in stream for one in batch)
-
-    seconds = probe.seconds(prepare)
-    height, width = found[0].truth.valid.shape[-2:]
-    probe.row(
-        f"making {size} stack{'s' * (size > 1)} of {width}x{height} with estimates",
-        stacks_per_s=size / seconds,
-        runs=1,
-    )
-    return found[0]
-
-
-def _training_row(
-    probe: Probe, title: str, config: Config, learner: Learner, batch: Prepared
-) -> float:
-    """Add a row on training steps; returns their peak memory [GiB]."""
-    objective = Objective(config.losses)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        learner.backward(objective, [batch])
-        learner.clip_gradients()
-        done += 1
-        learner.step(_RATE, done)
-
-    probe.start_peak()
-    timing = probe.median(step)
-    peak_gib = probe.peak_gib()
-    probe.row(
-        title,
-        gradient_checkpointing=config.training.gradient_checkpointing,
-        ms_per_step=1000 * timing.seconds,
-        stacks_per_s=config.training.batch_size / timing.seconds,
-        peak_GiB=peak_gib,
-        runs=timing.runs,
-    )
-    return peak_gib
-
-
-def compact(probe: Probe) -> None:
-    """Steps of configs/compact.yaml on one batch in memory, then the trainer itself."""
-    from training import in_memory, trainer_rate
-
-    with _compact_config(probe) as config, probe.guarded("in memory"):
-        steps = 2 if probe.tiny else 100
-        probe.start_peak()
-        rate = in_memory(config, steps, torch.device(probe.device))
-        probe.row("in memory", stacks_per_s=rate, peak_GiB=probe.peak_gib(), steps=steps)
-    with _compact_config(probe) as config, probe.guarded("trainer"):
-        probe.start_peak()
-        rate = trainer_rate(config)
-        probe.row(
-            "trainer, from kept examples",
-            stacks_per_s=rate,
-            peak_GiB=probe.peak_gib(),
-            steps=_TRAINER_STEPS,
-        )
-
-
-@contextmanager
-def _compact_config(probe: Probe) -> Iterator[Config]:
-    """configs/compact.yaml on one batch of procedural scenes, without validation."""
-    size, batch_size = ("[64, 64]", 2) if probe.tiny else ("[256, 320]", 16)
-    source = {"name": "train", "dataset_type": "procedural", "data_root": []}
-    with tempfile.TemporaryDirectory() as folder:
-        changes = [
-            f"data.train_sources={json.dumps([source | {'max_samples': batch_size}])}",
-            "data.dataset_type=null",
-            "data.val_sources=null",
-            "data.num_workers=0",
-            f"data.image_size={size}",
-            f"training.batch_size={batch_size}",
-            f"training.num_epochs={_TRAINER_STEPS}",
-            f"training.examples_dir={json.dumps(f'{folder}/examples')}",
-            "training.save_every_n_epochs=1000000",
-            "logging.log_every_n_steps=2",
-            "logging.level=ERROR",
-            f"output.save_dir={json.dumps(f'{folder}/run')}",
-        ]
-        yield load_config(_CONFIGS / "compact.yaml", changes).config
