@@ -125,6 +125,8 @@ def test_results_are_those_of_each_source_and_together(
     assert content["protocol"]["source hypersim here"]["focal_range"] == [1.0, 4.0]
     printed = capsys.readouterr().out
     page = (out / "report.html").read_text()
+    assert f"all sources: Means over {len(both)} samples of 2 scenes from 2 sources." in printed
+    assert f"Means over {len(both)} samples of 2 scenes from 2 sources." in page
     for name in values:
         assert f"{name}: Means over {len(values[name])} samples of 1 scenes." in printed
         assert f"<h3>{name}</h3>" in page
