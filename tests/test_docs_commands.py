@@ -29,6 +29,8 @@ PROGRAMS: dict[str, Callable[..., int]] = {
 SMALLER = {
     "--samples 2000": "--samples 1",
     "--workers 8": "--workers 1",
+    "--workers 2": "--workers 1",
+    "--robustness quick": "--robustness quick --no-baselines",
     "configs/hypersim.yaml --dry-run": "configs/hypersim.yaml --dry-run --override "
     "data.image_size=[96,128] training.batch_size=2",
     "configs/hypersim.yaml --output": "configs/hypersim.yaml --override data.image_size=[96,128] "
@@ -79,8 +81,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with the data, the configuration and the runs that pages speak of."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     hypersim.write(tmp_path / "hypersim")
-    for name in ("desk", "shelf"):
-        stacks.write(tmp_path / "rooms" / name)
+    stacks.write(tmp_path / "rooms" / "desk")
     write_stacks(tmp_path, train=2, val=1)
     test = {"name": "rooms", "dataset_type": "stacks", "data_root": str(tmp_path / "rooms")}
     mine = json.loads(run_yaml(tmp_path, tmp_path / "outputs" / "mine_trained"))
