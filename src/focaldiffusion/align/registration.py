@@ -59,10 +59,9 @@ def find_alignment(
 ) -> Alignment:
     """Find the poses and exposures of the frames of a stack.
 
-    Neighbours in focus, whose blur is similar, are compared first. Then all frames, or some
-    across a long sweep, are compared with the reference, which removes the drift of the chain.
-    Motions are similarities, or affine if that explains clearly more (a rolling shutter, a tilted
-    table).
+    Neighbours in focus, whose blur is similar, are compared first. Then all frames, or some of a
+    long sweep, are compared with the reference, which removes the drift of the chain. Motions are
+    similarities, or affine if that explains clearly more (a rolling shutter, a tilted table).
 
     Args:
         frames: N >= 2 frames; each is read once.
