@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +11,7 @@ from torch import Tensor
 from focaldiffusion.errors import check_shape
 from focaldiffusion.filters import block_mean, bracket
 from focaldiffusion.stack import Axis
-from focaldiffusion.threads import in_parallel
-
-_STRIP = 1 << 18  # values of a posterior in work at once: more would not fit the cache
+from focaldiffusion.strips import in_strips
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +50,22 @@ class Evidence:
     @property
     def mean(self) -> Tensor:
         """(H, W) posterior mean, in the unit of `axis`."""
-        return self._by_strips(self._mean)
+        return in_strips(
+            lambda rows: self._mean(self.posterior[:, rows]),
+            self.posterior.shape,
+            self.posterior.device,
+        )
 
     @property
     def std(self) -> Tensor:
         """(H, W) posterior standard deviation, in the unit of `axis`."""
 
-        def std(posterior: Tensor) -> Tensor:
+        def std(rows: slice) -> Tensor:
+            posterior = self.posterior[:, rows]
             offset = self.hypotheses[:, None, None] - self._mean(posterior)
             return (posterior * offset**2).sum(0).sqrt()
 
-        return self._by_strips(std)
+        return in_strips(std, self.posterior.shape, self.posterior.device)
 
     @property
     def entropy(self) -> Tensor:
@@ -79,11 +81,12 @@ class Evidence:
     def doubt_of_blocks(self, side_px: int) -> Tensor:
         """(K, h, w) mean doubt over blocks of pixels, see `block_mean`."""
 
-        def doubt(posterior: Tensor) -> Tensor:
+        def doubt(rows: slice) -> Tensor:
+            posterior = self.posterior[:, rows]
             likelihood = posterior / posterior.amax(0)
             return block_mean(likelihood.clamp_min(1e-30).log_().neg_(), side_px)
 
-        return self._by_strips(doubt, side_px)
+        return in_strips(doubt, self.posterior.shape, self.posterior.device, multiple=side_px)
 
     def posterior_at(self, coordinate: Tensor) -> Tensor:
         """Posterior (H, W) along a surface (H, W), linear between hypotheses."""
@@ -97,12 +100,6 @@ class Evidence:
 
     def _mean(self, posterior: Tensor) -> Tensor:
         return (posterior * self.hypotheses[:, None, None]).sum(0)
-
-    def _by_strips(self, work: Callable[[Tensor], Tensor], multiple: int = 1) -> Tensor:
-        """Join (..., h, W), results of work on strips of the posterior, a multiple of rows each."""
-        count, _, width = self.posterior.shape
-        rows = multiple * max(1, _STRIP // (count * width * multiple))
-        return torch.cat(list(in_parallel(work, self.posterior.split(rows, 1))), -2)
 
 
 def between_hypotheses(volume: Tensor, hypotheses: Tensor, surfaces: Tensor) -> Tensor:

@@ -185,7 +185,7 @@ def find_blur_scale(
     step = (high - low) / (_CANDIDATES - 1)
     only_order = stack.axis == "order"
     meter = meter or Meter()
-    meter.expect(_CANDIDATES + (_ORDER_STEPS if only_order else 5))
+    meter.expect(_CANDIDATES // 2 + (_ORDER_STEPS if only_order else 8))
     known: dict[tuple[float, float], float] = {}
 
     def log_misfit(index: float, step_growth: float = 0.0) -> float:
@@ -195,8 +195,13 @@ def find_blur_scale(
             meter.advance()
         return known[index, step_growth]
 
-    curve = [log_misfit(index) for index in range(_CANDIDATES)]
-    best = min(range(_CANDIDATES), key=curve.__getitem__)
+    # The misfit changes little from one candidate to the next: every other one, then its
+    # neighbours.
+    coarse = min(range(0, _CANDIDATES, 2), key=log_misfit)
+    best = min(
+        (index for index in range(coarse - 1, coarse + 2) if 0 <= index < _CANDIDATES),
+        key=log_misfit,
+    )
     if best in (0, _CANDIDATES - 1):
         return BlurScale(math.exp(low + best * step) / shrink, 0.0, False)
     growth = 0.0
@@ -208,9 +213,9 @@ def find_blur_scale(
     else:
         # Half steps around the minimum, where a parabola fits.
         points = {best + side: log_misfit(best + side) for side in (-0.5, 0.5)}
-        points[best] = curve[best]
+        points[best] = log_misfit(best)
         centre = min(points, key=points.__getitem__)
-        points |= {best + side: curve[best + side] for side in (-1, 1)}
+        points |= {best + side: log_misfit(best + side) for side in (-1, 1)}
         before, here, after = (points[centre + side] for side in (-0.5, 0, 0.5))
         bend = before - 2 * here + after
         # Flat frames may tie.

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -24,25 +24,25 @@ from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import block_mean, box_mean, refine_minimum
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.progress import Meter
-from focaldiffusion.solve.matching import DIRECTIONS, EDGE_STD, Labels, aggregate, edges
+from focaldiffusion.solve.matching import DIRECTIONS, EDGE_STD, Labels, aggregate_all
 from focaldiffusion.solve.planes import (
     LEAST_CERTAINTY,
     plane_basis,
     planes_beneath,
     propose_planes,
 )
-from focaldiffusion.threads import in_parallel
+from focaldiffusion.strips import in_strips
 
 _SMOOTHNESS = 1.0  # λ: a certain pixel is smoothed over about √λ pixels
 _MATCHED_WEIGHT = 1e-3  # least weight: without agreement, smoothing spans √(λ / weight) = 32 pixels
 _NEIGHBOURHOOD = 8  # half window, in blocks, over which agreement counts
 _BLOCK_PX = 3  # side of the blocks that are matched
 _NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
-_STRIP_BLOCKS = 4  # rows of blocks whose pixels are in work at once: more would not fit the cache
 _FARTHEST_SHARE = 0.02  # share of the sure blocks taken as the farthest seen ...
 _FARTHER = 0.5  # ... and least inverse depth of a bare wall behind them, relative to theirs
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # short side of the coarsest solution
+_NOTHING = 1e-30  # keeps a division by a vanished residual finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,29 +78,82 @@ def complete(
     Returns:
         The surface. Not differentiable; `Evidence.mean` is.
     """
+    return complete_all([evidence], meter, backgrounds=[background])[0]
+
+
+def complete_all(
+    evidence: Sequence[Evidence],
+    meter: Meter | None = None,
+    *,
+    backgrounds: Sequence[float | None],
+) -> list[Completion]:
+    """`complete` for several stacks of one size, which a GPU matches in step."""
     meter = meter or Meter()
     meter.expect(3 * DIRECTIONS)
     with torch.no_grad():
-        guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
-        of_blocks, guide_of_blocks, planes = _match(evidence, guide, background, meter)
-        coordinate, agreement, certainty = follow_blocks(
-            of_blocks, guide_of_blocks, guide, _BLOCK_PX
+        guides = [linear_to_srgb(one.all_in_focus.clamp(0, 1)) for one in evidence]
+        blocks = [block_mean(guide, _BLOCK_PX) for guide in guides]
+        matched = _match(evidence, blocks, backgrounds, meter)
+        pixels = torch.stack(
+            [
+                follow_blocks(fields, block, guide, _BLOCK_PX)
+                for (fields, _), block, guide in zip(matched, blocks, guides, strict=True)
+            ]
         )
-        # Block weights sum to 1 up to rounding.
-        return Completion(smooth(coordinate, certainty, guide), agreement.clamp_max(1), planes)
+        coordinates = smooth(pixels[:, 0], pixels[:, 2], torch.stack(guides))
+        agreements = pixels[:, 1].clamp_max(1)  # block weights sum to 1 up to rounding
+        return [
+            Completion(coordinate, agreement, planes)
+            for coordinate, agreement, (_, planes) in zip(
+                coordinates, agreements, matched, strict=True
+            )
+        ]
 
 
 def _match(
-    evidence: Evidence, guide: Tensor, background: float | None, meter: Meter
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Surface, agreement and certainty (3, h, w) of blocks of pixels; their guide; and planes."""
-    blocks = block_mean(guide, _BLOCK_PX)
-    cost = evidence.doubt_of_blocks(_BLOCK_PX).mul_(_BLOCK_PX**2)
-    labels = Labels(evidence.hypotheses, blocks.new_zeros(0, *blocks.shape[1:]))
-    total, choices = aggregate(cost, blocks, labels, meter)
-    own_certainty = block_mean(evidence.certainty[None], _BLOCK_PX)[0]
-    certainty = own_certainty * _certainty(_agreement(labels, total, choices))
-    surface = _surface(labels, total)
+    evidence: Sequence[Evidence],
+    guides: Sequence[Tensor],
+    backgrounds: Sequence[float | None],
+    meter: Meter,
+) -> list[tuple[Tensor, Tensor]]:
+    """Surface, agreement and certainty (3, h, w) of blocks of pixels, and planes, of each stack."""
+    none = guides[0].new_zeros(0, *guides[0].shape[1:])
+    labels = [Labels(one.hypotheses, none) for one in evidence]
+    costs = [one.doubt_of_blocks(_BLOCK_PX).mul_(_BLOCK_PX**2) for one in evidence]
+    first = aggregate_all(costs, guides, labels, meter)
+    planes = []
+    for index, (one, (total, choices)) in enumerate(zip(evidence, first, strict=True)):
+        certainty = block_mean(one.certainty[None], _BLOCK_PX)[0]
+        certainty = certainty * _certainty(_agreement(labels[index], total, choices))
+        surface = _surface(labels[index], total)
+        found, labels[index] = _with_planes(
+            labels[index], surface, certainty, backgrounds[index]
+        )
+        planes.append(found)
+        costs[index] = labels[index].cost(costs[index])
+    second = aggregate_all(costs, guides, labels, meter)
+    for cost, (total, _) in zip(costs, second, strict=True):
+        cost += total.sub_(total.amin(0)).div_(DIRECTIONS)  # what is heard
+    third = aggregate_all(costs, guides, labels, meter)
+    fields = [
+        torch.stack(
+            (
+                _surface(own, total),
+                # In the second round the directions share evidence, so they are not independent
+                # witnesses.
+                _agreement(own, total, witnesses),
+                _certainty(_agreement(own, total, choices)),
+            )
+        )
+        for own, (_, witnesses), (total, choices) in zip(labels, second, third, strict=True)
+    ]
+    return list(zip(fields, planes, strict=True))
+
+
+def _with_planes(
+    labels: Labels, surface: Tensor, certainty: Tensor, background: float | None
+) -> tuple[Tensor, Labels]:
+    """Planes (P, 3) through a surface of blocks (h, w), and the labels with them."""
     planes = propose_planes(surface, certainty, labels.hypotheses)
     sure, beneath = surface[certainty > LEAST_CERTAINTY], planes[:0]
     if background is not None and len(sure):
@@ -108,19 +161,8 @@ def _match(
         # Supporting planes need an axis that distinguishes near from far.
         beneath = planes_beneath(surface, certainty, labels.hypotheses)
     planes = torch.cat([planes, beneath])
-    on_blocks = torch.einsum("pc,chw->phw", planes, plane_basis(planes, *blocks.shape[1:]))
-    labels = Labels(labels.hypotheses, on_blocks, background, len(beneath))
-    cost = labels.cost(cost)
-    total, witnesses = aggregate(cost, blocks, labels, meter)
-    heard = total.sub_(total.amin(0)).div_(DIRECTIONS)
-    total, choices = aggregate(cost + heard, blocks, labels, meter)
-    fields = (
-        _surface(labels, total),
-        # In the second round the directions share evidence, so they are not independent witnesses.
-        _agreement(labels, total, witnesses),
-        _certainty(_agreement(labels, total, choices)),
-    )
-    return torch.stack(fields), blocks, planes
+    on_blocks = torch.einsum("pc,chw->phw", planes, plane_basis(planes, *surface.shape))
+    return planes, Labels(labels.hypotheses, on_blocks, background, len(beneath))
 
 
 def _surface(labels: Labels, total: Tensor) -> Tensor:
@@ -163,9 +205,11 @@ def follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor, block_
         torch.cat([guide_of_blocks, values])[None], (_NEAR_BLOCKS,) * 4, mode="replicate"
     )[0].repeat_interleave(block_px, 2)
 
-    def followed(blocks_and_pixels: tuple[Tensor, Tensor]) -> Tensor:
-        blocks, pixels = blocks_and_pixels
+    def followed(strip: slice) -> Tensor:
+        pixels = guide[:, strip]
         rows = pixels.shape[1]
+        first = strip.start // block_px
+        blocks = padded[:, first : first - (-rows // block_px) + 2 * _NEAR_BLOCKS]
         wide = blocks.repeat_interleave(block_px, 1)
         near = [
             wide[:, down : down + rows, right : right + width]
@@ -181,15 +225,8 @@ def follow_blocks(values: Tensor, guide_of_blocks: Tensor, guide: Tensor, block_
             result.addcmul_(block[3:], weight)
         return result
 
-    strips = (
-        (padded[:, top : top + _STRIP_BLOCKS + 2 * _NEAR_BLOCKS], pixels)
-        for top, pixels in zip(
-            range(0, values.shape[1], _STRIP_BLOCKS),
-            guide.split(_STRIP_BLOCKS * block_px, 1),
-            strict=True,
-        )
-    )
-    return torch.cat(list(in_parallel(followed, strips)), 1)
+    # Of 25 distances, a strip of this many values holds five rows of blocks in a cache.
+    return in_strips(followed, (window**2, *guide.shape[1:]), guide.device, multiple=block_px)
 
 
 def _without_specks(plane: Tensor) -> Tensor:
@@ -206,30 +243,33 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
     early.
 
     Args:
-        values: (H, W).
-        certainty: (H, W) in [0, 1].
-        guide: (3, H, W) sRGB.
+        values: (B, H, W).
+        certainty: (B, H, W) in [0, 1].
+        guide: (B, 3, H, W) sRGB.
 
     Returns:
-        (H, W).
+        (B, H, W).
     """
     weight = certainty + _MATCHED_WEIGHT
-    height, width = values.shape
+    height, width = values.shape[1:]
     if min(height, width) >= 2 * _COARSEST_PX:
         half = (height // 2, width // 2)
-        shrunk = functional.interpolate(
-            torch.cat([torch.stack([weight * values, weight]), guide])[None], size=half, mode="area"
-        )[0]
-        coarse = smooth(shrunk[0] / shrunk[1], shrunk[1] - _MATCHED_WEIGHT, shrunk[2:])
+        planes = torch.cat([torch.stack([weight * values, weight], 1), guide], 1)
+        shrunk = functional.interpolate(planes, size=half, mode="area")
+        known = shrunk[:, 1]
+        coarse = smooth(shrunk[:, 0] / known, known - _MATCHED_WEIGHT, shrunk[:, 2:])
         start = functional.interpolate(
-            coarse[None, None], size=(height, width), mode="bilinear", align_corners=False
-        )[0, 0]
+            coarse[:, None], size=(height, width), mode="bilinear", align_corners=False
+        )[:, 0]
     else:
         start = values
-    down, across = (_SMOOTHNESS * torch.exp(-edge / EDGE_STD) for edge in edges(guide))
+    down, across = (
+        _SMOOTHNESS * torch.exp(-step.square().sum(1).sqrt() / EDGE_STD)
+        for step in (guide.diff(dim=2), guide.diff(dim=3))
+    )
     pairs = (
-        (down, (slice(None, -1), slice(None)), (slice(1, None), slice(None))),
-        (across, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        (down, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        (across, (..., slice(None, -1)), (..., slice(1, None))),
     )
     diagonal, residual = weight.clone(), weight * (values - start)
     for coupling, before, after in pairs:
@@ -251,16 +291,21 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
 def _conjugate_gradients(
     system: Callable[[Tensor, Tensor], None], residual: Tensor, diagonal: Tensor
 ) -> Tensor:
-    """The solution from zero; `residual` is overwritten."""
+    """The solutions (B, H, W) from zero; `residual` is overwritten."""
+
+    def product(one: Tensor, other: Tensor) -> Tensor:
+        of_each = torch.linalg.vecdot(one.flatten(1), other.flatten(1))
+        return of_each.add_(_NOTHING)[:, None, None]
+
     scaled = residual / diagonal
     solution, image, direction = torch.zeros_like(scaled), torch.empty_like(scaled), scaled.clone()
-    energy = torch.dot(residual.flatten(), scaled.flatten())
+    energy = product(residual, scaled)
     for _ in range(_ITERATIONS):
         system(direction, image)
-        step = energy / torch.dot(direction.flatten(), image.flatten()).clamp_min(1e-30)
+        step = energy / product(direction, image)
         solution.addcmul_(direction, step)
         residual.addcmul_(image, step, value=-1)
         torch.div(residual, diagonal, out=scaled)
-        previous, energy = energy, torch.dot(residual.flatten(), scaled.flatten())
-        torch.addcmul(scaled, direction, energy / previous.clamp_min(1e-30), out=direction)
+        previous, energy = energy, product(residual, scaled)
+        torch.addcmul(scaled, direction, energy / previous, out=direction)
     return solution

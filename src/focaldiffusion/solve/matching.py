@@ -10,8 +10,11 @@ plane of the scene, so evidence travels along a slanted plane as freely as along
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ from torch.nn import functional
 from focaldiffusion.evidence import between_hypotheses
 from focaldiffusion.progress import Meter
 from focaldiffusion.solve.posterior import POSTERIOR_STRENGTH
+from focaldiffusion.strips import values_at_once
 from focaldiffusion.threads import in_parallel
 
 DIRECTIONS = 8
@@ -36,6 +40,8 @@ _OUTLINE_STD = 0.06
 # Arithmetic is several times faster than comparing and selecting. Powers of two do not round.
 _APART = 2.0**60  # makes any difference of depth larger than any price
 _WORSE = 2.0**100  # makes any difference of cost larger than any depth times `_APART`
+_ABSENT = 1e6  # cost of a label that an image lacks
+_VOLUMES = 8  # volumes of path costs in work at once, in `values_at_once`
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,29 +87,6 @@ class Labels:
         return torch.where(index < count, level, self.planes.gather(0, of_plane).view_as(level))
 
 
-@dataclass(frozen=True)
-class _Way:
-    """Directions that pass the rows of an image in the same order, and so advance together.
-
-    Attributes:
-        transposed: the rows are the columns of the image.
-        upwards: from the last row to the first.
-        asides: columns by which the paths of each direction move with each row: 1, 0, -1, or 0.
-    """
-
-    transposed: bool
-    upwards: bool
-    asides: tuple[int, ...]
-
-
-_WAYS = (
-    _Way(transposed=False, upwards=False, asides=(1, 0, -1)),
-    _Way(transposed=False, upwards=True, asides=(1, 0, -1)),
-    _Way(transposed=True, upwards=False, asides=(0,)),
-    _Way(transposed=True, upwards=True, asides=(0,)),
-)
-
-
 def aggregate(
     cost: Tensor,
     guide: Tensor,
@@ -130,27 +113,40 @@ def aggregate(
     Returns:
         (K + P, H, W) sum, and (8, H, W) depth with the lowest path cost in each direction.
     """
-    total, of_columns, choices = torch.zeros_like(cost), None, []
-    results = in_parallel(
-        lambda work: _paths(*work),
-        (
-            (way, image)
-            for image in _both_images(cost, guide, labels)
-            for way in _WAYS
-            if way.transposed == image.transposed
-        ),
+    return aggregate_all([cost], [guide], [labels], meter)[0]
+
+
+def aggregate_all(
+    costs: Sequence[Tensor], guides: Sequence[Tensor], labels: Sequence[Labels], meter: Meter
+) -> list[tuple[Tensor, Tensor]]:
+    """`aggregate` for several images of one size, which a GPU passes in step.
+
+    An image is turned to each of its four sides. There, one direction runs straight down and one
+    down to the right.
+    """
+    most = max(cost.numel() for cost in costs)
+    at_once = max(1, _VOLUMES * values_at_once(costs[0].device) // most)
+    turned = (
+        image
+        for turns in range(4)
+        for image in map(partial(_Image.turned, turns), costs, guides, labels)
     )
-    for way, (sums, chosen) in zip(_WAYS, results, strict=True):
-        if not way.transposed:
-            total.transpose(0, 1).add_(sums)
-        else:  # is turned back only once, for that is slow
-            of_columns = sums if of_columns is None else of_columns.add_(sums)
-            chosen = chosen.mT
-        choices.append(chosen)
-        for _ in way.asides:
-            meter.advance()
-    assert of_columns is not None
-    total.permute(2, 0, 1).add_(of_columns)
+    groups = iter(lambda: list(islice(turned, at_once)), [])
+    passed = in_parallel(lambda group: _paths(group), groups)
+    found = list(chain.from_iterable(passed))
+    for _ in range(DIRECTIONS):
+        meter.advance()
+    return [_turned_back(found[index :: len(costs)]) for index in range(len(costs))]
+
+
+def _turned_back(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Sum and choices of an image, see `aggregate`, from those at its turns, see `_paths`."""
+    sums = [one.transpose(0, 1) for one, _ in found]
+    level, upright = (
+        here + back.rot90(2, (1, 2)) for here, back in zip(sums[:2], sums[2:], strict=True)
+    )
+    total = level + upright.rot90(-1, (1, 2))
+    choices = [one.rot90(-turns, (1, 2)) for turns, (_, one) in enumerate(found)]
     return total, torch.cat(choices)
 
 
@@ -179,134 +175,162 @@ def _outlines(guide: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """An image to be passed row by row; H and W change places if it is transposed.
+    """An image to be passed row by row; its sides change places at odd turns.
 
     Attributes:
-        transposed: whether it is.
         cost: (H, K + P, W), see `aggregate`.
-        guide: (3, H, W) sRGB.
-        farther: (H, W) price of a jump to a farther surface.
-        levels: (K, 1) depths of the hypotheses times `_APART`.
-        planes: (H, P, W) depths of the planes times `_APART`.
+        price: (H, 2, 1, W) price of a jump from the previous pixel of a path straight down and of
+            one down to the right, within one surface.
+        cheap: (H, 2, 1, W) the same, to a farther surface; None without a background.
+        depth: (H or 1, K + P, W or 1) depths of the labels times `_APART`.
+        count: K.
         background: see `Labels`, times `_APART`.
     """
 
-    transposed: bool
     cost: Tensor
-    guide: Tensor
-    farther: Tensor
-    levels: Tensor
-    planes: Tensor
+    price: Tensor
+    cheap: Tensor | None
+    depth: Tensor
+    count: int
     background: float | None
 
+    @classmethod
+    def turned(cls, turns: int, cost: Tensor, guide: Tensor, labels: Labels) -> _Image:
+        """An image as `aggregate` has it, turned by quarters to the left."""
 
-def _both_images(cost: Tensor, guide: Tensor, labels: Labels) -> Iterator[_Image]:
-    farther = (_JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)).clamp_min(_STEP_PRICE)
-    levels = labels.hypotheses[:, None] * _APART
-    background = None if labels.background is None else labels.background * _APART
-    planes = labels.planes
-    for transposed in (False, True):
-        if transposed:
-            cost, guide, farther, planes = cost.mT, guide.mT, farther.mT, planes.mT
-        by_row = (field.transpose(0, 1).contiguous() for field in (cost, planes * _APART))
-        yield _Image(transposed, next(by_row), guide, farther, levels, next(by_row), background)
+        def turn(planes: Tensor) -> Tensor:
+            return planes.rot90(turns, (-2, -1))
 
-
-def _paths(way: _Way, image: _Image) -> tuple[Tensor, Tensor]:
-    """Path costs of one way, row by row.
-
-    Returns:
-        (H, K + P, W) sum over its A directions, and (A, H, W) depth with the lowest path cost.
-    """
-    cost, levels, planes = image.cost, image.levels, image.planes
-    jumps = _Jumps(image, _jump_prices(image.guide, way))
-    height, count, width = cost.shape
-    directions, last = len(way.asides), len(levels) - 1
-    sums, chosen = torch.empty_like(cost), cost.new_empty(height, directions, width)
-    path, step = (cost.new_empty(directions, size, width) for size in (count, last + 1))
-    # Of the previous row: path costs above the lowest one, and the depth of that one.
-    excess, excess_before = _with_predecessors(cost, directions, count)
-    depth, depth_before = _with_predecessors(cost, directions, 1)
-    for y in reversed(range(height)) if way.upwards else range(height):
-        torch.minimum(excess_before, jumps.to(y, depth_before), out=path)
-        torch.add(excess_before[:, : last + 1], _STEP_PRICE, out=step)
-        above, below = path[:, 1 : last + 1], path[:, :last]
-        torch.minimum(above, step[:, :-1], out=above)
-        torch.minimum(below, step[:, 1:], out=below)
-        path += cost[y]
-        sums[y] = path[0]
-        for other in path[1:]:
-            sums[y] += other
-        torch.sub(path, path.amin(1, keepdim=True), out=excess)
-        # The label without excess stays the lowest, with its depth.
-        torch.add(levels, excess[:, : last + 1], alpha=_WORSE, out=path[:, : last + 1])
-        torch.add(planes[y], excess[:, last + 1 :], alpha=_WORSE, out=path[:, last + 1 :])
-        torch.amin(path, 1, keepdim=True, out=depth)
-        chosen[y] = depth[:, 0]
-    return sums, chosen.div_(_APART).transpose(0, 1)
+        depth = labels.hypotheses[:, None, None] * _APART
+        if len(labels.planes):
+            depth = torch.cat([depth.expand(-1, *cost.shape[1:]), labels.planes * _APART])
+        guide, cheap, background = turn(guide), None, labels.background
+        price = _jump_prices(guide)
+        if background is not None:
+            farther = _JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)
+            farther = farther.clamp_min_(_STEP_PRICE)[:, None, None]
+            cheap, background = torch.minimum(price, farther), background * _APART
+        by_row = (turn(field).transpose(0, 1).contiguous() for field in (cost, depth))
+        return cls(next(by_row), price, cheap, next(by_row), len(labels.hypotheses), background)
 
 
-def _with_predecessors(like: Tensor, directions: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Zeros (A, C, W) for the values of a row, and a view of them where the next row finds them.
-
-    Beyond the border the view finds zeros, so that paths begin there.
-    """
-    margin, width = directions // 2, like.shape[-1]
-    padded = like.new_zeros(directions, channels, width + 2 * margin)
-    # A window for each direction, and of each window the direction that it is for.
-    view = padded.unfold(2, width, 1).diagonal(dim1=0, dim2=2).movedim(2, 0)
-    return padded[..., margin : margin + width], view
-
-
-def _jump_prices(guide: Tensor, way: _Way) -> Tensor:
-    """(H, A, 1, W) price of a jump from the previous pixel of a path, within one surface."""
-    height, width = guide.shape[1:]
-    price = guide.new_full((height, len(way.asides), 1, width), _JUMP_PRICE)
-    here, there = slice(1, None), slice(None, -1)
-    if way.upwards:
-        here, there = there, here
-    for index, aside in enumerate(way.asides):
-        columns = slice(max(aside, 0), width + min(aside, 0))
-        before = slice(max(-aside, 0), width + min(-aside, 0))
-        difference = (guide[:, here, columns] - guide[:, there, before]).square().sum(0).sqrt()
-        price[here, index, 0, columns] = _JUMP_PRICE * torch.exp(-difference / EDGE_STD)
+def _jump_prices(guide: Tensor) -> Tensor:
+    """See `_Image.price`, for a guide (3, H, W)."""
+    price = guide.new_full((guide.shape[1], 2, 1, guide.shape[2]), _JUMP_PRICE)
+    straight, aside = guide.diff(dim=1), guide[:, 1:, 1:] - guide[:, :-1, :-1]
+    for there, step in ((price[1:, 0, 0], straight), (price[1:, 1, 0, 1:], aside)):
+        there.mul_(torch.exp(step.square().sum(0).sqrt() / -EDGE_STD))
     return price.clamp_min_(_STEP_PRICE)
 
 
-class _Jumps:
-    """Prices of jumps to each label by the rules of `aggregate`.
+def _paths(images: Sequence[_Image]) -> list[tuple[Tensor, Tensor]]:
+    """Path costs of images in step, row by row.
 
-    Depths are multiplied by `_APART`.
+    Returns:
+        For each, (H, K + P, W) sum over the two directions, and (2, H, W) depth with the lowest
+        path cost.
     """
+    cost, price, cheap, depth, beyond, count = _together(images)
+    height, members, _, labels, width = cost.shape
+    sums, chosen = torch.empty_like(cost[:, :, 0]), cost.new_empty(height, members, 2, width)
+    path, step = (cost.new_empty(members, 2, size, width) for size in (labels, count))
+    # Of some rows: path costs above the lowest one, the lowest one, and its depth. The first
+    # column stays zero: beyond the border, paths begin.
+    at_once = max(1, values_at_once(cost.device) // path.numel())
+    excess = cost.new_zeros(at_once + 1, members, 2, labels, width + 1)
+    lowest = cost.new_empty(at_once, members, 2, 1, width)
+    nearest = cost.new_zeros(at_once + 1, members, 2, 1, width + 1)
+    for y in range(height):
+        row = y % at_once
+        before = _predecessors(excess[row])
+        if cheap is None or beyond is None:
+            torch.minimum(before, price[y], out=path)
+        else:
+            # Nearer labels are nearer by more than any price.
+            torch.sub(depth[y], _predecessors(nearest[row]), out=path)
+            torch.clamp(path, cheap[y], price[y], out=path)
+            torch.maximum(path, beyond[y], out=path)
+            torch.minimum(before, path, out=path)
+        torch.add(before[:, :, :count], _STEP_PRICE, out=step)
+        above, below = path[:, :, 1:count], path[:, :, : count - 1]
+        torch.minimum(above, step[:, :, :-1], out=above)
+        torch.minimum(below, step[:, :, 1:], out=below)
+        path += cost[y]
+        torch.amin(path, 2, keepdim=True, out=lowest[row])
+        torch.sub(path, lowest[row], out=excess[row + 1, ..., 1:])
+        if cheap is not None:
+            _depth_of_lowest(depth[y], excess[row + 1, ..., 1:], nearest[row + 1, ..., 1:])
+        if row + 1 == at_once or y + 1 == height:
+            rows, found = slice(y - row, y + 1), excess[1 : row + 2, ..., 1:]
+            if cheap is None:
+                _depth_of_lowest(depth[rows], found, nearest[1 : row + 2, ..., 1:])
+            sums[rows] = found.sum(2).add_(lowest[: row + 1].sum(2))
+            chosen[rows] = nearest[1 : row + 2, :, :, 0, 1:]
+            excess[0], nearest[0] = excess[row + 1], nearest[row + 1]
+    chosen.div_(_APART)
+    result = []
+    for index, image in enumerate(images):
+        rows, columns = slice(image.cost.shape[0]), slice(image.cost.shape[2])
+        own = sums[rows, index, :, columns]
+        if image.cost.shape[1] < labels:
+            planes = slice(count, count + image.cost.shape[1] - image.count)
+            own = torch.cat([own[:, : image.count], own[:, planes]], 1)
+        result.append((own, chosen[rows, index, :, columns].transpose(0, 1)))
+    return result
 
-    def __init__(self, image: _Image, price: Tensor) -> None:
-        """Prepare the prices; `price` (H, A, 1, W) is that within one surface."""
-        self._price, self._background = price, image.background
-        if image.background is None:
-            return
-        self._cheap = torch.minimum(price, image.farther[:, None, None])
-        self._planes, levels = image.planes, image.levels
-        self._beyond = (self._planes < image.background) * _JUMP_PRICE
-        beyond, count = int((levels < image.background).sum()), len(levels)
-        self._levels = levels[beyond:]
-        self._all = price.new_full(
-            (price.shape[1], image.cost.shape[1], price.shape[-1]), _JUMP_PRICE
-        )
-        self._within = self._all[:, beyond:]
-        self._to_levels, self._to_planes = self._all[:, beyond:count], self._all[:, count:]
 
-    def to(self, y: int, depth_before: Tensor) -> Tensor:
-        """(A, K + P, W) or (A, 1, W) prices of row y, valid until the next call.
+def _depth_of_lowest(depth: Tensor, excess: Tensor, out: Tensor) -> None:
+    """Depth (..., 1, W) of the label (..., L, W) without excess, which stays the lowest."""
+    torch.amin(torch.add(depth, excess, alpha=_WORSE), -2, keepdim=True, out=out)
 
-        Args:
-            y: the row.
-            depth_before: (A, 1, W) depth of the lowest path cost before.
-        """
-        if self._background is None:
-            return self._price[y]
-        # Nearer labels are nearer by more than any price.
-        torch.sub(self._levels, depth_before, out=self._to_levels)
-        torch.sub(self._planes[y], depth_before, out=self._to_planes)
-        torch.clamp(self._within, self._cheap[y], self._price[y], out=self._within)
-        torch.maximum(self._to_planes, self._beyond[y], out=self._to_planes)
-        return self._all
+
+def _predecessors(padded: Tensor) -> Tensor:
+    """View (..., 2, L, W) of values (..., 2, L, W + 1) where the next row finds its predecessors.
+
+    That is the pixel above for the first direction, and the one to its left for the second.
+    """
+    size, stride = list(padded.shape), list(padded.stride())
+    size[-1] -= 1
+    stride[-3] -= 1
+    return padded.as_strided(size, stride, padded.storage_offset() + 1)
+
+
+def _together(
+    images: Sequence[_Image],
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, int]:
+    """Cost, price, cheap price and depth of images by row, (H, G, 1 or 2, 1 or K + P, W).
+
+    Smaller images are enlarged at the right and lower border, where all is free. Labels that an
+    image lacks cost too much. Also the price of jumps beyond the background, and K.
+    """
+    count = max(image.count for image in images)
+    planes = max(image.cost.shape[1] - image.count for image in images)
+    height, width = (max(image.cost.shape[dim] for image in images) for dim in (0, 2))
+
+    def joined(fields: Sequence[Tensor], fill: float) -> Tensor:
+        if len(fields) == 1:
+            return fields[0][:, None].expand(height, -1, -1, -1)
+        of_all = fields[0].new_full((height, len(fields), count + planes, width), fill)
+        for index, (field, image) in enumerate(zip(fields, images, strict=True)):
+            rows, columns = image.cost.shape[0], image.cost.shape[2]
+            here = of_all[:rows, index, :, :columns]
+            here[:, : image.count] = field[:, : image.count]
+            here[:, count : count + field.shape[1] - image.count] = field[:, image.count :]
+        return of_all
+
+    def priced(fields: Sequence[Tensor]) -> Tensor:
+        if len(fields) == 1:
+            return fields[0][:, None]
+        of_all = fields[0].new_zeros(height, len(fields), 2, 1, width)
+        for index, field in enumerate(fields):
+            of_all[: field.shape[0], index, ..., : field.shape[-1]] = field
+        return of_all
+
+    depth = joined([image.depth for image in images], 0.0)[:, :, None]
+    cheap = beyond = None
+    if any(image.cheap is not None for image in images):
+        cheap = priced([image.price if image.cheap is None else image.cheap for image in images])
+        ends = [-math.inf if image.background is None else image.background for image in images]
+        beyond = (depth < depth.new_tensor(ends)[:, None, None, None]) * _JUMP_PRICE
+    cost = joined([image.cost for image in images], _ABSENT)[:, :, None]
+    return cost, priced([image.price for image in images]), cheap, depth, beyond, count

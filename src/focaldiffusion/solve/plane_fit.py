@@ -18,10 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from focaldiffusion.filters import LUMA_WEIGHTS, lagrange_weights, noise_std, srgb_luma
+from focaldiffusion.filters import LUMA_WEIGHTS, noise_std, srgb_luma
 from focaldiffusion.psf import PSF, MirrorGrid
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.strips import values_at_once
+from focaldiffusion.threads import in_parallel
 
 LONGEST_REACH_PX = 48
 """Reach [px] of a blur, beyond which it is flat over a tile: its exact border does not matter."""
@@ -80,7 +83,7 @@ class Luma:
 
 
 class PlaneFit:
-    """Misfit of frames to one sharp image that is blurred as on a plane, for any plane."""
+    """Misfit of frames to one sharp image that is blurred as on a plane, for any planes."""
 
     def __init__(self, luma: Luma, reach_px: int, psf: PSF) -> None:
         """The frames, the reach of the largest blur, and the shape of the blur."""
@@ -97,32 +100,44 @@ class PlaneFit:
         self._prior = _PRIOR_STRENGTH * (1 + frequency_squared / _PRIOR_KNEE**2)
         self._transfers = _Transfers(self._grid, psf, options)
 
-    def misfit(self, radii_px: Tensor) -> Tensor:
-        """Squared misfit (H, W) in noise variances, summed over the frames, for radii (N,)."""
-        squares = self._squares(radii_px)
-        total = next(squares)
-        for square in squares:
-            total = total + square
+    def misfits(self, radii_px: Tensor) -> Iterator[Tensor]:
+        """Squared misfit in noise variances, summed over the frames, of planes with radii (K, N).
+
+        Yields:
+            (k, H, W) of the next k planes.
+        """
+        self._transfers.prepare(radii_px)
+        at_once = max(1, values_at_once(self._prior.device) // self._spectra[0].numel())
+        return in_parallel(self._misfit, radii_px.split(at_once))
+
+    def misfits_of_frames(self, radii_px: Tensor) -> Iterator[Tensor]:
+        """Squared misfit (N, H, W) of each frame, for each of the planes, see `misfits`."""
+        self._transfers.prepare(radii_px)
+        return in_parallel(
+            lambda radii: torch.cat(list(self._rests(radii))).square_(), radii_px.split(1)
+        )
+
+    def _misfit(self, radii_px: Tensor) -> Tensor:
+        rests = self._rests(radii_px)
+        total = next(rests).square()
+        for rest in rests:
+            total.addcmul_(rest, rest)
         return total
 
-    def misfit_of_frames(self, radii_px: Tensor) -> Tensor:
-        """Squared misfit (N, H, W) of each frame, see `misfit`."""
-        return torch.stack(list(self._squares(radii_px)))
-
-    def _squares(self, radii_px: Tensor) -> Iterator[Tensor]:
+    def _rests(self, radii_px: Tensor) -> Iterator[Tensor]:
+        """What k planes of radii (k, N) leave of each frame, (k, H, W) in noise deviations."""
         # One frame at a time: arrays of this size are reused and partly stay in the cache.
-        luma = self._luma
-        transfers, power = [], self._prior
-        light = torch.zeros_like(self._spectra[0])
-        for frame, radius, share in zip(self._spectra, radii_px.tolist(), luma.share, strict=True):
-            quadrant = self._transfers.at(radius)
+        luma, transfers = self._luma, []
+        power, light = self._prior, torch.zeros_like(self._spectra[0])
+        for frame, radii, share in zip(self._spectra, radii_px.T, luma.share, strict=True):
+            quadrant = self._transfers.at(radii)
             power = torch.addcmul(power, quadrant, quadrant, value=share)
-            transfers.append(self._grid.unfolded(quadrant))
+            transfers.append(self._grid.unfolded(quadrant)[:, None])
             light = torch.addcmul(light, transfers[-1], frame, value=share)
-        sharp = light / self._grid.unfolded(power)
+        light = light * self._grid.unfolded(power.reciprocal())[:, None]
         for frame, transfer, weight in zip(self._spectra, transfers, luma.weight, strict=True):
-            rest = torch.complex(*torch.addcmul(frame, transfer, sharp, value=-1))
-            yield (self._grid.image(rest) * weight).square()
+            rest = torch.addcmul(frame, transfer, light, value=-1)
+            yield self._grid.image(torch.complex(rest[:, 0], rest[:, 1])).mul_(weight)
 
 
 class _Transfers:
@@ -135,31 +150,55 @@ class _Transfers:
     def __init__(self, grid: MirrorGrid, psf: PSF, options: Any) -> None:
         self._grid, self._psf, self._options = grid, psf, options
         height, width = grid.grid_size
+        self._size = (width // 2 + 1, height // 2 + 1)
         single = options["dtype"] == torch.float32
-        self._most = _NODE_BYTES // ((height // 2 + 1) * (width // 2 + 1) * 4) if single else 0
-        self._nodes: dict[int, Tensor] = {}
+        self._most = _NODE_BYTES // (4 * self._size[0] * self._size[1]) if single else 0
+        self._nodes = torch.empty(0, self._size[0] * self._size[1], **options)
+        self._row_of: dict[int, int] = {}
 
-    def at(self, radius_px: float) -> Tensor:
-        """Factors (Q/2+1, P/2+1) at a radius, see `MirrorGrid.quadrant`."""
-        before = math.floor(radius_px * _NODES_PER_PX)
-        if before + 2 >= self._most:
-            return self._computed(radius_px)
-        places = range(before - 1, before + 3)
-        weights = lagrange_weights(places, radius_px * _NODES_PER_PX)
-        nodes = [self._node(place) for place in places]
-        mixed = nodes[0] * weights[0]
-        for node, weight in zip(nodes[1:], weights[1:], strict=True):
-            mixed = torch.add(mixed, node, alpha=weight)
-        return mixed
+    def prepare(self, radii_px: Tensor) -> None:
+        """Compute the nodes for radii of any shape; larger ones may stay without."""
+        places = sorted({place for around in _around(radii_px)[0].tolist() for place in around})
+        new = [place for place in places if place not in self._row_of]
+        new = new[: self._most - len(self._row_of)]
+        if new:
+            self._row_of |= {place: len(self._row_of) + row for row, place in enumerate(new)}
+            radii_px = torch.tensor(new, **self._options) / _NODES_PER_PX
+            computed = [self._computed(one).flatten(1) for one in radii_px.split(1)]
+            self._nodes = torch.cat([self._nodes, *computed])
 
-    def _node(self, index: int) -> Tensor:
-        place = abs(index)  # transfer functions are even in the radius
-        if place not in self._nodes:
-            self._nodes[place] = self._computed(place / _NODES_PER_PX)
-        return self._nodes[place]
+    def at(self, radii_px: Tensor) -> Tensor:
+        """Factors (k, Q/2+1, P/2+1) at radii (k,), see `MirrorGrid.quadrant`."""
+        places, weights = _around(radii_px)
+        rows = [self._row_of.get(place) for around in places.tolist() for place in around]
+        if None in rows:
+            return self._computed(radii_px.to(**self._options))
+        device = self._options["device"]
+        mixed = functional.embedding_bag(
+            torch.tensor(rows, device=device).view(places.shape),
+            self._nodes,
+            per_sample_weights=weights.to(**self._options),
+            mode="sum",
+        )
+        return mixed.view(-1, *self._size)
 
-    def _computed(self, radius_px: float) -> Tensor:
-        return self._grid.quadrant(self._psf, torch.tensor(radius_px, **self._options))
+    def _computed(self, radii_px: Tensor) -> Tensor:
+        return self._grid.quadrant(self._psf, radii_px)
+
+
+def _around(radii_px: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (k, 4) of the nodes around k radii and their weights in a cubic through them."""
+    position = radii_px.flatten().double() * _NODES_PER_PX
+    before = position.floor()
+    t = position - before
+    weights = [
+        -t * (t - 1) * (t - 2) / 6,
+        (t + 1) * (t - 1) * (t - 2) / 2,
+        -(t + 1) * t * (t - 2) / 2,
+        (t + 1) * t * (t - 1) / 6,
+    ]
+    places = before.long()[:, None] + torch.arange(-1, 3, device=radii_px.device)
+    return places.abs(), torch.stack(weights, 1)  # transfer functions are even in the radius
 
 
 def reach_of(radii_px: Tensor, psf: PSF) -> int:

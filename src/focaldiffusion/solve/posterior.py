@@ -9,8 +9,8 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, srgb_luma
 from focaldiffusion.fusion.fuse import blend_sharpest
-from focaldiffusion.solve.strips import in_strips
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.strips import in_strips
 
 POSTERIOR_STRENGTH = 36.0
 """Largest log-odds against a hypothesis, from a pixel whose texture is all its own. The bound keeps
@@ -48,7 +48,9 @@ def evidence_from_doubt(
     noise = stack.noise_std
     strength = -POSTERIOR_STRENGTH * own_texture_share(all_in_focus, reach_px, leak, noise)
     posterior = in_strips(
-        lambda rows: torch.softmax(doubt[:, rows] * strength[rows], dim=0), stack.size[0]
+        lambda rows: torch.softmax(doubt[:, rows] * strength[rows], dim=0),
+        doubt.shape,
+        doubt.device,
     )
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
 

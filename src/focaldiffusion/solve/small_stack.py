@@ -16,7 +16,6 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.solve.plane_fit import LONGEST_REACH_PX, Luma, PlaneFit, reach_of
 from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.threads import in_parallel
 
 _LONG_SIDE_PX = 256  # blur shrinks with the frames, so the range of the search is wide
 _LEAST_SIDE_PX = 8  # short side of elongated frames: room for the windows that average misfit
@@ -106,8 +105,8 @@ class SmallStack:
         lowest: Tensor | None = None
         with torch.no_grad():
             fit, radii_px = self._fit(blur_scale, psf, self._hypotheses(), focus)
-            for plane in in_parallel(fit.misfit, radii_px):
-                averaged = box_mean(plane, _AGGREGATION_PX)
+            for planes in fit.misfits(radii_px):
+                averaged = box_mean(planes, _AGGREGATION_PX).amin(0)
                 lowest = averaged if lowest is None else torch.minimum(averaged, lowest)
         assert lowest is not None
         return max(float(lowest.mean()), _LEAST_MISFIT)
@@ -122,7 +121,7 @@ class SmallStack:
         chosen: Tensor | None = None
         with torch.no_grad():
             fit, radii_px = self._fit(blur_scale, psf, hypotheses, focus)
-            for plane in in_parallel(fit.misfit_of_frames, radii_px):
+            for plane in fit.misfits_of_frames(radii_px):
                 averaged = box_mean(plane, _AGGREGATION_PX)
                 total = averaged.sum(0)
                 if lowest is None or chosen is None:

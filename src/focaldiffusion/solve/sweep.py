@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor
@@ -22,9 +22,8 @@ from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.plane_fit import Luma, PlaneFit, reach_of
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
-from focaldiffusion.solve.strips import in_strips, with_margin
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.threads import in_parallel
+from focaldiffusion.strips import in_strips, with_margin
 
 _MISFIT_VARIANCE = 10.0  # squared misfit, in noise variances, at which a hypothesis is doubted
 _NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur may cover a pixel
@@ -159,8 +158,8 @@ def plane_misfit(
             y, x = max(top - reach_px, 0), max(left - reach_px, 0)
             part = luma.cropped(slice(y, bottom + reach_px), slice(x, right + reach_px))
             window = (slice(top - y, bottom - y), slice(left - x, right - x))
-            planes = in_parallel(PlaneFit(part, reach_px, psf).misfit, radii_px[fitted])
-            for k, plane in zip(fitted, planes, strict=True):
+            planes = PlaneFit(part, reach_px, psf).misfits(radii_px[fitted])
+            for k, plane in zip(fitted, chain.from_iterable(planes), strict=True):
                 misfit[k, top:bottom, left:right] = plane[window]
                 meter.advance()
     for k in sorted({*range(len(hypotheses))}.difference(fitted)):
@@ -193,7 +192,7 @@ def _sharpest(misfit: Tensor, hypotheses: Tensor) -> Tensor:
         averaged = box_mean(misfit.detach()[:, around], SHARPEST_AGGREGATION_PX)
         return refine_minimum(averaged[:, inside], hypotheses)
 
-    return in_strips(of, misfit.shape[1])
+    return in_strips(of, misfit.shape, misfit.device, margin=SHARPEST_AGGREGATION_PX)
 
 
 def _doubt(misfit: Tensor, frame_count: int) -> Tensor:
@@ -210,7 +209,7 @@ def _doubt(misfit: Tensor, frame_count: int) -> Tensor:
         above = (lowest - averaged)[:, inside] / (_MISFIT_VARIANCE * unexplained[inside])
         return -torch.expm1(above)
 
-    return in_strips(of, misfit.shape[1])
+    return in_strips(of, misfit.shape, misfit.device, margin=2 * _AGGREGATION_PX)
 
 
 def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:
