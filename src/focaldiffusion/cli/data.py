@@ -83,7 +83,23 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="also store the physical estimate of each stack, to save time in training",
     )
+    cache.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="write every N-th stack from I on: 0/3, 1/3 and 2/3 are three processes or machines",
+    )
     cache.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the cache")
+    merge = kinds.add_parser(
+        "merge",
+        help="join the caches that several machines have written",
+        description="Join caches of the same stacks, such as shards in folders of their own, by "
+        "linking or copying their files.",
+    )
+    merge.set_defaults(run=_merge)
+    merge.add_argument("parts", type=Path, nargs="+", metavar="DIR", help="a cache")
+    merge.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the whole")
+    merge.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -169,8 +185,10 @@ def _check(options: argparse.Namespace) -> int:
 def _cache(options: argparse.Namespace) -> int:
     """Write the cache and return the exit code."""
     from focaldiffusion.config.sources import FILELESS
-    from focaldiffusion.data.cache import write_cache
+    from focaldiffusion.data.cache import bytes_of_sample, write_cache
+    from focaldiffusion.data.shard import Shard
 
+    shard = Shard.parsed(options.shard)
     config, mixture, device = _open(options)
     made = [source for source in mixture.sources if source.dataset_type in FILELESS]
     endless = [source.name for source in made if source.max_samples is None]
@@ -182,11 +200,25 @@ def _cache(options: argparse.Namespace) -> int:
             mixture,
             options.output,
             count=count,
+            shard=shard,
             num_workers=config.data.num_workers,
             device=device,
             with_evidence=options.evidence,
             meter=Meter(partial(progress, "stacks")),
         )
     if not options.quiet:
-        print(f"{count} stacks of {options.split} in {options.output}")
+        written = len(shard.positions(count))
+        size = f"{bytes_of_sample(options.output) / 1e6:.1f} MB each" if written else "none here"
+        print(f"{written} stacks of {options.split} in {options.output}, {size}")
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    """Join the caches and return the exit code."""
+    from focaldiffusion.data.cache import merge_caches
+
+    missing = merge_caches(options.parts, options.output)
+    if not options.quiet:
+        lacks = f"; {missing} stacks are still missing" if missing else ""
+        print(f"{len(options.parts)} caches joined in {options.output}{lacks}")
     return 0
