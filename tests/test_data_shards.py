@@ -151,7 +151,7 @@ def test_shards_and_their_union_on_the_command_line(
     assert all(line.endswith(" MB each") for line in said)
     parts = (tmp_path / "part0", tmp_path / "part1")
     assert exit_code(main, "data", "merge", *parts, "--output", tmp_path / "joined") == 0
-    assert capsys.readouterr().out == f"2 caches joined in {tmp_path / 'joined'}\n"
+    assert capsys.readouterr().out == f"2 folders joined in {tmp_path / 'joined'}\n"
     assert content(tmp_path / "joined") == content(tmp_path / "whole")
     argv = (*shared, "--shard", "2/2", "--output", tmp_path / "none")
     assert "shard '2/2': expected I/N" in refusal(capsys, tmp_path, main, *argv)

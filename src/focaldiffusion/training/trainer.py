@@ -30,6 +30,7 @@ from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import claimed, file_errors_named
+from focaldiffusion.training.examples import Grid
 from focaldiffusion.training.kept import KeptExamples
 from focaldiffusion.training.learner import Learner
 from focaldiffusion.training.left_out import RECORD, check_missing, left_out
@@ -272,11 +273,12 @@ class _Run:
 
     def _prepared(self, mixture: Mixture) -> Iterator[list[Prepared]]:
         """This process's batches, prepared by the workers where they have the device."""
-        config, kept = self._config, KeptExamples.open(self._config, mixture)
+        config, completer = self._config, self._learner.pipeline.completer
+        kept = KeptExamples.open(config, mixture, Grid.of(completer))
         make = partial(
             prepare_batch,
-            completer=self._learner.pipeline.completer,
-            depth_code=config.model.depth_code,
+            completer=completer,
+            model=config.model,
             training=config.training,
             with_stacks=self._objective.reads_stacks,
             kept=kept,
