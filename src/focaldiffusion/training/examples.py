@@ -125,11 +125,20 @@ class Examples:
 
     def to(self, device: torch.device | str) -> Examples:
         """The examples on a device. Frames stay where they are: their batch moves them."""
+        # An asynchronous copy to the CPU would return memory that is still being written.
+        waits = torch.device(device).type == "cpu"
+        return self._map(lambda maps: maps.to(device, non_blocking=not waits))
+
+    def pin_memory(self) -> Examples:
+        """The examples in memory that a GPU copies from while it computes."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Examples:
         truth: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor) else value
+            name: change(value) if isinstance(value, Tensor) else value
             for name, value in vars(self.truth).items()
         }
-        return Examples(self.proposal.map(lambda maps: maps.to(device)), Truth(**truth))
+        return Examples(self.proposal.map(change), Truth(**truth))
 
 
 def examples_of(

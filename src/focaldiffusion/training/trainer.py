@@ -200,17 +200,16 @@ class _Run:
         """
         if self._validation is None:
             return
-        pipeline, score = self._learner.pipeline, torch.zeros((), device=self.accelerator.device)
-        # Shards are only together a model.
-        if self.accelerator.is_main_process or self._learner.sharded:
-            with self._learner.averaged():
-                pipeline.denoiser.eval()
-                values, pictures = self._validation(pipeline)
-                pipeline.denoiser.train()
-            if self.accelerator.is_main_process:
-                score += values[f"val/{METRIC}"]
-                self.watch.validation(self.state.step, values, pictures)
-        metric = float(self.accelerator.reduce(score, "sum"))
+        pipeline = self._learner.pipeline
+        with self._learner.averaged():
+            pipeline.denoiser.eval()
+            values, pictures = self._validation(
+                pipeline, self.accelerator, shared=not self._learner.sharded
+            )
+            pipeline.denoiser.train()
+        if self.accelerator.is_main_process:
+            self.watch.validation(self.state.step, values, pictures)
+        metric = values[f"val/{METRIC}"]
         if self.state.best is None or metric < self.state.best:
             self.state = replace(self.state, best=metric, best_step=self.state.step)
         self.save(owes_score=False)
