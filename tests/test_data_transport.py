@@ -29,12 +29,12 @@ class Large:
 
 UNDER_64_MB = """
 import sys
-import torch
-from test_data_transport import Large, free_shared_bytes, read_by_workers
+from test_data_transport import Large, free_shared_bytes
+from focaldiffusion.data import loading
 if __name__ == "__main__":
     assert free_shared_bytes() <= 64 * 2**20
-    torch.multiprocessing.set_start_method(sys.argv[1])
-    for item, (answer,) in enumerate(read_by_workers(Large(), range(4), 2)):
+    loading._START = sys.argv[1]
+    for item, (answer,) in enumerate(loading.read_by_workers(Large(), range(4), 2)):
         assert answer.shape == Large()[0][0].shape and bool((answer == item).all())
 """
 

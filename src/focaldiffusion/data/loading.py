@@ -31,7 +31,7 @@ from focaldiffusion.signals import ENDING
 
 # A reader may hold the tensors of a model. Forked workers inherit them; "forkserver", the default
 # of Linux from Python 3.14, passes a file descriptor of each and fails beyond some 250.
-_FORK = "fork" if sys.platform == "linux" else None
+_START = "fork" if sys.platform == "linux" else None
 _T = TypeVar("_T")
 _Item = TypeVar("_Item", contravariant=True)
 _MakeInput = Callable[[Any, Sequence[Draw]], _T]
@@ -163,7 +163,7 @@ def read_by_workers(
             pin_memory=pinned,
             num_workers=num_workers,
             worker_init_fn=_one_thread,
-            multiprocessing_context=_FORK if num_workers else None,
+            multiprocessing_context=_START if num_workers else None,
             generator=torch.Generator(),  # else the loader would take a number from the global one
         )
         answers = _started(loader)

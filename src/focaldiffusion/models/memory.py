@@ -31,12 +31,13 @@ from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-# Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer. The two
-# means of AdamW come on top.
+# Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
+# forward pass reads copies in bfloat16. The two means of AdamW come on top.
 _BYTES_OF_FROZEN = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5}
 _BYTES_OF_STATE = {"adamw": 8, "adam": 8, "sgd": 4, "adamw_8bit": 2, "paged_adamw_8bit": 0}
 """Bytes for each number that trains; pages of the last one move to the CPU's memory."""
-_MORE_BYTES_PER_TRAINED = (4 - 2) + (4 - 2) + 4 + 4
+_COPY_BYTES = 2
+_MORE_BYTES_PER_TRAINED = (4 - 2) + (4 - 2) + _COPY_BYTES + 4 + 4
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def training_bytes(
         peak
         + frozen * (_BYTES_OF_FROZEN[training.base_weights] - 2)
         + trained * (4 - 2 + 4 - 2 + _BYTES_OF_STATE[optimizer] + 4 * training.use_ema)
-        + (activations if training.mixed_precision == "no" else 0)
+        + (activations if training.mixed_precision == "no" else _COPY_BYTES * trained)
     )
 
 

@@ -104,7 +104,11 @@ def made_trainable(
     if training.gradient_checkpointing:
         for part in filter(None, (pipeline.denoiser, pipeline.vae)):
             part.enable_gradient_checkpointing()
-    return pipeline.to(device)
+    pipeline = pipeline.to(device)
+    # The layout that convolutions of tensor cores want; a whole model is saved in the usual one.
+    if pipeline.vae is not None and pipeline.device.type == "cuda" and training.tuning == "lora":
+        pipeline.vae.to(memory_format=torch.channels_last)
+    return pipeline
 
 
 def _choose_trained(network: nn.Module, training: TrainingConfig) -> None:

@@ -115,6 +115,8 @@ class _Run:
         # Data and learner.
         self._bad = left_out(config, self.accelerator, resumes=resume is not None)
         mixture = open_split(config.data, "train", training.seed, names_of(self._bad, "train"))
+        # cuDNN times its algorithms for each size once, which pays where sizes repeat.
+        torch.backends.cudnn.benchmark = all(one.image_size for one in mixture.sources)
         self.schedule = Schedule.of(training, len(mixture), self.accelerator.num_processes)
         if config.data.skip_bad_samples:
             check_missing(self._bad, mixture)
