@@ -73,6 +73,8 @@ class TrainingConfig(Section):
     """Checkpoint to start from instead of the untrained model; not for resuming a run."""
     base_weights: Literal["float32", "bfloat16", "nf4"] = "float32"
     """Number format of frozen weights; `nf4` (4 bits) needs bitsandbytes."""
+    autoencoder_weights: Literal["float32", "bfloat16"] | None = None
+    """Number format that the autoencoder computes in; null is that of `base_weights`."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
     attention: Literal["native", "flash", "xformers"] = "native"
@@ -89,6 +91,13 @@ class TrainingConfig(Section):
                 "use bf16"
             )
         return value
+
+    @property
+    def autoencoder_format(self) -> Literal["float32", "bfloat16"]:
+        """`autoencoder_weights`, decided."""
+        frozen: Literal["float32", "bfloat16"]
+        frozen = "float32" if self.base_weights == "float32" else "bfloat16"
+        return self.autoencoder_weights or frozen
 
     @model_validator(mode="after")
     def _formats_go_together(self) -> TrainingConfig:

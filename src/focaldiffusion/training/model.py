@@ -96,9 +96,10 @@ def made_trainable(
     pipeline.prompt.requires_grad_(False)
     _choose_trained(pipeline.denoiser, training)
     for part in filter(None, (pipeline.denoiser, pipeline.vae, pipeline.prompt)):
+        name = training.autoencoder_format if part is pipeline.vae else training.base_weights
         for parameter in part.parameters():
             if not parameter.requires_grad and parameter.is_floating_point():
-                parameter.data = parameter.data.to(_DTYPES[training.base_weights])
+                parameter.data = parameter.data.to(_DTYPES[name])
     if training.attention != "native":
         use_attention(pipeline.denoiser, training.attention)
     if training.gradient_checkpointing:
