@@ -204,3 +204,28 @@ def test_exposure_varies_from_frame_to_frame_within_its_bounds():
     gains = photograph(flat, where, seeded()).stack.images.mean(dim=(1, 2, 3)) / 0.3
     assert 0.8 <= gains.min() < 0.85
     assert 1.15 < gains.max() <= 1.2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_ideal_stacks_have_none_of_the_faults(share):
+    """Their lens and their sweep are drawn as those of the others."""
+    faults = {
+        "psf": "power_exponential",
+        "focus_jitter_dpt": 0.2,
+        "noise_std_lsb_range": [2, 2],
+        "exposure_jitter": 0.1,
+        "breathing": 0.004,
+        "shift_px": 1.0,
+    }
+    drawn = {"aperture_stops": 1.0, "focus_spacing": "random", "bit_depth": None}
+    where = source(options=lens(**faults, **drawn, ideal_share=share))
+    ideal = 0
+    for seed in range(20):
+        found = photograph(room(), where, seeded(seed)).stack
+        lensed = replace(room(), camera=found.camera)
+        exact = capture(lensed, found.focus_distances_m, bit_depth=None).images
+        ideal += bool((found.images - exact).abs().max() < 1e-5)
+    # Of 20 fair draws, 3 to 17 in all but 4 of 10,000.
+    assert ideal in {0.0: [0], 0.5: range(3, 18), 1.0: [20]}[share]
+    cameras = {photograph(room(), where, seeded(seed)).stack.camera for seed in range(5)}
+    assert len(cameras) == 5

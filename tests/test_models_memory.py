@@ -219,8 +219,14 @@ def test_training_is_priced_at_its_size_batch_and_formats() -> None:
     assert need((SIDE_PX, SIDE_PX), use_ema=True) - square == 4 * trained
     frozen = memory_row("tiny", SIDE_PX).parameters - trained
     embedding = 24**2 * 32
-    in_float32 = need((SIDE_PX, SIDE_PX), base_weights="float32")
-    assert in_float32 - square == 2 * (frozen + embedding)
+    in_float32, coded_in_float32 = (
+        need((SIDE_PX, SIDE_PX), **changes)
+        for changes in ({"base_weights": "float32"}, {"autoencoder_weights": "float32"})
+    )
+    assert in_float32 - coded_in_float32 == 2 * embedding  # with all others trained
+    assert coded_in_float32 - square > 2 * frozen  # and activations
+    plain = need((SIDE_PX, SIDE_PX), base_weights="float32", mixed_precision="no")
+    assert in_float32 < plain + 2 * trained  # the copies of autocast
 
 
 def test_each_decoded_plane_is_priced() -> None:

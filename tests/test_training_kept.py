@@ -38,7 +38,7 @@ def kept_config(stacks: Path, run: Path, directory: Path, **training: Any) -> An
 def test_what_is_kept_comes_back(stacks: Path, tmp_path: Path) -> None:
     config = kept_config(stacks, tmp_path / "run", tmp_path / "kept")
     mixture = open_split(config.data, "train", 0)
-    kept = KeptExamples.open(config, mixture)
+    kept = KeptExamples.open(config, mixture, None)
     assert kept is not None
     draws = [mixture.draw(position) for position in (0, 1)]
     (batch,) = batches(mixture, (0, 1), 2, with_estimates=True)
@@ -175,19 +175,19 @@ def test_examples_of_another_run_are_refused(stacks: Path, tmp_path: Path) -> No
         )
         mixture = open_split(config.data, "train", 0)
         if different is None:
-            KeptExamples.open(config, mixture)
+            KeptExamples.open(config, mixture, None)
             continue
         with pytest.raises(InputError, match=f"holds examples with other {different}"):
-            KeptExamples.open(config, mixture)
+            KeptExamples.open(config, mixture, None)
     (directory / "examples.json").write_text("{")
     with pytest.raises(InputError, match=r"examples\.json: is damaged"):
-        KeptExamples.open(config, mixture)
+        KeptExamples.open(config, mixture, None)
 
 
 def test_a_damaged_example_is_named(stacks: Path, tmp_path: Path) -> None:
     config = kept_config(stacks, tmp_path / "run", tmp_path / "kept")
     mixture = open_split(config.data, "train", 0)
-    kept = KeptExamples.open(config, mixture)
+    kept = KeptExamples.open(config, mixture, None)
     assert kept is not None
     draw = mixture.draw(0)
     (batch,) = batches(mixture, (0,), 1, with_estimates=True)
@@ -200,7 +200,7 @@ def test_a_damaged_example_is_named(stacks: Path, tmp_path: Path) -> None:
 
 def test_without_a_folder_nothing_is_kept(stacks: Path, tmp_path: Path) -> None:
     config = config_of(stacks, tmp_path / "run")
-    assert KeptExamples.open(config, open_split(config.data, "train", 0)) is None
+    assert KeptExamples.open(config, open_split(config.data, "train", 0), None) is None
 
 
 def test_frames_are_not_kept(stacks: Path, tmp_path: Path) -> None:

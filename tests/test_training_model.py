@@ -18,6 +18,7 @@ from training_runs import checkpoint, config_of, losses, state, val_sources, wri
 
 from focaldiffusion.checkpoints.checkpoint import find_checkpoint, load_model
 from focaldiffusion.checkpoints.hub import TEXT_ENCODERS
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.run import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
@@ -307,3 +308,17 @@ def test_attention_is_chosen(base: str) -> None:
     full = TrainingConfig(attention="flash", tuning="full")
     with pytest.raises(InputError, match="this model is convolutional and has no attention"):
         trainable_model(ModelConfig(preset="compact"), full, "cpu")
+
+
+def test_the_autoencoder_has_a_number_format_of_its_own() -> None:
+    formats = {"base_weights": "bfloat16", "mixed_precision": "bf16"}
+    for chosen, dtype in ((None, torch.bfloat16), ("float32", torch.float32)):
+        training = TrainingConfig.model_validate({**formats, "autoencoder_weights": chosen})
+        pipeline = model_module.made_trainable(
+            FocalDiffusionPipeline.from_preset("tiny"), training, "cpu"
+        )
+        assert {one.dtype for one in pipeline.vae.parameters()} == {dtype}
+        frozen = {one.dtype for one in pipeline.denoiser.parameters() if not one.requires_grad}
+        assert frozen == {torch.bfloat16}
+        image = torch.zeros(1, 3, 16, 16)
+        assert pipeline.codec.encode_image(image).dtype == dtype

@@ -314,7 +314,7 @@ def _refine(
 
         with stages("loading the model"):
             model = find_checkpoint(str(model), [PHYSICS]).load(device=settings.device)
-    model.check_inputs(settings.sampling)
+    model.check_inputs(settings.sampling, with_image=settings.fill_unsharp)
     return partial(model.refine, sampling=settings.sampling, with_image=settings.fill_unsharp)
 
 

@@ -205,6 +205,7 @@ class Checkpoint:
         # Last: it says less of a file that does not fit than loading does.
         self._check_digests()
         pipeline.register_to_config(_name_or_path=self.name)
+        pipeline.has_image_half = self.description.config.model.with_image
         pipeline.origin = partial(self.as_json, base_model=base_model)
         return pipeline.to(device)
 

@@ -53,6 +53,9 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     around them, and completes the surface. The final image is still fused from captured pixels.
     """
 
+    has_image_half: bool = True
+    """Whether the image half was trained; without, there is nothing to fill pixels from."""
+
     origin: Callable[[], dict[str, Any]] | None = None
     """Describes the checkpoint of the weights, for a result's provenance."""
 
@@ -193,7 +196,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             InputError: see `check_inputs`.
         """
         sampling = sampling or Sampling()
-        self.check_inputs(sampling)
+        self.check_inputs(sampling, with_image=fill_unsharp)
         return recover(
             stack.at_working_size(),
             psf=psf,
@@ -204,12 +207,18 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             camera=stack.camera and stack.camera.resized((stack.frames or stack).size),
         )
 
-    def check_inputs(self, sampling: Sampling) -> None:
+    def check_inputs(self, sampling: Sampling, *, with_image: bool) -> None:
         """Check the sampling options, before the long work.
 
         Raises:
-            InputError: steps, ensemble or tiles that this model does not support.
+            InputError: steps, ensemble or tiles that this model does not support; an image of a
+                model that was trained for depth alone.
         """
+        if with_image and not self.has_image_half:
+            raise InputError(
+                "fill_unsharp: this model was trained for depth alone (model.with_image false). "
+                "Leave it out, or use a model with an image half."
+            )
         steps, ensemble, tile_px = sampling.steps, sampling.ensemble, sampling.tile_px
         if self.config["start"] == "estimate" and steps not in (None, 1):
             raise InputError(
@@ -290,7 +299,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             InputError: see `check_inputs`; or the model returns NaN or infinity.
         """
         sampling = sampling or Sampling()
-        self.check_inputs(sampling)
+        self.check_inputs(sampling, with_image=with_image)
         stages = stages or Stages(self._bars())
         proposal, code = self.propose(stack, physical)
         with stages("generating") as meter, network_threads():

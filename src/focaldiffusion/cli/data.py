@@ -24,6 +24,7 @@ from focaldiffusion.progress import Meter
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
     from focaldiffusion.data.mixture import Mixture
+    from focaldiffusion.data.shard import Shard
 
 
 def add_parser(commands: Commands) -> None:
@@ -83,7 +84,29 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="also store the physical estimate of each stack, to save time in training",
     )
+    cache.add_argument(
+        "--examples",
+        action="store_true",
+        help="instead of stacks, store what the network is shown and compared with, for "
+        "training.examples_dir: training.draws_per_sample draws of each sample of train",
+    )
+    cache.add_argument(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="write every N-th stack from I on: 0/3, 1/3 and 2/3 are three processes or machines",
+    )
     cache.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the cache")
+    merge = kinds.add_parser(
+        "merge",
+        help="join the caches that several machines have written",
+        description="Join caches of the same stacks, such as shards in folders of their own, by "
+        "linking or copying their files.",
+    )
+    merge.set_defaults(run=_merge)
+    merge.add_argument("parts", type=Path, nargs="+", metavar="DIR", help="a cache")
+    merge.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the whole")
+    merge.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -169,24 +192,79 @@ def _check(options: argparse.Namespace) -> int:
 def _cache(options: argparse.Namespace) -> int:
     """Write the cache and return the exit code."""
     from focaldiffusion.config.sources import FILELESS
-    from focaldiffusion.data.cache import write_cache
+    from focaldiffusion.data.cache import bytes_of_sample, write_cache
+    from focaldiffusion.data.shard import Shard
 
+    shard = Shard.parsed(options.shard)
     config, mixture, device = _open(options)
     made = [source for source in mixture.sources if source.dataset_type in FILELESS]
     endless = [source.name for source in made if source.max_samples is None]
     if options.samples is None and endless:
         raise InputError(f"--samples is missing: {endless[0]} is endless, so a number is needed.")
+    if options.examples:
+        return _keep(options, config, mixture, shard, device)
     count = options.samples or len(mixture)
     with progress_bars("simulating", quiet=options.quiet) as progress:
         write_cache(
             mixture,
             options.output,
             count=count,
+            shard=shard,
             num_workers=config.data.num_workers,
             device=device,
             with_evidence=options.evidence,
             meter=Meter(partial(progress, "stacks")),
         )
     if not options.quiet:
-        print(f"{count} stacks of {options.split} in {options.output}")
+        written = len(shard.positions(count))
+        size = f"{bytes_of_sample(options.output) / 1e6:.1f} MB each" if written else "none here"
+        print(f"{written} stacks of {options.split} in {options.output}, {size}")
+    return 0
+
+
+def _keep(
+    options: argparse.Namespace, config: Config, mixture: Mixture, shard: Shard, device: str
+) -> int:
+    """Write examples and return the exit code."""
+    from focaldiffusion.training.kept import KeptExamples
+    from focaldiffusion.training.kept_writer import bytes_of_example, grid_of, write_examples
+
+    if options.evidence or options.split != "train":
+        other = "--evidence" if options.evidence else f"--split {options.split}"
+        raise InputError(f"--examples with {other}: they are of train, and hold their evidence.")
+    training = config.training.model_copy(update={"examples_dir": str(options.output)})
+    run = config.model_copy(update={"training": training})
+    kept = KeptExamples.open(run, mixture, grid_of(config.model))
+    assert kept is not None
+    count = options.samples or len(mixture) * kept.draws
+    with progress_bars("making", quiet=options.quiet) as progress:
+        write_examples(
+            run,
+            mixture,
+            kept,
+            count=count,
+            shard=shard,
+            device=device,
+            meter=Meter(partial(progress, "examples")),
+        )
+    if not options.quiet:
+        written = len(shard.positions(count))
+        size = f"{bytes_of_example(options.output) / 1e6:.1f} MB each" if written else "none here"
+        print(f"{written} examples in {options.output}, {size}")
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    """Join the caches and return the exit code."""
+    from focaldiffusion.data.cache import merge_caches
+    from focaldiffusion.training.kept import KeptExamples
+
+    missing = 0
+    if KeptExamples.lie_in(options.parts[0]):
+        KeptExamples.joined(options.parts, options.output)
+    else:
+        missing = merge_caches(options.parts, options.output)
+    if not options.quiet:
+        lacks = f"; {missing} stacks are still missing" if missing else ""
+        print(f"{len(options.parts)} folders joined in {options.output}{lacks}")
     return 0

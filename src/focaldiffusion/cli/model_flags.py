@@ -126,7 +126,7 @@ class ChosenModel:
         )
         if self.attention is not None:
             use_attention(pipeline.denoiser, self.attention)
-        pipeline.check_inputs(self.sampling)
+        pipeline.check_inputs(self.sampling, with_image=False)
         return pipeline
 
 

@@ -159,6 +159,8 @@ class SimulatorKwargs(Section):
     """Focus breathing that alignment leaves: scale per dioptre, drawn up to ± this."""
     shift_px: NonNegative = 0.0
     """Hand shake that alignment leaves: largest shift of a frame [px]."""
+    ideal_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of stacks with none of the faults above: a disc, exact focus, no noise, no motion."""
     bit_depth: Literal[8, 16] | None = 8
     """Bit depth of the simulated files; null does not quantise."""
     jpeg_quality_range: Annotated[tuple[_JpegQuality, _JpegQuality], _Ascending] | None = None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,16 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from focaldiffusion import __version__
 from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.data.loading import batches
+from focaldiffusion.data.loading import batches, read_by_workers
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
+from focaldiffusion.data.shard import Shard, sweep
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import claimed, file_errors_named, write_whole
 from focaldiffusion.progress import Meter
 
-_INDEX = "cache.json"
+_INDEX, _SAMPLES = "cache.json", "samples"
 _FORMAT = 2
 
 
@@ -30,20 +34,23 @@ def write_cache(
     directory: Path,
     *,
     count: int | None = None,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
     num_workers: int = 0,
     device: torch.device | str = "cpu",
     with_evidence: bool = False,
     meter: Meter | None = None,
 ) -> None:
-    """Write the stacks of a mixture to a folder, or continue an interrupted cache.
+    """Write the stacks of a mixture to a folder, or continue or extend a cache there.
 
-    A sample of 5 frames of 512x512 and 8 bits takes 7 MB, and 25 MB with its evidence.
+    A sample of 5 frames of 512x512 and 8 bits takes 7 MB, and 25 MB with its evidence. On the CPU
+    the workers write. Shards that write to folders of their own are joined by `merge_caches`.
 
     Args:
         mixture: the sources of one split; the files hold all that it draws, transforms included.
         directory: created if missing.
         count: samples to write, from the first position on; an epoch by default. Samples beyond an
             epoch photograph the same scenes again, with other draws.
+        shard: the share of the samples that this process writes.
         num_workers: see `batches`.
         device: where to simulate.
         with_evidence: also write the physical estimate of each stack, which takes longer to make
@@ -51,27 +58,113 @@ def write_cache(
         meter: counts the samples, those of an interrupted run included.
 
     Raises:
-        InputError: a bad sample, or a folder that holds another cache or that another process
-            writes to.
+        InputError: a bad sample, or a folder that holds another cache or whose shard another
+            process writes.
     """
     count = len(mixture) if count is None else count
     with file_errors_named(directory):
         _begin(directory, _index(mixture, count, with_evidence))
-    with claimed(directory):
-        missing = _missing(directory, count)
-        stacks = batches(
-            mixture,
-            missing,
-            1,
-            num_workers=num_workers,
-            device=device,
-            with_estimates=with_evidence,
-        )
+    with shard.claimed_in(directory):
+        with file_errors_named(directory):
+            sweep(directory / _SAMPLES)
+        wanted = shard.positions(count)
+        missing = _missing(directory, wanted)
         meter = meter or Meter()
-        meter.expect(count, done=count - len(missing))
-        for position, batch in zip(missing, stacks, strict=True):
-            write_sample(_sample_path(directory, position), batch.to("cpu").sample(0))
+        meter.expect(len(wanted), done=len(wanted) - len(missing))
+        writer = _Writer(mixture, directory, with_evidence)
+        for _ in writer.written(missing, num_workers, torch.device(device)):
             meter.advance()
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Makes and writes the sample at a position, as a worker's map-style data set."""
+
+    mixture: Mixture
+    directory: Path
+    with_evidence: bool
+
+    def written(
+        self, positions: Sequence[int], num_workers: int, device: torch.device
+    ) -> Iterator[None]:
+        """Write the samples at these positions; yields after each."""
+        if device.type == "cpu":
+            for error in read_by_workers(self, positions, num_workers):
+                if error is not None:
+                    raise error
+                yield
+            return
+        for position, batch in zip(
+            positions,
+            batches(
+                self.mixture,
+                positions,
+                1,
+                num_workers=num_workers,
+                device=device,
+                with_estimates=self.with_evidence,
+            ),
+            strict=True,
+        ):
+            write_sample(_sample_path(self.directory, position), batch.to("cpu").sample(0))
+            yield
+
+    def __getitem__(self, position: int) -> InputError | None:
+        try:
+            (batch,) = batches(self.mixture, [position], 1, with_estimates=self.with_evidence)
+            write_sample(_sample_path(self.directory, position), batch.sample(0))
+        except InputError as error:
+            return error
+        return None
+
+
+def merge_caches(parts: Sequence[Path], directory: Path) -> int:
+    """Join caches of the same samples, written by several machines, in one folder.
+
+    Files are linked where the file system can, else copied. What the folder has already stays.
+
+    Args:
+        parts: folders of caches; each has some of the samples.
+        directory: created if missing; may be one of the parts.
+
+    Returns:
+        The number of samples that no part has.
+
+    Raises:
+        InputError: a folder without a cache, or with another one.
+    """
+    indices = [_read_index(part / _INDEX) for part in parts]
+    longest = max(indices, key=lambda index: len(index["samples"]))
+    for part, index in zip(parts, indices, strict=True):
+        _check_same(part, index, longest)
+    with file_errors_named(directory):
+        _begin(directory, longest)
+        with claimed(directory):
+            for part in parts:
+                join_files(part / _SAMPLES, directory / _SAMPLES)
+    return len(_missing(directory, range(len(longest["samples"]))))
+
+
+def join_files(part: Path, directory: Path) -> None:
+    """Link or copy the safetensors files of a folder that another one lacks.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    for path in part.glob("[!.]*.safetensors"):
+        target = directory / path.name
+        if target.exists():
+            continue
+        try:
+            os.link(path, target)
+        except OSError:  # another disk, or one without links
+            write_whole(target, path.read_bytes())
+
+
+def bytes_of_sample(directory: Path) -> float:
+    """Mean size of the sample files in the folder of a cache."""
+    sizes = [path.stat().st_size for path in (directory / _SAMPLES).glob("[!.]*.safetensors")]
+    return sum(sizes) / len(sizes)
 
 
 class Cache:
@@ -88,7 +181,7 @@ class Cache:
         _check_source(source, index["sources"], path)
         self._directory = path.parent
         self._samples: list[dict[str, str]] = index["samples"]
-        missing = _missing(self._directory, len(self._samples))
+        missing = _missing(self._directory, range(len(self._samples)))
         if missing and not source.allow_missing:
             raise InputError(
                 f"{_sample_path(self._directory, missing[0])}: no such file; {len(missing)} of the "
@@ -156,26 +249,34 @@ def _index(mixture: Mixture, count: int, with_evidence: bool) -> dict[str, Any]:
 
 
 def _begin(directory: Path, index: dict[str, Any]) -> None:
-    """Write the index of a new cache, or check that an existing one lists the same samples."""
+    """Write the index of a new or a longer cache, or check that of an existing one."""
     path = directory / _INDEX
     text = json.dumps(index, indent=1) + "\n"
     if path.exists():
         there, wanted = _read_index(path), json.loads(text)
-        different = [key for key in wanted if there.get(key) != wanted[key]]
-        if different:
-            raise InputError(
-                f"{directory}: holds a cache with other {different[0]}. Choose another folder, or "
-                "remove this one."
-            )
-        return
-    _sample_path(directory, 0).parent.mkdir(parents=True, exist_ok=True)
+        _check_same(directory, there, wanted)
+        if len(there["samples"]) >= len(wanted["samples"]):
+            return
+    (directory / _SAMPLES).mkdir(parents=True, exist_ok=True)
     write_whole(path, text.encode())
+
+
+def _check_same(directory: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse a cache of other samples; either may have more of the same ones."""
+    both = min(len(index["samples"]) for index in (there, wanted))
+    short = [{**index, "samples": index["samples"][:both]} for index in (there, wanted)]
+    different = [key for key in short[1] if short[0].get(key) != short[1][key]]
+    if different:
+        raise InputError(
+            f"{directory}: holds a cache with other {different[0]}. Choose another folder, or "
+            "remove this one."
+        )
 
 
 def _read_index(path: Path) -> dict[str, Any]:
     """The index of a cache."""
     fault = "is not the index of a cache"
-    remedy = "Correct data_root, or write the cache again in another folder."
+    remedy = "Correct the path of the cache, or write it again in another folder."
     index = read_json(path, fault, remedy)
     with reading(path, fault, remedy):
         if (found := index["format"]) != _FORMAT:
@@ -206,10 +307,10 @@ class _Index(BaseModel):
 
 
 def _sample_path(directory: Path, position: int) -> Path:
-    return directory / "samples" / f"{position:06d}.safetensors"
+    return directory / _SAMPLES / f"{position:06d}.safetensors"
 
 
-def _missing(directory: Path, count: int) -> list[int]:
-    """Positions below `count` without a file, from one listing of the folder."""
-    there = {path.name for path in (directory / "samples").glob("*.safetensors")}
-    return [i for i in range(count) if _sample_path(directory, i).name not in there]
+def _missing(directory: Path, positions: Iterable[int]) -> list[int]:
+    """The positions without a file, from one listing of the folder."""
+    there = {path.name for path in (directory / _SAMPLES).glob("*.safetensors")}
+    return [i for i in positions if _sample_path(directory, i).name not in there]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -21,6 +22,7 @@ from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.registry import open_dataset
+from focaldiffusion.data.transport import Piped, Sender
 from focaldiffusion.errors import InputError
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
@@ -29,7 +31,7 @@ from focaldiffusion.signals import ENDING
 
 # A reader may hold the tensors of a model. Forked workers inherit them; "forkserver", the default
 # of Linux from Python 3.14, passes a file descriptor of each and fails beyond some 250.
-_FORK = "fork" if sys.platform == "linux" else None
+_START = "fork" if sys.platform == "linux" else None
 _T = TypeVar("_T")
 _Item = TypeVar("_Item", contravariant=True)
 _MakeInput = Callable[[Any, Sequence[Draw]], _T]
@@ -115,7 +117,8 @@ def prepared(
     device = torch.device(device)
     groups = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
     reader = _Reader(mixture, device.type == "cpu", with_estimates, make_input, find_input)
-    for group, part in zip(groups, read_by_workers(reader, groups, num_workers), strict=True):
+    parts = read_by_workers(reader, groups, num_workers, pinned=device.type == "cuda")
+    for group, part in zip(groups, parts, strict=True):
         if isinstance(part, InputError):
             raise part
         if device.type == "cpu":
@@ -135,9 +138,19 @@ class Reader(Protocol[_Item]):
 
 
 def read_by_workers(
-    reader: Reader[_Item], items: Sequence[_Item], num_workers: int
+    reader: Reader[_Item], items: Sequence[_Item], num_workers: int, *, pinned: bool = False
 ) -> Iterator[Any]:
-    """The reader's answer to each item, in their order; 0 workers read in this process."""
+    """The reader's answer to each item, in their order; 0 workers read in this process.
+
+    Args:
+        reader: answers.
+        items: to ask it for.
+        num_workers: processes that answer.
+        pinned: whether what has a method `pin_memory` goes to memory that a GPU copies from.
+    """
+    if num_workers:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        reader = Sender(reader, num_workers * processes)
     with warnings.catch_warnings():
         # Of more workers than cores, when a loader is made and when it starts: that is the
         # configuration's business.
@@ -147,12 +160,14 @@ def read_by_workers(
             sampler=items,  # type: ignore[arg-type]
             batch_size=None,
             collate_fn=_uncollated,
+            pin_memory=pinned,
             num_workers=num_workers,
             worker_init_fn=_one_thread,
-            multiprocessing_context=_FORK if num_workers else None,
+            multiprocessing_context=_START if num_workers else None,
             generator=torch.Generator(),  # else the loader would take a number from the global one
         )
-        return _started(loader)
+        answers = _started(loader)
+    return (one.opened() if isinstance(one, Piped) else one for one in answers)
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,13 @@ class Draw:
         source: index among the sources of the mixture.
         sample: index in the data set of that source.
         seed: seeds everything random about the sample.
+        round: earlier draws of this sample in a shuffled mixture.
     """
 
     source: int
     sample: int
     seed: tuple[int, ...]
+    round: int = 0
 
     def generator(self, purpose: _Purpose) -> torch.Generator:
         """A CPU generator for one purpose, independent of the draws for other purposes."""
@@ -129,7 +131,7 @@ class Mixture:
         turn += epoch * int(self._counts[source])
         rounds, index = divmod(turn, len(used))
         permutation = self._permutation(source, rounds)
-        return Draw(source, int(used[permutation[index]]), (self.seed, source, turn))
+        return Draw(source, int(used[permutation[index]]), (self.seed, source, turn), rounds)
 
     def __getitem__(self, position: int) -> Sample:
         """Read the sample of a position and vary it; a `Scene` is still to be photographed.

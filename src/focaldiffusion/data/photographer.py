@@ -39,6 +39,8 @@ def photograph(scene: Scene, source: Source, generator: torch.Generator) -> Stac
         InputError: no `focal_range`, or focus distances at which the lens cannot focus.
     """
     options = source.options.simulator_kwargs
+    if options.ideal_share > 0 and uniform(0, 1, generator) < options.ideal_share:
+        options = _ideal(options)
     _check_near_end(scene, source)
     focus_dpt = _focus_dpt(scene, source, generator)
     stops = uniform(-options.aperture_stops, options.aperture_stops, generator)
@@ -62,6 +64,12 @@ def photograph(scene: Scene, source: Source, generator: torch.Generator) -> Stac
     except InputError as error:
         raise InputError(f"{scene.source}: {error}") from error
     return StackSample(stack, scene.depth_m, scene.valid, scene.all_in_focus, scene.source)
+
+
+def _ideal(options: SimulatorKwargs) -> SimulatorKwargs:
+    """The same lenses, sweeps and files without faults."""
+    kept = {"aperture_stops", "bit_depth", "jpeg_quality_range"}
+    return SimulatorKwargs.model_validate(options.model_dump(include=kept))
 
 
 def _focus_dpt(scene: Scene, source: Source, generator: torch.Generator) -> Tensor:

@@ -89,9 +89,13 @@ class Completer:
         Returns:
             (B, C, h, w) float32.
         """
-        image = self.codec.encode_image(proposal.all_in_focus).float()
         keep_pixels = isinstance(self.codec, PatchCodec)
-        return torch.cat([image, latent_condition(proposal, self.codec.factor, keep_pixels)], 1)
+        maps = latent_condition(proposal, self.codec.factor, keep_pixels)
+        return self.joined(proposal.all_in_focus, maps)
+
+    def joined(self, image: Tensor, maps: Tensor) -> Tensor:
+        """`condition` from the fused image (B, 3, H, W) and the maps of `latent_condition`."""
+        return torch.cat([self.codec.encode_image(image).float(), maps], dim=1)
 
     def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Velocity that the network predicts at a state of the flow, to sample and to train.
@@ -160,7 +164,7 @@ class Completer:
                 return predicted
 
             if noise is None:
-                start = self.estimate(part, condition)
+                start = self.estimate(part.depth_code, condition)
             else:
                 start = tile.of(noise, self.codec.factor)
             state = sample(velocity, start, steps, self.scheduler)
@@ -181,15 +185,15 @@ class Completer:
         side_px = (tile_px or self.max_side_px) // self.multiple_px * self.multiple_px
         return tiles_of(padded_size, side_px, self.multiple_px)
 
-    def estimate(self, proposal: Proposal, condition: Tensor) -> Tensor:
+    def estimate(self, depth_code: Tensor, condition: Tensor) -> Tensor:
         """Start of the flow at the physical estimate: a state (B, C, h, w), float32.
 
         Args:
-            proposal: that `condition` was made from.
+            depth_code: (B, 1, H, W) of the proposal that `condition` was made from.
             condition: begins with the latents of the image.
         """
         image = condition[:, : self.codec.channels]
-        return torch.cat([image, self.codec.encode_depth(proposal.depth_code).float()], dim=1)
+        return torch.cat([image, self.codec.encode_depth(depth_code).float()], dim=1)
 
     def noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
         """Noise of the shape of a state (B, C, h, w), on `device`; generators are on the CPU."""

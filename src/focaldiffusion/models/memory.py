@@ -31,12 +31,13 @@ from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-# Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer. The two
-# means of AdamW come on top.
+# Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
+# forward pass reads copies in bfloat16. The two means of AdamW come on top.
 _BYTES_OF_FROZEN = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5}
 _BYTES_OF_STATE = {"adamw": 8, "adam": 8, "sgd": 4, "adamw_8bit": 2, "paged_adamw_8bit": 0}
 """Bytes for each number that trains; pages of the last one move to the CPU's memory."""
-_MORE_BYTES_PER_TRAINED = (4 - 2) + (4 - 2) + 4 + 4
+_COPY_BYTES = 2
+_MORE_BYTES_PER_TRAINED = (4 - 2) + (4 - 2) + _COPY_BYTES + 4 + 4
 
 
 @dataclass(frozen=True)
@@ -118,43 +119,49 @@ def training_bytes(
     preset = PRESETS[name]
     multiple = preset.factor * cells_of_token(preset.network)
     height, width = (side + -side % multiple for side in size_px)
-    work = _Work(preset, (height, width), stacks)
+    computed = torch.float32 if training.mixed_precision == "no" else torch.bfloat16
+    coded = torch.float32 if training.autoencoder_format == "float32" else torch.bfloat16
+    work = _Work(preset, (height, width), stacks, computed, coded)
     _let_train(work.network, training.tuning, training.lora_rank)
     if training.gradient_checkpointing:
         work.save_memory()
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
-    weights = sum(one.nbytes for one in _tensors(work.model))
+    frozen = sum(one.numel() for one in _tensors(work.network)) - trained
     peak = peak_bytes(work.model, partial(work.train, decoded))
-    # The trace has 2 bytes a number everywhere.
-    frozen = weights / 2 - trained
-    activations = peak - weights - 2 * trained
+    traced = computed.itemsize  # of each number of the network, and of each gradient
+    copied = 0 if computed == torch.float32 else _COPY_BYTES
+    per_trained = 2 * (4 - traced) + copied + _BYTES_OF_STATE[optimizer] + 4 * training.use_ema
     return round(
-        peak
-        + frozen * (_BYTES_OF_FROZEN[training.base_weights] - 2)
-        + trained * (4 - 2 + 4 - 2 + _BYTES_OF_STATE[optimizer] + 4 * training.use_ema)
-        + (activations if training.mixed_precision == "no" else 0)
+        peak + frozen * (_BYTES_OF_FROZEN[training.base_weights] - traced) + trained * per_trained
     )
 
 
 class _Work:
     """The modules of a preset on the meta device, and their work for some stacks."""
 
-    def __init__(self, preset: Preset, size_px: tuple[int, int], stacks: int = 1) -> None:
+    def __init__(
+        self,
+        preset: Preset,
+        size_px: tuple[int, int],
+        stacks: int = 1,
+        computed: torch.dtype = torch.bfloat16,
+        coded: torch.dtype = torch.bfloat16,
+    ) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         cells = [side // preset.factor for side in size_px]
         channels = preset.state_channels + preset.condition_channels
         self.autoencoder: AutoencoderKL | None = None
         with torch.device("meta"):
-            self.network: Any = build(preset, "estimate").bfloat16()
+            self.network: Any = build(preset, "estimate").to(computed)
             self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
-                self.autoencoder = AutoencoderKL(**preset.autoencoder).bfloat16()
+                self.autoencoder = AutoencoderKL(**preset.autoencoder).to(coded)
                 self.autoencoder.requires_grad_(False)
                 self.model.append(self.autoencoder)
-            empty = partial(torch.empty, dtype=torch.bfloat16)
-            self.image = empty(stacks, 3, *size_px)
-            self.latents = empty(stacks, preset.image_channels, *cells)
+            empty = partial(torch.empty, dtype=computed)
+            self.image = torch.empty(stacks, 3, *size_px, dtype=coded)
+            self.latents = torch.empty(stacks, preset.image_channels, *cells, dtype=coded)
             self.inputs = {
                 "hidden_states": empty(stacks, channels, *cells),
                 "encoder_hidden_states": empty(
@@ -183,7 +190,7 @@ class _Work:
         losses = [predicted.square().mean()]
         if self.autoencoder is not None:
             for latents in predicted.chunk(2, dim=1)[:decoded]:
-                image = self.autoencoder.decode(latents).sample
+                image = self.autoencoder.decode(latents.to(self.latents)).sample
                 losses.append(image.float().square().mean())
         # `Tensor.backward` would leave the mode that fuses attention.
         torch.autograd.backward([torch.stack([loss.float() for loss in losses]).sum()])

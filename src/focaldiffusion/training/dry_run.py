@@ -72,7 +72,7 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
             batch,
             [Draw(0, index, (config.training.seed, 0, index)) for index in range(len(batch))],
             completer=completer,
-            depth_code=config.model.depth_code,
+            model=config.model,
             training=config.training,
             with_stacks=objective.reads_stacks,
             kept=None,

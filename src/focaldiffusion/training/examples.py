@@ -13,7 +13,9 @@ from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.dataset import check_metric
 from focaldiffusion.data.draws import integer
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.conditioning import Proposal, proposal_of
+from focaldiffusion.models.codecs import PatchCodec, pad
+from focaldiffusion.models.completer import Completer
+from focaldiffusion.models.conditioning import Proposal, latent_condition, proposal_of
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import inverse_m, linear_to_srgb
 from focaldiffusion.stack import FocalStack
@@ -52,11 +54,62 @@ class Truth:
         return self.image.shape[-2], self.image.shape[-1]
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a network with an autoencoder.
+
+    Attributes:
+        factor: pixels of a side of a latent cell.
+        multiple_px: pixels of a side of a token, which images are padded to.
+    """
+
+    factor: int
+    multiple_px: int
+
+    @classmethod
+    def of(cls, completer: Completer) -> Grid | None:
+        """The grid of a model; None for the patch codec, whose maps keep their pixels."""
+        if isinstance(completer.codec, PatchCodec):
+            return None
+        return cls(completer.codec.factor, completer.multiple_px)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A proposal as a network with an autoencoder reads it: only two planes keep their pixels.
+
+    Attributes:
+        all_in_focus: (B, 3, H, W) sRGB in [-1, 1].
+        depth_code: (B, 1, H, W) in [-1, 1].
+        maps: (B, C, h, w), `latent_condition` of the padded proposal.
+    """
+
+    all_in_focus: Tensor
+    depth_code: Tensor
+    maps: Tensor
+
+    @classmethod
+    def on_grid(cls, proposal: Proposal, grid: Grid) -> Shown:
+        """A proposal, reduced to what the network reads."""
+        padded = proposal.map(lambda maps: pad(maps, grid.multiple_px))
+        maps = latent_condition(padded, grid.factor, keep_pixels=False)
+        return cls(proposal.all_in_focus, proposal.depth_code, maps)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Shown:
+        """With one change to each of its tensors."""
+        return Shown(*map(change, vars(self).values()))
+
+    @classmethod
+    def batched(cls, parts: Sequence[Shown]) -> Shown:
+        """One of several of the same size."""
+        return cls(*map(torch.cat, zip(*(vars(part).values() for part in parts), strict=True)))
+
+
 @dataclass(frozen=True, eq=False)
 class Examples:
     """B proposals of one size, made from physical estimates, and the truth to compare with."""
 
-    proposal: Proposal
+    proposal: Proposal | Shown
     truth: Truth
 
     @classmethod
@@ -67,19 +120,33 @@ class Examples:
             values = [getattr(part.truth, field.name) for part in parts]
             is_map = isinstance(values[0], Tensor)
             joined[field.name] = torch.cat(values) if is_map else sum(values, ())
-        return cls(Proposal.batched([part.proposal for part in parts]), Truth(**joined))
+        proposals: Any = [part.proposal for part in parts]
+        return cls(type(proposals[0]).batched(proposals), Truth(**joined))
 
     def to(self, device: torch.device | str) -> Examples:
         """The examples on a device. Frames stay where they are: their batch moves them."""
+        # An asynchronous copy to the CPU would return memory that is still being written.
+        waits = torch.device(device).type == "cpu"
+        return self._map(lambda maps: maps.to(device, non_blocking=not waits))
+
+    def pin_memory(self) -> Examples:
+        """The examples in memory that a GPU copies from while it computes."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Examples:
         truth: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor) else value
+            name: change(value) if isinstance(value, Tensor) else value
             for name, value in vars(self.truth).items()
         }
-        return Examples(self.proposal.map(lambda maps: maps.to(device)), Truth(**truth))
+        return Examples(self.proposal.map(change), Truth(**truth))
 
 
 def examples_of(
-    batch: StackBatch, depth_code: Literal["log", "inverse"], *, with_stacks: bool
+    batch: StackBatch,
+    depth_code: Literal["log", "inverse"],
+    *,
+    with_stacks: bool,
+    with_image: bool = True,
 ) -> Examples:
     """The examples of a batch with physical estimates.
 
@@ -87,6 +154,7 @@ def examples_of(
         batch: with an estimate for each of its stacks.
         depth_code: `model.depth_code`.
         with_stacks: keep the frames, which only the re-render loss reads.
+        with_image: `model.with_image`; without, the true images count as unknown.
 
     Raises:
         InputError: a stack without focus distances, so that its depth in metres has no code.
@@ -104,12 +172,13 @@ def examples_of(
             estimate.evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
         )
         one = slice(index, index + 1)
+        has_image = batch.has_all_in_focus[one] & with_image
         true_image = 2 * linear_to_srgb(batch.all_in_focus[one].clamp(0, 1)) - 1
         true_code = code.encode(inverse_m(batch.depth_m[index]))
         valid = batch.valid[one, None]
         truth = Truth(
-            image=true_image if batch.has_all_in_focus[index] else proposal.all_in_focus,
-            has_image=batch.has_all_in_focus[one],
+            image=true_image if bool(has_image) else proposal.all_in_focus,
+            has_image=has_image,
             depth_code=torch.where(valid, true_code, proposal.depth_code),
             valid=valid,
             codes=(code,),
@@ -159,7 +228,8 @@ def patches_of(
     ]
 
     def cut(maps: Tensor) -> Tensor:
-        parts = [one(maps[index // count]) for index, one in enumerate(cuts)]
+        cell_px = 1 if maps.shape[-2] == height else _cell_px(height, maps, multiple_px)
+        parts = [one(maps[index // count], cell_px) for index, one in enumerate(cuts)]
         return torch.stack(parts)
 
     def of_patches(values: Any) -> Any:
@@ -173,16 +243,24 @@ def patches_of(
 
 def _random_cut(
     size: tuple[int, int], side_px: int, multiple_px: int, generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
-    """A function that cuts one patch out of maps (C, H, W) and turns it."""
+) -> Callable[[Tensor, int], Tensor]:
+    """A function that cuts a patch out of maps (C, H, W) of cells of some pixels, and turns it."""
     top, left = (
         multiple_px * integer(0, (side - side_px) // multiple_px, generator) for side in size
     )
     turns = integer(0, 7, generator)
 
-    def cut(maps: Tensor) -> Tensor:
-        part = maps[:, top : top + side_px, left : left + side_px]
+    def cut(maps: Tensor, cell_px: int) -> Tensor:
+        rows, columns = (
+            slice(first // cell_px, (first + side_px) // cell_px) for first in (top, left)
+        )
+        part = maps[:, rows, columns]
         part = part.flip([dim for dim in (1, 2) if turns & dim])
         return part.mT if turns & 4 else part
 
     return cut
+
+
+def _cell_px(height: int, maps: Tensor, multiple_px: int) -> int:
+    """Pixels of a side of a cell of maps of an image, padded, of some height."""
+    return (height + -height % multiple_px) // maps.shape[-2]

@@ -6,59 +6,106 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.batch import of_one_size
+from focaldiffusion.data.cache import join_files
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.staging import file_errors_named, write_whole
+from focaldiffusion.io.reading import reading
+from focaldiffusion.io.staging import claimed, file_errors_named, write_whole
 from focaldiffusion.models.conditioning import FEATURES, Proposal
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS
-from focaldiffusion.training.examples import Examples, Truth
+from focaldiffusion.training.examples import Examples, Grid, Shown, Truth
 
 _INDEX = "examples.json"
-_FORMAT = 2
+_FORMAT = 3
+_PNG_OFFSET = 2**15  # makes signed codes unsigned, neighbours included
 
-_STEPS: dict[torch.dtype, float] = {torch.uint8: 255.0, torch.int8: 127.0}
-"""Steps from 0 to 1: unsigned for values in [0, 1], signed for values in [-1, 1]."""
-_KEPT_AS: dict[str, torch.dtype] = {
-    "all_in_focus": torch.int8,
-    "depth_code": torch.float16,
-    "features": torch.int8,
-    "histogram": torch.uint8,
-    "surroundings": torch.int8,
-    "true_image": torch.int8,
-    "true_depth_code": torch.float16,
-    "valid": torch.bool,
+
+class _Kept(NamedTuple):
+    """Number format of kept maps: whole numbers are (value + offset) * steps, rounded."""
+
+    dtype: torch.dtype
+    steps: float = 1.0
+    offset: float = 0.0
+
+
+_FROM_0_TO_1 = _Kept(torch.uint8, 255)
+_SIGNED = _Kept(torch.int8, 127)
+_FINE = _Kept(torch.int16, 32767)
+_HALF, _MASK = _Kept(torch.float16), _Kept(torch.bool)
+_TRUE_IMAGE = "true_image"
+_IN_PIXELS = {
+    "all_in_focus": _SIGNED,
+    "depth_code": _HALF,
+    "features": _SIGNED,
+    "histogram": _FROM_0_TO_1,
+    "surroundings": _SIGNED,
+    _TRUE_IMAGE: _SIGNED,
+    "true_depth_code": _HALF,
+    "valid": _MASK,
 }
+"""Formats of the maps of a `Proposal` and its truth."""
+_ON_GRID = {
+    "all_in_focus": _Kept(torch.uint8, 127.5, 1),
+    "depth_code": _FINE,
+    "maps": _HALF,
+    _TRUE_IMAGE: _Kept(torch.uint8, 127.5, 1),
+    "true_depth_code": _FINE,
+    "valid": _MASK,
+}
+"""Formats of those of a `Shown`; its planes of pixels lie in the file as PNG."""
 
 
 @dataclass(frozen=True)
 class KeptExamples:
-    """A folder with a file for each finished example of a mixture."""
+    """A folder with a file for each finished example of a mixture.
+
+    Attributes:
+        directory: of the files.
+        draws: number of draws of each sample that are kept; later ones are those again.
+        grid: of the network; None where the maps keep their pixels.
+    """
 
     directory: Path
+    draws: int
+    grid: Grid | None
 
     @classmethod
-    def open(cls, config: Config, mixture: Mixture) -> KeptExamples | None:
+    def open(cls, config: Config, mixture: Mixture, grid: Grid | None) -> KeptExamples | None:
         """The folder of a configuration, created if it is missing; None without one.
 
+        Args:
+            config: of the run.
+            mixture: whose examples are kept.
+            grid: of the network.
+
         Raises:
-            InputError: it holds examples of other sources or another code.
+            InputError: it holds examples of other sources or for another network.
         """
         if config.training.examples_dir is None:
             return None
         directory = Path(config.training.examples_dir)
         wanted = {
             "format": _FORMAT,
+            "grid": None if grid is None else asdict(grid),
             "depth_code": config.model.depth_code,
+            "with_image": config.model.with_image,
             "channels": [*FEATURES, SURROUNDINGS],
             "seed": mixture.seed,
-            "sources": [source.model_dump(mode="json") for source in mixture.sources],
+            # Without the place of the data, which may differ from machine to machine.
+            "sources": [
+                {**source.model_dump(mode="json", exclude={"data_root"}), "samples": len(used)}
+                for source, used in zip(mixture.sources, mixture.used, strict=True)
+            ],
         }
         path = directory / _INDEX
         with file_errors_named(directory):
@@ -75,7 +122,39 @@ class KeptExamples:
                 f"training.examples_dir: {directory} holds examples with other {different[0]}. "
                 "Choose another folder, or remove this one."
             )
-        return cls(directory)
+        return cls(directory, config.training.draws_per_sample, grid)
+
+    @staticmethod
+    def lie_in(directory: Path) -> bool:
+        """Whether a folder is one of examples."""
+        return (directory / _INDEX).exists()
+
+    @staticmethod
+    def joined(parts: Sequence[Path], directory: Path) -> None:
+        """Join the folders that several machines have filled, see `join_files`.
+
+        Raises:
+            InputError: a folder without examples, or with those of another run.
+        """
+        texts = []
+        for part in parts:
+            with reading(part / _INDEX, "is not the index of examples", "Correct the path."):
+                texts.append((part / _INDEX).read_text(encoding="utf-8"))
+            if texts[-1] != texts[0]:
+                raise InputError(f"{part}: holds other examples than {parts[0]}. Leave it out.")
+        with file_errors_named(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            with claimed(directory):
+                if not (directory / _INDEX).exists():
+                    write_whole(directory / _INDEX, texts[0].encode())
+                if (directory / _INDEX).read_text(encoding="utf-8") != texts[0]:
+                    raise InputError(f"{directory}: holds other examples. Choose another folder.")
+                for part in parts:
+                    join_files(part, directory)
+
+    def has(self, draw: Draw) -> bool:
+        """Whether the example of a draw is there."""
+        return self._path(draw).exists()
 
     def find(self, draws: Sequence[Draw]) -> list[tuple[Sequence[Draw], Examples]] | None:
         """The examples of some draws, size by size, still `packed`; None if one is missing.
@@ -83,9 +162,9 @@ class KeptExamples:
         Raises:
             InputError: a file is damaged.
         """
-        if not all(self._path(draw).exists() for draw in draws):
+        if not all(map(self.has, draws)):
             return None
-        found = [_read(self._path(draw)) for draw in draws]
+        found = [_read(self._path(draw), self.grid is not None) for draw in draws]
         return [
             ([draws[index] for index in group], Examples.batched([found[index] for index in group]))
             for group in of_one_size([one.truth.size for one in found])
@@ -97,13 +176,13 @@ class KeptExamples:
         Raises:
             InputError: a file is missing or damaged.
         """
-        return Examples.batched([_read(self._path(draw)) for draw in draws])
+        return Examples.batched([_read(self._path(draw), self.grid is not None) for draw in draws])
 
     def add(self, draws: Sequence[Draw], examples: Examples) -> Examples:
         """Keep the missing ones, without frames.
 
-        A sample keeps the variation of its first draw: a killed run that goes on repeats draws,
-        some of them kept already.
+        A sample keeps the variations of its first draws: a killed run that goes on repeats some
+        that are kept already.
 
         Returns:
             All examples of the draws, as they are kept, still `packed`.
@@ -111,7 +190,7 @@ class KeptExamples:
         Raises:
             InputError: a file is damaged or cannot be written.
         """
-        small = packed(examples)
+        small = packed(self._reduced(examples))
         for index, draw in enumerate(draws):
             path = self._path(draw)
             if not path.exists():
@@ -119,8 +198,14 @@ class KeptExamples:
                     write_whole(path, _file_of(small, index))
         return self.read(draws).to(small.truth.valid.device)
 
+    def _reduced(self, examples: Examples) -> Examples:
+        if self.grid is None or isinstance(examples.proposal, Shown):
+            return examples
+        return Examples(Shown.on_grid(examples.proposal, self.grid), examples.truth)
+
     def _path(self, draw: Draw) -> Path:
-        return self.directory / f"{draw.source}-{draw.sample:07d}.safetensors"
+        turn = draw.round % self.draws
+        return self.directory / f"{draw.source}-{draw.sample:07d}-{turn}.safetensors"
 
 
 def packed(examples: Examples) -> Examples:
@@ -129,9 +214,10 @@ def packed(examples: Examples) -> Examples:
     They can be moved and cut into patches before `unpacked`.
     """
 
-    def small(name: str, maps: Tensor) -> Tensor:
-        kind = _KEPT_AS[name]
-        return (maps * _STEPS[kind]).round().to(kind) if kind in _STEPS else maps.to(kind)
+    def small(kept: _Kept, maps: Tensor) -> Tensor:
+        if kept.dtype.is_floating_point or kept.dtype == torch.bool:
+            return maps.to(kept.dtype)
+        return ((maps + kept.offset) * kept.steps).round().to(kept.dtype)
 
     return _changed(examples, small)
 
@@ -140,28 +226,34 @@ def unpacked(examples: Examples) -> Examples:
     """Undo `packed`, to within half a step."""
     return _changed(
         examples,
-        lambda name, maps: (
-            maps.float().div_(_STEPS.get(_KEPT_AS[name], 1.0)) if maps.dtype != torch.bool else maps
+        lambda kept, maps: (
+            maps if kept.dtype == torch.bool else maps.float().div_(kept.steps).sub_(kept.offset)
         ),
     )
 
 
-def _changed(examples: Examples, change: Callable[[str, Tensor], Tensor]) -> Examples:
-    maps = {name: change(name, one) for name, one in _maps_of(examples).items()}
-    return _with_maps(examples.truth, maps)
+def _changed(examples: Examples, change: Callable[[_Kept, Tensor], Tensor]) -> Examples:
+    formats = _formats(examples.proposal)
+    maps = {name: change(formats[name], one) for name, one in _maps_of(examples).items()}
+    return _with_maps(type(examples.proposal), examples.truth, maps)
+
+
+def _formats(proposal: Proposal | Shown) -> dict[str, _Kept]:
+    return _ON_GRID if isinstance(proposal, Shown) else _IN_PIXELS
 
 
 def _maps_of(examples: Examples) -> dict[str, Tensor]:
     truth = examples.truth
-    proposal = {field.name: getattr(examples.proposal, field.name) for field in fields(Proposal)}
-    true = {"true_image": truth.image, "true_depth_code": truth.depth_code, "valid": truth.valid}
-    return proposal | true
+    true = {_TRUE_IMAGE: truth.image, "true_depth_code": truth.depth_code, "valid": truth.valid}
+    return {**vars(examples.proposal), **true}
 
 
-def _with_maps(truth: Truth, maps: Mapping[str, Tensor]) -> Examples:
+def _with_maps(
+    kind: type[Proposal] | type[Shown], truth: Truth, maps: Mapping[str, Tensor]
+) -> Examples:
     """Examples of these maps, and of the rest of a truth."""
-    proposal = Proposal(**{field.name: maps[field.name] for field in fields(Proposal)})
-    image, depth_code, valid = maps["true_image"], maps["true_depth_code"], maps["valid"]
+    proposal = kind(**{field.name: maps[field.name] for field in fields(kind)})
+    image, depth_code, valid = maps[_TRUE_IMAGE], maps["true_depth_code"], maps["valid"]
     return Examples(proposal, replace(truth, image=image, depth_code=depth_code, valid=valid))
 
 
@@ -177,18 +269,50 @@ def _file_of(examples: Examples, index: int) -> bytes:
         "source": truth.sources[index],
     }
     maps = {name: one[index].cpu().contiguous() for name, one in _maps_of(examples).items()}
+    if isinstance(examples.proposal, Shown):
+        if not notes["has_image"]:
+            del maps[_TRUE_IMAGE]  # it is that of the proposal
+        maps = {name: one if name == "maps" else _as_png(one) for name, one in maps.items()}
     return save(maps, metadata={"notes": json.dumps(notes)})
 
 
-def _read(path: Path) -> Examples:
+def _as_png(plane: Tensor) -> Tensor:
+    """The bytes of a PNG of a plane (C, H, W) of bool, uint8 or int16."""
+    codes = plane.permute(1, 2, 0).contiguous().numpy()
+    if codes.dtype == np.int16:
+        codes = codes.view(np.uint16) + np.uint16(_PNG_OFFSET)
+    done, data = cv2.imencode(".png", codes.astype(np.uint8) if codes.dtype == bool else codes)
+    assert done
+    return torch.from_numpy(data)
+
+
+def _of_png(data: Tensor, dtype: torch.dtype) -> Tensor:
+    codes = cv2.imdecode(data.numpy(), cv2.IMREAD_UNCHANGED)
+    if codes is None:
+        raise ValueError("a PNG in it is damaged")
+    if dtype == torch.int16:
+        codes = (codes - np.uint16(_PNG_OFFSET)).view(np.int16)
+    plane = torch.from_numpy(codes).to(dtype)
+    return plane[None] if plane.ndim == 2 else plane.permute(2, 0, 1).contiguous()
+
+
+def _read(path: Path, on_grid: bool) -> Examples:
     from safetensors import SafetensorError, safe_open
 
+    formats = _ON_GRID if on_grid else _IN_PIXELS
     try:
         with safe_open(path, framework="pt") as file:
             notes = json.loads(file.metadata()["notes"])
-            maps = {name: file.get_tensor(name)[None] for name in _KEPT_AS}
+            maps = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if on_grid:
+            maps = {
+                name: one if name == "maps" else _of_png(one, formats[name].dtype)
+                for name, one in maps.items()
+            }
+            maps.setdefault(_TRUE_IMAGE, maps["all_in_focus"])
+        maps = {name: maps[name][None] for name in formats}
         truth = Truth(
-            maps["true_image"],
+            maps[_TRUE_IMAGE],
             torch.tensor([notes["has_image"]]),
             maps["true_depth_code"],
             maps["valid"],
@@ -197,6 +321,6 @@ def _read(path: Path) -> Examples:
             (notes["blur_scale_px_m"],),
             (notes["source"],),
         )
-        return _with_maps(truth, maps)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        return _with_maps(Shown if on_grid else Proposal, truth, maps)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, cv2.error) as error:
         raise InputError(f"{path}: is damaged ({error}). Remove it.") from error

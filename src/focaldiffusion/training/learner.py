@@ -80,7 +80,8 @@ class Learner:
         training = config.training
         self._config, self._accelerator = config, accelerator
         self.sharded = _is_sharded(accelerator, training)
-        with accelerator.main_process_first(), memory_explained(training):  # it downloads for all
+        # The first process of each machine downloads for the others there.
+        with accelerator.local_main_process_first(), memory_explained(training):
             if pipeline is None:
                 self.pipeline = trainable_model(config.model, training, accelerator.device)
             else:
@@ -161,24 +162,21 @@ class Learner:
 
 
 def _is_sharded(accelerator: Accelerator, training: TrainingConfig) -> bool:
-    """Whether accelerate shards the weights, by FSDP or DeepSpeed. Not yet run on GPUs."""
+    """Whether accelerate shards the weights, by FSDP."""
     from accelerate.utils import DistributedType
 
     kind = accelerator.distributed_type
-    if kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+    if kind == DistributedType.DEEPSPEED:
+        raise InputError(
+            "DeepSpeed moves the weights within the backward pass, before a loss or gradient that "
+            "is not finite can stop it, so it is refused. Start with configs/accelerate/fsdp.yaml, "
+            "which saves the same memory."
+        )
+    if kind != DistributedType.FSDP:
         return False
     if training.use_ema:
         raise InputError(
-            f"training.use_ema: a running mean needs the whole weights, which {kind.value} keeps "
-            "in shards. Set it to false, or start with configs/accelerate/ddp.yaml."
+            "training.use_ema: a running mean needs the whole weights, which FSDP keeps in "
+            "shards. Set it to false, or start with configs/accelerate/ddp.yaml."
         )
-    if kind == DistributedType.DEEPSPEED:
-        if training.gradient_accumulation_steps > 1:
-            raise InputError(
-                "training.gradient_accumulation_steps: DeepSpeed takes a step after every backward "
-                "pass. Set it to 1 and raise training.batch_size, or start with "
-                "configs/accelerate/fsdp.yaml."
-            )
-        deepspeed = accelerator.state.deepspeed_plugin.deepspeed_config
-        deepspeed["train_micro_batch_size_per_gpu"] = training.batch_size
     return True

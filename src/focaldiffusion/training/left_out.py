@@ -13,6 +13,7 @@ from focaldiffusion.data.check import BadSample, bad_samples, read_bad
 from focaldiffusion.data.loading import open_split
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
+from focaldiffusion.training.stopping import from_the_first
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,10 +36,8 @@ def left_out(config: Config, accelerator: Accelerator, *, resumes: bool) -> list
     most = config.data.skip_bad_samples
     if most == 0:
         return []
-    from accelerate.utils import broadcast_object_list
 
-    bad: list[BadSample] = []
-    if accelerator.is_main_process:
+    def read() -> list[BadSample]:
         record = Path(config.output.save_dir) / RECORD
         if resumes and record.exists():
             bad = read_bad(record)
@@ -52,8 +51,9 @@ def left_out(config: Config, accelerator: Accelerator, *, resumes: bool) -> list
                 f"allows {most}; the first: {counted[0].reason} `focaldiffusion data check` lists "
                 "them."
             )
-    (bad,) = broadcast_object_list([bad])
-    return bad
+        return bad
+
+    return from_the_first(accelerator, read)
 
 
 def check_missing(bad: Sequence[BadSample], mixture: Mixture) -> None:

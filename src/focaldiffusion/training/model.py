@@ -100,15 +100,20 @@ def made_trainable(
     pipeline.prompt.requires_grad_(False)
     _choose_trained(pipeline.denoiser, training)
     for part in filter(None, (pipeline.denoiser, pipeline.vae, pipeline.prompt)):
+        name = training.autoencoder_format if part is pipeline.vae else training.base_weights
         for parameter in part.parameters():
             if not parameter.requires_grad and parameter.is_floating_point():
-                parameter.data = parameter.data.to(_DTYPES[training.base_weights])
+                parameter.data = parameter.data.to(_DTYPES[name])
     if training.attention != "native":
         use_attention(pipeline.denoiser, training.attention)
     if training.gradient_checkpointing:
         for part in filter(None, (pipeline.denoiser, pipeline.vae)):
             part.enable_gradient_checkpointing()
-    return pipeline.to(device)
+    pipeline = pipeline.to(device)
+    # The layout that convolutions of tensor cores want; a whole model is saved in the usual one.
+    if pipeline.vae is not None and pipeline.device.type == "cuda" and training.tuning == "lora":
+        pipeline.vae.to(memory_format=torch.channels_last)
+    return pipeline
 
 
 def _choose_trained(network: nn.Module, training: TrainingConfig) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.config.run import LossesConfig, TrainingConfig
+from focaldiffusion.config.run import LossesConfig, ModelConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
@@ -25,7 +25,7 @@ from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.render import render
 from focaldiffusion.stack import FocalStack
-from focaldiffusion.training.examples import Examples, Truth, examples_of, patches_of
+from focaldiffusion.training.examples import Examples, Shown, Truth, examples_of, patches_of
 from focaldiffusion.training.kept import KeptExamples, unpacked
 
 _SCALES = 4  # of gradient matching, each half the last (MiDaS, Ranftl et al. 2020)
@@ -102,15 +102,22 @@ def prepare(
         def grown(maps: Tensor) -> Tensor:
             return pad(maps, completer.multiple_px)
 
-        codec, proposal = completer.codec, examples.proposal.map(grown)
-        truth = examples.truth
-        clean = encode_state(codec, grown(truth.image), grown(truth.depth_code)).float()
-        condition = completer.condition(proposal)
+        codec, proposal, truth = completer.codec, examples.proposal, examples.truth
+        depth_code = grown(proposal.depth_code)
+        if isinstance(proposal, Shown):
+            condition = completer.joined(grown(proposal.all_in_focus), proposal.maps)
+        else:
+            condition = completer.condition(proposal.map(grown))
+        true_code = grown(truth.depth_code)
+        if bool(truth.has_image.any()):
+            clean = encode_state(codec, grown(truth.image), true_code).float()
+        else:  # then the proposal's stands in for it, and its latents are known
+            clean = completer.estimate(true_code, condition)
         sigma = torch.cat([draw_sigma(completer.start, 1, one) for one in generators])
         if completer.start == "noise":
             start = completer.noise(tuple(clean.shape), generators)
         else:
-            start = completer.estimate(proposal, condition)
+            start = completer.estimate(depth_code, condition)
         has_image = truth.has_image[:, None, None, None].expand(
             -1, codec.channels, *clean.shape[-2:]
         )
@@ -125,7 +132,7 @@ def prepare_batch(
     draws: Sequence[Draw],
     *,
     completer: Completer,
-    depth_code: Literal["log", "inverse"],
+    model: ModelConfig,
     training: TrainingConfig,
     with_stacks: bool,
     kept: KeptExamples | None,
@@ -136,7 +143,7 @@ def prepare_batch(
         batch: with an estimate for each of its stacks; or its kept examples, still packed.
         draws: of its samples.
         completer: of the model.
-        depth_code: see `examples_of`.
+        model: with the depth code, and whether its image half trains.
         training: with the size and number of patches.
         with_stacks: see `examples_of`.
         kept: folder to keep its examples in.
@@ -147,7 +154,9 @@ def prepare_batch(
     if isinstance(batch, Examples):
         examples = batch
     else:
-        examples = examples_of(batch, depth_code, with_stacks=with_stacks)
+        examples = examples_of(
+            batch, model.depth_code, with_stacks=with_stacks, with_image=model.with_image
+        )
         if kept is not None:
             examples = kept.add(draws, examples)  # rounded as in every later epoch
     generators = [draw.generator("flow") for draw in draws]

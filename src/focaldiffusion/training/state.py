@@ -29,6 +29,7 @@ from focaldiffusion.files import check_file
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import file_errors_named, sha256_of
 from focaldiffusion.training.model import Mean, trained_parameters
+from focaldiffusion.training.stopping import from_the_first, in_any_process
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -156,6 +157,9 @@ class Checkpoints:
                 self._point_to_best(state)
                 self._prune(state)
             accelerator.wait_for_everyone()
+            # On a machine without the disk of the first, its processes wrote here for nothing.
+            if accelerator.is_local_main_process and not accelerator.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
         return final
 
     def find(self, resume: str) -> Path | None:
@@ -170,18 +174,7 @@ class Checkpoints:
         Raises:
             InputError: the folder is missing or damaged, or the run has newer checkpoints.
         """
-        from accelerate.utils import broadcast_object_list
-
-        found: Path | InputError | None = None
-        if self._accelerator.is_main_process:
-            try:
-                found = self._found(resume)
-            except InputError as error:
-                found = error  # else the other processes would wait for an answer
-        (found,) = broadcast_object_list([found])
-        if isinstance(found, InputError):
-            raise found
-        return found
+        return from_the_first(self._accelerator, lambda: self._found(resume))
 
     def _found(self, resume: str) -> Path | None:
         newest_first = self._newest_first()
@@ -212,8 +205,14 @@ class Checkpoints:
         """Restore model, optimiser and running mean from a checkpoint.
 
         Raises:
-            InputError: it is of another model or other data.
+            InputError: it is of another model or other data, or not on every machine.
         """
+        lacks = not (path / _STATE / _PROGRESS).is_file()
+        if in_any_process(self._accelerator, lacks):
+            raise InputError(
+                f"{path}: is not on every machine. Copy the folder to the same place on each, or "
+                "put output.save_dir on a disk that they share."
+            )
         state, stacks_per_step, config = read_progress(path)
         if stacks_per_step != self._stacks_per_step:
             raise InputError(

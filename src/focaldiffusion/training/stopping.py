@@ -7,10 +7,10 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -21,6 +21,7 @@ from focaldiffusion.signals import on_ending
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+_T = TypeVar("_T")
 _FAILED_WRITES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _EXPLODED = 100.0  # times the running loss, once it has settled
 _SETTLED_STEPS = 50  # steps in the running loss
@@ -49,6 +50,26 @@ def in_any_process(accelerator: Accelerator, happened: bool) -> bool:
         return happened
     flag = torch.tensor(float(happened), device=accelerator.device)
     return bool(accelerator.reduce(flag, "sum") > 0)
+
+
+def from_the_first(accelerator: Accelerator, find: Callable[[], _T]) -> _T:
+    """What `find` returns in the main process, in all of them; they all have to ask.
+
+    Raises:
+        InputError: that of the main process, in all of them: the others would wait for an answer.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    found: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            found = [find()]
+        except InputError as error:
+            found = [error]
+    (answer,) = broadcast_object_list(found)
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
 
 
 class Stop:

@@ -30,6 +30,7 @@ from focaldiffusion.data.loading import open_split, prepared
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import claimed, file_errors_named
+from focaldiffusion.training.examples import Grid
 from focaldiffusion.training.kept import KeptExamples
 from focaldiffusion.training.learner import Learner
 from focaldiffusion.training.left_out import RECORD, check_missing, left_out
@@ -114,6 +115,8 @@ class _Run:
         # Data and learner.
         self._bad = left_out(config, self.accelerator, resumes=resume is not None)
         mixture = open_split(config.data, "train", training.seed, names_of(self._bad, "train"))
+        # cuDNN times its algorithms for each size once, which pays where sizes repeat.
+        torch.backends.cudnn.benchmark = all(one.image_size for one in mixture.sources)
         self.schedule = Schedule.of(training, len(mixture), self.accelerator.num_processes)
         if config.data.skip_bad_samples:
             check_missing(self._bad, mixture)
@@ -199,17 +202,16 @@ class _Run:
         """
         if self._validation is None:
             return
-        pipeline, score = self._learner.pipeline, torch.zeros((), device=self.accelerator.device)
-        # Shards are only together a model.
-        if self.accelerator.is_main_process or self._learner.sharded:
-            with self._learner.averaged():
-                pipeline.denoiser.eval()
-                values, pictures = self._validation(pipeline)
-                pipeline.denoiser.train()
-            if self.accelerator.is_main_process:
-                score += values[f"val/{METRIC}"]
-                self.watch.validation(self.state.step, values, pictures)
-        metric = float(self.accelerator.reduce(score, "sum"))
+        pipeline = self._learner.pipeline
+        with self._learner.averaged():
+            pipeline.denoiser.eval()
+            values, pictures = self._validation(
+                pipeline, self.accelerator, shared=not self._learner.sharded
+            )
+            pipeline.denoiser.train()
+        if self.accelerator.is_main_process:
+            self.watch.validation(self.state.step, values, pictures)
+        metric = values[f"val/{METRIC}"]
         if self.state.best is None or metric < self.state.best:
             self.state = replace(self.state, best=metric, best_step=self.state.step)
         self.save(owes_score=False)
@@ -272,11 +274,12 @@ class _Run:
 
     def _prepared(self, mixture: Mixture) -> Iterator[list[Prepared]]:
         """This process's batches, prepared by the workers where they have the device."""
-        config, kept = self._config, KeptExamples.open(self._config, mixture)
+        config, completer = self._config, self._learner.pipeline.completer
+        kept = KeptExamples.open(config, mixture, Grid.of(completer))
         make = partial(
             prepare_batch,
-            completer=self._learner.pipeline.completer,
-            depth_code=config.model.depth_code,
+            completer=completer,
+            model=config.model,
             training=config.training,
             with_stacks=self._objective.reads_stacks,
             kept=kept,

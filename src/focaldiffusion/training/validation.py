@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import mean
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -26,10 +27,21 @@ from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.recovery import recover
 from focaldiffusion.result import Result
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 METRIC = "abs_rel"
 """Metric that selects the best checkpoint: lowest is best."""
 
 _DEPTH_METRICS = ("abs_rel", "rmse", "delta_1.05", "delta_1.25")
+
+
+class _Validated(NamedTuple):
+    """Score and picture of one sample, by its place."""
+
+    index: int
+    score: dict[str, float]
+    picture: NDArray[np.uint8] | None
 
 
 class Validation:
@@ -48,37 +60,59 @@ class Validation:
         mixture = open_split(config.data, "val", config.training.seed, names_of(bad, "val"))
         self._config, self.mixture = config, mixture
         self._positions = spread(len(mixture), config.validation.max_samples).tolist()
-        self._physical: list[dict[str, float]] = []  # score of each sample, once known
+        self._physical: dict[int, dict[str, float]] = {}  # score of each sample, once known
 
     def __call__(
-        self, pipeline: FocalDiffusionPipeline
+        self, pipeline: FocalDiffusionPipeline, accelerator: Accelerator, *, shared: bool
     ) -> tuple[dict[str, float], list[NDArray[np.uint8]]]:
         """Mean metrics of a model and of physics alone, and pictures of the first samples.
 
-        They are `val/abs_rel` and so on and, if several sources are validated on,
-        `val/SOURCE/abs_rel` of each.
+        They are equal in all processes, which all have to call this: `val/abs_rel` and so on and,
+        if several sources are validated on, `val/SOURCE/abs_rel` of each.
 
         Args:
             pipeline: pipeline with the weights to validate.
+            accelerator: of the processes.
+            shared: whether each process takes a share of the samples. Without, as shards of one
+                model have to, each takes them all.
 
         Raises:
             InputError: a sample cannot be read.
         """
-        scores: list[dict[str, float]] = []
-        pictures = []
-        for index, sample in enumerate(self._samples(pipeline.device)):
+        share = slice(None)
+        if shared:
+            share = slice(accelerator.process_index, None, accelerator.num_processes)
+        own = range(len(self._positions))[share]
+        found: list[_Validated | InputError] = []
+        try:
+            found += self._validated(pipeline, own)
+        except InputError as error:
+            found = [error]  # else the other processes would wait for it
+        if shared and accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            found = gather_object(found)
+        for one in found:
+            if isinstance(one, InputError):
+                raise one
+        good = [one for one in found if not isinstance(one, InputError)]
+        good.sort(key=lambda one: one.index)
+        pictures = [one.picture for one in good if one.picture is not None]
+        return self._values([one.score for one in good]), pictures
+
+    def _validated(self, pipeline: FocalDiffusionPipeline, indices: range) -> Iterator[_Validated]:
+        samples = self._samples([self._positions[index] for index in indices], pipeline.device)
+        for index, sample in zip(indices, samples, strict=True):
             learned = self._recovered(sample, pipeline)
-            scores.append(_score(sample, learned))
             drawn = index < self._config.validation.num_pictures
-            if index == len(self._physical) or drawn:
+            picture = None
+            if index not in self._physical or drawn:
                 physics = self._recovered(sample, None)
-                if index == len(self._physical):
-                    scored = _score(sample, physics)
-                    self._physical.append({f"physics_{name}": scored[name] for name in scored})
+                scored = _score(sample, physics)
+                self._physical[index] = {f"physics_{name}": scored[name] for name in scored}
                 if drawn:
-                    pictures.append(_picture(sample, physics, learned))
-        both = [one | two for one, two in zip(scores, self._physical, strict=True)]
-        return self._values(both), pictures
+                    picture = _picture(sample, physics, learned)
+            yield _Validated(index, _score(sample, learned) | self._physical[index], picture)
 
     def _values(self, scores: list[dict[str, float]]) -> dict[str, float]:
         """Means over all samples and, of several sources, over those of each."""
@@ -91,10 +125,10 @@ class Validation:
                 values |= {f"val/{name}/{key}": value for key, value in _means(own).items()}
         return values
 
-    def _samples(self, device: torch.device) -> Iterator[StackSample]:
+    def _samples(self, positions: Sequence[int], device: torch.device) -> Iterator[StackSample]:
         found = batches(
             self.mixture,
-            self._positions,
+            positions,
             1,
             num_workers=min(1, self._config.data.num_workers),
             device=device,
