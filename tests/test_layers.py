@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocation", "errors", "progress"),
     ("devices", "focus", "files", "optics", "packages", "psf", "signals", "threads"),
     ("filters", "frames", "lens", "window"),
-    ("config", "depth", "scene", "stack"),
+    ("config", "depth", "prior", "scene", "stack"),
     ("evidence", "fusion", "simulation"),
     ("align", "io", "models", "solve"),
     ("result",),
