@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("result",),
     ("recovery", "virtual_camera"),
     ("checkpoints", "data"),
+    ("priors",),
     ("evaluation", "reconstruction"),
     ("training",),
     ("cli",),
@@ -36,7 +37,7 @@ LAYER_OF = {part: level for level, layer in enumerate(LAYERS) for part in layer}
 
 HOMES = {
     "accelerate": {"training"},
-    "diffusers": {"checkpoints", "models"},
+    "diffusers": {"checkpoints", "models", "priors"},
     "h5py": {"data", "io"},
     "jinja2": {"evaluation"},
     "OpenEXR": {"io"},
@@ -56,6 +57,7 @@ HOMES = {
         "io",
         "models",
         "packages",
+        "priors",
         "reconstruction",
         "result",
         "training",

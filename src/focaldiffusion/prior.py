@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.errors import InputError, check_shape, unknown_name
 
 
 class PriorKind(str, Enum):
@@ -25,6 +25,18 @@ class PriorKind(str, Enum):
 
     __str__ = str.__str__  # the word itself, as in Python 3.11's StrEnum
 
+    @classmethod
+    def of(cls, word: str) -> PriorKind:
+        """The kind that a word names.
+
+        Raises:
+            InputError: none; names them all.
+        """
+        try:
+            return cls(word)
+        except ValueError:
+            raise InputError(f"kind of prior {word!r} {unknown_name(str(word), cls)}") from None
+
 
 @dataclass(frozen=True, eq=False)
 class Prior:
@@ -33,11 +45,11 @@ class Prior:
     Attributes:
         values: (H, W) float32 at the size of the image, in the scale of `kind`; NaN where unknown.
             Metric depth is positive; no value is infinite.
-        kind: the scale of the values.
+        kind: the scale of the values; its word is taken too.
         name: its origin, for messages and provenance.
 
     Raises:
-        InputError: no value is known.
+        InputError: no value is known, or no such kind.
     """
 
     values: Tensor
@@ -45,6 +57,7 @@ class Prior:
     name: str
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", PriorKind.of(self.kind))
         check_shape("Prior.values", self.values, ("H", "W"))
         known = self.values.isfinite()
         if self.kind is PriorKind.METRIC_DEPTH:
