@@ -12,6 +12,7 @@ from torch import Tensor
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.prior import Prior, PriorKind
+from focaldiffusion.priors.quiet import quiet
 
 if TYPE_CHECKING:
     from diffusers.pipelines.marigold.pipeline_marigold_depth import MarigoldDepthPipeline
@@ -80,7 +81,7 @@ class MarigoldNetwork:
         """
         read_index(name, folder)
         fault = f"expected {_CLASS} of diffusers, with weights in safetensors"
-        with reading(folder, fault, _REMEDY):
+        with reading(folder, fault, _REMEDY), quiet():
             from diffusers.pipelines.marigold.pipeline_marigold_depth import MarigoldDepthPipeline
 
             pipeline = MarigoldDepthPipeline.from_pretrained(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,10 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.packages import OPTIONAL
 from focaldiffusion.prior import Prior, PriorKind
+from focaldiffusion.priors.quiet import quiet
 
 if TYPE_CHECKING:
-    from transformers import BaseImageProcessor, PreTrainedModel
+    from transformers import PreTrainedModel
 
 CONFIG = "config.json"
 """File that describes a network of transformers."""
@@ -29,8 +29,8 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.i
 _NOT_DEPTH = {"chmv2": "the height of trees seen from the air"}
 """Families of the registry that estimate something else."""
 
-_NEEDS_TORCHVISION = ("chmv2", "depth_pro", "tipsv2_dpt")
-"""Families whose preprocessing exists for torchvision alone."""
+_NEEDS_TORCHVISION = ("depth_pro", "tipsv2_dpt", "zoedepth")
+"""Families whose preprocessing or postprocessing runs with torchvision alone."""
 
 _LONGEST_PX = {"glpn": 640}
 """Long side of the image in training, for families whose preprocessing keeps any size."""
@@ -106,7 +106,7 @@ class TransformerNetwork:
     kind: PriorKind
     family: str
     model: PreTrainedModel
-    processor: BaseImageProcessor
+    processor: Any
 
     @classmethod
     def load(cls, name: str, folder: Path, kind: PriorKind, device: str) -> TransformerNetwork:
@@ -117,7 +117,7 @@ class TransformerNetwork:
         """
         config = read_config(name, folder)
         fault = "expected a depth network of transformers, with weights in safetensors"
-        with reading(folder, fault, _REMEDY), _quiet():
+        with reading(folder, fault, _REMEDY), quiet():
             from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
             processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
@@ -168,20 +168,3 @@ def _shrunk(image: Tensor, longest_px: int | None) -> Tensor:
         return image
     size = [max(1, round(side * longest_px / longest)) for side in image.shape[1:]]
     return functional.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the advice and progress bars of transformers; errors are raised."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
