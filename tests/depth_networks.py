@@ -31,7 +31,11 @@ _DPT_SIZES = {"size": {"height": 28, "width": 28}, "keep_aspect_ratio": True}
 
 def _dinov2() -> hf.Dinov2Config:
     return hf.Dinov2Config(
-        **_VIT, image_size=28, patch_size=14, out_indices=[1, 2, 3, 4], reshape_hidden_states=False
+        **_VIT,
+        image_size=28,
+        patch_size=14,
+        out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
     )
 
 
@@ -160,6 +164,9 @@ def save_network(name: str, folder: Path) -> Path:
     """A network of random weights, saved as published ones are."""
     torch.manual_seed(0)
     model, processor = NETWORKS[name]()
+    for weight in model.parameters():
+        if weight.ndim > 1:  # as they start, they hardly change from picture to picture
+            nn.init.kaiming_normal_(weight)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -152,7 +152,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Reconstruct the stacks and return the exit code.
 
-    Flags, outputs, the model and the prior are checked before the long work; a mistake in them stops
+    Flags, outputs, model and prior are checked before the long work; a mistake in them stops
     everything. An unusable stack does not stop the others, nor does an error of this program,
     whose traceback is printed at the end.
 

@@ -52,7 +52,8 @@ def load_networks(
     """
     from focaldiffusion.priors.shelf import FoundNetwork
 
-    pipeline, source = None, None if isinstance(prior, FoundNetwork) else prior
+    pipeline = None
+    source: PriorSource | None = None if isinstance(prior, FoundNetwork) else prior
     if chosen is not None:
         try:
             with progress_bars(chosen.checkpoint.name, quiet=quiet) as progress:

@@ -67,8 +67,8 @@ class GivenPrior:
         if not _same_aspect(self.prior.size, size):
             raise InputError(
                 f"{self.name}: {_shown(self.prior.size)} pixels; expected the aspect of the "
-                f"all-in-focus image, {_shown(size)}. Make the prior from all_in_focus.png of a run "
-                "without one, or at the size of the frames."
+                f"all-in-focus image, {_shown(size)}. Make the prior from the all_in_focus.png of "
+                "a run without one, or at the size of the frames."
             )
         values = _resampled(self.prior.values.to(image.device), size)
         return replace(self.prior, values=values)
