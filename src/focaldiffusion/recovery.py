@@ -48,6 +48,7 @@ from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, far_bound_dpt
+from focaldiffusion.prior import PriorSource
 from focaldiffusion.progress import Stages, peak_memory_mib
 from focaldiffusion.psf import PSF
 from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result
@@ -149,6 +150,7 @@ def recover(
     psf: PSF | None = None,
     find_blur: bool = False,
     check_lens: bool = True,
+    prior: PriorSource | None = None,
     refine: Refine | None = None,
     fill_unsharp: bool = False,
     image_only: bool = False,
@@ -170,6 +172,7 @@ def recover(
         psf: shape of the lens blur; None for a disc.
         find_blur: see `calibrate`.
         check_lens: see `calibrate`.
+        prior: gives depth from elsewhere; None for none.
         refine: a model's step; None keeps the physical estimate.
         fill_unsharp: fill pixels that no frame shows sharp from the image that `refine` generates.
         image_only: leave out stages 6 to 8 and 10, which the image does not need.
