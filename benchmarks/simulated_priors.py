@@ -51,7 +51,9 @@ class Distortion:
 
     def times(self, strength: float) -> Distortion:
         """Every error made stronger by a factor."""
-        return replace(self, **{one.name: strength * getattr(self, one.name) for one in fields(self)})
+        return replace(
+            self, **{one.name: strength * getattr(self, one.name) for one in fields(self)}
+        )
 
     def without(self, name: str) -> Distortion:
         """Without one of the errors."""
