@@ -1,6 +1,6 @@
 """Time and memory of depth networks for --prior, at the sizes of published ones, random weights.
 
-    python -m benchmarks.prior_networks
+python -m benchmarks.prior_networks
 """
 
 from __future__ import annotations
