@@ -2,8 +2,8 @@
 
 The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
 a whole if it predicts sure physics hardly better than the median of the rest does, and re-rendering
-does not speak for it either, or speaks against it. Of a prior that is not refused, a region goes
-back to physics where that reproduces the frames better.
+does not speak for it either, or speaks against it. Region by region, sure physics then outweighs
+it, and fades out around.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from focaldiffusion.prior import Prior, PriorKind
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import follow_blocks
 from focaldiffusion.solve.consistency import Rerendering
-from focaldiffusion.solve.decide import second_fits_better
 from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
@@ -41,9 +40,7 @@ from focaldiffusion.stack import FocalStack
 Array = NDArray[Any]
 
 _LONG_SIDE_PX = 512  # about; larger images are solved at a whole fraction of their size
-_TRIED_PX = 160  # long side at which fits and proposals are rendered
-_RENDERED_PX = 256  # the same, where regions are decided
-_DIFFERENT_PX = 1.0  # of blur diameter, from which the frames can tell two surfaces apart
+_RENDERED_PX = 160  # long side at which fits and proposals are rendered
 _NOISE = 0.8  # share of the median squared residual that is subtracted
 _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
@@ -240,11 +237,10 @@ def join(
     physics = _Physics.of(stack, evidence, coordinate, confidence)
     given, known = _at_size_of(prior, physics.level)
     metric = stack.axis == "inverse_depth_dpt"
-    tried = regions = None
+    tried = None
     if metric and blur_scale is not None:
         frames = stack, evidence, stack.focus_coordinates, blur_scale, psf
-        tried = _Rendered(Rerendering(*frames, _TRIED_PX), physics.level)
-        regions = Rerendering(*frames, _RENDERED_PX)
+        tried = _Rendered(Rerendering(*frames, _RENDERED_PX), physics.level)
     best: tuple[float, _Scene, _Proposal] | None = None
     for sign in (1.0,) if metric else (1.0, -1.0):
         scene = _Scene.of(physics, stack.focus_coordinates, known, sign, metric)
@@ -267,11 +263,6 @@ def join(
         return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior)
     surface = torch.from_numpy(np.float32(scene.on_axis(joined))).to(coordinate)
     keep = torch.from_numpy(~known).to(surface.device)
-    if regions is not None and blur_scale is not None:
-        parts = torch.from_numpy(physics.segments).to(surface.device)
-        different = _DIFFERENT_PX / blur_scale
-        level = torch.from_numpy(np.float32(physics.level)).to(surface)
-        keep |= second_fits_better(regions, surface, level, parts, different)
     share = torch.from_numpy(np.float32(_FAINT / (_FAINT + proposal.sure))).to(surface)
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
