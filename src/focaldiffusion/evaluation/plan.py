@@ -22,6 +22,7 @@ from focaldiffusion.evaluation.configured import AnyProtocol, ConfiguredSplit
 from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.evaluation.records import RUN, read_run
 from focaldiffusion.io.staging import write_whole
+from focaldiffusion.prior import PriorKind
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
 
@@ -35,6 +36,8 @@ class EvaluationPlan:
         data_root: folder of the data set; None if scenes are generated, or sources are given.
         models: names for `open_model`.
         sources: of a `ConfiguredSplit`; none for a protocol of `PROTOCOLS`.
+        priors: depth networks to join the physical estimate with, see `find_prior`.
+        prior_kind: scale of all priors; None takes that of each configuration.
         predictions: folders of predictions by other tools.
         variants: names in `VARIANTS`, in addition to the unperturbed protocol.
         max_samples: largest number of samples, evenly spaced; None takes all.
@@ -47,12 +50,19 @@ class EvaluationPlan:
     data_root: str | None
     models: tuple[str, ...]
     sources: tuple[Source, ...] = ()
+    priors: tuple[str, ...] = ()
+    prior_kind: str | None = None
     predictions: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     max_samples: int | None = None
     device: str = "cpu"
     repeat: int = 1
     save_predictions: bool = False
+
+    @property
+    def kind(self) -> PriorKind | None:
+        """The scale of the priors, if given."""
+        return None if self.prior_kind is None else PriorKind.of(self.prior_kind)
 
     def open(self) -> tuple[AnyProtocol, Dataset]:
         """The protocol and its data set.

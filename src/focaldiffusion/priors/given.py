@@ -45,33 +45,35 @@ class GivenPrior:
             crop: common area of the aligned frames.
 
         Raises:
-            InputError: it may be a smaller version of either.
+            InputError: it has another aspect, or may be a smaller version of either.
         """
         size = self.prior.size
-        if crop.size in (frame_size, size):
-            return self
-        if size == frame_size:
+        if size == frame_size != crop.size:
             window = np.s_[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
             return GivenPrior(replace(self.prior, values=self.prior.values[window]))
-        if _same_aspect(size, frame_size):
+        if crop.size not in (size, frame_size) and _same_aspect(size, frame_size):
             raise InputError(
                 f"{self.name}: {_shown(size)} pixels, while the frames have {_shown(frame_size)} "
                 f"and moved, which leaves {_shown(crop.size)} in common. Give the prior in one of "
                 "these two sizes."
             )
+        self._check_aspect(crop.size)
         return self
 
     def __call__(self, image: Tensor) -> Prior:
         """See `PriorSource`."""
         size = image.shape[-2], image.shape[-1]
+        self._check_aspect(size)
+        values = _resampled(self.prior.values.to(image.device), size)
+        return replace(self.prior, values=values)
+
+    def _check_aspect(self, size: tuple[int, int]) -> None:
         if not _same_aspect(self.prior.size, size):
             raise InputError(
                 f"{self.name}: {_shown(self.prior.size)} pixels; expected the aspect of the "
                 f"all-in-focus image, {_shown(size)}. Make the prior from the all_in_focus.png of "
                 "a run without one, or at the size of the frames."
             )
-        values = _resampled(self.prior.values.to(image.device), size)
-        return replace(self.prior, values=values)
 
 
 def read_prior(path: Path, kind: PriorKind | None) -> GivenPrior:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 """File that describes a pipeline of diffusers."""
 
-_CLASS = "MarigoldDepthPipeline"
+CLASS = "MarigoldDepthPipeline"
+"""The class of diffusers."""
+
 _DEFAULTS = ("default_denoising_steps", "default_processing_resolution")
 _REMEDY = "Get the folder again, or give another network."
 _SEED = 0
@@ -38,9 +40,9 @@ def read_index(name: str, folder: Path) -> dict[str, Any]:
     """
     index = read_json(folder / INDEX, "cannot be read", _REMEDY)
     found = index.get("_class_name") if isinstance(index, dict) else None
-    if found != _CLASS:
+    if found != CLASS:
         raise InputError(
-            f"{name}: its {INDEX} describes {found or 'no pipeline'}; expected {_CLASS}, such as "
+            f"{name}: its {INDEX} describes {found or 'no pipeline'}; expected {CLASS}, such as "
             "prs-eth/marigold-depth-v1-1."
         )
     if missing := [key for key in _DEFAULTS if not index.get(key)]:
@@ -80,7 +82,7 @@ class MarigoldNetwork:
             InputError: files are missing, or the weights do not fit the configuration.
         """
         read_index(name, folder)
-        fault = f"expected {_CLASS} of diffusers, with weights in safetensors"
+        fault = f"expected {CLASS} of diffusers, with weights in safetensors"
         with reading(folder, fault, _REMEDY), quiet():
             from diffusers.pipelines.marigold.pipeline_marigold_depth import MarigoldDepthPipeline
 

@@ -11,6 +11,7 @@ from focaldiffusion.checkpoints.checkpoint import DESCRIPTION
 from focaldiffusion.checkpoints.hub import explained, is_hub_id
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.staging import sha256_of_files
 from focaldiffusion.prior import PriorKind, PriorSource
 from focaldiffusion.priors import marigold, transformer
 from focaldiffusion.priors.given import FILE_SUFFIXES, GivenPrior, read_prior
@@ -36,18 +37,39 @@ class FoundNetwork:
     kind: PriorKind
     is_marigold: bool
 
+    def fetch(self) -> None:
+        """Download the weights of a network on the hub, if missing.
+
+        Raises:
+            InputError: the hub cannot be reached, or has no weights in safetensors.
+        """
+        if Path(self.name).is_dir():
+            return
+        wanted, unwanted = [*transformer.DESCRIPTIONS, *transformer.WEIGHTS], list[str]()
+        if self.is_marigold:
+            wanted, unwanted = marigold.weights_of(marigold.read_index(self.name, self.folder))
+        _download(self.name, wanted, unwanted, revision=self.folder.name)
+        # Without a network the client is content with what it has.
+        if not any(self.folder.rglob("*.safetensors")):
+            raise InputError(
+                f"{self.name}: the weights are not downloaded in full, and the hub cannot be "
+                "reached, or none in safetensors exist. Check the network, or give another model."
+            )
+
+    def as_json(self) -> dict[str, str]:
+        """Description for the provenance of results: name, kind, and digest of the files."""
+        ends = (".json", ".safetensors")
+        files = sorted(path for path in self.folder.rglob("*") if path.suffix in ends)
+        digest = sha256_of_files(files, self.folder)
+        return {"name": self.name, "kind": str(self.kind), "sha256": digest}
+
     def load(self, device: str) -> PriorSource:
         """The network on a device, its weights downloaded if missing.
 
         Raises:
             InputError: the hub cannot be reached, or the files are no such network.
         """
-        if self.is_marigold:
-            wanted, unwanted = marigold.weights_of(marigold.read_index(self.name, self.folder))
-        else:
-            wanted, unwanted = [*transformer.DESCRIPTIONS, *transformer.WEIGHTS], []
-        if not Path(self.name).is_dir():
-            _download(self.name, wanted, unwanted, revision=self.folder.name)
+        self.fetch()
         kind = marigold.MarigoldNetwork if self.is_marigold else transformer.TransformerNetwork
         return kind.load(self.name, self.folder, self.kind, device)
 
