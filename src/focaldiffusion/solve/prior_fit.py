@@ -14,7 +14,7 @@ A monocular network knows the shape of a scene, but neither its scale nor where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -42,7 +42,7 @@ _SWEEP_SPAN = 0.05
 _SWEEP_VOTES = 0.2  # of all votes, for each end of the sweep
 _MOST_REGIONS = 40  # of which two at a time propose a fit
 _ROUNDS = 8
-_MOST_FITS = 5
+_MOST_FITS = 4
 _LIKELY = 0.6  # of the votes of the best fit, from which another is worth a try ...
 _OTHER_SCALE = 0.15  # ... if its scale differs by this share of that which spans the sweep
 _PREDICTED = 0.1  # relative error of a prediction that counts 1 ...
@@ -105,6 +105,7 @@ class Fit:
     agreed: float
 
     def applied(self, shape: Array) -> Array:
+        """The shape on the axis of physics."""
         return self.scale * shape + self.shift
 
 
@@ -119,7 +120,7 @@ def steps_on_edges(shape: Array, guide: Tensor) -> Array:
 
 
 def nearer_side(shape: Array) -> Array:
-    """(H, W) in [0, 1], falling where something nearer is close by: evidence there belongs to it."""
+    """(H, W) in [0, 1], low where something nearer is close by, to which evidence belongs."""
     plane = np.float32(shape)
     above = (cv2.dilate(plane, np.ones((_SIDE_PX, _SIDE_PX), np.uint8)) - plane) / _spread(plane)
     return 1 / (1 + (above / _EDGE_STEP) ** 4)
