@@ -31,9 +31,16 @@ def depth_file(tmp_path: Path) -> Path:
     return tmp_path / "depth.npy"
 
 
-def test_a_network_by_its_folder(stack: Path, network: Path, tmp_path: Path) -> None:
-    assert run("infer", stack, "--output", tmp_path / "out", "--prior", network, "--quiet") == 0
+def test_a_network_by_its_folder(
+    stack: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("infer", stack, "--output", tmp_path / "out", "--prior", network) == 0
     assert np.load(tmp_path / "out" / "depth.npy").shape == SIZE
+    assert (tmp_path / "out" / "prior_share.png").is_file()
+    prior = json.loads((tmp_path / "out" / "metadata.json").read_text())["prior"]
+    assert (prior["name"], prior["kind"]) == (str(network), "affine-inverse-depth")
+    verdict = "decides on" if prior["accepted"] else "refused, since the frames contradict it"
+    assert f"  prior      {network}: {verdict}" in capsys.readouterr().out
 
 
 def test_a_file(stack: Path, depth_file: Path, tmp_path: Path) -> None:
