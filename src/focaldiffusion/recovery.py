@@ -190,28 +190,25 @@ def recover(
         findings: findings of stages 1 to 3, see `Result.findings`.
         name: name of the stack.
     """
-    stages = stages or Stages()
+    stages, psf, facts = stages or Stages(), psf or PSF(), lens or LensFacts()
     if stack.frames is None:
         raise ValueError("fusion needs the native frames: FocalStack.frames is None")
-    psf, facts = psf or PSF(), lens or LensFacts()
     checks = {"find_blur": find_blur, "check_lens": check_lens}
-    found = None
-    if image_only:
-        calibration, evidence = find_evidence(stack, psf, stages, **checks)
-    else:
-        found = physical or estimate_depth(stack, psf, stages, **checks)
+    found = None if image_only else physical or estimate_depth(stack, psf, stages, **checks)
+    if found:
         calibration, evidence = found.calibration, found.evidence
+    else:
+        calibration, evidence = find_evidence(stack, psf, stages, **checks)
     fusion = _fused(stack, calibration, evidence, stages)  # 9
-    if found and prior is not None:
-        found = _with_prior(stack, found, prior, fusion, stages)
-    if found and refine is not None:
-        found = refine(stack, found, stages)  # 8
     doubts = absurd_aperture(stack, calibration, facts)
-    if found and (doubts or (alignment is not None and alignment.is_bracket)):
-        found = replace(found, confidence=torch.zeros_like(found.confidence))
     findings = (*findings, *calibration.findings, *doubts)
-    if found and fill_unsharp:
-        fusion = _filled(stack, found, fusion)
+    if found:
+        found = _with_prior(stack, found, prior, fusion, stages) if prior else found
+        found = refine(stack, found, stages) if refine else found  # 8
+        if doubts or (alignment is not None and alignment.is_bracket):
+            found = replace(found, confidence=torch.zeros_like(found.confidence))
+        if fill_unsharp:
+            fusion = _filled(stack, found, fusion)
     with stages("enlarging"):  # 10
         maps = _enlarged(stack, found, fusion) if found else {}
     return Result(
