@@ -49,6 +49,7 @@ _PREDICTED = 0.1  # relative error of a prediction that counts 1 ...
 _MOST_WRONG = 5.0  # ... and the most that any counts
 _PRIOR_EDGE = 3.0  # weight of the prior's logarithm among the channels that stop smoothing
 _LARGEST_LOG = 1.0  # of a ratio to the prior
+_OUTLIER_LOG = 0.1  # difference from its surroundings, from which a known ratio counts little
 _FAINT = 1e-3  # sureness that is worth as much as none, see `smooth`
 
 
@@ -217,11 +218,17 @@ def corrected(shape: Array, level: Array, sure: Array, guide: Tensor) -> Array:
         sure: (H, W) in [0, 1], W.
         guide: (3, H, W) sRGB; a falls with its gradient, and with the gradient of the prior.
     """
-    known = sure / (sure + _FAINT)
-    ratio = np.log(level / shape).clip(-_LARGEST_LOG, _LARGEST_LOG) * known
+    ratio = np.log(level / shape)
     edges = torch.from_numpy(np.float32(_PRIOR_EDGE * np.log(shape)))
     channels = torch.cat([guide.cpu(), edges[None]])
-    ratio = smooth(
-        torch.from_numpy(np.float32(ratio)), torch.from_numpy(np.float32(sure)), channels
-    )
-    return shape * np.exp(ratio.numpy())
+    smoothed = _spread_out(ratio, sure, channels)
+    # Physics is wrong beside outlines now and then: what stands out counts less the second time.
+    trusted = sure / (1 + ((ratio - smoothed) / _OUTLIER_LOG) ** 2) ** 2
+    return shape * np.exp(_spread_out(ratio, trusted, channels))
+
+
+def _spread_out(ratio: Array, sure: Array, channels: Tensor) -> Array:
+    """A logarithm (h, w) known where sure, smooth elsewhere, and 0 far away."""
+    known = ratio.clip(-_LARGEST_LOG, _LARGEST_LOG) * sure / (sure + _FAINT)
+    fields = (torch.from_numpy(np.float32(field)) for field in (known, sure))
+    return smooth(*fields, channels).numpy()
