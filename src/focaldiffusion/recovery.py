@@ -195,10 +195,8 @@ def recover(
         raise ValueError("fusion needs the native frames: FocalStack.frames is None")
     checks = {"find_blur": find_blur, "check_lens": check_lens}
     found = None if image_only else physical or estimate_depth(stack, psf, stages, **checks)
-    if found:
-        calibration, evidence = found.calibration, found.evidence
-    else:
-        calibration, evidence = find_evidence(stack, psf, stages, **checks)
+    known = (found.calibration, found.evidence) if found else None
+    calibration, evidence = known or find_evidence(stack, psf, stages, **checks)
     fusion = _fused(stack, calibration, evidence, stages)  # 9
     doubts = absurd_aperture(stack, calibration, facts)
     findings = (*findings, *calibration.findings, *doubts)
