@@ -64,9 +64,9 @@ def text_encoders() -> StableDiffusion3Pipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=None,
         text_encoder=first,
-        tokenizer=_clip_tokenizer(),
+        tokenizer=clip_tokenizer(),
         text_encoder_2=second,
-        tokenizer_2=_clip_tokenizer(),
+        tokenizer_2=clip_tokenizer(),
         text_encoder_3=t5.eval(),
         tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512),
     ).to(torch.bfloat16)
@@ -87,6 +87,6 @@ def _clip(width: int) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(config).eval()
 
 
-def _clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
     vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3, "b</w>": 4}
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)

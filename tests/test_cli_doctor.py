@@ -55,6 +55,14 @@ def test_versions_devices_and_memory(hub: str, capsys: pytest.CaptureFixture[str
     assert 0 < cpu["free_bytes"] <= cpu["total_bytes"]
     assert len(found["devices"]) == 1 + torch.cuda.device_count()
 
+    priors = {one["family"]: one for one in found["priors"]}
+    assert priors["depth_anything"]["scale"] == "as configured"
+    assert priors["zoedepth"]["scale"] == "metric-depth"
+    assert priors["prompt_depth_anything"]["scale"] == "to be given"
+    assert priors["marigold"]["missing"] is None
+    installed = optional["torchvision"]["version"] is not None
+    assert (priors["depth_pro"]["missing"] is None) == installed
+
     rows = [(row["preset"], row["side_px"]) for row in found["memory"]]
     assert rows == [("tiny", 64), ("tiny", 128), ("compact", 64), ("compact", 128)]
     row = memory_row("compact", 128)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from focaldiffusion.lens import LensFacts
     from focaldiffusion.models.completer import Sampling
     from focaldiffusion.optics import Camera
+    from focaldiffusion.prior import Prior, PriorKind
+    from focaldiffusion.priors.shelf import load_prior
     from focaldiffusion.psf import PSF
     from focaldiffusion.reconstruction import Settings, reconstruct
     from focaldiffusion.result import Result
@@ -33,10 +35,13 @@ _MODULES = {
     "InputError": "errors",
     "LensFacts": "lens",
     "PSF": "psf",
+    "Prior": "prior",
+    "PriorKind": "prior",
     "Result": "result",
     "Sampling": "models.completer",
     "Settings": "reconstruction",
     "load_model": "checkpoints.checkpoint",
+    "load_prior": "priors.shelf",
     "open_stack": "io.stacks",
     "reconstruct": "reconstruction",
     "refocus": "virtual_camera",
@@ -47,12 +52,15 @@ __all__ = [  # noqa: RUF022, in the order in which a newcomer needs them
     "reconstruct",
     "open_stack",
     "load_model",
+    "load_prior",
     "simulate",
     "refocus",
     "FocalStack",
     "Camera",
     "LensFacts",
     "PSF",
+    "Prior",
+    "PriorKind",
     "Settings",
     "Sampling",
     "Result",

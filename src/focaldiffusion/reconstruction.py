@@ -41,6 +41,8 @@ from focaldiffusion.io.frame_order import FrameOrder
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.models.completer import Sampling
+from focaldiffusion.prior import Prior, PriorSource
+from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.progress import Report, Stages
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Refine, recover
@@ -115,6 +117,7 @@ def reconstruct(
     focus_positions_m: Sequence[float] | None = None,
     lens: LensFacts | None = None,
     order: FrameOrder = "auto",
+    prior: str | Path | Prior | PriorSource | None = None,
     model: str | Path | FocalDiffusionPipeline = PHYSICS,
     settings: Settings | None = None,
     progress: Report | None = None,
@@ -130,6 +133,8 @@ def reconstruct(
         focus_positions_m: stage or rail position of each frame [m], instead of distances.
         lens: facts of the lens. Arguments override `stack.json`, which overrides EXIF.
         order: what decides on the order of the frames, see `open_stack`.
+        prior: depth from elsewhere, joined where defocus shows nothing: the folder or hub id of a
+            depth network, a `Prior`, or what `load_prior` returned, as for files; None for none.
         model: model that fills in depth where the frames carry no evidence: "physics" for none,
             "compact", the folder or hub id of a checkpoint, or a pipeline from `load_model`.
         settings: settings of the reconstruction; None for the defaults.
@@ -149,14 +154,16 @@ def reconstruct(
         "order": None if order == "auto" else order,
     }
     _check_arguments(source, given, model, settings)
+    _check_prior(prior, settings)
     settings = replace(settings, device=resolve_device(settings.device))
     stages = Stages(progress)
     with threads(settings.threads):
         opened = source
         if not isinstance(source, (OpenedStack, FocalStack)):
             opened = open_stack(source, **{**given, "order": order})  # type: ignore[arg-type]  # 1
-        # Before the long work, which would be wasted if the model is missing.
+        # Before the long work, which would be wasted if the model or prior is missing.
         refine = _refine(model, settings, stages)
+        shelf = _prior_source(prior, settings, stages)
         if isinstance(opened, OpenedStack):
             working = _registered(opened, settings, stages)  # 2 and 3
         else:
@@ -166,6 +173,7 @@ def reconstruct(
             **working,
             psf=settings.psf,
             find_blur=settings.find_blur,
+            prior=_in_register(shelf, opened, working.get("alignment")),
             refine=refine,
             fill_unsharp=settings.fill_unsharp,
             image_only=settings.image_only,
@@ -316,6 +324,49 @@ def _refine(
             model = find_checkpoint(str(model), [PHYSICS]).load(device=settings.device)
     model.check_inputs(settings.sampling, with_image=settings.fill_unsharp)
     return partial(model.refine, sampling=settings.sampling, with_image=settings.fill_unsharp)
+
+
+def _check_prior(prior: object, settings: Settings) -> None:
+    """Refuse a prior of another type or without effect, before the long work.
+
+    Raises:
+        InputError: names it.
+    """
+    if prior is None:
+        return
+    if not (isinstance(prior, (str, Path, Prior)) or callable(prior)):
+        raise InputError(
+            f"prior: got {type(prior).__name__}; expected a name, a folder, a Prior, or what "
+            "load_prior returned."
+        )
+    if settings.image_only:
+        raise InputError(
+            "image_only: no effect of a prior, which completes depth, on the image. Leave the "
+            "prior out, or set image_only=False."
+        )
+
+
+def _prior_source(
+    prior: str | Path | Prior | PriorSource | None, settings: Settings, stages: Stages
+) -> PriorSource | None:
+    """The prior, loaded; None for none."""
+    if isinstance(prior, Prior):
+        return GivenPrior(prior)
+    if isinstance(prior, (str, Path)):
+        from focaldiffusion.priors.shelf import load_prior
+
+        with stages("loading the prior"):
+            return load_prior(prior, device=settings.device)
+    return prior
+
+
+def _in_register(
+    prior: PriorSource | None, opened: object, alignment: Alignment | None
+) -> PriorSource | None:
+    """The prior as the aligned frames see it: numbers of the reference frame are cropped too."""
+    if isinstance(prior, GivenPrior) and isinstance(opened, OpenedStack) and alignment is not None:
+        return prior.cropped(opened.frames.size, alignment.crop)
+    return prior
 
 
 def _focus_order(opened: OpenedStack) -> list[int] | None:

@@ -15,8 +15,8 @@
  7. Check. Confidence falls where evidence is thin or contradictory, and where blurring the image
     with the same lens does not reproduce the frames.
     -> Estimate, confidence (H, W)
- 8. Model. A learned model replaces the surface where physics is not trusted; stage 7 checks the
-    new surface too. Skipped without a model.
+ 8. Model. A prior, and a learned model, replace the surface where physics is not trusted; stage 7
+    checks the new surface too. Skipped without.
     -> Estimate
  9. Fuse. The native frames are blended in a Laplacian pyramid, weighted by depth and detail; only
     captured pixels are used.
@@ -47,14 +47,16 @@ from focaldiffusion.fusion.upsample import upsample
 from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.lens import LensFacts
-from focaldiffusion.optics import Camera, far_bound_dpt
+from focaldiffusion.optics import Camera
+from focaldiffusion.prior import PriorSource
 from focaldiffusion.progress import Stages, peak_memory_mib
 from focaldiffusion.psf import PSF
-from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result
+from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result, depth_on_axis
 from focaldiffusion.solve.calibrate import Calibration, calibrate
 from focaldiffusion.solve.complete import complete
 from focaldiffusion.solve.consistency import confidence, rerender_residual, reversal
 from focaldiffusion.solve.doubts import doubting_direction, examined_calibration
+from focaldiffusion.solve.join import Joined, join
 from focaldiffusion.solve.outlines import with_outlines
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
@@ -97,6 +99,7 @@ class Estimate:
         residual_rms: RMS residual of the re-rendered stack, sRGB; None without blur scale or metric
             depth.
         generation: a model's contribution; None for the physical estimate.
+        joined: a prior's contribution; None without one.
     """
 
     evidence: Evidence
@@ -107,6 +110,7 @@ class Estimate:
     psf: PSF
     residual_rms: float | None
     generation: Generation | None = None
+    joined: Joined | None = None
 
     def mapped(
         self, plane: Callable[[Tensor], Tensor], light: Callable[[Tensor], Tensor] | None = None
@@ -149,6 +153,7 @@ def recover(
     psf: PSF | None = None,
     find_blur: bool = False,
     check_lens: bool = True,
+    prior: PriorSource | None = None,
     refine: Refine | None = None,
     fill_unsharp: bool = False,
     image_only: bool = False,
@@ -170,6 +175,7 @@ def recover(
         psf: shape of the lens blur; None for a disc.
         find_blur: see `calibrate`.
         check_lens: see `calibrate`.
+        prior: gives depth from elsewhere; None for none.
         refine: a model's step; None keeps the physical estimate.
         fill_unsharp: fill pixels that no frame shows sharp from the image that `refine` generates.
         image_only: leave out stages 6 to 8 and 10, which the image does not need.
@@ -184,26 +190,23 @@ def recover(
         findings: findings of stages 1 to 3, see `Result.findings`.
         name: name of the stack.
     """
-    stages = stages or Stages()
+    stages, psf, facts = stages or Stages(), psf or PSF(), lens or LensFacts()
     if stack.frames is None:
         raise ValueError("fusion needs the native frames: FocalStack.frames is None")
-    psf, facts = psf or PSF(), lens or LensFacts()
     checks = {"find_blur": find_blur, "check_lens": check_lens}
-    found = None
-    if image_only:
-        calibration, evidence = find_evidence(stack, psf, stages, **checks)
-    else:
-        found = physical or estimate_depth(stack, psf, stages, **checks)
-        if refine is not None:
-            found = refine(stack, found, stages)  # 8
-        calibration, evidence = found.calibration, found.evidence
-    doubts = absurd_aperture(stack, calibration, facts)
-    if found and (doubts or (alignment is not None and alignment.is_bracket)):
-        found = replace(found, confidence=torch.zeros_like(found.confidence))
-    findings = (*findings, *calibration.findings, *doubts)
+    found = None if image_only else physical or estimate_depth(stack, psf, stages, **checks)
+    known = (found.calibration, found.evidence) if found else None
+    calibration, evidence = known or find_evidence(stack, psf, stages, **checks)
     fusion = _fused(stack, calibration, evidence, stages)  # 9
-    if found and fill_unsharp:
-        fusion = _filled(stack, found, fusion)
+    doubts = absurd_aperture(stack, calibration, facts)
+    findings = (*findings, *calibration.findings, *doubts)
+    if found:
+        found = _with_prior(stack, found, prior, fusion, stages) if prior else found
+        found = refine(stack, found, stages) if refine else found  # 8
+        if doubts or (alignment is not None and alignment.is_bracket):
+            found = replace(found, confidence=torch.zeros_like(found.confidence))
+        if fill_unsharp:
+            fusion = _filled(stack, found, fusion)
     with stages("enlarging"):  # 10
         maps = _enlarged(stack, found, fusion) if found else {}
     return Result(
@@ -312,20 +315,31 @@ def with_surface(
     loses confidence. The ratio never raises confidence.
     """
     with stages("checking again"), torch.inference_mode():
-        trust, residual_rms = _checked(
-            stack.without(physical.calibration.left_out),
-            physical.evidence,
-            coordinate,
-            physical.agreement,
-            physical.calibration,
-            physical.psf,
-        )
+        used, agreement = stack.without(physical.calibration.left_out), physical.agreement
+        lens = physical.calibration, physical.psf
+        trust, residual_rms = _checked(used, physical.evidence, coordinate, agreement, *lens)
         now, before = (
             physical.evidence.posterior_at(surface) + _SMALLEST_POSTERIOR
             for surface in (coordinate, physical.coordinate)
         )
         trust = trust * box_mean((now / before).clamp_max(1), _SUPPORT_PX)
     return replace(physical, coordinate=coordinate, confidence=trust, residual_rms=residual_rms)
+
+
+def _with_prior(
+    stack: FocalStack, found: Estimate, prior: PriorSource, fusion: Fusion, stages: Stages
+) -> Estimate:
+    """The estimate joined with the prior that the fused image has, checked as in stage 7."""
+    with stages("asking the prior"):
+        image = torch.from_numpy(fusion.all_in_focus).permute(2, 0, 1)
+        given = prior(image.to(found.coordinate.device))
+    with stages("joining the prior"), torch.inference_mode():
+        used, scale = stack.without(found.calibration.left_out), found.calibration.blur_scale
+        surface = found.evidence, found.coordinate, found.confidence
+        joined = join(used, *surface, given, scale, found.psf)
+    if joined.accepted:
+        found = with_surface(stack, found, joined.coordinate, stages)
+    return replace(found, joined=joined)
 
 
 def _checked(
@@ -379,31 +393,19 @@ def _filled(stack: FocalStack, found: Estimate, fusion: Fusion) -> Fusion:
 
 def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> dict[str, Plane]:
     """Depth and confidence (H', W') by their fields; unknown where all frames are transparent."""
-    depth = _depth(stack, found, upsample(found.coordinate, fusion.all_in_focus))
+    surface = upsample(found.coordinate, fusion.all_in_focus)
+    depth = depth_on_axis(stack, surface, found.calibration.blur_scale)
+    of_prior = {} if found.joined is None else {"prior_share": found.joined.share}
+    shares = {"confidence": found.confidence, **of_prior}
     size = fusion.all_in_focus.shape[1::-1]
-    certain = cv2.resize(
-        found.confidence.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR
-    ).astype(np.float32)
+    maps = {
+        name: cv2.resize(share.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR)
+        for name, share in shares.items()
+    }
     if fusion.alpha is not None:
-        depth[fusion.alpha == 0], certain[fusion.alpha == 0] = np.nan, 0
-    return {FIELD_OF_AXIS[stack.axis]: depth, "confidence": certain}
-
-
-def _depth(stack: FocalStack, found: Estimate, coordinate: Plane) -> Plane:
-    """Depth, height or relative depth (H', W') from coordinates on the axis of the stack."""
-    if stack.axis == "order":
-        return np.clip(coordinate, 0, 1)
-    if stack.axis == "position_m":
-        sign = stack.height_sign
-        if sign is None:
-            sign = float((stack.focus_coordinates[-1] - stack.focus_coordinates[0]).sign())
-        return coordinate * np.float32(sign)
-    # NaN where depth is indistinguishable from infinity: less than an eighth of a pixel of blur, or
-    # beyond a kilometre if the blur is unknown.
-    scale = found.calibration.blur_scale
-    least_dpt = 1e-3 if scale is None else far_bound_dpt(scale, tolerance_px=0.125)
-    known = np.where(coordinate > least_dpt, coordinate, np.float32("nan"))
-    return np.reciprocal(known, out=known)
+        for plane, empty in ((depth, np.nan), *((share, 0) for share in maps.values())):
+            plane[fusion.alpha == 0] = empty
+    return {FIELD_OF_AXIS[stack.axis]: depth, **maps}
 
 
 def _provenance(
@@ -420,6 +422,7 @@ def _provenance(
         "focaldiffusion": __version__,
         "model": "physics" if generation is None else generation.model,
         "generation": None if generation is None else generation.provenance,
+        "prior": None if found is None or found.joined is None else found.joined.summary(),
         "grade": str(calibration),
         "device": str(stack.images.device),
         "camera_at_working_size": None if camera is None else asdict(camera),

@@ -30,7 +30,7 @@ from focaldiffusion.io.results import (
     write_points,
 )
 from focaldiffusion.lens import LensFacts
-from focaldiffusion.optics import Camera
+from focaldiffusion.optics import Camera, far_bound_dpt
 from focaldiffusion.solve.calibrate import Calibration
 from focaldiffusion.stack import Axis, FocalStack, Grade
 from focaldiffusion.threads import in_parallel
@@ -67,6 +67,8 @@ class Result:
         height_m: (H, W) float32, metres relative to the first stage position, positive in the
             direction of the listed positions.
         depth_relative: (H, W) float32, position in the focus sweep: 0 first frame, 1 last frame.
+        prior_share: (H, W) float32 in [0, 1], how far the prior decided on the depth; 0 where
+            physics did; None without a prior.
         camera: optics at native size; None if the focal length is unknown.
         lens: facts of the lens.
         alignment: motion, exposure and crop of each frame; None for a stack given aligned.
@@ -86,6 +88,7 @@ class Result:
     depth_m: Plane | None = None
     height_m: Plane | None = None
     depth_relative: Plane | None = None
+    prior_share: Plane | None = None
     camera: Camera | None = None
     lens: LensFacts = field(default_factory=LensFacts)
     alignment: Alignment | None = None
@@ -101,6 +104,7 @@ class Result:
         maps += ["confidence"] * (self.confidence is not None)
         if maps not in ([], [self.depth_field, "confidence"]):
             raise ValueError(f"expected {self.depth_field} and confidence, or neither; got {maps}")
+        maps += ["prior_share"] * (self.prior_share is not None)
         for name in (*maps, "source_index"):
             check_shape(name, getattr(self, name), size)
 
@@ -207,6 +211,8 @@ class Result:
         ]
         if self.confidence is None:
             return [*pictures]
+        if self.prior_share is not None:
+            pictures.append(partial(write_png, folder / "prior_share.png", self.prior_share))
         return [
             lambda: save_png(folder / "overview.png", self.overview()),
             lambda: save_png(
@@ -240,3 +246,19 @@ class Result:
     def _repr_png_(self) -> bytes | None:
         """The overview for notebooks."""
         return pillow_image(self.overview())._repr_png_()
+
+
+def depth_on_axis(stack: FocalStack, coordinate: Plane, blur_scale: float | None) -> Plane:
+    """Depth, height or relative depth (H', W') from coordinates on the axis of the stack."""
+    if stack.axis == "order":
+        return np.clip(coordinate, 0, 1)
+    if stack.axis == "position_m":
+        sign = stack.height_sign
+        if sign is None:
+            sign = float((stack.focus_coordinates[-1] - stack.focus_coordinates[0]).sign())
+        return coordinate * np.float32(sign)
+    # NaN where depth is indistinguishable from infinity: less than an eighth of a pixel of blur, or
+    # beyond a kilometre if the blur is unknown.
+    least_dpt = 1e-3 if blur_scale is None else far_bound_dpt(blur_scale, tolerance_px=0.125)
+    known = np.where(coordinate > least_dpt, coordinate, np.float32("nan"))
+    return np.reciprocal(known, out=known)

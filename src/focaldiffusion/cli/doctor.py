@@ -1,4 +1,4 @@
-"""`focaldiffusion doctor`: installed packages, devices, memory, and access to the base models."""
+"""`focaldiffusion doctor`: installed packages, devices, memory, priors, and access to the hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def add_parser(commands: Commands) -> None:
         "doctor",
         help="versions, devices, memory that models need, access to the hub",
         description="List the installed packages, the devices and the memory that each preset "
-        "needs there in bfloat16, and check access to the base models. Changes nothing.",
+        "needs there in bfloat16, the depth networks that --prior may run, and check access to the "
+        "base models. Changes nothing.",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -106,6 +107,7 @@ def _report(names: Iterable[str], sides_px: Sequence[int]) -> dict[str, Any]:
         "optional": _optional(),
         "devices": [asdict(device) for device in devices],
         AUTO: resolve_device(AUTO),
+        "priors": _priors(),
         "memory": [
             asdict(row) | {"fits": {name: _fit(row, memory) for name, memory in free.items()}}
             for row in (memory_row(name, side_px) for name in names for side_px in sides_px)
@@ -146,6 +148,27 @@ def _optional() -> list[dict[str, str | None]]:
     return [*found, exiftool]
 
 
+def _priors() -> list[dict[str, str | None]]:
+    """The families of depth networks for --prior: their scale, and the package that they miss."""
+    from focaldiffusion.priors import marigold, transformer
+    from focaldiffusion.priors.scales import scale_of_transformer
+
+    found: list[dict[str, str | None]] = []
+    for family, name in transformer.families().items():
+        scale = scale_of_transformer({"model_type": family})
+        usual = scale.kind or "to be given"
+        found.append(
+            {
+                "family": family,
+                "class": name,
+                "scale": "as configured" if scale.stated_by else str(usual),
+                "missing": transformer.missing_package(family),
+            }
+        )
+    of_diffusers = {"class": marigold.CLASS, "scale": "as configured", "missing": None}
+    return [*found, {"family": "marigold", **of_diffusers}]
+
+
 def _fit(row: MemoryRow, memory_bytes: int | None) -> str | None:
     """The most that fits into this much memory; None if that is unknown."""
     if memory_bytes is None:
@@ -161,12 +184,14 @@ def _fit(row: MemoryRow, memory_bytes: int | None) -> str | None:
 
 
 def _hub() -> dict[str, Any]:
-    """Whether a token is stored, and whether the base models can be downloaded."""
+    """Whether a token is stored, and whether base models and a usual prior can be downloaded."""
     from huggingface_hub import constants, get_token
 
     from focaldiffusion.models.presets import PRESETS
+    from focaldiffusion.priors.shelf import EXAMPLE
 
     ids = [preset.base_model_id for preset in PRESETS.values() if preset.base_model_id]
+    ids.append(EXAMPLE)
     return {
         "endpoint": constants.ENDPOINT,
         "token": get_token() is not None,
@@ -229,6 +254,11 @@ def _print(console: Console, report: dict[str, Any]) -> None:
         devices.add_row(one["device"], one["name"], *sizes)
     console.print(devices)
     console.print(f"--device {AUTO} takes {report[AUTO]}")
+
+    priors = _table("prior", "scale", "misses")
+    for one in report["priors"]:
+        priors.add_row(one["family"], one["scale"], one["missing"] or "")
+    console.print(priors)
 
     names = [one["device"] for one in report["devices"]]
     columns = ("GiB, bfloat16", "px", "weights", "run", "train", "checkpointed")

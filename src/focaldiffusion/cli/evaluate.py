@@ -18,6 +18,7 @@ from focaldiffusion.cli.flags import (
     read_config,
 )
 from focaldiffusion.cli.model_flags import PHYSICS, add_base_model
+from focaldiffusion.cli.prior_flags import add_prior, chosen_kind
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError, printable
@@ -63,6 +64,7 @@ def add_parser(commands: Commands) -> None:
         metavar="DIR",
         help="predictions of another tool, one folder per sample, repeatable",
     )
+    add_prior(parser, action="append", default=[])
     parser.add_argument(
         "--save-predictions",
         action="store_true",
@@ -196,6 +198,8 @@ def _plan(options: argparse.Namespace) -> EvaluationPlan:
         data_root=options.data_root,
         models=tuple(dict.fromkeys(models)),
         base_model=options.base_model,
+        priors=tuple(dict.fromkeys(options.prior)),
+        prior_kind=None if (kind := chosen_kind(options)) is None else str(kind),
         predictions=tuple(map(str, options.predictions)),
         variants=SUITES[options.robustness],
         max_samples=options.max_samples,

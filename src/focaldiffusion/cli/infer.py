@@ -23,14 +23,15 @@ from focaldiffusion.cli.flags import (
     positive_integer,
     psf,
 )
-from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_work
-from focaldiffusion.cli.model_flags import PHYSICS, ChosenModel, add_model, chosen_model, sampling
+from focaldiffusion.cli.memory import is_out_of_memory, lighter_work
+from focaldiffusion.cli.model_flags import PHYSICS, add_model, chosen_model, sampling
+from focaldiffusion.cli.networks import Networks, load_networks
 from focaldiffusion.cli.outcome import INTERNAL_ERROR, StackOutcome, outcome_of
+from focaldiffusion.cli.prior_flags import add_prior, chosen_prior
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.io.results import DepthFormat
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.reconstruction import Settings
@@ -110,6 +111,7 @@ def add_parser(commands: Commands) -> None:
         help="measure the blur per dioptre from the frames even if the lens is known",
     )
     _add_method(parser)
+    add_prior(parser)
     add_model(parser)
 
 
@@ -150,12 +152,13 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Reconstruct the stacks and return the exit code.
 
-    Flags, outputs and the model are checked before the long work; a mistake in them stops
+    Flags, outputs, model and prior are checked before the long work; a mistake in them stops
     everything. An unusable stack does not stop the others, nor does an error of this program,
     whose traceback is printed at the end.
 
     Raises:
-        InputError: a flag is wrong, an output is taken, or the model does not exist.
+        InputError: a flag is wrong, an output is taken, or the model or prior does not
+            exist.
     """
     from focaldiffusion.io.results import check_formats
 
@@ -165,14 +168,15 @@ def run(options: argparse.Namespace) -> int:
     jobs = _open_all(options)
     _check_outputs(jobs, options)
     model = chosen_model(options, settings.device)
-    pipeline = None
-    if model is not None and any(_is_due(job, options) for job in jobs):
-        pipeline = _loaded(model, options)
+    prior = chosen_prior(options, len(jobs))
+    networks = Networks(model)
+    if any(_is_due(job, options) for job in jobs):
+        networks = load_networks(model, prior, settings.device, quiet=options.quiet)
     several = len(jobs) > 1
     outcomes: list[StackOutcome] = []
     for number, job in enumerate(jobs, start=1):
         title = f"{job.name} ({number} of {len(jobs)})" if several else job.name
-        outcome = _process(job, settings, options, title, model, pipeline)
+        outcome = _process(job, settings, options, title, networks)
         outcomes.append(outcome)
         if outcome.error is not None:
             print(f"error: {outcome.failure if several else outcome.error}", file=sys.stderr)
@@ -261,6 +265,7 @@ def _check_image_only(options: argparse.Namespace) -> None:
     given = {
         "--depth-format": options.depth_format is not None,
         "--point-cloud": options.point_cloud is not None,
+        "--prior": options.prior is not None,
         "--model": options.model != PHYSICS,
     }
     flags = [flag for flag, is_given in given.items() if is_given]
@@ -369,32 +374,12 @@ def _is_due(job: _Job, options: argparse.Namespace) -> bool:
     return not (options.skip_existing and has_results(job.output))
 
 
-def _loaded(model: ChosenModel, options: argparse.Namespace) -> FocalDiffusionPipeline:
-    """The model, ready for all stacks.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
-    try:
-        with progress_bars(model.checkpoint.name, quiet=options.quiet) as progress:
-            progress("loading the model", 0, 0)
-            return model.load()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"{model.checkpoint.name}: not enough memory on {model.device} to load the model. "
-            f"{lighter_model(model)}"
-        ) from error
-
-
 def _process(
     job: _Job,
     settings: Settings,
     options: argparse.Namespace,
     title: str,
-    model: ChosenModel | None,
-    pipeline: FocalDiffusionPipeline | None,
+    networks: Networks,
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
     from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
@@ -410,7 +395,11 @@ def _process(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DoubtfulInput)  # the summary has it
                 result = reconstruct(
-                    job.opened, model=pipeline or PHYSICS, settings=settings, progress=progress
+                    job.opened,
+                    prior=networks.prior,
+                    model=networks.pipeline or PHYSICS,
+                    settings=settings,
+                    progress=progress,
                 )
             progress("writing", 0, 0)
             left_out = result.save(
@@ -426,7 +415,7 @@ def _process(
         height, width = job.opened.frames.size
         sentence = (
             f"{job.name}: not enough memory on {settings.device} for {len(job.opened)} frames of "
-            f"{width}x{height}. {lighter_work(model)}"
+            f"{width}x{height}. {lighter_work(networks.chosen)}"
         )
         return StackOutcome(job.name, job.output, "failed", printable(sentence))
 

@@ -61,6 +61,7 @@ class StackOutcome:
         best = "overview.png" if "overview.png" in self.files else "all_in_focus.png"
         rows = [
             ("depth", _depth_text(figures)),
+            *_prior_rows(figures["prior"]),
             ("model", f"{figures['model']}, on {figures['device']}"),
             ("alignment", _alignment_text(figures["alignment"])),
             *(("left out", f"{name}: {why}") for name, why in self.left_out.items()),
@@ -110,7 +111,8 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
     Returns:
         `frames` used and their `size` (height, width); `depth_field`, its `depth_range` (1 % and
         99 % quantile, in the field's unit; None if nothing is known) and both in words, `depth`;
-        `mean_confidence` (None, like these, without depth); the `model` used and its `device`;
+        `mean_confidence` (None, like these, without depth); the `prior`, whether it was accepted
+        and its share of the image (None without one); the `model` used and its `device`;
         `alignment`; `rerender_residual_rms_srgb`; total `seconds`.
     """
     from focaldiffusion.io.colour_scales import DepthRange
@@ -129,6 +131,7 @@ def _figures(opened: OpenedStack, result: Result) -> dict[str, Any]:
         "depth_range": None if depth is None else [depth.low, depth.high],
         "depth": None if words is None else words.removeprefix("depth "),
         "mean_confidence": provenance["mean_confidence"],
+        "prior": provenance["prior"],
         "model": provenance["model"],
         "device": provenance["device"],
         "alignment": {
@@ -146,6 +149,16 @@ def _depth_text(figures: dict[str, Any]) -> str:
     if figures["depth"] is None:
         return "none, only the image is wanted"
     return f"{figures['depth']}; mean confidence {figures['mean_confidence']:.2f}"
+
+
+def _prior_rows(prior: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The row of the prior, if there is one."""
+    if prior is None:
+        return []
+    verdict = "refused, since the frames contradict it"
+    if prior["accepted"]:
+        verdict = f"decides on {100 * prior['share']:.0f} % of the depth, see prior_share.png"
+    return [("prior", f"{prior['name']}: {verdict}")]
 
 
 def _ends(values: Sequence[float]) -> list[float]:

@@ -6,15 +6,19 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.checkpoints.checkpoint import find_checkpoint
+from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Prediction, channels_first
 from focaldiffusion.models.completer import Sampling
+from focaldiffusion.prior import PriorKind, PriorSource
+from focaldiffusion.priors.given import GivenPrior
+from focaldiffusion.priors.shelf import find_prior
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, Refine, estimate_depth, recover
 from focaldiffusion.stack import FocalStack
@@ -40,9 +44,11 @@ class Physical:
     estimate: Estimate
     shared_seconds: float = 0.0
 
-    def prediction(self, refine: Refine | None = None) -> Prediction:
-        """The result of `focaldiffusion infer`, with a model or with physics alone."""
-        found = recover(self.working, refine=refine, physical=self.estimate)
+    def prediction(
+        self, refine: Refine | None = None, prior: PriorSource | None = None
+    ) -> Prediction:
+        """The result of `focaldiffusion infer`, with a model, a prior, or physics alone."""
+        found = recover(self.working, prior=prior, refine=refine, physical=self.estimate)
         return Prediction(
             None if found.depth_m is None else torch.from_numpy(found.depth_m),
             channels_first(found.all_in_focus),
@@ -111,6 +117,10 @@ class Learned:
         self._estimates = estimates
         self._pipeline: FocalDiffusionPipeline | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """Description for the report."""
+        return self.checkpoint.as_json(base_model=self.base_model)
+
     def load(self) -> FocalDiffusionPipeline:
         """The model, loaded once per process; called before `predict` to keep it out of its time.
 
@@ -133,3 +143,52 @@ class Learned:
         for seed in range(1, count + 1) if pipeline.config["start"] == "noise" else ():
             refine = partial(pipeline.refine, sampling=Sampling(seed=seed))
             yield self._estimates.of(stack).prediction(refine)
+
+
+class Joined:
+    """The physical estimate joined with a depth network, as by `focaldiffusion infer --prior`."""
+
+    def __init__(self, prior: str, kind: PriorKind | None, estimates: PhysicalEstimates) -> None:
+        """Find the network and download it; it is loaded when needed.
+
+        Args:
+            prior: folder or hub id of the network.
+            kind: see `find_prior`.
+            estimates: physical estimates to join it with, on the device to use.
+
+        Raises:
+            InputError: no such network, or a file, which is the prior of one stack.
+        """
+        found = find_prior(prior, kind)
+        if isinstance(found, GivenPrior):
+            raise InputError(
+                f"{prior}: a file is the prior of one stack, and an evaluation has many; expected "
+                "a depth network. Score one stack with `focaldiffusion infer --prior`."
+            )
+        found.fetch()
+        self.name = f"physics+{prior}"
+        self._found = found
+        self._estimates = estimates
+        self._source: PriorSource | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Description for the report."""
+        return self._found.as_json()
+
+    def load(self) -> PriorSource:
+        """The network, loaded once per process; called before `predict` to keep it out of its time.
+
+        Raises:
+            InputError: its weights are damaged or missing.
+        """
+        if self._source is None:
+            self._source = self._found.load(self._estimates.device)
+        return self._source
+
+    def predict(self, stack: FocalStack, sample: str) -> Prediction:
+        """See `Model`."""
+        return self._estimates.of(stack).prediction(prior=self.load())
+
+    def predict_again(self, stack: FocalStack, count: int) -> Iterator[Prediction]:
+        """None: a prior has one seed."""
+        return iter(())

@@ -22,6 +22,7 @@ from focaldiffusion.evaluation.configured import AnyProtocol, ConfiguredSplit
 from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.evaluation.records import RUN, read_run
 from focaldiffusion.io.staging import write_whole
+from focaldiffusion.prior import PriorKind
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "diffusers")
 
@@ -36,6 +37,8 @@ class EvaluationPlan:
         models: names for `open_model`.
         base_model: of the adapters among them, see `Checkpoint.load`; None takes their own.
         sources: of a `ConfiguredSplit`; none for a protocol of `PROTOCOLS`.
+        priors: depth networks to join the physical estimate with, see `find_prior`.
+        prior_kind: scale of all priors; None takes that of each configuration.
         predictions: folders of predictions by other tools.
         variants: names in `VARIANTS`, in addition to the unperturbed protocol.
         max_samples: largest number of samples, evenly spaced; None takes all.
@@ -49,12 +52,19 @@ class EvaluationPlan:
     models: tuple[str, ...]
     base_model: str | None = None
     sources: tuple[Source, ...] = ()
+    priors: tuple[str, ...] = ()
+    prior_kind: str | None = None
     predictions: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     max_samples: int | None = None
     device: str = "cpu"
     repeat: int = 1
     save_predictions: bool = False
+
+    @property
+    def kind(self) -> PriorKind | None:
+        """The scale of the priors, if given."""
+        return None if self.prior_kind is None else PriorKind.of(self.prior_kind)
 
     def open(self) -> tuple[AnyProtocol, Dataset]:
         """The protocol and its data set.

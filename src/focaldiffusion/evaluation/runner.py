@@ -19,7 +19,7 @@ from focaldiffusion.data.dataset import StackSample, sha256_of_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import check_base_model, open_model
 from focaldiffusion.evaluation.external import Predictions, write_prediction
-from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
+from focaldiffusion.evaluation.physical import Joined, Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
 from focaldiffusion.evaluation.plan import EvaluationPlan, begin
 from focaldiffusion.evaluation.prediction import Model, Prediction
@@ -124,6 +124,7 @@ class _Evaluator:
                 open_model(one, device=plan.device, estimates=estimates, base_model=plan.base_model)
                 for one in plan.models
             ),
+            *(Joined(one, plan.kind, estimates) for one in plan.priors),
             *(Predictions(Path(folder)) for folder in plan.predictions),
         ):
             if model.name in self.models:
@@ -138,16 +139,14 @@ class _Evaluator:
         self._data_sha256: dict[int, str | None] = {}
 
     @property
-    def learned(self) -> dict[str, Learned]:
+    def learned(self) -> dict[str, Learned | Joined]:
         """The models that have weights."""
-        return {name: one for name, one in self.models.items() if isinstance(one, Learned)}
+        kinds = Learned, Joined
+        return {name: one for name, one in self.models.items() if isinstance(one, kinds)}
 
     def checkpoints(self) -> dict[str, Any]:
         """Description of each learned model, for the report."""
-        return {
-            name: model.checkpoint.as_json(base_model=model.base_model)
-            for name, model in self.learned.items()
-        }
+        return {name: model.as_json() for name, model in self.learned.items()}
 
     def keys_in_order(self) -> Iterator[tuple[str | None, str, str]]:
         for variant in (None, *self.variants):

@@ -52,6 +52,7 @@ OWN_FILES: dict[str, str] = {
     "depth_colored.png": "depth in colours, with its scale",
     "overview.png": "frames, all in focus, depth and confidence side by side",
     "confidence.png": "8 bit, confidence times 255",
+    "prior_share.png": "8 bit, 255 where the prior decided on the depth, 0 where defocus did",
     "source_index.png": "index, from 0, of the main source frame of each pixel; 255 (65535 in 16 "
     "bits) where generated",
     _POINT_CLOUD: "coloured points, metres: x right, y down, z forward from the optical centre",

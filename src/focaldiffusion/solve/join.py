@@ -1,0 +1,327 @@
+"""Joins a prior with physics: one more surface, which has to prove itself.
+
+The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
+a whole if it predicts sure physics hardly better than the median of the rest does, and re-rendering
+does not speak for it either, or speaks against it. Region by region, sure physics then outweighs
+it, and fades out around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focaldiffusion.evidence import Evidence
+from focaldiffusion.filters import block_mean
+from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.prior import Prior, PriorKind
+from focaldiffusion.psf import PSF
+from focaldiffusion.solve.complete import follow_blocks
+from focaldiffusion.solve.consistency import Rerendering
+from focaldiffusion.solve.prior_fit import (
+    Fit,
+    Regions,
+    corrected,
+    likely_fits,
+    nearer_side,
+    predicts,
+    steps_on_edges,
+)
+from focaldiffusion.solve.segments import find_segments
+from focaldiffusion.stack import FocalStack
+
+Array = NDArray[Any]
+
+_LONG_SIDE_PX = 512  # about; larger images are solved at a whole fraction of their size
+_RENDERED_PX = 160  # long side at which fits and proposals are rendered
+_NOISE = 0.8  # share of the median squared residual that is subtracted
+_COARSER = 2  # of fits that are only tried
+_BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
+_HELPS = 0.8  # error of predictions, relative to none, up to which a prior is believed ...
+_RENDERED_WORSE = 1.12  # ... unless its residual, relative to that of physics, is above this
+_RENDERED_BETTER = 0.92  # below, it is believed for that
+_HELPS_ALONE = 0.6  # the same error where nothing can be rendered
+_SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
+_SURE_PIXELS = 50  # ... if there is this number of them
+_FARTHEST_SHARE = 0.02  # quantile of the sure ones; the prior is no farther than twice that
+_LEAST = 0.01  # of the near end: the least that any surface may be
+_KNOWN = 0.5  # share of a pixel that a prior has to cover
+_FAINT = 0.02  # sureness at which physics and prior decide alike
+_OFFSET = 0.5  # of the span, between zero and the far end of an axis that does not start at zero
+_AFFINE_OFFSETS = (0.1, 0.3, 1.0, 3.0)  # of affine depth, relative to its spread
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """A surface to which a prior contributed.
+
+    Attributes:
+        coordinate: (H, W), in the unit of the evidence's axis.
+        share: (H, W) in [0, 1], how far the prior decided; 0 where physics did.
+        accepted: whether the prior was believed at all.
+        prior: its name and kind; `predicts`, its error of predicting sure physics, relative to
+            none; `rendered`, the residual of re-rendering with it, relative to that of physics;
+            None without blur or metric depth.
+    """
+
+    coordinate: Tensor
+    share: Tensor
+    accepted: bool
+    prior: dict[str, Any]
+
+    def summary(self) -> dict[str, Any]:
+        """For the provenance; JSON-serialisable."""
+        return {**self.prior, "accepted": self.accepted, "share": float(self.share.mean())}
+
+
+@dataclass(frozen=True, eq=False)
+class _Physics:
+    """Physics at the size at which surfaces are joined.
+
+    Attributes:
+        side: of the blocks of pixels that are averaged.
+        whole_guide: (3, H, W) sRGB.
+        guide: (3, h, w) sRGB.
+        level: (h, w) coordinate.
+        sure: (h, w) in [0, 1].
+        segments: (h, w).
+    """
+
+    side: int
+    whole_guide: Tensor
+    guide: Tensor
+    level: Array
+    sure: Array
+    segments: Array
+
+    @classmethod
+    def of(
+        cls, stack: FocalStack, evidence: Evidence, coordinate: Tensor, confidence: Tensor
+    ) -> _Physics:
+        side = max(1, round(max(stack.size) / _LONG_SIDE_PX))
+        whole = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
+        guide = block_mean(whole, side)
+        likelihood = evidence.posterior_at(coordinate) / evidence.posterior.amax(0)
+        sure = confidence * evidence.certainty * likelihood
+        level, sure = block_mean(torch.stack([coordinate, sure]), side)
+        image = np.ascontiguousarray(guide.permute(1, 2, 0).cpu().numpy())
+        segments = find_segments(image, stack.noise_std / side)
+        planes = (plane.cpu().double().numpy() for plane in (level, sure))
+        return cls(side, whole, guide, *planes, segments)
+
+    def enlarged(
+        self, surface: Tensor, share: Tensor, keep: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Fields (h, w) at the size of the stack, following its image."""
+        if self.side == 1:
+            return surface, share, keep
+        fields = torch.stack([surface, share])
+        surface, share = follow_blocks(fields, self.guide, self.whole_guide, self.side)
+        height, width = surface.shape
+        keep = keep.repeat_interleave(self.side, 0).repeat_interleave(self.side, 1)
+        return surface, share, keep[:height, :width]
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """Physics on an axis that is larger where nearer, and positive.
+
+    Attributes:
+        level: (h, w).
+        sure: (h, w) in [0, 1].
+        guide: (3, h, w) sRGB.
+        segments: (h, w).
+        near: end of the sweep.
+        far: its other end.
+        farthest: the least that a joined surface may be.
+        sign: of the stack's axis in this one.
+        shift: added to it.
+    """
+
+    level: Array
+    sure: Array
+    guide: Tensor
+    segments: Array
+    near: float
+    far: float
+    farthest: float
+    sign: float
+    shift: float
+
+    @classmethod
+    def of(
+        cls, physics: _Physics, focus: Tensor, known: Array, sign: float, metric: bool
+    ) -> _Scene:
+        far, near = sorted(sign * float(end) for end in focus.aminmax())
+        # Off the dioptre axis nothing is at zero.
+        shift = 0.0 if metric else _OFFSET * (near - far) - far
+        far, near, level = far + shift, near + shift, sign * physics.level + shift
+        seen = level[physics.sure > _SURE]
+        farthest = max(0.5 * far, _LEAST * near)
+        if len(seen) > _SURE_PIXELS:
+            farthest = max(farthest, 0.5 * float(np.quantile(seen, _FARTHEST_SHARE)))
+        sure, guide = physics.sure * known, physics.guide
+        return cls(level, sure, guide, physics.segments, near, far, farthest, sign, shift)
+
+    def coarser(self, side: int) -> _Scene:
+        """The same of blocks of pixels, without segments."""
+        level, sure = _blocks(np.stack([self.level, self.sure]), side)
+        return replace(self, level=level, sure=sure, guide=block_mean(self.guide, side))
+
+    def corrected(self, shape: Array, fit: Fit, sure: Array) -> Array:
+        """A fitted shape, moved to physics where `sure` says so; see `prior_fit.corrected`."""
+        fitted = np.maximum(fit.applied(shape), self.farthest)
+        return corrected(fitted, np.maximum(self.level, self.farthest), sure, self.guide)
+
+    def on_axis(self, level: Array) -> Array:
+        """Levels on the axis of the stack."""
+        return (level - self.shift) / self.sign
+
+
+@dataclass(frozen=True, eq=False)
+class _Proposal:
+    """A shape (h, w) with steps on edges, its fit, and how sure (h, w) physics is beside it."""
+
+    shape: Array
+    regions: Regions
+    fit: Fit
+    sure: Array
+
+
+class _Rendered:
+    """The residual of a surface, relative to that of physics, beyond noise."""
+
+    def __init__(self, rerendering: Rerendering, physics: Array) -> None:
+        self._rerendering = rerendering
+        squared = self._squared(physics)
+        self._noise = _NOISE * float(squared.median())
+        self._physics = max(self._excess(squared), 1e-9)
+
+    def _excess(self, squared: Tensor) -> float:
+        return float((squared - self._noise).clamp_min(0).sqrt().mean())
+
+    def _squared(self, surface: Array) -> Tensor:
+        plane = torch.from_numpy(np.float32(surface)).to(self._rerendering.focus.device)
+        return self._rerendering.squared_residual(self._rerendering.shrunk(plane))
+
+    def __call__(self, surface: Array) -> float:
+        return self._excess(self._squared(surface)) / self._physics
+
+
+def join(
+    stack: FocalStack,
+    evidence: Evidence,
+    coordinate: Tensor,
+    confidence: Tensor,
+    prior: Prior,
+    blur_scale: float | None,
+    psf: PSF,
+) -> Joined:
+    """The surface of physics, completed by a prior where that proves itself.
+
+    Args:
+        stack: the frames.
+        evidence: their evidence.
+        coordinate: (H, W) surface by physics.
+        confidence: (H, W) trust in it.
+        prior: of the same view, at any size.
+        blur_scale: see `rerender_residual`; None if unknown.
+        psf: the shape of the blur.
+    """
+    physics = _Physics.of(stack, evidence, coordinate, confidence)
+    given, known = _at_size_of(prior, physics.level)
+    metric = stack.axis == "inverse_depth_dpt"
+    tried = None
+    if metric and blur_scale is not None:
+        frames = stack, evidence, stack.focus_coordinates, blur_scale, psf
+        tried = _Rendered(Rerendering(*frames, _RENDERED_PX), physics.level)
+    best: tuple[float, _Scene, _Proposal] | None = None
+    for sign in (1.0,) if metric else (1.0, -1.0):
+        scene = _Scene.of(physics, stack.focus_coordinates, known, sign, metric)
+        for shape in _shapes(given, prior.kind):
+            merit, proposal = _proposal(scene, shape, tried)
+            if best is None or merit > best[0]:
+                best = merit, scene, proposal
+    assert best is not None
+    _, scene, proposal = best
+    joined = scene.corrected(proposal.shape, proposal.fit, proposal.sure)
+    error = predicts(proposal.regions, proposal.fit, scene.near, scene.far)
+    rendered = None if tried is None else tried(joined)
+    of_prior = {
+        "name": prior.name,
+        "kind": str(prior.kind),
+        "predicts": error,
+        "rendered": rendered,
+    }
+    if not _believed(error, rendered):
+        return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior)
+    surface = torch.from_numpy(np.float32(scene.on_axis(joined))).to(coordinate)
+    keep = torch.from_numpy(~known).to(surface.device)
+    share = torch.from_numpy(np.float32(_FAINT / (_FAINT + proposal.sure))).to(surface)
+    surface, share, keep = physics.enlarged(surface, share, keep)
+    coordinate = torch.where(keep, coordinate, surface)
+    return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior)
+
+
+def _believed(error: float, rendered: float | None) -> bool:
+    if rendered is None:
+        return error <= _HELPS_ALONE
+    return rendered <= _RENDERED_WORSE and (error <= _HELPS or rendered <= _RENDERED_BETTER)
+
+
+def _shapes(values: Array, kind: PriorKind) -> Iterator[Array]:
+    """The prior in inverse depth, up to scale and shift: one shape for each unknown offset."""
+    if kind is PriorKind.AFFINE_INVERSE_DEPTH:
+        yield values
+    elif kind is PriorKind.METRIC_DEPTH:
+        yield 1 / values
+    else:
+        low, high = np.quantile(values, (0.01, 0.99))
+        spread = max(float(high - low), 1e-9)
+        for offset in _AFFINE_OFFSETS:
+            yield 1 / (np.maximum(values - low, 0) / spread + offset)
+
+
+def _proposal(scene: _Scene, shape: Array, rendered: _Rendered | None) -> tuple[float, _Proposal]:
+    """The fit that votes and frames like best."""
+    shape = steps_on_edges(shape, scene.guide)
+    sure = scene.sure * nearer_side(shape)
+    regions = Regions.of(scene.segments, shape, scene.level, sure)
+    fits = likely_fits(regions, shape, scene.near, scene.far)
+    merits = [fit.agreed for fit in fits]
+    if rendered is not None and len(fits) > 1:
+        coarse, few = scene.coarser(_COARSER), _blocks(np.stack([shape, sure]), _COARSER)
+        for index, fit in enumerate(fits):
+            residual = rendered(coarse.corrected(few[0], fit, few[1]))
+            merits[index] /= max(residual, 1e-3) ** _BY_RENDERING
+    best = int(np.argmax(merits))
+    return merits[best], _Proposal(shape, regions, fits[best], sure)
+
+
+def _blocks(fields: Array, side: int) -> Array:
+    """(C, h, w) means over blocks of pixels, see `block_mean`."""
+    return block_mean(torch.from_numpy(fields), side).numpy()
+
+
+def _at_size_of(prior: Prior, like: Array) -> tuple[Array, Array]:
+    """The prior (h, w) without gaps, and bool (h, w), where it is known."""
+    values = prior.values.cpu().double().numpy()
+    size = like.shape[::-1]
+    known = np.isfinite(values)
+    share = cv2.resize(np.float64(known), size, interpolation=cv2.INTER_AREA)
+    total = cv2.resize(np.where(known, values, 0), size, interpolation=cv2.INTER_AREA)
+    found = share > _KNOWN
+    mean = total / np.where(found, share, 1)
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~found).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    value_of = np.zeros(nearest.max() + 1)
+    value_of[nearest[found]] = mean[found]
+    return value_of[nearest], found

@@ -1,0 +1,208 @@
+"""A prior joined with physics: it helps where defocus is silent, and loses where it lies."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sample_stacks import SIZE, native, photograph, texture
+from torch import Tensor
+
+from focaldiffusion.prior import Prior, PriorKind
+from focaldiffusion.priors.given import GivenPrior
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import Estimate, estimate_depth, recover
+from focaldiffusion.solve.join import Joined, join
+from focaldiffusion.solve.prior_fit import (
+    Fit,
+    Regions,
+    corrected,
+    likely_fits,
+    nearer_side,
+    predicts,
+    steps_on_edges,
+)
+from focaldiffusion.stack import FocalStack
+
+Y, X = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
+CARD = (Y >= 24) & (Y < 60) & (X >= 10) & (X < 50)
+BARE = (X >= 66) & (Y >= 8)
+"""Part of the wall without texture, at least 16 px wide in all directions."""
+DOME_DPT = 0.4 * torch.exp(-(((X - 82) / 8) ** 2 + ((Y - 40) / 12) ** 2))
+TRUTH_DPT = torch.where(CARD, 1.8, 0.55 + 0.5 * Y / SIZE[0] + DOME_DPT)
+NEAR_DPT, FAR_DPT = 2.0, 0.5
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[FocalStack, Estimate]:
+    """A textured card before a slanted wall, with a bare dome on its right."""
+    image = torch.where(CARD, 0.6 * texture(seed=1), texture())
+    image = torch.where(BARE, image.mean(), image)
+    stack = photograph(image, 1 / TRUTH_DPT)
+    return stack, estimate_depth(stack, PSF())
+
+
+def joined(scene: tuple[FocalStack, Estimate], prior: Prior) -> Joined:
+    stack, found = scene
+    surface = found.evidence, found.coordinate, found.confidence
+    return join(stack, *surface, prior, found.calibration.blur_scale, found.psf)
+
+
+def prior_of(values: Tensor, kind: PriorKind = PriorKind.AFFINE_INVERSE_DEPTH) -> Prior:
+    return Prior(values.float(), kind, "by hand")
+
+
+def error(coordinate: Tensor, where: Tensor | None = None) -> float:
+    """Mean relative error of inverse depth."""
+    relative = (coordinate / TRUTH_DPT - 1).abs()
+    return float(relative[BARE if where is None else where].mean())
+
+
+PRIORS = {
+    PriorKind.AFFINE_INVERSE_DEPTH: 3 * TRUTH_DPT - 7,
+    PriorKind.METRIC_DEPTH: 1.3 / TRUTH_DPT,
+    PriorKind.AFFINE_DEPTH: 0.4 / TRUTH_DPT + 5,
+}
+
+
+@pytest.mark.parametrize("kind", PriorKind)
+def test_the_true_shape_in_any_scale_completes_what_is_bare(scene, kind):
+    result = joined(scene, prior_of(PRIORS[kind], kind))
+    assert result.accepted
+    assert error(result.coordinate) < 0.5 * error(scene[1].coordinate)
+    assert error(result.coordinate, CARD) < 1.1 * error(scene[1].coordinate, CARD)
+
+
+def test_the_prior_decides_where_defocus_is_silent(scene):
+    result = joined(scene, prior_of(TRUTH_DPT))
+    assert result.share[BARE].mean() > 0.9
+    assert result.share[CARD].mean() < 0.6
+    assert 0 <= result.share.min() <= result.share.max() <= 1
+
+
+HOSTILE = {
+    "constant": torch.ones(SIZE),
+    "inverted": -TRUTH_DPT,
+    "noise": torch.rand(SIZE, generator=torch.Generator().manual_seed(0)),
+    "another scene": torch.where((X > 30) & (Y > 40), 3.0, 1.0 + X / 50),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_prior_changes_nothing(scene, name):
+    result = joined(scene, prior_of(HOSTILE[name]))
+    assert not result.accepted
+    assert torch.equal(result.coordinate, scene[1].coordinate)
+    assert not result.share.any()
+
+
+def test_where_the_prior_is_unknown_physics_stays(scene):
+    unknown = X >= 80
+    result = joined(scene, prior_of(TRUTH_DPT.masked_fill(unknown, math.nan)))
+    assert result.accepted
+    assert torch.equal(result.coordinate[unknown], scene[1].coordinate[unknown])
+    assert not result.share[unknown].any()
+
+
+def test_a_prior_of_another_size_is_resampled(scene):
+    larger = prior_of(TRUTH_DPT).values.repeat_interleave(3, 0).repeat_interleave(3, 1)
+    same, large = joined(scene, prior_of(TRUTH_DPT)), joined(scene, prior_of(larger))
+    assert torch.allclose(same.coordinate, large.coordinate, atol=1e-5)
+
+
+@pytest.mark.parametrize("reversed_order", [False, True])
+def test_without_metres_either_end_of_the_sweep_may_be_near(scene, reversed_order):
+    images = scene[0].images.flip(0) if reversed_order else scene[0].images
+    stack = FocalStack(images)
+    found = estimate_depth(stack, PSF())
+    result = joined((stack, found), prior_of(5 * TRUTH_DPT))
+    assert result.accepted
+    place = (2.0 - TRUTH_DPT) / 1.5
+    place = 1 - place if reversed_order else place
+    surfaces = found.coordinate, result.coordinate
+    before, after = ((one - place).abs()[BARE].mean() for one in surfaces)
+    assert after < before
+
+
+def test_the_result_says_what_the_prior_did(scene, tmp_path: Path):
+    stack = replace(scene[0], frames=native(scene[0]))
+    result = recover(stack, prior=GivenPrior(prior_of(TRUTH_DPT)), physical=scene[1])
+    assert result.prior_share is not None
+    result.save(tmp_path)
+    summary = json.loads((tmp_path / "metadata.json").read_text())["prior"]
+    assert (summary["name"], summary["kind"]) == ("by hand", "affine-inverse-depth")
+    assert summary["accepted"]
+    assert summary["share"] == pytest.approx(float(result.prior_share.mean()), abs=1e-6)
+    picture = cv2.imread(str(tmp_path / "prior_share.png"), cv2.IMREAD_UNCHANGED)
+    assert np.abs(picture / 255 - result.prior_share).max() <= 0.5 / 255 + 1e-6
+
+
+def test_steps_move_to_the_edges_of_the_image():
+    image = torch.where(CARD, 0.2, 0.8).expand(3, *SIZE)
+    truth = CARD.float().numpy()
+    moved = np.roll(cv2.GaussianBlur(truth, (0, 0), 1.5), 2, axis=1)
+    placed = steps_on_edges(moved, image)
+    assert np.abs(placed - truth).mean() < 0.2 * np.abs(moved - truth).mean()
+
+
+def test_evidence_beside_a_step_counts_for_the_nearer_side_alone():
+    weight = nearer_side(CARD.float().numpy())
+    beside = (X >= 50) & (X < 55) & (Y >= 30) & (Y < 50)
+    assert weight[CARD.numpy()].min() == 1
+    assert weight[beside.numpy()].max() < 1e-3
+    assert weight[(X > 70).numpy()].min() == 1
+
+
+def regions(level: np.ndarray, prior: np.ndarray) -> Regions:
+    count = len(level)
+    return Regions(prior, level, np.ones(count), np.ones(count), np.arange(count) % 6)
+
+
+def test_most_regions_agree_on_scale_and_shift():
+    prior = np.linspace(0, 1, 12)
+    level = 1.5 * prior + 0.5
+    level[[2, 7]] *= 2  # two regions about which the network errs
+    best = likely_fits(regions(level, prior), prior[None], NEAR_DPT, FAR_DPT)[0]
+    assert best.scale == pytest.approx(1.5, rel=0.01)
+    assert best.shift == pytest.approx(0.5, rel=0.05)
+    assert best.agreed > 0.8
+
+
+def test_a_scale_is_never_negative():
+    prior = np.linspace(0, 1, 12)
+    fits = likely_fits(regions(2 - prior, prior), prior[None], NEAR_DPT, FAR_DPT)
+    assert all(fit.scale >= 0 for fit in fits)
+
+
+def test_fits_differ_clearly():
+    prior = np.linspace(0, 1, 12)
+    level = 0.5 + np.random.default_rng(0).uniform(0, 1.5, 12)
+    fits = likely_fits(regions(level, prior), prior[None], NEAR_DPT, FAR_DPT)
+    scales = sorted(fit.scale for fit in fits)
+    assert len(fits) > 1
+    assert [one.agreed for one in fits] == sorted((one.agreed for one in fits), reverse=True)
+    assert np.diff(scales).min() > 0.1
+
+
+def test_a_prior_predicts_physics_or_does_not():
+    prior = np.linspace(0, 1, 12)
+    seen = regions(1.5 * prior + 0.5, prior)
+    assert predicts(seen, Fit(1.5, 0.5, 1.0), NEAR_DPT, FAR_DPT) == pytest.approx(0, abs=1e-9)
+    assert predicts(seen, Fit(0.0, 0.5, 1.0), NEAR_DPT, FAR_DPT) == 1
+    nothing = regions(np.ones(12), prior)
+    assert predicts(nothing, Fit(0.0, 1.0, 1.0), NEAR_DPT, FAR_DPT) == 1
+
+
+def test_a_correction_reaches_physics_and_fades():
+    shape, level = np.ones((64, 256)), np.full((64, 256), 1.2)
+    sure = np.zeros((64, 256))
+    sure[:, :20] = 1.0
+    result = corrected(shape, level, sure, torch.full((3, 64, 256), 0.5))
+    assert result[:, :15] == pytest.approx(1.2, rel=1e-2)
+    assert result[:, -15:] == pytest.approx(1.0, rel=1e-2)
