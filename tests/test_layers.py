@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recovery", "virtual_camera"),
     ("checkpoints", "data"),
     ("evaluation", "reconstruction"),
-    ("training",),
+    ("app", "training"),
     ("cli",),
     ("__main__",),
 )
@@ -42,10 +42,12 @@ HOMES = {
     "OpenEXR": {"io"},
     "PIL": {"io"},
     "ruamel": {"config"},
+    "starlette": {"app"},
     "tifffile": {"io"},
     "imagecodecs": {"io"},
     "matplotlib": {"evaluation"},
     "pathlib": {
+        "app",
         "checkpoints",
         "cli",
         "config",

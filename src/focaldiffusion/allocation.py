@@ -1,4 +1,4 @@
-"""Memory that a process has freed stays with it, ready for the next array of that size."""
+"""Memory: what a process has freed stays with it, and how its exhaustion shows."""
 
 from __future__ import annotations
 
@@ -23,3 +23,15 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_MMAP_THRESHOLD, _KEPT_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES), (_MOST_ARENAS, 1))
     return all(library.mallopt(parameter, value) for parameter, value in settings)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, torch or OpenCV ran out of memory."""
+    import cv2
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.StsNoMem
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -157,7 +157,7 @@ def reconstruct(
         # Before the long work, which would be wasted if the model is missing.
         refine = _refine(model, settings, stages)
         if isinstance(opened, OpenedStack):
-            working = _registered(opened, settings, stages)  # 2 and 3
+            working = registered(opened, settings, stages)  # 2 and 3
         else:
             assert isinstance(opened, FocalStack)
             working = _in_memory(opened, settings)  # 3
@@ -175,8 +175,13 @@ def reconstruct(
     return result
 
 
-def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict[str, Any]:
+def registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict[str, Any]:
     """Stages 2 and 3: the arguments of `recover` for an opened stack.
+
+    Args:
+        opened: the stack.
+        settings: see `reconstruct`, on a device that is available.
+        stages: times the two stages and reports their steps.
 
     Raises:
         InputError: a frame cannot be read or aligned, or the frames are too small for defocus.

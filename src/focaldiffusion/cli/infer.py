@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focaldiffusion.allocation import is_out_of_memory
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
@@ -23,7 +24,7 @@ from focaldiffusion.cli.flags import (
     positive_integer,
     psf,
 )
-from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_work
+from focaldiffusion.cli.memory import lighter_model, lighter_work
 from focaldiffusion.cli.model_flags import PHYSICS, ChosenModel, add_model, chosen_model, sampling
 from focaldiffusion.cli.outcome import INTERNAL_ERROR, StackOutcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
