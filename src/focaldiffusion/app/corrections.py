@@ -7,7 +7,7 @@ text "inf", since JSON has no number for them.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from focaldiffusion.app.errors import AppError
@@ -24,7 +24,11 @@ LENS_UNITS = {
 }
 """For each value on the page: its field of `LensFacts`, and how many of its units make one."""
 
-_FOCUS = ("focus_distances_m", "focus_positions_m")
+_FOCUS = {"focus_distances_m": "focus_positions_m", "focus_positions_m": "focus_distances_m"}
+"""The lists of focus settings, and for each the other one, which it replaces."""
+
+POSITIONS_PER_M = 1e3
+"""Stage positions are millimetres on the page, as `positions_mm`."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +54,39 @@ class Corrections:
 
         Args:
             patch: body of the request.
-            frames: all frames, in the order that the page has been shown.
+            frames: all frames, in the order that the page shows; focus settings follow the
+                `order` of the same request, if it has one.
 
         Raises:
             AppError: a mistake in the request.
         """
-        fields = list(asdict(self))
+        known = ["order", "left_out", "focus_distances_m", "positions_mm", "lens"]
         for name in patch:
-            if name not in fields:
-                raise AppError(400, f"key {name!r} {unknown_name(name, fields)}")
+            if name not in known:
+                raise AppError(400, f"key {name!r} {unknown_name(name, known)}")
         changes: dict[str, Any] = dict(patch)
         if patch.get("order") is not None:
             _check_frames("order", patch["order"], frames)
             if len(patch["order"]) != len(frames):
                 raise AppError(400, f"order: expected all {len(frames)} frames.")
+            frames = patch["order"]
         if "left_out" in patch:
             changes["left_out"] = patch["left_out"] or []
             _check_frames("left_out", changes["left_out"], frames)
-        for name in _FOCUS:
-            if patch.get(name) is not None:
-                changes[name] = _per_frame(name, patch[name], frames)
-                changes.setdefault(_FOCUS[_FOCUS.index(name) - 1], None)
         if patch.get("lens") is not None:
             changes["lens"] = _lens_values(patch["lens"])
+        if "positions_mm" in patch:
+            given = changes.pop("positions_mm")
+            changes["focus_positions_m"] = given and _per_frame(
+                "positions_mm", given, frames, POSITIONS_PER_M
+            )
+        if patch.get("focus_distances_m") is not None:
+            changes["focus_distances_m"] = _per_frame(
+                "focus_distances_m", patch["focus_distances_m"], frames
+            )
+        for name, other in _FOCUS.items():
+            if changes.get(name) is not None:
+                changes[other] = None
         return replace(self, **changes)
 
     def facts(self) -> LensFacts:
@@ -111,12 +125,14 @@ def _check_frames(name: str, given: Any, frames: list[str]) -> None:
         raise AppError(400, f"{name}: holds a frame twice.")
 
 
-def _per_frame(name: str, given: Any, frames: list[str]) -> dict[str, float | str]:
-    """One value a frame, those without left out."""
+def _per_frame(
+    name: str, given: Any, frames: list[str], per_m: float = 1.0
+) -> dict[str, float | str]:
+    """One value a frame in metres, those without left out."""
     if not isinstance(given, list) or len(given) != len(frames):
         raise AppError(400, f"{name}: expected a list of {len(frames)} values, one a frame.")
     return {
-        frame: "inf" if value == "inf" else _number(f"{name} of frame {frame}", value)
+        frame: "inf" if value == "inf" else _number(f"{name} of frame {frame}", value) / per_m
         for frame, value in zip(frames, given, strict=True)
         if value is not None
     }

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from focaldiffusion.app.corrections import Corrections, shown_lens, shown_number
+from focaldiffusion.app.corrections import (
+    POSITIONS_PER_M,
+    Corrections,
+    shown_lens,
+    shown_number,
+)
 from focaldiffusion.app.reduced import reduced_stack
 from focaldiffusion.app.roots import check_inside
 from focaldiffusion.errors import InputError
 from focaldiffusion.frames import Pixels, reduced, rounded
+from focaldiffusion.io.exif import read_exposure
 from focaldiffusion.io.file_names import SIDECAR_NAME
 from focaldiffusion.io.frame_files import find_frames
 from focaldiffusion.io.images import pillow_image, probe_image, read_image
@@ -109,42 +117,69 @@ def describe(source: str, inside: str, corrections: dict[str, Any]) -> dict[str,
         InputError: there are no frames at all, or one leads outside.
     """
     corrected = Corrections(**corrections)
-    files = found_files(Path(source), Path(inside))
+    try:
+        files = found_files(Path(source), Path(inside))
+    except InputError as error:
+        raise InputError(_without(str(error), source)) from None
     try:
         opened = open_corrected(Path(source), Path(inside), corrected)
     except InputError as error:
         return _unusable(files, corrected, _without(str(error), source))
     is_paged = len(set(opened.files)) < len(opened) or len(files) == 1
     ids = [str(index if is_paged else files.index(f)) for index, f in enumerate(opened.files)]
-    distances, positions = opened.focus_distances_m, opened.focus_positions_m
-    origin = opened.origins.get("focus_distances_m") or opened.origins.get("focus_positions_m")
-    height, width = opened.frames.size
-    frames = [
-        {
-            "id": ids[index],
-            "name": opened.frames.names[index],
-            "width": width,
-            "height": height,
-            "focus_distance_m": shown_number(distances[index] if distances else None),
-            "focus_position_m": positions[index] if positions else None,
-            "focus_source": str(origin) if origin else None,
-            "exposure": None,
-            "error": None,
-            "left_out": False,
-        }
-        for index in np.argsort(distances or positions or range(len(ids)), kind="stable").tolist()
-    ]
-    frames += [
-        _frame(files[int(one)], one, left_out=True) for one in corrected.left_out if not is_paged
-    ]
+    frames = dict(zip(ids, _frames(opened, ids), strict=True))
+    for one in corrected.left_out if not is_paged else ():
+        frames[one] = _frame(files[int(one)], one, left_out=True)
+    if corrected.left_out and not is_paged:
+        with suppress(InputError):  # such as a frame of another size, which is left out for that
+            whole = open_corrected(Path(source), Path(inside), replace(corrected, left_out=[]))
+            all_ids = [str(files.index(file)) for file in whole.files]
+            shown = zip(all_ids, _frames(whole, all_ids), strict=True)
+            frames = {one: {**frame, "left_out": one not in ids} for one, frame in shown}
     return {
-        "frames": frames,
+        "frames": _in_order(list(frames.values()), corrected),
         "grade": _grade(opened),
         "warnings": [_without(text, source) for text in (*opened.lacks, *opened.findings)],
         "errors": [],
         "lens": shown_lens(opened.lens),
         "lens_source": {name: str(origin) for name, origin in opened.origins.items()},
     }
+
+
+def _frames(opened: OpenedStack, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The frames of an opened stack."""
+    distances, positions = opened.focus_distances_m, opened.focus_positions_m
+    origin = opened.origins.get("focus_distances_m") or opened.origins.get("focus_positions_m")
+    height, width = opened.frames.size
+    return [
+        {
+            "id": ids[index],
+            "name": name,
+            "width": width,
+            "height": height,
+            "focus_distance_m": shown_number(distances[index] if distances else None),
+            "position_mm": positions[index] * POSITIONS_PER_M if positions else None,
+            "focus_source": str(origin) if origin else None,
+            "exposure": read_exposure(opened.files[index]),
+            "error": None,
+            "left_out": False,
+        }
+        for index, name in enumerate(opened.frames.names)
+    ]
+
+
+def _in_order(frames: list[dict[str, Any]], corrected: Corrections) -> list[dict[str, Any]]:
+    """The frames in the order of their focus, where it is known of all, or as the user wants."""
+    keys = [
+        math.inf if frame["focus_distance_m"] == "inf" else frame["focus_distance_m"]
+        for frame in frames
+    ]
+    keys = keys if None not in keys else [frame["position_mm"] for frame in frames]
+    if None not in keys:
+        return [frames[index] for index in np.argsort(keys, kind="stable")]
+    if corrected.order is not None:
+        return sorted(frames, key=lambda frame: corrected.order.index(frame["id"]))
+    return frames
 
 
 def _grade(opened: OpenedStack) -> str:
@@ -185,9 +220,9 @@ def _frame(file: Path, number: str, *, left_out: bool) -> dict[str, Any]:
         "width": width,
         "height": height,
         "focus_distance_m": None,
-        "focus_position_m": None,
+        "position_mm": None,
         "focus_source": None,
-        "exposure": None,
+        "exposure": read_exposure(file),
         "error": error,
         "left_out": left_out,
     }

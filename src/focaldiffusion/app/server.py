@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -33,6 +34,8 @@ from focaldiffusion.app.uploads import receive
 from focaldiffusion.errors import InputError
 
 _STATIC = Path(__file__).parent / "static"
+_COLOURS = Path(__file__).parent / "colours.json"
+"""What `look.colour_maps` answers, kept because the server itself has no NumPy."""
 
 
 def build(
@@ -54,6 +57,7 @@ def build(
             AppError: _app_error,
             InputError: _input_error,
             HTTPException: _http_error,
+            ClientDisconnect: _gone,
         },
         lifespan=_lifespan,
     )
@@ -131,6 +135,7 @@ async def _about(request: Request) -> Response:
             "roots": [{"id": root.id, "name": root.name} for root in state.roots.all],
             "examples": state.examples.listed(),
             "limits": vars(limits),
+            "colours": json.loads(_COLOURS.read_text(encoding="utf-8")),
         }
     )
 
@@ -249,6 +254,10 @@ async def _app_error(request: Request, error: Exception) -> Response:
 
 async def _input_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 422)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # which nobody reads
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -63,6 +63,8 @@ async def receive(request: Request, folder: Path, limits: Limits) -> tuple[str, 
     files.close()
     if refusal is not None:
         raise refusal
+    if not files.is_complete:
+        raise AppError(400, "the upload is incomplete. Try again.")
     return files.stack_name(), files.notes
 
 
@@ -71,6 +73,7 @@ class _Files:
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.notes: list[str] = []
+        self.is_complete = False
         self._folder, self._limits = folder, limits
         self._names: set[str] = set()
         self._folders: set[str] = set()
@@ -91,6 +94,7 @@ class _Files:
             "on_header_end": self._on_header_end,
             "on_part_data": self._on_part_data,
             "on_part_end": self.close,
+            "on_end": self._on_end,
         }
 
     def too_long(self, declared: str) -> AppError | None:
@@ -120,6 +124,9 @@ class _Files:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _on_end(self) -> None:
+        self.is_complete = True
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
