@@ -11,12 +11,15 @@ export function say(text) {
 
 /** Show a message; `kind` is `note` or `error`. Errors stay until they are closed. */
 export function notice(text, kind = "note") {
+  const notices = document.getElementById("notices");
+  for (const shown of [...notices.children]) {
+    if (shown.firstChild.textContent === text) shown.remove();
+  }
   const box = element("div", { class: `notice ${kind}`, role: kind === "error" ? "alert" : null });
   const close = element("button", {
     class: "plain", "aria-label": "Close this message", on: { click: () => box.remove() },
   }, "×");
   box.append(element("p", {}, text), close);
-  const notices = document.getElementById("notices");
   notices.append(box);
   while (notices.children.length > 3) notices.firstElementChild.remove();
   if (kind === "note") {

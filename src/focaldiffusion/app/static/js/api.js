@@ -17,7 +17,9 @@ async function answer(path, options = {}) {
     throw new Refusal(0, "The server does not answer. Start `focaldiffusion app` again.");
   }
   if (response.ok) return response;
-  let sentence = `The server answered ${response.status}.`;
+  let sentence = response.status >= 500
+    ? "The server failed here. The window that it was started in says why."
+    : `The server answered ${response.status}.`;
   try {
     sentence = (await response.json()).error ?? sentence;
   } catch {

@@ -55,6 +55,13 @@ export function withBounds(value, low, high, unit) {
   return `${said(value * per)} ${bounds}${tail}`;
 }
 
+/** A point in one unit: "−1.8, 0.3, 168.9 mm". */
+export function place(metres) {
+  const [unit, per] = unitFor(Math.max(...metres.map(Math.abs)));
+  const places = unit === "m" ? 3 : 1;
+  return `${metres.map((value) => (value * per).toFixed(places).replace("-", "−")).join(", ")} ${unit}`;
+}
+
 /**
  * Metres of a text such as "0.37", "37 cm", "12.5mm" or "inf"; a bare number is in `unit`.
  * @returns {number|null} null for an empty text

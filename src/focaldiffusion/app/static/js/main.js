@@ -33,6 +33,8 @@ async function route(about) {
   const [, id] = pattern.exec(location.hash);
   fill(main);
   main.className = "";
+  // Tab goes on from the new screen, and screen readers follow.
+  if (visit > 1) main.focus({ preventScroll: true });
   try {
     const close = await open(main, about, id);
     // Another screen may have been opened in the meantime.

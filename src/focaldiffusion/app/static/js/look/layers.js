@@ -2,7 +2,7 @@
 
 import * as api from "../api.js";
 import { element, fill } from "../dom.js";
-import { depth, numberOf, plain } from "../format.js";
+import { length, numberOf, plain } from "../format.js";
 import { TiledLayer } from "./tiles.js";
 
 const NAMES = { depth_m: "Depth", height_m: "Height", depth_relative: "Relative depth" };
@@ -25,19 +25,13 @@ export class Layers {
       ["image", "All in focus"],
       ...(hasDepth ? [["depth", NAMES[result.kind]], ["confidence", "Confidence"]] : []),
       ["source", "Source frame"],
-      ...result.frames.map((frame) => [`frame-${frame.index}`, this.frameTitle(frame)]),
+      ...result.frames.map((frame) => [`frame-${frame.index}`, ...frameTitles(frame)]),
     ];
-    this.list = about.map(([name, title]) => new TiledLayer(
-      { name, title, width: result.width, height: result.height, levels: result.levels },
+    this.list = about.map(([name, title, short = title]) => new TiledLayer(
+      { name, title, short, width: result.width, height: result.height, levels: result.levels },
       this.address(name),
     ));
     this.byName = new Map(this.list.map((layer) => [layer.name, layer]));
-  }
-
-  frameTitle({ index, focus_distance_m: distance, position_m: position }) {
-    const focus = numberOf(distance ?? position);
-    const at = focus === null || focus === undefined ? "" : ` · ${depth(focus, "m")}`;
-    return `Frame ${index + 1}${at}`;
   }
 
   address(name) {
@@ -55,6 +49,13 @@ export class Layers {
   get(name) {
     return this.byName.get(name);
   }
+}
+
+/** Title of a frame, and the short one of the strip. */
+function frameTitles({ index, focus_distance_m: distance, position_m: position }) {
+  const focus = numberOf(distance ?? position);
+  if (focus === null || focus === undefined) return [`Frame ${index + 1}`];
+  return [`Frame ${index + 1} · ${length(focus)}`, `${index + 1} · ${length(focus)}`];
 }
 
 /** The strip of layers below the stage; `chosen(name)` is called on a click. */
@@ -85,9 +86,9 @@ export class LayerStrip {
       : element("img", { src: layer.thumbnail, alt: "", loading: "lazy", draggable: "false" });
     return element("button", {
       class: `strip-item${layer.name === second ? " second" : ""}`, role: "option", "data-layer": layer.name,
-      "aria-selected": String(isActive), tabindex: isActive ? "0" : "-1",
+      "aria-label": layer.title, "aria-selected": String(isActive), tabindex: isActive ? "0" : "-1",
       on: { click: (event) => this.chosen(layer.name, event.shiftKey) },
-    }, picture, element("span", {}, layer.title));
+    }, picture, element("span", {}, layer.short));
   }
 
   key(event) {

@@ -2,7 +2,7 @@
 
 import * as api from "../api.js";
 import { element, fill } from "../dom.js";
-import { length, withBounds } from "../format.js";
+import { numberOf, place as placeOf, withBounds } from "../format.js";
 
 const PAUSE_MS = 50;
 
@@ -54,14 +54,15 @@ export class Probe {
     }
     const fact = (name, value, kind) => element("span", { class: `fact ${kind}` },
       element("small", {}, name), element("b", {}, value));
-    const { value, low, high, unit, confidence, source_frame: source, xyz_m: place } = found;
+    const { unit, confidence, source_frame: source, xyz_m: place } = found;
+    const [value, low, high] = [found.value, found.low, found.high].map(numberOf);
     fill(this.node,
       this.result.kind ? fact(this.result.kind === "height_m" ? "Height" : "Depth", withBounds(value, low, high, unit), "depth") : null,
       confidence === null || confidence === undefined ? null : fact("Confidence", `${Math.round(confidence * 100)} %`, "confidence"),
       source === null || source === undefined ? null : fact("Frame", String(source + 1), "frame"),
-      place ? fact("x y z", place.map((metres) => length(metres)).join("  "), "place") : null,
+      place ? fact("x y z", placeOf(place), "place") : null,
       fact("Pixel", `${pixel[0]}, ${pixel[1]}`, "pixel"));
-    this.node.dataset.value = value ?? "";
+    this.node.dataset.value = found.value ?? "";
     this.node.dataset.pixel = pixel.join(",");
   }
 }

@@ -121,7 +121,6 @@ class Workspace {
       element("div", { class: "stage-column" }, this.stage.node, this.probe.node, this.strip.node), this.side);
     this.unbind = bindKeys(this);
     this.choose("look");
-    this.stage.canvas.focus({ preventScroll: true });
   }
 
   viewButton(name, title, action) {

@@ -83,7 +83,6 @@ export async function openDraft(main, about, id) {
         element("label", { class: "check", for: "image-only" }, imageOnly,
           element("span", {}, "Image alone, without depth (faster)")),
         start)));
-  start.focus({ preventScroll: true });
   const unwatch = jobs.watchDrafts((checked) => {
     if (checked.id !== id) return;
     draft = checked;

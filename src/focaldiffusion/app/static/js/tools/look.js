@@ -4,7 +4,15 @@ import { element, fill } from "../dom.js";
 import { counted, depth, numberOf } from "../format.js";
 import { icon } from "../icons.js";
 import { outlined } from "../look/stage.js";
-import { choices } from "./controls.js";
+import { select } from "./controls.js";
+
+const COLOURS = {
+  viridis: "Viridis, safe for the colour-blind",
+  cividis: "Cividis, safe for the colour-blind",
+  inferno: "Inferno",
+  turbo: "Turbo, most steps",
+  gray: "Grey",
+};
 
 function fact(name, value) {
   return element("div", {}, element("dt", {}, name), element("dd", {}, value));
@@ -28,11 +36,11 @@ export class LookTool {
       element("dl", { class: "facts" },
         fact("Size", `${result.width} × ${result.height} px`),
         fact("Frames", String(result.frames.length)),
-        result.grade ? fact("Known", result.grade) : null,
+        result.grade ? fact("Grade", result.grade) : null,
         result.range ? fact(result.kind === "height_m" ? "Height" : "Depth", `${depth(near, result.unit)} to ${depth(far, result.unit)}`) : null,
         result.confidence_mean === undefined ? null : fact("Mean confidence", `${Math.round(result.confidence_mean * 100)} %`)),
-      result.range ? choices("Colours", about.colours.map(({ name }) => [name, name[0].toUpperCase() + name.slice(1)]),
-        layers.colours, (name) => this.workspace.chooseColours(name)) : null,
+      result.range ? select("Colours", about.colours.map(({ name }) => [name, COLOURS[name] ?? name]),
+        layers.colours, (name) => this.workspace.chooseColours(name)).node : null,
       result.warnings?.length ? element("details", { class: "warnings", open: true },
         element("summary", {}, icon("warning"), counted(result.warnings.length, "warning")),
         element("ul", {}, ...result.warnings.map((sentence) => element("li", {}, sentence)))) : null,

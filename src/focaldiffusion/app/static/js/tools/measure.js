@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { attempt, say } from "../announce.js";
 import { element, fill } from "../dom.js";
-import { withBounds } from "../format.js";
+import { numberOf, withBounds } from "../format.js";
 import { label, outlined } from "../look/stage.js";
 
 /** Two clicks make a measurement. */
@@ -57,7 +57,7 @@ export class MeasureTool {
     const pixels = ends.map((point) => point.map(Math.floor));
     const found = await attempt(() => api.measured(job, ...pixels, result.of));
     if (!found) return;
-    const text = withBounds(found.distance_m, found.low_m, found.high_m, "m");
+    const text = withBounds(found.distance_m, numberOf(found.low_m), numberOf(found.high_m), "m");
     this.made.push({ ends, text, metres: found.distance_m });
     say(`Distance ${text}`);
   }

@@ -173,9 +173,9 @@ export class RefocusTool {
     const picture = await createImageBitmap(blob);
     this.blob = blob;
     this.shown = settings;
-    const title = settings.plane ? "Refocused, tilted" : `Refocused · ${depth(numberOf(settings.distance_m), result.unit)}`;
+    const at = settings.plane ? "tilted" : depth(numberOf(settings.distance_m), result.unit);
     this.picture = new PictureLayer(
-      { name: "refocused", title, width: result.width, height: result.height }, picture,
+      { name: "refocused", title: `Refocused · ${at}`, short: `Sharp: ${at}`, width: result.width, height: result.height }, picture,
     );
     layers.byName.set("refocused", this.picture);
     this.workspace.showRefocused();

@@ -60,8 +60,8 @@ export class RetouchTool {
         this.button("redo", "Redo", this.undone.length === 0, () => this.redo())),
       this.status,
       element("p", { class: "muted small-text" },
-        "Every stroke takes captured pixels and is kept at once. "
-        + "`infer --retouch retouch.json` replays the strokes."),
+        "Every stroke takes captured pixels and is kept at once. The command line replays the strokes with ",
+        element("code", {}, "infer --retouch"), "."),
       element("a", {
         class: "button", href: api.exportUrl(this.workspace.job, "retouch.json"), download: "retouch.json",
       }, "Save retouch.json"));

@@ -19,8 +19,8 @@ const FILES = [
   ]],
   ["All", [
     ["living.html", "Living picture", "one file that refocuses by click, without a network"],
-    ["session.zip", "Session", "the folder that `infer` writes"],
-    ["retouch.json", "Retouch", "the strokes, for `infer --retouch`"],
+    ["session.zip", "Session", "the folder that infer writes"],
+    ["retouch.json", "Retouch", "the strokes, for infer --retouch"],
   ]],
 ];
 
