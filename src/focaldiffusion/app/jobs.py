@@ -113,7 +113,7 @@ class Jobs:
         state = self._states[name]
         if name == self._current:
             self._cancelled_at = time.monotonic()
-            self._signal(signal.SIGTERM)
+            self._stop()
         elif state["state"] == "queued":
             self._save(name, {**state, "state": "cancelled", "time_left_s": None})
         else:
@@ -166,11 +166,10 @@ class Jobs:
         if self._current is None:
             return
         name, end = self._current, time.monotonic() + _PATIENCE_S
-        self._signal(signal.SIGTERM)
+        self._stop()
         while self._runs() and time.monotonic() < end:
             time.sleep(0.05)
-        if self._runs():
-            self._signal(signal.SIGKILL)
+        self._stop(by_force=True)
         state = JobFolder(self.home / name).state
         if state["state"] not in ENDED:
             self._save(name, state | _interrupted("the server was stopped while it ran"))
@@ -194,7 +193,7 @@ class Jobs:
             self._states[name] = state
             self._events.send("job", name, self.get(name))
         elif self._cancelled_at and time.monotonic() > self._cancelled_at + _PATIENCE_S:
-            self._signal(signal.SIGKILL)
+            self._stop(by_force=True)
 
     def _start(self, name: str) -> None:
         """Start the process of a job."""
@@ -226,8 +225,9 @@ class Jobs:
         code = self._process.returncode if self._process is not None else None
         why = f"with code {code}"
         if code is not None and code < 0:
-            why = f"by {signal.Signals(-code).name}"
-            if -code == signal.SIGKILL:
+            name = signal.Signals(-code).name
+            why = f"by {name}"
+            if name == "SIGKILL":
                 why += ", perhaps because the memory was full: lower the working size, or give "
                 why += "fewer or smaller frames"
         if code is None:
@@ -235,11 +235,14 @@ class Jobs:
         error = f"{state['name']}: its process was ended {why}."
         return {**state, "state": "failed", "error": error, "time_left_s": None}
 
-    def _signal(self, number: signal.Signals) -> None:
-        """Send a signal to the current process."""
+    def _stop(self, *, by_force: bool = False) -> None:
+        """Ask the current process to end, or kill it."""
+        if not self._runs():
+            return
         if self._process is not None:
-            self._process.send_signal(number)
-        elif self._current is not None and self._runs():
+            (self._process.kill if by_force else self._process.terminate)()
+        elif self._current is not None:  # Windows, which has no SIGKILL, takes up no process
+            number = signal.SIGKILL if by_force else signal.SIGTERM
             os.kill(int(self._states[self._current]["owner"].partition("-")[0]), number)
 
     def _save(self, name: str, state: dict[str, Any]) -> None:
