@@ -1,0 +1,178 @@
+"""The image of a result, focused elsewhere, as the page asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import Any, NamedTuple, cast, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from focaldiffusion.app.views import Place, View, view_of
+from focaldiffusion.errors import InputError
+from focaldiffusion.io.pyramid import encoded_jpeg
+from focaldiffusion.simulation.bokeh import Shape
+from focaldiffusion.threads import threads
+from focaldiffusion.virtual_camera import blur_scale_px_m, photograph, tilted_plane
+
+_DRAFT_PX, _DRAFT_LAYERS = 448, 8  # long side
+_CATS_EYE_PX = 256  # of a draft whose blur changes over the image, which takes four times as long
+_FULL_PX, _FULL_LAYERS = 2048, 16  # more takes minutes
+_DRAFT_QUALITY, _FULL_QUALITY = 85, 92
+
+Plane = NDArray[np.float32]
+
+
+class Flat(NamedTuple):
+    """A result at the size at which it is photographed.
+
+    Attributes:
+        image: (h, w, 3), sRGB-encoded, in [0, 1].
+        nearness: (h, w), dioptres, or what stands for them: grows towards the camera.
+        scale: size relative to native.
+        layers: most layers of the renderer.
+        quality: of the JPEG.
+    """
+
+    image: Plane
+    nearness: Plane
+    scale: float
+    layers: int
+    quality: int
+
+
+def refocused(place: Place, wanted: Mapping[str, Any]) -> tuple[str, bytes]:
+    """The image focused elsewhere.
+
+    Args:
+        place: of the result.
+        wanted: `distance_m` in the unit of the depth, or `plane`, three points; `f_number` or
+            `blur_px`, the largest blur radius at native size, or neither for the stack's blur;
+            `shape`; `size`, draft or full.
+
+    Returns:
+        Media type and content.
+
+    Raises:
+        InputError: the result has no depth, or the request is not as above.
+    """
+    view = view_of(place)
+    shape, is_draft = shape_of(wanted), wanted.get("size", "draft") == "draft"
+    flat = flat_of(view, is_draft=is_draft, is_slow=shape == "cats_eye")
+    if (points := wanted.get("plane")) is not None:
+        scaled = [(float(x) * flat.scale, float(y) * flat.scale) for x, y in points]
+        focus: float | Plane = tilted_plane(flat.nearness, scaled)
+    else:
+        focus = nearness_of(view, number(wanted, "distance_m"))
+    picture = photographed(flat, focus, blur_of(view, flat, focus, wanted), shape)
+    content = encoded_jpeg(
+        np.rint(picture * 255).astype(np.uint8),
+        view.saved.image_metadata.icc_profile,
+        flat.quality,
+    )
+    return "image/jpeg", content
+
+
+def photographed(flat: Flat, focus: float | Plane, blur_scale: float, shape: Shape) -> Plane:
+    """The image at the size of `flat`, with a blur scale at that size."""
+    # Small transforms are not worth the waiting of several threads for each other.
+    with threads() if flat.layers == _DRAFT_LAYERS else nullcontext():
+        return photograph(
+            flat.image, flat.nearness, focus, blur_scale, shape, max_layers=flat.layers
+        )
+
+
+def flat_of(view: View, *, is_draft: bool, is_slow: bool = False) -> Flat:
+    """The result at the size of a draft, or up to 2048 px.
+
+    Raises:
+        InputError: it has no depth.
+    """
+    if view.saved.depth_field is None:
+        raise InputError(f"{view.saved.name}: only the image was wanted; refocusing needs depth.")
+    if is_draft:
+        size_px = _CATS_EYE_PX if is_slow else _DRAFT_PX
+        return _draft(view, view.revision, size_px)
+    return _flat(view, _FULL_PX, _FULL_LAYERS, _FULL_QUALITY)
+
+
+@lru_cache(maxsize=2)
+def _draft(view: View, revision: int, size_px: int) -> Flat:
+    return _flat(view, size_px, _DRAFT_LAYERS, _DRAFT_QUALITY)
+
+
+def _flat(view: View, long_side_px: int, layers: int, quality: int) -> Flat:
+    height, width = view.size
+    scale = min(1.0, long_side_px / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    # The smallest level that is large enough.
+    levels = view.layer("image").levels
+    level = next(i for i, one in enumerate(levels) if max(one.shape) >= max(size))
+    pixels = view.screen_values[np.asarray(levels[level])]
+    image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) / np.float32(255)
+    depth = np.asarray(view.layer("depth").levels[level])
+    depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+    return Flat(image, nearness_of(view, depth), scale, layers, quality)
+
+
+def nearness_of(view: View, depth: Any) -> Any:
+    """Dioptres of a depth in metres; of other depth, what grows towards the camera.
+
+    The first frame of a stack without distances counts as the nearest, and the highest position.
+    """
+    field = view.saved.depth_field
+    if field == "depth_m":
+        with np.errstate(divide="ignore"):
+            return np.nan_to_num(1 / np.float32(depth), nan=0.0).astype(np.float32)
+    known = np.nan_to_num(depth).astype(np.float32) if np.ndim(depth) else np.float32(depth)
+    return known if field == "height_m" else 1 - known
+
+
+def blur_of(view: View, flat: Flat, focus: float | Plane, wanted: Mapping[str, Any]) -> float:
+    """Blur diameter [px] per unit of nearness, at the size of `flat`.
+
+    Raises:
+        InputError: too little is known of the lens.
+    """
+    saved = view.saved
+    if wanted.get("f_number") is not None:
+        if saved.depth_field != "depth_m":
+            raise InputError("an f-number needs depth in metres. Choose the blur in pixels.")
+        return blur_scale_px_m(saved, number(wanted, "f_number"), None) * flat.scale
+    if wanted.get("blur_px") is not None:
+        defocus = np.abs(flat.nearness - focus)
+        farthest = max(float(np.quantile(defocus, 0.99)), 1e-12)
+        return 2 * number(wanted, "blur_px") * flat.scale / farthest
+    if saved.blur_scale is None:
+        raise InputError(f"{saved.name}: the blur of its lens is unknown. Choose it in pixels.")
+    return saved.blur_scale * flat.scale
+
+
+def shape_of(wanted: Mapping[str, Any]) -> Shape:
+    """Shape of the aperture.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    shape = str(wanted.get("shape", "disc")).replace("-", "_")
+    if shape not in get_args(Shape):
+        raise InputError(f"shape {shape!r}: expected one of {', '.join(get_args(Shape))}.")
+    return cast(Shape, shape)
+
+
+def number(wanted: Mapping[str, Any], name: str) -> float:
+    """A number >= 0 of a request; "inf" is infinity.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        value = float(wanted[name])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{name}: {wanted.get(name)!r}; expected a number.") from None
+    if not value >= 0:
+        raise InputError(f"{name}: {value}; expected a number from 0 on.")
+    return value
