@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a stack that takes its time."""
     home = tmp_path_factory.mktemp("home")
-    write_large_stack(home / "large", (700, 900), 12)
+    write_large_stack(home / "large", (500, 700), 8)
     return home
 
 

@@ -27,6 +27,7 @@ from focaldiffusion.app.folders import (
     write_object,
 )
 from focaldiffusion.app.job_folder import ENDED, JobFolder
+from focaldiffusion.app.spare import Spare
 from focaldiffusion.io.owners import owner_is_gone
 
 _LOOK_S = 0.2
@@ -45,6 +46,7 @@ class Jobs:
         self._current: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._cancelled_at: float | None = None
+        self._spare = Spare()
         for path in folders_in(home):
             self._take_up(JobFolder(path))
 
@@ -77,6 +79,10 @@ class Jobs:
         about = {"name": name, "draft": draft, "options": request["options"], "created": now}
         self._save(job.path.name, {"id": job.path.name, "number": number, **about, **_QUEUED})
         return self.get(job.path.name)
+
+    def prepare(self) -> None:
+        """Let a process be ready, because a stack was opened and is likely to run."""
+        self._spare.prepare()
 
     def get(self, name: str) -> dict[str, Any]:
         """A job as the page gets it.
@@ -158,11 +164,16 @@ class Jobs:
     async def watch(self) -> None:
         """Run the queue, until cancelled."""
         while True:
-            self._look()
+            try:
+                self._look()
+            except OSError as error:  # a full disk: the queue goes on once there is room
+                print(f"the queue waits: {error}", file=sys.stderr)
+                await asyncio.sleep(_PATIENCE_S)
             await asyncio.sleep(_LOOK_S)
 
     def close(self) -> None:
         """End the running job, since the user stops the server; the queue stays."""
+        self._spare.close()
         if self._current is None:
             return
         name, end = self._current, time.monotonic() + _PATIENCE_S
@@ -179,6 +190,7 @@ class Jobs:
         if self._current is None:
             queued = [s for s in self._states.values() if s["state"] == "queued"]
             if not queued:
+                self._spare.tidy()
                 return
             self._start(min(queued, key=lambda state: state["number"])["id"])
         name = self._current
@@ -197,16 +209,12 @@ class Jobs:
 
     def _start(self, name: str) -> None:
         """Start the process of a job."""
-        job = JobFolder(self.home / name)
-        with (job.path / "log.txt").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "focaldiffusion.app.worker", str(job.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C and a closing terminal reach the server alone
-            )
+        self._process = self._spare.start(self.home / name)
         self._current = name
+        if any(
+            state["state"] == "queued" for state in self._states.values() if state["id"] != name
+        ):
+            self._spare.prepare()
 
     def _runs(self) -> bool:
         """Whether the current process runs, which an earlier server may have started."""

@@ -158,7 +158,9 @@ async def _open_draft(request: Request) -> Response:
         except BaseException:
             drafts.delete(folder.name)
             raise
-        return JSONResponse(await drafts.open(folder, name, source, source, notes), 201)
+        draft = await drafts.open(folder, name, source, source, notes)
+        state.jobs.prepare()
+        return JSONResponse(draft, 201)
     body = await json_body(request)
     if "example" in body:
         name, source = state.examples.find(str(body["example"]))
@@ -168,7 +170,9 @@ async def _open_draft(request: Request) -> Response:
         source = state.roots.folder(root, str(body.get("path", "")))
         inside = state.roots.folder(root, "")
         name = source.parent.name if source.name == "stack" else source.name
-    return JSONResponse(await drafts.open(drafts.new(), name, source, inside), 201)
+    draft = await drafts.open(drafts.new(), name, source, inside)
+    state.jobs.prepare()
+    return JSONResponse(draft, 201)
 
 
 async def _draft(request: Request) -> Response:

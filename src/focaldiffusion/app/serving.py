@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import webbrowser
+from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
@@ -39,4 +40,5 @@ def serve(app: Starlette, listening: socket.socket, address: str | None) -> None
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
     )
-    _Server(config, app, address).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # raised again by the server once it has stopped
+        _Server(config, app, address).run(sockets=[listening])

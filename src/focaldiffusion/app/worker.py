@@ -178,11 +178,24 @@ def _stop(number: int) -> None:
     raise SystemExit(128 + number)
 
 
-def main(folder: str) -> int:
-    """Run the job of a folder; return the exit code."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def main() -> int:
+    """Import what a job needs, wait for the folder of one on standard input, and run it.
+
+    Returns:
+        The exit code.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is imported
     keep_freed_memory()
-    job = JobFolder(Path(folder))
+    import focaldiffusion.app.opening
+    import focaldiffusion.reconstruction  # noqa: F401
+
+    folder = sys.stdin.buffer.readline().rstrip(b"\n")
+    if not folder:  # the server has no use for this process
+        return 0
+    job = JobFolder(Path(os.fsdecode(folder)))
+    with (job.path / "log.txt").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     try:
         with claimed(job.path), on_ending(_stop):
             progress = Progress(job)
@@ -212,4 +225,4 @@ def _sentence(name: str, error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())
