@@ -40,6 +40,7 @@ from focaldiffusion.io.frame_order import FrameOrder
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.models.completer import Sampling
+from focaldiffusion.optics import Camera
 from focaldiffusion.progress import Report, Stages
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Refine, recover
@@ -225,7 +226,7 @@ def registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict[
         "alignment": alignment,
         "levels": opened.levels,
         "image_metadata": opened.metadata_for(alignment.reference),
-        "provenance": _provenance(opened, alignment, settings),
+        "provenance": _provenance(opened, alignment, settings, camera),
         "findings": opened.findings + opened.levels.findings + alignment.findings + seen.findings,
         "name": opened.name,
     }
@@ -348,9 +349,14 @@ def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]
     }
 
 
-def _provenance(opened: OpenedStack, alignment: Alignment, settings: Settings) -> dict[str, Any]:
-    """The provenance of stages 1 to 3."""
+def _provenance(
+    opened: OpenedStack, alignment: Alignment, settings: Settings, camera: Camera | None
+) -> dict[str, Any]:
+    """The provenance of stages 1 to 3; `camera` is that of the results."""
     return {
+        "name": opened.name,
+        "camera": None if camera is None else asdict(camera),
+        "lens": opened.lens.values(),
         "frames": [str(path) for path in opened.files],
         "origins": {name: str(origin) for name, origin in opened.origins.items()},
         "focus_distances_m": opened.focus_distances_m,

@@ -219,14 +219,7 @@ def recover(
         image_metadata=image_metadata or ImageMetadata(),
         findings=findings,
         provenance=_provenance(stack, calibration, evidence, found, stages)
-        | {
-            **(provenance or {}),
-            "findings": list(findings),
-            "name": name,
-            "camera": None if camera is None else asdict(camera),
-            "lens": facts.values(),
-            "is_grey": stack.frames.is_grey,
-        },
+        | {**(provenance or {}), "findings": list(findings)},
         name=name,
         **maps,  # type: ignore[arg-type]
     )

@@ -23,6 +23,7 @@ from focaldiffusion.io.panels import depth_picture, srgb_pixels
 from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.png import save_png, write_png
 from focaldiffusion.io.results import (
+    LIVING_FILE,
     RETOUCH_FILE,
     DepthFormat,
     PointCloud,
@@ -194,6 +195,7 @@ class Result:
         overwrite: bool = False,
         point_cloud: PointCloud = "auto",
         depth_formats: Sequence[DepthFormat] = ("npy", "png"),
+        living_picture: str | None = None,
     ) -> dict[str, str]:
         """Write all results to a folder, or none of them.
 
@@ -204,6 +206,7 @@ class Result:
                 known: "auto" for images of at most 2 megapixels, "on" for all, "off" for none.
             depth_formats: formats of the depth map: npy (float32), png (16-bit millimetres), exr
                 (float32).
+            living_picture: page that `living_picture` made of this result; None writes none.
 
         Returns:
             Requested files that were left out, and why.
@@ -229,6 +232,8 @@ class Result:
             left_out: dict[str, str] = {}
             for reasons in in_parallel(lambda write: write(), writers):
                 left_out |= reasons or {}
+            if living_picture is not None:
+                (folder / LIVING_FILE).write_text(living_picture, "utf-8")
             if self.retouch is not None:
                 write_retouch(folder / RETOUCH_FILE, self.retouch)
             write_metadata(folder, self.provenance, left_out)

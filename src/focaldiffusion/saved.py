@@ -17,6 +17,7 @@ from focaldiffusion.frames import FrameSource
 from focaldiffusion.io.images import ImageMetadata, read_metadata
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.io.npy import read_npy_file
+from focaldiffusion.io.png import read_png
 from focaldiffusion.io.results import DEPTH_STEMS, METADATA_FILE, has_results
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.lens import LensFacts
@@ -105,21 +106,37 @@ class SavedResult:
     @cached_property
     def confidence(self) -> Plane:
         """Confidence (H, W) float32 in steps of 1/255."""
-        return (self._png("confidence.png") / np.float32(255)).astype(np.float32)
+        return (read_png(self.folder / "confidence.png") / np.float32(255)).astype(np.float32)
 
     @cached_property
     def source_index(self) -> Integers:
         """Number of the main source frame of each pixel (H, W)."""
-        return self._png("source_index.png")
+        return read_png(self.folder / "source_index.png")
 
     @cached_property
     def pixels(self) -> Integers:
         """Values of `all_in_focus.png`, (H, W, 3), uint8 or uint16."""
-        stored = self._png("all_in_focus.png")
-        planes = stored if stored.ndim == 3 else stored[..., None]
-        if planes.shape[2] in (1, 2):
-            return np.repeat(planes[..., :1], 3, axis=2)
-        return np.ascontiguousarray(planes[..., :3])
+        stored = self._stored
+        return np.repeat(stored[..., :1], 3, axis=2) if self.is_grey else stored[..., :3]
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the image has one channel."""
+        return self._stored.shape[2] < 3
+
+    @property
+    def alpha(self) -> Plane | None:
+        """Alpha (H, W) of the image in [0, 1]; None if it is opaque."""
+        if self._stored.shape[2] % 2:
+            return None
+        white = np.float32(np.iinfo(self._stored.dtype).max)
+        return (self._stored[..., -1] / white).astype(np.float32)
+
+    @cached_property
+    def _stored(self) -> Integers:
+        """The image as stored, (H, W, C)."""
+        stored = read_png(self.folder / "all_in_focus.png")
+        return stored if stored.ndim == 3 else stored[..., None]
 
     @cached_property
     def all_in_focus(self) -> Plane:
@@ -193,12 +210,6 @@ class SavedResult:
             InputError: it cannot be read.
         """
         return self.levels.file_pixels(self.frames.read(index), self.frames.bit_depth)
-
-    def _png(self, name: str) -> Integers:
-        import imagecodecs
-
-        pixels: Integers = imagecodecs.png_decode((self.folder / name).read_bytes())
-        return pixels
 
 
 def _camera(values: dict[str, Any] | None) -> Camera | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -131,8 +131,7 @@ def refocus(
         )
     if (distance_m is None) == (plane is None):
         raise InputError("refocus: give either distance_m, or three points of a plane.")
-    # NaN is treated as infinity: the two are indistinguishable.
-    inverse_depth_dpt = np.nan_to_num(1 / result.depth, nan=0.0)
+    inverse_depth_dpt = nearness(result.depth, "depth_m")
     if plane is not None:
         focus_dpt: float | NDArray[np.float32] = tilted_plane(inverse_depth_dpt, plane)
     elif distance_m is not None and distance_m > 0:
@@ -183,6 +182,20 @@ def photograph(
         frame = render(*scene, blur_scale_px_m, blur, **limits)[0]
     picture: NDArray[np.float32] = linear_to_srgb(frame.clamp(0, 1)).permute(1, 2, 0).numpy()
     return picture
+
+
+def nearness(depth: Any, field: str) -> Any:
+    """Dioptres of a depth in metres; of other depth, what grows towards the camera.
+
+    The first frame of a stack without distances counts as the nearest, and the highest position.
+    """
+    values = np.asarray(depth, np.float32)
+    if field == "depth_m":
+        # NaN is treated as infinity: the two are indistinguishable.
+        with np.errstate(divide="ignore"):
+            return np.nan_to_num(1 / values, nan=0.0).astype(np.float32)
+    known = np.nan_to_num(values)
+    return known if field == "height_m" else 1 - known
 
 
 def tilted_plane(

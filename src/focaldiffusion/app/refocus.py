@@ -16,7 +16,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.pyramid import encoded_jpeg
 from focaldiffusion.simulation.bokeh import Shape
 from focaldiffusion.threads import threads
-from focaldiffusion.virtual_camera import blur_scale_px_m, photograph, tilted_plane
+from focaldiffusion.virtual_camera import blur_scale_px_m, nearness, photograph, tilted_plane
 
 _DRAFT_PX, _DRAFT_LAYERS = 448, 8  # long side
 _CATS_EYE_PX = 256  # of a draft whose blur changes over the image, which takes four times as long
@@ -66,7 +66,7 @@ def refocused(place: Place, wanted: Mapping[str, Any]) -> tuple[str, bytes]:
         scaled = [(float(x) * flat.scale, float(y) * flat.scale) for x, y in points]
         focus: float | Plane = tilted_plane(flat.nearness, scaled)
     else:
-        focus = nearness_of(view, number(wanted, "distance_m"))
+        focus = nearness(number(wanted, "distance_m"), view.saved.depth_field)
     picture = photographed(flat, focus, blur_of(view, flat, focus, wanted), shape)
     content = encoded_jpeg(
         np.rint(picture * 255).astype(np.uint8),
@@ -115,20 +115,7 @@ def _flat(view: View, long_side_px: int, layers: int, quality: int) -> Flat:
     image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) / np.float32(255)
     depth = np.asarray(view.layer("depth").levels[level])
     depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
-    return Flat(image, nearness_of(view, depth), scale, layers, quality)
-
-
-def nearness_of(view: View, depth: Any) -> Any:
-    """Dioptres of a depth in metres; of other depth, what grows towards the camera.
-
-    The first frame of a stack without distances counts as the nearest, and the highest position.
-    """
-    field = view.saved.depth_field
-    if field == "depth_m":
-        with np.errstate(divide="ignore"):
-            return np.nan_to_num(1 / np.float32(depth), nan=0.0).astype(np.float32)
-    known = np.nan_to_num(depth).astype(np.float32) if np.ndim(depth) else np.float32(depth)
-    return known if field == "height_m" else 1 - known
+    return Flat(image, nearness(depth, view.saved.depth_field), scale, layers, quality)
 
 
 def blur_of(view: View, flat: Flat, focus: float | Plane, wanted: Mapping[str, Any]) -> float:

@@ -373,6 +373,7 @@ def _process(
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
     from focaldiffusion.io.results import read_retouch
+    from focaldiffusion.living_picture.picture import living_picture
     from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
     from focaldiffusion.threads import threads
 
@@ -390,12 +391,17 @@ def _process(
                 )
             if options.retouch is not None:
                 result = result.retouched(read_retouch(options.retouch))
+            page = None
+            if options.html:
+                progress("living picture", 0, 0)
+                page = living_picture(result)
             progress("writing", 0, 0)
             left_out = result.save(
                 job.output,
                 overwrite=options.overwrite,
                 point_cloud=options.point_cloud or "auto",
                 depth_formats=options.depth_format or _DEPTH_FORMATS,
+                living_picture=page,
             )
             return outcome_of(job.opened, result, job.output, left_out)
     except Exception as error:

@@ -31,6 +31,9 @@ from focaldiffusion.optics import Camera
 METADATA_FILE = "metadata.json"
 """Written last, so its presence means that the results are complete."""
 
+LIVING_FILE = "living_picture.html"
+"""A living picture."""
+
 RETOUCH_FILE = "retouch.json"
 """Strokes of retouching by hand."""
 
@@ -60,6 +63,7 @@ OWN_FILES: dict[str, str] = {
     "source_index.png": "index, from 0, of the main source frame of each pixel; 255 (65535 in 16 "
     "bits) where generated",
     _POINT_CLOUD: "coloured points, metres: x right, y down, z forward from the optical centre",
+    LIVING_FILE: "one page to refocus and probe, without server or network",
     RETOUCH_FILE: "strokes of the brush that the results have; infer --retouch replays them",
     METADATA_FILE: "this file",
 }
