@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from app_client import PATIENCE_S, eventually, frames_of, sentence, uploaded
 from plant import command, run, write_large_stack

@@ -7,16 +7,16 @@ import os
 import secrets
 import socket
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from focaldiffusion.cli.flags import Commands, given_path
 from focaldiffusion.errors import InputError
+from focaldiffusion.packages import check_installed
 
 _PORT = 8537
 """Port without --port, if it is free."""
 
-_PACKAGES = ("starlette", "uvicorn", "python_multipart")
+_PACKAGES = ("starlette", "uvicorn", "python-multipart")
 
 
 def add_parser(commands: Commands) -> None:
@@ -59,11 +59,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: a package is missing, a folder cannot be used, or the port is taken.
     """
-    if any(find_spec(name) is None for name in _PACKAGES):
-        raise InputError(
-            "focaldiffusion app: its packages are missing. Install them with: "
-            "pip install 'focaldiffusion[app]'"
-        )
+    check_installed(dict.fromkeys(_PACKAGES, "focaldiffusion app"))
     from focaldiffusion.app.roots import Roots
     from focaldiffusion.app.server import build
     from focaldiffusion.app.serving import serve
