@@ -21,7 +21,7 @@ const upper = (cap) => (cap.length === 1 ? cap.toUpperCase() : cap);
 export function showHelp() {
   const groups = [...bound()].map(([group, entries]) => element("section", {},
     element("h3", {}, group),
-    element("dl", {}, ...entries.map(({ key, meaning }) => element("div", {},
+    element("dl", {}, ...entries.filter(({ meaning }) => meaning).map(({ key, meaning }) => element("div", {},
       element("dt", {}, ...keyCaps(key)),
       element("dd", {}, meaning),
     ))),

@@ -49,6 +49,13 @@ export class Layers {
   get(name) {
     return this.byName.get(name);
   }
+
+  /** Take a picture that was made from the result; it stands beside the image. */
+  add(layer) {
+    const [image, ...others] = this.list.filter(({ name }) => name !== layer.name);
+    this.list = [image, layer, ...others];
+    this.byName.set(layer.name, layer);
+  }
 }
 
 /** Title of a frame, and the short one of the strip. */

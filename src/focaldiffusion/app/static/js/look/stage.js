@@ -3,6 +3,7 @@
 
 import { element } from "../dom.js";
 import { StageInput } from "./stage_input.js";
+import { store } from "./tiles.js";
 import { View } from "./view.js";
 
 const PIXEL_GRID_FROM = 20; // CSS pixels per native pixel
@@ -86,6 +87,7 @@ export class Stage {
     this.tool.paint?.(context, view);
     if (this.crosshair) this.paintCrosshair(context);
     this.placeDivider();
+    this.canvas.setAttribute("aria-busy", String(!store.isIdle));
   }
 
   clipped(context, from, to, draw) {

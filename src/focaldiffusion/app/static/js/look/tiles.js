@@ -28,7 +28,10 @@ class TileStore {
       this.waiting.delete(url);
       loaded();
     });
-    image.addEventListener("error", () => this.waiting.delete(url));
+    image.addEventListener("error", () => {
+      this.waiting.delete(url);
+      loaded();
+    });
     image.src = url;
     while (this.tiles.size > MOST_TILES) this.tiles.delete(this.tiles.keys().next().value);
     return null;

@@ -13,7 +13,7 @@ export class WipeChoice {
     const { active, second, layers } = this.workspace;
     this.node.hidden = !second;
     if (!second) return;
-    const titles = [...layers.byName.values()].map(({ name, title }) => [name, title]);
+    const titles = layers.list.map(({ name, title }) => [name, title]);
     const list = (label, chosen, change) => {
       const node = element("select", { "aria-label": label, on: { change: () => change(node.value) } },
         ...titles.map(([name, title]) => element("option", { value: name, set: { selected: name === chosen } }, title)));

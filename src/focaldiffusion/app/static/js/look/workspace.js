@@ -143,7 +143,7 @@ class Workspace {
     const second = this.second ? this.layers.get(this.second) : null;
     this.stage.show(this.layers.get(known), second);
     this.bar.hidden = ![known, this.second].includes("depth");
-    this.strip.show([...this.layers.byName.values()], known, this.second);
+    this.strip.show(this.layers.list, known, this.second);
     this.wipe.show();
     say(this.layers.get(known).title);
   }
@@ -211,6 +211,14 @@ class Workspace {
     tool.enter?.();
     this.stage.changed();
     say(TOOLS.find(([key]) => key === name)[1]);
+  }
+
+  /** Hand a key over to the stage, wherever the focus is. */
+  toStage(event) {
+    const { scene } = this.tools.three_d;
+    (scene ? scene.canvas : this.stage.canvas).focus({ preventScroll: true });
+    if (scene) scene.key(event);
+    else this.stage.input.key(event);
   }
 
   zoom(factor) {

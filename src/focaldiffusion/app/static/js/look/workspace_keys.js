@@ -7,6 +7,7 @@ import { TOOLS } from "../tools/all.js";
 export function bindKeys(workspace) {
   const layer = (name) => () => workspace.layers.get(name) && workspace.showLayer(name);
   const withTool = (name, action) => () => workspace.tool === name && action(workspace.tools[name]);
+  const onStage = (event) => workspace.toStage(event);
   const unbinders = [
     keys.bind("Tools", [
       ...TOOLS.map(([name, title, key]) => [key.toLowerCase(), title, () => workspace.choose(name)]),
@@ -28,8 +29,10 @@ export function bindKeys(workspace) {
       ["-", "farther", () => workspace.zoom(0.8)],
       ["0", "fit", () => workspace.fit()],
       ["1", "one to one", () => workspace.oneToOne()],
-      ["ArrowLeft ArrowRight ArrowUp ArrowDown", "move the crosshair; Alt: by one pixel, Shift: move the image", () => workspace.stage.canvas.focus()],
-      ["Enter", "use the tool at the crosshair", () => workspace.stage.canvas.focus()],
+      ["ArrowLeft ArrowRight ArrowUp ArrowDown", "move the crosshair; Alt: by one pixel, Shift: move the image", onStage],
+      ["Shift+ArrowLeft Shift+ArrowRight Shift+ArrowUp Shift+ArrowDown", "", onStage],
+      ["Alt+ArrowLeft Alt+ArrowRight Alt+ArrowUp Alt+ArrowDown", "", onStage],
+      ["Enter", "use the tool at the crosshair", onStage],
     ]),
     keys.bind("Refocus", [
       ["[", "focus nearer; in Retouch: smaller brush", () => {
@@ -43,7 +46,7 @@ export function bindKeys(workspace) {
       ["t", "tilt the plane", withTool("refocus", (tool) => tool.startTilt())],
     ]),
     keys.bind("Retouch", [
-      ["Space", "pen down or up at the crosshair", () => workspace.stage.canvas.focus()],
+      ["Space", "pen down or up at the crosshair", onStage],
       ["Mod+z", "undo", withTool("retouch", (tool) => tool.undo())],
       ["Mod+Shift+z", "redo", withTool("retouch", (tool) => tool.redo())],
     ]),

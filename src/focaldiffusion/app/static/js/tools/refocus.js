@@ -177,7 +177,7 @@ export class RefocusTool {
     this.picture = new PictureLayer(
       { name: "refocused", title: `Refocused · ${at}`, short: `Sharp: ${at}`, width: result.width, height: result.height }, picture,
     );
-    layers.byName.set("refocused", this.picture);
+    layers.add(this.picture);
     this.workspace.showRefocused();
   }
 
