@@ -61,12 +61,16 @@ def refocused(place: Place, wanted: Mapping[str, Any]) -> tuple[str, bytes]:
     """
     view = view_of(place)
     shape, is_draft = shape_of(wanted), wanted.get("size", "draft") == "draft"
-    flat = flat_of(view, is_draft=is_draft, is_slow=shape == "cats_eye")
+    if is_draft:
+        flat = _draft(view, view.revision, _CATS_EYE_PX if shape == "cats_eye" else _DRAFT_PX)
+    else:
+        flat = flat_at(view, _FULL_PX, _FULL_LAYERS)
     if (points := wanted.get("plane")) is not None:
         scaled = [(float(x) * flat.scale, float(y) * flat.scale) for x, y in points]
         focus: float | Plane = tilted_plane(flat.nearness, scaled)
     else:
-        focus = nearness(number(wanted, "distance_m"), view.saved.depth_field)
+        field = view.saved.depth_field or ""
+        focus = float(nearness(number(wanted, "distance_m"), field))
     picture = photographed(flat, focus, blur_of(view, flat, focus, wanted), shape)
     content = encoded_jpeg(
         np.rint(picture * 255).astype(np.uint8),
@@ -79,32 +83,21 @@ def refocused(place: Place, wanted: Mapping[str, Any]) -> tuple[str, bytes]:
 def photographed(flat: Flat, focus: float | Plane, blur_scale: float, shape: Shape) -> Plane:
     """The image at the size of `flat`, with a blur scale at that size."""
     # Small transforms are not worth the waiting of several threads for each other.
-    with threads() if flat.layers == _DRAFT_LAYERS else nullcontext():
+    with nullcontext() if flat.layers == _FULL_LAYERS else threads():
         return photograph(
             flat.image, flat.nearness, focus, blur_scale, shape, max_layers=flat.layers
         )
 
 
-def flat_of(view: View, *, is_draft: bool, is_slow: bool = False) -> Flat:
-    """The result at the size of a draft, or up to 2048 px.
+def flat_at(view: View, long_side_px: int, layers: int, quality: int = _FULL_QUALITY) -> Flat:
+    """The result with at most this long side.
 
     Raises:
         InputError: it has no depth.
     """
-    if view.saved.depth_field is None:
-        raise InputError(f"{view.saved.name}: only the image was wanted; refocusing needs depth.")
-    if is_draft:
-        size_px = _CATS_EYE_PX if is_slow else _DRAFT_PX
-        return _draft(view, view.revision, size_px)
-    return _flat(view, _FULL_PX, _FULL_LAYERS, _FULL_QUALITY)
-
-
-@lru_cache(maxsize=2)
-def _draft(view: View, revision: int, size_px: int) -> Flat:
-    return _flat(view, size_px, _DRAFT_LAYERS, _DRAFT_QUALITY)
-
-
-def _flat(view: View, long_side_px: int, layers: int, quality: int) -> Flat:
+    field = view.saved.depth_field
+    if field is None:
+        raise InputError(f"{view.saved.name}: only the image was wanted; this needs its depth.")
     height, width = view.size
     scale = min(1.0, long_side_px / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -115,7 +108,12 @@ def _flat(view: View, long_side_px: int, layers: int, quality: int) -> Flat:
     image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) / np.float32(255)
     depth = np.asarray(view.layer("depth").levels[level])
     depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
-    return Flat(image, nearness(depth, view.saved.depth_field), scale, layers, quality)
+    return Flat(image, nearness(depth, field), scale, layers, quality)
+
+
+@lru_cache(maxsize=2)
+def _draft(view: View, revision: int, long_side_px: int) -> Flat:
+    return flat_at(view, long_side_px, _DRAFT_LAYERS, _DRAFT_QUALITY)
 
 
 def blur_of(view: View, flat: Flat, focus: float | Plane, wanted: Mapping[str, Any]) -> float:
