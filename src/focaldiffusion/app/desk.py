@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from focaldiffusion.app.errors import AppError
+from focaldiffusion.app.processes import context
 
 
 class Desk:
@@ -44,12 +45,12 @@ class Desk:
                 another one.
         """
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._processes, multiprocessing.get_context("spawn"), _begin
-            )
-        pool, loop = self._pool, asyncio.get_running_loop()
+            self._pool = ProcessPoolExecutor(self._processes, context(), _begin)
+        pool = self._pool
         try:
-            return await loop.run_in_executor(pool, _call, module, function, arguments)
+            # In a thread, because it waits until torch has been imported.
+            future = await asyncio.to_thread(pool.submit, _call, module, function, arguments)
+            return await asyncio.wrap_future(future)
         except BrokenProcessPool:
             if self._pool is pool:
                 self._pool = None
@@ -75,7 +76,6 @@ def _begin() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is imported
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

@@ -11,10 +11,10 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from datetime import datetime, timezone
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from focaldiffusion.app.folders import (
     write_object,
 )
 from focaldiffusion.app.job_folder import ENDED, JobFolder
-from focaldiffusion.app.spare import Spare
+from focaldiffusion.app.processes import context
+from focaldiffusion.app.working import work
 from focaldiffusion.io.owners import owner_is_gone
 
 _LOOK_S = 0.2
@@ -44,9 +45,8 @@ class Jobs:
         self._events = events
         self._states: dict[str, dict[str, Any]] = {}
         self._current: str | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: BaseProcess | None = None
         self._cancelled_at: float | None = None
-        self._spare = Spare()
         for path in folders_in(home):
             self._take_up(JobFolder(path))
 
@@ -79,10 +79,6 @@ class Jobs:
         about = {"name": name, "draft": draft, "options": request["options"], "created": now}
         self._save(job.path.name, {"id": job.path.name, "number": number, **about, **_QUEUED})
         return self.get(job.path.name)
-
-    def prepare(self) -> None:
-        """Let a process be ready, because a stack was opened and is likely to run."""
-        self._spare.prepare()
 
     def get(self, name: str) -> dict[str, Any]:
         """A job as the page gets it.
@@ -165,7 +161,7 @@ class Jobs:
         """Run the queue, until cancelled."""
         while True:
             try:
-                self._look()
+                await self._look()
             except OSError as error:  # a full disk: the queue goes on once there is room
                 print(f"the queue waits: {error}", file=sys.stderr)
                 await asyncio.sleep(_PATIENCE_S)
@@ -173,7 +169,6 @@ class Jobs:
 
     def close(self) -> None:
         """End the running job, since the user stops the server; the queue stays."""
-        self._spare.close()
         if self._current is None:
             return
         name, end = self._current, time.monotonic() + _PATIENCE_S
@@ -185,14 +180,13 @@ class Jobs:
         if state["state"] not in ENDED:
             self._save(name, state | _interrupted("the server was stopped while it ran"))
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         """See how far the running job is, and start the next one after it."""
         if self._current is None:
             queued = [s for s in self._states.values() if s["state"] == "queued"]
             if not queued:
-                self._spare.tidy()
                 return
-            self._start(min(queued, key=lambda state: state["number"])["id"])
+            await self._start(min(queued, key=lambda state: state["number"])["id"])
         name = self._current
         assert name is not None
         runs = self._runs()  # before the state is read, which may be the last one
@@ -207,19 +201,19 @@ class Jobs:
         elif self._cancelled_at and time.monotonic() > self._cancelled_at + _PATIENCE_S:
             self._stop(by_force=True)
 
-    def _start(self, name: str) -> None:
+    async def _start(self, name: str) -> None:
         """Start the process of a job."""
-        self._process = self._spare.start(self.home / name)
-        self._current = name
-        if any(
-            state["state"] == "queued" for state in self._states.values() if state["id"] != name
-        ):
-            self._spare.prepare()
+        process = context().Process(target=work, args=(str(self.home / name),))
+        self._current, self._process = name, process
+        # The first one waits until torch has been imported.
+        await asyncio.to_thread(process.start)
+        if self._cancelled_at is not None:
+            self._stop()
 
     def _runs(self) -> bool:
         """Whether the current process runs, which an earlier server may have started."""
         if self._process is not None:
-            return self._process.poll() is None
+            return self._process.is_alive()
         assert self._current is not None
         owner = self._states[self._current].get("owner")
         return owner is not None and not owner_is_gone(owner)
@@ -230,7 +224,7 @@ class Jobs:
             return state
         if self._cancelled_at is not None:
             return {**state, "state": "cancelled", "time_left_s": None}
-        code = self._process.returncode if self._process is not None else None
+        code = self._process.exitcode if self._process is not None else None
         why = f"with code {code}"
         if code is not None and code < 0:
             name = signal.Signals(-code).name

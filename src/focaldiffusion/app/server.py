@@ -158,9 +158,7 @@ async def _open_draft(request: Request) -> Response:
         except BaseException:
             drafts.delete(folder.name)
             raise
-        draft = await drafts.open(folder, name, source, source, notes)
-        state.jobs.prepare()
-        return JSONResponse(draft, 201)
+        return JSONResponse(await drafts.open(folder, name, source, source, notes), 201)
     body = await json_body(request)
     if "example" in body:
         name, source = state.examples.find(str(body["example"]))
@@ -170,9 +168,7 @@ async def _open_draft(request: Request) -> Response:
         source = state.roots.folder(root, str(body.get("path", "")))
         inside = state.roots.folder(root, "")
         name = source.parent.name if source.name == "stack" else source.name
-    draft = await drafts.open(drafts.new(), name, source, inside)
-    state.jobs.prepare()
-    return JSONResponse(draft, 201)
+    return JSONResponse(await drafts.open(drafts.new(), name, source, inside), 201)
 
 
 async def _draft(request: Request) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 import traceback
 import warnings
@@ -26,27 +25,27 @@ from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Report
 from focaldiffusion.signals import on_ending
 
-_DRAFT_PX, _DRAFT_WORKING_PX = 1024, 384
-_LEAST_GAIN = 1.5
+_DRAFT_PX, _DRAFT_WORKING_PX = 640, 256
+_LEAST_GAIN = 1.4
 """Times that the frames must be larger than a draft to be worth one."""
 
 _SHARES = {
-    "aligning": 3.0,
-    "reading": 2.0,
+    "aligning": 5.0,
+    "reading": 1.5,
     "loading the model": 1.0,
-    "calibrating": 1.0,
-    "sweeping": 3.0,
-    "completing": 1.5,
-    "checking": 0.5,
-    "generating": 3.0,
-    "checking again": 0.5,
-    "fusing": 5.0,
-    "enlarging": 1.0,
+    "calibrating": 7.0,
+    "sweeping": 13.0,
+    "completing": 8.0,
+    "checking": 2.0,
+    "generating": 4.0,
+    "checking again": 1.0,
+    "fusing": 4.0,
+    "enlarging": 2.0,
     "writing": 2.0,
 }
 """Rough shares of the time of a job, in the order of the stages."""
 
-_DRAFT_SHARE = 0.2
+_DRAFT_SHARE = 0.15
 _WRITE_S = 0.2
 
 
@@ -178,22 +177,13 @@ def _stop(number: int) -> None:
     raise SystemExit(128 + number)
 
 
-def main() -> int:
-    """Import what a job needs, wait for the folder of one on standard input, and run it.
-
-    Returns:
-        The exit code.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch when it is imported
+def do(folder: Path) -> None:
+    """Run the job of a folder, in a process of its own; what it prints goes to its log."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C and a closing terminal reach the server alone
     keep_freed_memory()
-    import focaldiffusion.app.opening
-    import focaldiffusion.reconstruction  # noqa: F401
-
-    folder = sys.stdin.buffer.readline().rstrip(b"\n")
-    if not folder:  # the server has no use for this process
-        return 0
-    job = JobFolder(Path(os.fsdecode(folder)))
-    with (job.path / "log.txt").open("ab") as log:
+    job = JobFolder(folder)
+    with (job.path / "log.txt").open("wb") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     try:
@@ -207,9 +197,7 @@ def main() -> int:
                 traceback.print_exc()
                 progress.end("failed", error=printable(_sentence(job.state["name"], error)))
     except InputError as error:  # another process has the job
-        print(error)
-        return 2
-    return 0
+        print(error, flush=True)
 
 
 def _sentence(name: str, error: Exception) -> str:
@@ -222,7 +210,3 @@ def _sentence(name: str, error: Exception) -> str:
         f"{name}: unexpected {type(error).__name__}: {error}. This is an error of focaldiffusion; "
         "please report it with the log of the job."
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
