@@ -9,6 +9,7 @@ import * as jobs from "../jobs.js";
 import * as keys from "../keys.js";
 import { frameCards } from "./frames.js";
 import { knowledgeForm } from "./knowledge.js";
+import { optionsForm } from "./options.js";
 
 const GRADES = {
   calibrated: "Focus distances and lens are known: depth in metres",
@@ -41,7 +42,7 @@ export async function openDraft(main, about, id) {
     if (answer) draft = answer;
     show();
   };
-  const imageOnly = element("input", { type: "checkbox", id: "image-only" });
+  const options = optionsForm();
   const start = element("button", { class: "primary large", on: { click: run } }, icon("play"), "Reconstruct");
   const head = element("div", { class: "draft-head" });
   const frames = element("div", { class: "frames-area" });
@@ -49,7 +50,7 @@ export async function openDraft(main, about, id) {
 
   async function run() {
     start.disabled = true;
-    const job = await attempt(() => api.started(id, imageOnly.checked ? { image_only: true } : {}));
+    const job = await attempt(() => api.started(id, options.chosen()));
     start.disabled = false;
     if (!job) return;
     jobs.take(job);
@@ -80,8 +81,7 @@ export async function openDraft(main, about, id) {
       side,
       element("section", {},
         element("h2", {}, "Run"),
-        element("label", { class: "check", for: "image-only" }, imageOnly,
-          element("span", {}, "Image alone, without depth (faster)")),
+        options.node,
         start)));
   const unwatch = jobs.watchDrafts((checked) => {
     if (checked.id !== id) return;

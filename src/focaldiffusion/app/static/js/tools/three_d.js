@@ -6,7 +6,7 @@ import { element, fill } from "../dom.js";
 import { SceneView } from "../three_d/scene_view.js";
 import { actionButton, choices, download, select, slider } from "./controls.js";
 
-const DETAILS = [["250", "Coarse"], ["500", "Medium"], ["1000", "Fine"]];
+const DETAILS = [["60000", "Coarse"], ["250000", "Medium"], ["1000000", "Fine"]]; // points at most
 
 /** The tool that lays a 3-D view over the stage. */
 export class ThreeDTool {
@@ -14,7 +14,7 @@ export class ThreeDTool {
     this.workspace = workspace;
     this.kind = "surface";
     this.confidence = 0.1;
-    this.detail = "500";
+    this.detail = "250000";
     this.status = element("p", { class: "muted small-text", role: "status" });
     this.panel = element("div", { class: "panel" });
     this.show();
