@@ -66,8 +66,7 @@ def refocused(place: Place, wanted: Mapping[str, Any]) -> tuple[str, bytes]:
     else:
         flat = flat_at(view, _FULL_PX, _FULL_LAYERS)
     if (points := wanted.get("plane")) is not None:
-        scaled = [(float(x) * flat.scale, float(y) * flat.scale) for x, y in points]
-        focus: float | Plane = tilted_plane(flat.nearness, scaled)
+        focus: float | Plane = tilted_plane(flat.nearness, _scaled(points, flat.scale))
     else:
         field = view.saved.depth_field or ""
         focus = float(nearness(number(wanted, "distance_m"), field))
@@ -78,6 +77,14 @@ def refocused(place: Place, wanted: Mapping[str, Any]) -> tuple[str, bytes]:
         flat.quality,
     )
     return "image/jpeg", content
+
+
+def _scaled(points: object, scale: float) -> list[tuple[float, float]]:
+    """Points of a request at another scale."""
+    try:
+        return [(float(x) * scale, float(y) * scale) for x, y in points]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise InputError(f"plane: {points!r}; expected three points, [x, y] each.") from None
 
 
 def photographed(flat: Flat, focus: float | Plane, blur_scale: float, shape: Shape) -> Plane:

@@ -1,8 +1,8 @@
 """Blur of apertures that are not round: hexagonal blades, and the cat's eye of a long barrel.
 
-Unlike the families of `psf.py` these are not radially symmetric. Each has the variance of a disc of
-the same radius, so that a shape does not change the size of the blur, and is the same when turned
-by half a turn, so that its transform is real.
+Unlike the families of `psf.py` these are not radially symmetric. A hexagon has the variance of a
+disc of the same radius, so that it does not change the size of the blur; a cat's eye is the part of
+that disc which the barrel leaves. Half a turn changes neither, so their transforms are real.
 """
 
 from __future__ import annotations
@@ -52,13 +52,16 @@ class Bokeh:
         """Radius, in units of R, that holds all of the light."""
         return _HEXAGON_APOTHEM * 2 / math.sqrt(3) if self.shape == "hexagon" else 1.0
 
-    def kernel(self, radius_px: float, device: torch.device | None = None) -> Tensor:
+    def kernel(self, radius_px: Tensor) -> Tensor:
         """Light of each pixel around the centre, (2 n + 1, 2 n + 1), sum one.
 
         A pixel on the rim has the share of it that lies inside, as for a straight rim.
+
+        Args:
+            radius_px: a single radius.
         """
-        reach = math.ceil(self.support * radius_px + 0.5)
-        at = torch.arange(-reach, reach + 1, dtype=torch.float32, device=device)
+        reach = math.ceil(self.support * float(radius_px) + 0.5)
+        at = torch.arange(-reach, reach + 1).to(radius_px)
         y, x = at[:, None], at[None, :]
         if self.shape == "hexagon":
             sides = (math.pi / 6, math.pi / 2, 5 * math.pi / 6)
@@ -75,8 +78,8 @@ class Bokeh:
         """Factors (n, P, Q) that blur the spectrum of a periodic grid, for each radius (n,)."""
         height, width = grid_size
         planes = radii_px.new_zeros((len(radii_px), height, width))
-        for plane, radius_px in zip(planes, radii_px.tolist(), strict=True):
-            kernel = self.kernel(radius_px, radii_px.device)
+        for plane, radius_px in zip(planes, radii_px, strict=True):
+            kernel = self.kernel(radius_px)
             reach = len(kernel) // 2
             rows, columns = (
                 torch.arange(-reach, reach + 1, device=plane.device) % side for side in grid_size

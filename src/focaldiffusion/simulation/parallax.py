@@ -36,7 +36,8 @@ class Parallax:
         self._layers: list[NDArray[np.uint8]] = []
         for low, high in pairwise(ends.tolist()):
             opaque = share >= low if low > 0 else np.ones(share.shape, bool)
-            colours = _continued(image, (share < high) | (high == 1), opaque)
+            # A surface goes on into the next layer, and what lies farther in front hides this one.
+            colours = _continued(image, share < high + 1 / layers + 1e-6, opaque)
             alpha = cv2.GaussianBlur(opaque.astype(np.uint8) * 255, (3, 3), 0.6)
             self._layers.append(np.dstack([colours, alpha]))
 
