@@ -86,7 +86,8 @@ def test_refocus_blurs_what_is_elsewhere(visit: Visit, job: str) -> None:
     page.keyboard.press("r")
 
     def focused_at(point: tuple[int, int]) -> dict[str, float]:
-        visit.click(*point)
+        with page.expect_response(lambda one: "full" in (one.request.post_data or "")):
+            visit.click(*point)
         page.locator(".tool-side").get_by_text("Full size").wait_for()
         visit.settle()
         page.mouse.move(2, 2)
@@ -180,7 +181,7 @@ def test_retouched_image_is_the_one_of_the_command_line(
     page = visit.show(job)
     before = visit.pixels()
     page.keyboard.press("b")
-    page.get_by_label("Source frame").select_option("0")
+    page.locator(".tool-side select").select_option("0")
     stroke(visit, (200, 40), (260, 60))
     painted = visit.pixels()
     assert not np.array_equal(painted, before)
@@ -222,6 +223,32 @@ EXPORTS = {
     "retouch.json": b"{",
 }
 """Every file that can be taken away, and its first bytes."""
+
+
+def test_living_picture_needs_neither_server_nor_network(
+    browser: Any, visit: Visit, job: str, tmp_path: Path
+) -> None:
+    page = visit.show(job)
+    page.keyboard.press("e")
+    file = saved(visit, page.locator('[href$="living.html"]').click, tmp_path / "living.html")
+
+    context = browser.new_context(offline=True)
+    alone = context.new_page()
+    requests: list[str] = []
+    alone.on("request", lambda request: requests.append(request.url))
+    alone.goto(file.as_uri())
+    alone.wait_for_selector("body[data-ready=yes]")
+    box = alone.locator("#stage").bounding_box()
+
+    def focused_at(x: float, y: float) -> tuple[str, bytes]:
+        alone.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        return alone.locator("#at").inner_text(), alone.screenshot()
+
+    (near, near_picture), (far, far_picture) = focused_at(0.32, 0.9), focused_at(0.3, 0.12)
+    assert near != far
+    assert near_picture != far_picture
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    context.close()
 
 
 def test_every_file_can_be_taken_away(visit: Visit, app: App, job: str, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_everything_by_keyboard(visit: Visit, job: str) -> None:
     press("?")
     page.locator("dialog kbd").first.wait_for()
     press("Escape")
-    assert page.locator("dialog").count() == 0
+    page.locator("dialog").wait_for(state="detached")
 
 
 def test_focus_is_seen_at_every_stop(visit: Visit, job: str) -> None:

@@ -10,9 +10,6 @@ let stop = null;
 /** All jobs, newest first. */
 export const all = () => [...known.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
 
-/** One job, or undefined. */
-export const get = (id) => known.get(id);
-
 /** Whether a job still changes. */
 export const isActive = (job) => job.state === "queued" || job.state === "running";
 

@@ -19,14 +19,10 @@ const LENS_IN_WORDS = [
 
 const CHOICES = [
   ["distances", "Distances"],
-  ["positions", "Stage"],
-  ["order", "Order only"],
+  ["positions", "Stage positions"],
 ];
 
-const kindOf = (draft) => {
-  if (draft.grade === "stage positions") return "positions";
-  return draft.grade.startsWith("order") ? "order" : "distances";
-};
+const kindOf = (draft) => (draft.grade === "stage positions" ? "positions" : "distances");
 
 function numberField(id, text, value, placeholder, save) {
   return element("label", { class: "field", for: id },
@@ -60,25 +56,28 @@ function listField(draft, change) {
 
 function focusPart(draft, change) {
   const kind = kindOf(draft);
+  const fields = { distances: listField(draft, change), positions: stepField(draft, change) };
+  const showField = (value) => {
+    for (const [name, field] of Object.entries(fields)) field.hidden = name !== value;
+  };
+  showField(kind);
   const choice = element("div", { class: "choices", role: "radiogroup", "aria-label": "Known of the focus" },
     ...CHOICES.map(([value, text]) => element("label", { for: `known-${value}` },
       element("input", {
         type: "radio", name: "known", id: `known-${value}`, set: { checked: value === kind },
-        on: {
-          change: () => {
-            if (value === "order") change({ focus_distances_m: null, positions_mm: null });
-            else if (value === "positions") document.getElementById("stage-step")?.focus();
-            else document.getElementById("distance-list")?.focus();
-          },
-        },
+        on: { change: () => showField(value) },
       }),
       element("span", {}, text))));
   return element("section", {},
     element("h2", {}, "Focus"),
-    choice, listField(draft, change), stepField(draft, change),
-    element("button", {
-      class: "small", on: { click: () => change({ order: draft.frames.map(({ id }) => id).reverse() }) },
-    }, "Reverse the order"));
+    choice, fields.distances, fields.positions,
+    element("div", { class: "row" },
+      element("button", {
+        class: "small", on: { click: () => change({ order: draft.frames.map(({ id }) => id).reverse() }) },
+      }, "Reverse the order"),
+      element("button", {
+        class: "small", on: { click: () => change({ focus_distances_m: null, positions_mm: null }) },
+      }, "As the files say")));
 }
 
 function lensPart(draft, change) {
