@@ -184,16 +184,17 @@ class Jobs:
         """See how far the running job is, and start the next one after it."""
         if self._current is None:
             queued = [s for s in self._states.values() if s["state"] == "queued"]
-            if not queued:
+            leaving = self._process is not None and self._process.is_alive()
+            if not queued or leaving:
                 return
             await self._start(min(queued, key=lambda state: state["number"])["id"])
         name = self._current
         assert name is not None
         runs = self._runs()  # before the state is read, which may be the last one
         state = JobFolder(self.home / name).state or self._states[name]
-        if not runs:
+        if not runs or state["state"] in ENDED:
             state = self._ended(state)
-            self._current = self._process = self._cancelled_at = None
+            self._current = self._cancelled_at = None
             self._save(name, state)
         elif state != self._states[name]:
             self._states[name] = state

@@ -62,6 +62,11 @@ def open_corrected(source: Path, inside: Path, corrections: Corrections) -> Open
     lens = corrections.facts()
     opened = open_stack(source, lens=lens) if not corrections.chooses_frames else None
     if opened is None and len(files) == 1:
+        if corrections.left_out or corrections.order is not None:
+            raise InputError(
+                f"{files[0]}: the pages of one TIFF cannot be left out or put in order here. "
+                "Export them as files to do so."
+            )
         opened = open_stack(source, lens=lens, **_focus(corrections, _pages(source)))
     if opened is None:
         order = corrections.order or _natural_order(source, files, lens)

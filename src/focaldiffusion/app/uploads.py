@@ -115,7 +115,7 @@ class _Files:
         if not self._names:
             left = f" Left out: {self.notes[0]}" if self.notes else ""
             raise AppError(422, f"there is no photograph among the files.{left}")
-        if len(self._folders) == 1:
+        if len(self._folders) == 1 and "" not in self._folders:
             return self._folders.pop()
         return PurePosixPath(min(self._names)).stem
 
