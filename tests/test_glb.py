@@ -10,7 +10,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.io.glb import Grid, points_glb, surface_glb
+from focaldiffusion.io.glb import Grid, points_glb, surface_glb, with_sharp_outlines
 from focaldiffusion.io.pointcloud import back_project
 
 FOCAL_PX = 60.0
@@ -23,7 +23,7 @@ def grid(depth: NDArray[np.float32], kept: NDArray[np.bool_] | None = None) -> G
     known = np.ones(depth.shape, bool) if kept is None else kept
     with np.errstate(invalid="ignore"):
         near = np.nan_to_num(1 / depth)
-    return Grid(points, TEXTURE[::2, ::2], known, 0.05, near.astype(np.float32))
+    return Grid(points, TEXTURE[::2, ::2], known, depth / FOCAL_PX, 0.05, near.astype(np.float32))
 
 
 def loaded(content: bytes) -> trimesh.Trimesh:
@@ -42,7 +42,7 @@ def test_a_wall_is_whole_and_faces_the_camera() -> None:
 
 
 def test_a_floor_seen_at_a_flat_angle_is_whole() -> None:
-    rows = 1 / np.linspace(0.4, 2.0, SIZE[0], dtype=np.float32)
+    rows = 1 / np.linspace(0.8, 1.2, SIZE[0], dtype=np.float32)
     mesh = loaded(surface_glb(grid(np.tile(rows[:, None], (1, SIZE[1]))), TEXTURE))
     assert len(mesh.faces) == 2 * 11 * 19
 
@@ -76,3 +76,12 @@ def test_every_part_begins_at_a_multiple_of_four() -> None:
     assert content[:4] == b"glTF"
     assert int.from_bytes(content[8:12], "little") == len(content)
     assert len(content) % 4 == 0
+
+
+def test_ramps_become_steps_and_slopes_stay() -> None:
+    line = np.concatenate([np.zeros(8), [0.2, 0.45, 0.6, 0.9], np.ones(8)])
+    ramp = np.tile(line.astype(np.float32), (6, 1))
+    steps = with_sharp_outlines(ramp, 4, 0.5)
+    assert (steps == np.where(np.arange(20) < 10, 0, 1)).all()
+    slope = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (6, 1))
+    assert (with_sharp_outlines(slope, 4, 0.5) == slope).all()

@@ -15,7 +15,7 @@ import numpy as np
 from focaldiffusion.app.views import Place, View, view_of
 from focaldiffusion.errors import InputError
 from focaldiffusion.fusion.retouch import Retouch
-from focaldiffusion.io.glb import Grid, points_glb, surface_glb
+from focaldiffusion.io.glb import Grid, points_glb, surface_glb, with_sharp_outlines
 from focaldiffusion.io.panels import depth_picture
 from focaldiffusion.io.png import save_png, write_png
 from focaldiffusion.io.pointcloud import write_point_cloud
@@ -33,8 +33,10 @@ from focaldiffusion.saved import SavedResult
 from focaldiffusion.virtual_camera import nearness
 
 _MESH_PIXELS = 1_000_000  # of an exported surface
-_GAP_PX = 2.0  # of blur diameter between neighbours on two surfaces
-_GAP_SHARE = 0.05  # of the range of depth, where the blur is unknown
+_GAP_PX = 0.6  # of blur diameter at working size, across an outline: twice the error of depth
+_LEFT_OF_GAP = 0.4  # least step that is cut: a longer ramp becomes a stair
+_GAP_SHARE = 0.03  # of the range of depth, where the blur is unknown
+_RAMP_PX = 3.5  # at working size: how far enlarging smears an outline
 _FLAT_DEPTH = 0.5  # depth of a surface without metres, whose width is 1
 
 
@@ -60,31 +62,36 @@ def mesh(place: Place, detail: int, least_confidence: float, points: bool) -> by
 
 def _grid(view: View, detail: int, least_confidence: float) -> Grid:
     """The points of a result at a reduced size."""
-    saved = view.saved
-    depth_layer = view.layer("depth")
-    height, width = view.size
+    saved, ends = view.saved, view.depth_range
+    if ends is None:
+        raise InputError(f"{saved.name}: no depth is known, so it has no surface.")
+    (height, width), field = view.size, ends.field
     stride = max(1, math.ceil(math.sqrt(height * width / detail)))
-    depth = np.asarray(depth_layer.native[::stride, ::stride], np.float32)
-    pixels = view.screen_values[np.asarray(view.layer("image").native[::stride, ::stride])]
-    sure = np.asarray(view.layer("confidence").native[::stride, ::stride])
-    assert saved.depth_field is not None
-    near = nearness(depth, saved.depth_field)
+    layers = (view.layer(name).native for name in ("depth", "image", "confidence"))
+    depth, pixels, sure = (np.asarray(one[::stride, ::stride]) for one in layers)
+    enlarged = max(height, width) / max(saved.metadata["working_size"])
+    reach_px = max(1, round(_RAMP_PX * enlarged / stride))
+    extent = abs(float(nearness(ends.high, field) - nearness(ends.low, field)))
+    scale = saved.metadata["blur_scale"]
+    gap = _GAP_SHARE * extent if scale is None else _GAP_PX / scale
+    near = with_sharp_outlines(nearness(depth, field), reach_px, gap)
+    known = np.isfinite(depth) & (sure >= 255 * least_confidence)
     y = np.arange(0, height, stride)[:, None] + 0.5
     x = np.arange(0, width, stride) + 0.5
-    camera, ends = saved.camera, view.depth_range
-    if saved.depth_field == "depth_m" and camera is not None:
+    camera = saved.camera
+    if field == "depth_m" and camera is not None:
         centre_x, centre_y = camera.principal_point_px
-        z, focal = depth, camera.focal_length_px
+        known &= near > 0
+        z, focal = 1 / np.where(known, near, 1), camera.focal_length_px
+        pitch = z * np.float32(stride / focal)
         points = np.stack([(x - centre_x) / focal * z, (y - centre_y) / focal * z, z], axis=-1)
     else:
-        extent = 1.0 if ends is None else ends.high - ends.low
-        z = 1 - _FLAT_DEPTH * (near - near.min()) / np.float32(extent or 1)
+        z = 1 + _FLAT_DEPTH * (float(near.max()) - near) / max(extent, 1e-12)
+        pitch = np.full_like(z, stride / width)
         flat = np.broadcast_arrays((x - width / 2) / width, (y - height / 2) / width, z)
         points = np.stack(flat, axis=-1)
-    gap = _GAP_SHARE * float(np.ptp(near))
-    if saved.blur_scale is not None:
-        gap = min(gap, _GAP_PX / saved.blur_scale)
-    return Grid(points.astype(np.float32), pixels, sure >= 255 * least_confidence, gap, near)
+    colours = view.screen_values[pixels]
+    return Grid(points.astype(np.float32), colours, known, pitch, _LEFT_OF_GAP * gap, near)
 
 
 def exported(place: Place, name: str) -> str:

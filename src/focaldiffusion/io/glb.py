@@ -7,6 +7,7 @@ import math
 import struct
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ _MAGIC, _VERSION, _JSON, _BINARY = 0x46546C67, 2, 0x4E4F534A, 0x004E4942
 _FLOAT, _BYTE, _INT = 5126, 5121, 5125  # of OpenGL
 _VERTICES, _INDICES = 34962, 34963
 _POINTS, _TRIANGLES = 0, 4
-_STEEP = 8.0  # a surface seen at less than 7 degrees is the gap between two surfaces
+_STEEP = 5.0  # a surface seen at less than 11 degrees may be the gap between two surfaces
 _TEXTURE_PX = 4096  # long side
 
 
@@ -28,6 +29,7 @@ class Grid(NamedTuple):
         points: (h, w, 3), x right, y down, z forward; NaN where unknown.
         pixels: (h, w, 3) uint8, sRGB.
         kept: (h, w) bool, pixels that may be shown.
+        pitch: (h, w), distance between neighbours on a surface that faces the camera.
         gap: least difference of nearness across an outline, in the unit of `nearness`.
         nearness: (h, w), grows towards the camera.
     """
@@ -35,6 +37,7 @@ class Grid(NamedTuple):
     points: NDArray[np.float32]
     pixels: NDArray[np.uint8]
     kept: NDArray[np.bool_]
+    pitch: NDArray[np.float32]
     gap: float
     nearness: NDArray[np.float32]
 
@@ -87,6 +90,26 @@ def surface_glb(grid: Grid, texture: NDArray[np.uint8]) -> bytes:
     )
 
 
+def with_sharp_outlines(
+    nearness: NDArray[np.float32], reach_px: int, gap: float
+) -> NDArray[np.float32]:
+    """Nearness (h, w) whose ramps at outlines are steps, so that they can be cut.
+
+    Enlarging smears an outline over some pixels. Each pixel of a ramp goes to the nearer or the
+    farther of the two surfaces around it, whichever is closer.
+
+    Args:
+        nearness: (h, w), no gaps.
+        reach_px: largest distance from a pixel of a ramp to both of its ends.
+        gap: least height of a ramp.
+    """
+    side = 2 * reach_px + 1
+    window = np.ones((side, side), np.uint8)
+    low, high = cv2.erode(nearness, window), cv2.dilate(nearness, window)
+    snapped = np.where(nearness - low < high - nearness, low, high)
+    return np.where(high - low > gap, snapped, nearness).astype(np.float32)
+
+
 def points_glb(grid: Grid) -> bytes:
     """All points in their colours, see `surface_glb`.
 
@@ -126,10 +149,10 @@ def _faces(grid: Grid) -> NDArray[np.intp]:
     faces = []
     for places, triangle in both:
         whole = np.logical_and.reduce([kept[cells[place]] for place in places])
-        points = np.stack([grid.points[cells[place]] for place in places])
+        depth = np.stack([grid.points[cells[place]][..., 2] for place in places])
         nearness = np.stack([grid.nearness[cells[place]] for place in places])
-        deep = np.ptp(points[..., 2], axis=0)
-        wide = np.linalg.norm(np.ptp(points[..., :2], axis=0), axis=-1)
+        deep = np.ptp(depth, axis=0)
+        wide = np.stack([grid.pitch[cells[place]] for place in places]).max(0)
         is_gap = (deep > _STEEP * wide) & (np.ptp(nearness, axis=0) > grid.gap)
         faces.append(np.stack(triangle, axis=-1)[whole & ~is_gap])
     return np.concatenate(faces)

@@ -68,15 +68,15 @@ class Parallax:
 def _continued(
     image: NDArray[np.uint8], known: NDArray[np.bool_], wanted: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """The image with the nearest known pixel of the layer where a nearer one hides it."""
+    """The image, with the nearest known pixel of the wanted ones where it is not known."""
     source = known & wanted
     if not source.any():
         source = known
-    if not source.any() or source.all():
+    if not source.any() or known.all():
         return image
     _, label = cv2.distanceTransformWithLabels(
         (~source).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     colour_of = np.zeros((label.max() + 1, 3), np.uint8)
     colour_of[label[source]] = image[source]
-    return np.where(source[..., None], image, colour_of[label])
+    return np.where(known[..., None], image, colour_of[label])
