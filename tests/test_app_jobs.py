@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from app_client import eventually, sentence, visitor
 from command_line import names
+from PIL import Image
 from plant import run, write_large_stack
 from starlette.testclient import TestClient
 
@@ -126,6 +127,24 @@ def test_a_killed_process_is_a_sentence_and_the_job_can_run_again(
     assert client.delete(f"/api/jobs/{job['id']}").status_code == 204
     assert not (work / "jobs" / job["id"]).exists()
     assert not (work / "drafts" / job["draft"]).exists()
+
+
+def test_a_draft_result_comes_first(client: TestClient, work: Path, home: Path) -> None:
+    write_large_stack(home / "wide", (256, 960), 3)
+    job = start(client, "wide")
+
+    def look() -> dict[str, Any] | None:
+        now = client.get(f"/api/jobs/{job['id']}").json()
+        return now if now["draft_ready"] else None
+
+    early = eventually(look, "the draft result")
+    assert (early["state"], early["has_result"]) == ("running", False)
+    assert ended(client, job)["state"] == "done"
+    folder = work / "jobs" / job["id"]
+    with Image.open(folder / "draft" / "all_in_focus.png") as draft:
+        assert draft.size == (640, 171)
+    with Image.open(folder / "result" / "all_in_focus.png") as result:
+        assert result.size == (960, 256)
 
 
 def test_a_stack_that_changed_since_it_was_opened_is_a_sentence(

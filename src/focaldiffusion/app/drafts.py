@@ -23,7 +23,7 @@ from focaldiffusion.app.folders import (
 )
 from focaldiffusion.errors import InputError, printable
 
-_FILE, UPLOADED, _THUMBNAILS = "draft.json", "frames", "thumbnails"
+_FILE, UPLOADED, _THUMBNAILS, SMALL = "draft.json", "frames", "thumbnails", "small"
 _OPENING = "focaldiffusion.app.opening"
 _KEPT_S = 7 * 24 * 3600.0
 _THUMBNAIL_WAIT_S = 30.0
@@ -37,6 +37,7 @@ class Drafts:
         self.home = home
         self._desk, self._events = desk, events
         self._checks: dict[str, asyncio.Task[None]] = {}
+        self._correcting = asyncio.Lock()
 
     def new(self) -> Path:
         """The folder of a new draft, for its uploads; `open` makes it a draft."""
@@ -120,11 +121,13 @@ class Drafts:
             AppError: there is no such draft, or a mistake in the request.
             InputError: a lens that cannot be.
         """
-        folder, saved = known_folder(self.home, name, "draft"), self.saved(name)
-        frames = [frame["id"] for frame in saved["opened"]["frames"]]
-        corrections = Corrections(**saved["corrections"]).changed(patch, frames)
-        corrections.facts()
-        await self._describe(folder, {**saved, "corrections": asdict(corrections)})
+        folder = known_folder(self.home, name, "draft")
+        async with self._correcting:  # each one begins with what the one before has left
+            saved = self.saved(name)
+            frames = [frame["id"] for frame in saved["opened"]["frames"]]
+            corrections = Corrections(**saved["corrections"]).changed(patch, frames)
+            corrections.facts()
+            await self._describe(folder, {**saved, "corrections": asdict(corrections)})
         return self.get(name)
 
     async def _describe(self, folder: Path, draft: dict[str, Any]) -> None:
@@ -140,9 +143,10 @@ class Drafts:
     async def _check(self, folder: Path, draft: dict[str, Any]) -> None:
         """Check a draft in the background, and send it when that is done."""
         stack = draft["source"], draft["inside"], draft["corrections"]
+        folders = str(folder / _THUMBNAILS), str(folder / SMALL)
         try:
             checked = await self._desk.run(
-                _OPENING, "check", *stack, str(folder / _THUMBNAILS), not draft["opened"]["errors"]
+                _OPENING, "check", *stack, folders, not draft["opened"]["errors"]
             )
         except (InputError, AppError) as error:
             checked = {"warnings": [], "errors": [str(error)]}

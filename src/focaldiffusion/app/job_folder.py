@@ -36,6 +36,11 @@ class JobFolder:
         return read_object(self.path / "state.json")
 
     @property
+    def opened(self) -> Path:
+        """The folder of the draft that it runs, see `drafts.py`."""
+        return self.path.parents[1] / "drafts" / self.request["draft"]
+
+    @property
     def draft(self) -> Path:
         """The draft result, a folder as `infer` writes it."""
         return self.path / "draft"

@@ -18,7 +18,7 @@ from focaldiffusion.app.corrections import (
     shown_lens,
     shown_number,
 )
-from focaldiffusion.app.reduced import reduced_stack
+from focaldiffusion.app.reduced import Kept, reduced_stack
 from focaldiffusion.app.roots import check_inside
 from focaldiffusion.errors import InputError
 from focaldiffusion.frames import Pixels, reduced, rounded
@@ -31,7 +31,9 @@ from focaldiffusion.progress import Stages
 from focaldiffusion.reconstruction import Settings, registered
 from focaldiffusion.threads import threads
 
-_CHECKED_PX = 640
+SMALL_PX = 640
+"""Long side of the frames of a check and of a draft result."""
+
 _THUMBNAIL_PX = 320
 
 
@@ -130,15 +132,13 @@ def describe(source: str, inside: str, corrections: dict[str, Any]) -> dict[str,
         opened = open_corrected(Path(source), Path(inside), corrected)
     except InputError as error:
         return _unusable(files, corrected, _without(str(error), source))
-    is_paged = len(set(opened.files)) < len(opened) or len(files) == 1
-    ids = [str(index if is_paged else files.index(f)) for index, f in enumerate(opened.files)]
+    ids, is_paged = _ids(opened, files), len(files) == 1
     frames = dict(zip(ids, _frames(opened, ids), strict=True))
-    for one in corrected.left_out if not is_paged else ():
-        frames[one] = _frame(files[int(one)], one, left_out=True)
     if corrected.left_out and not is_paged:
+        frames |= {one: _frame(files[int(one)], one, left_out=True) for one in corrected.left_out}
         with suppress(InputError):  # such as a frame of another size, which is left out for that
             whole = open_corrected(Path(source), Path(inside), replace(corrected, left_out=[]))
-            all_ids = [str(files.index(file)) for file in whole.files]
+            all_ids = _ids(whole, files)
             shown = zip(all_ids, _frames(whole, all_ids), strict=True)
             frames = {one: {**frame, "left_out": one not in ids} for one, frame in shown}
     return {
@@ -234,7 +234,7 @@ def _frame(file: Path, number: str, *, left_out: bool) -> dict[str, Any]:
 
 
 def check(
-    source: str, inside: str, corrections: dict[str, Any], thumbnails: str, usable: bool
+    source: str, inside: str, corrections: dict[str, Any], folders: tuple[str, str], usable: bool
 ) -> dict[str, Any]:
     """Read all frames once at a small size: thumbnails, motion, strangers and order.
 
@@ -242,13 +242,13 @@ def check(
         source: folder of the frames.
         inside: see `open_corrected`.
         corrections: fields of `Corrections`.
-        thumbnails: folder for the thumbnails, `ID.jpg`.
+        folders: for the thumbnails, `ID.jpg`, and for the reduced frames, see `Kept`.
         usable: whether the stack can be opened; else only thumbnails are made.
 
     Returns:
         `warnings` that a run would give after its first stages, and `errors` that would end it.
     """
-    corrected = Corrections(**corrections)
+    corrected, (thumbnails, small) = Corrections(**corrections), folders
     files = found_files(Path(source), Path(inside))
     if not usable:
         for number, file in enumerate(files):
@@ -257,24 +257,43 @@ def check(
                 _write_thumbnail(Path(thumbnails) / f"{number}.jpg", pixels)
         return {"warnings": [], "errors": []}
     opened = open_corrected(Path(source), Path(inside), corrected)
-    is_paged = len(files) == 1
+    kept = kept_frames(opened, files, Path(small))
 
     def seen(index: int, pixels: Pixels) -> None:
-        frame = index if is_paged else files.index(opened.files[index])
-        _write_thumbnail(Path(thumbnails) / f"{frame}.jpg", pixels)
+        _write_thumbnail(Path(thumbnails) / f"{kept.ids[index]}.jpg", pixels)
 
-    small = reduced_stack(opened, _CHECKED_PX, seen)
+    reduced_one = reduced_stack(opened, SMALL_PX, kept, seen)
     try:
         with threads(None):
-            for index in range(len(small)):
-                small.frames.read(index)
-            working = registered(small, Settings(working_size=_CHECKED_PX, device="cpu"), Stages())
+            for index in range(len(reduced_one)):
+                reduced_one.frames.read(index)
+            working = registered(
+                reduced_one, Settings(working_size=SMALL_PX, device="cpu"), Stages()
+            )
     except InputError as error:
         return {"warnings": [], "errors": [_without(str(error), source)]}
     names = opened.frames.names
     warnings = [f"{names[at]} {why}" for at, why in working["alignment"].dropped.items()]
     warnings += [text for text in working["findings"] if text not in opened.findings]
     return {"warnings": [_without(text, source) for text in warnings], "errors": []}
+
+
+def kept_frames(opened: OpenedStack, files: Sequence[Path], folder: Path) -> Kept:
+    """Where the reduced frames of a stack are kept.
+
+    Args:
+        opened: the stack, with the user's corrections.
+        files: see `found_files`.
+        folder: of the reduced frames.
+    """
+    return Kept(folder, opened.files, _ids(opened, files))
+
+
+def _ids(opened: OpenedStack, files: Sequence[Path]) -> list[str]:
+    """The number of each frame in the folder as it was found; that of the page in a TIFF."""
+    if len(files) == 1:
+        return [str(page) for page in range(len(opened))]
+    return [str(files.index(file)) for file in opened.files]
 
 
 def _write_thumbnail(path: Path, pixels: Pixels) -> None:

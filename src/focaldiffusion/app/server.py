@@ -31,7 +31,7 @@ from focaldiffusion.app.requests import json_body
 from focaldiffusion.app.roots import Roots
 from focaldiffusion.app.security import Guard
 from focaldiffusion.app.uploads import receive
-from focaldiffusion.errors import InputError
+from focaldiffusion.errors import InputError, printable
 
 _STATIC = Path(__file__).parent / "static"
 _COLOURS = Path(__file__).parent / "colours.json"
@@ -58,6 +58,8 @@ def build(
             InputError: _input_error,
             HTTPException: _http_error,
             ClientDisconnect: _gone,
+            OSError: _os_error,
+            Exception: _unexpected,
         },
         lifespan=_lifespan,
     )
@@ -258,6 +260,21 @@ async def _input_error(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # which nobody reads
+
+
+async def _os_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    sentence = (
+        f"the work folder cannot be used ({error.strerror or error}). Mend that, and try again."
+    )
+    return JSONResponse({"error": sentence}, 507)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again, so that the terminal shows its traceback.
+    sentence = f"unexpected {type(error).__name__}: {error}. This is an error of focaldiffusion; "
+    sentence += "please report it with what the terminal shows."
+    return JSONResponse({"error": printable(sentence)}, 500)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from typing import Any
 
 from focaldiffusion.allocation import is_out_of_memory, keep_freed_memory
 from focaldiffusion.app.corrections import Corrections
+from focaldiffusion.app.drafts import SMALL
 from focaldiffusion.app.folders import write_object
 from focaldiffusion.app.job_folder import JobFolder
 from focaldiffusion.app.options import Options
@@ -25,7 +26,7 @@ from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Report
 from focaldiffusion.signals import on_ending
 
-_DRAFT_PX, _DRAFT_WORKING_PX = 640, 256
+_DRAFT_WORKING_PX = 256
 _LEAST_GAIN = 1.4
 """Times that the frames must be larger than a draft to be worth one."""
 
@@ -119,7 +120,7 @@ def run(job: JobFolder, progress: Progress) -> None:
     Raises:
         InputError: the stack cannot be used.
     """
-    from focaldiffusion.app.opening import open_corrected
+    from focaldiffusion.app.opening import SMALL_PX, found_files, kept_frames, open_corrected
     from focaldiffusion.app.reduced import reduced_stack
     from focaldiffusion.devices import resolve_device
     from focaldiffusion.reconstruction import DoubtfulInput, Settings, reconstruct
@@ -128,18 +129,18 @@ def run(job: JobFolder, progress: Progress) -> None:
     warnings.simplefilter("ignore", DoubtfulInput)  # the state has it
     request = job.request
     options = Options.of(request["options"])
-    opened = open_corrected(
-        Path(request["source"]), Path(request["inside"]), Corrections(**request["corrections"])
-    )
+    source, inside = Path(request["source"]), Path(request["inside"])
+    opened = open_corrected(source, inside, Corrections(**request["corrections"]))
     opened = replace(opened, name=request["name"])
     settings = Settings(device=resolve_device("auto"), **options.settings())
     start = 0.0
-    if max(opened.frames.size) >= _LEAST_GAIN * _DRAFT_PX:
+    if max(opened.frames.size) >= _LEAST_GAIN * SMALL_PX:
         start = _DRAFT_SHARE
         small = replace(settings, working_size=min(settings.working_size, _DRAFT_WORKING_PX))
         with _as_draft():
+            kept = kept_frames(opened, found_files(source, inside), job.opened / SMALL)
             result = reconstruct(
-                reduced_stack(opened, _DRAFT_PX),
+                reduced_stack(opened, SMALL_PX, kept),
                 settings=small,
                 progress=progress.part(0, start, "draft: "),
             )
