@@ -46,11 +46,10 @@ export function withBounds(value, low, high, unit) {
   }
   const down = (value - low) * per;
   const up = (high - value) * per;
-  const wider = Math.max(down, up);
-  const places = Number.isFinite(wider) && wider > 0
-    ? Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(wider)))) : 3;
+  const wider = Math.max(...[down, up].filter(Number.isFinite));
+  const places = wider > 0 ? Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(wider)))) : 3;
   const said = (number) => (Number.isFinite(number) ? number.toFixed(places) : "∞");
-  const isEven = Number.isFinite(wider) && Math.abs(up - down) <= wider / 4;
+  const isEven = Math.abs(up - down) <= wider / 4;
   const bounds = isEven ? `± ${said((up + down) / 2)}` : `−${said(down)} +${said(up)}`;
   return `${said(value * per)} ${bounds}${tail}`;
 }

@@ -25,8 +25,9 @@ export function slider(text, range, said, moved) {
     input.style.setProperty("--share", `${share * 100}%`);
   };
   const tell = (isReleased) => () => {
-    show();
+    // What is said may depend on what the movement changes.
     moved(Number(input.value), isReleased);
+    show();
   };
   input.addEventListener("input", tell(false));
   input.addEventListener("change", tell(true));

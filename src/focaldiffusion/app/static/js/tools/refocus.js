@@ -23,7 +23,12 @@ export class RefocusTool {
     this.status = element("p", { class: "muted small-text", role: "status" });
     this.mark = null;
     this.wanted = null;
+    this.clicked = null; // depth of the clicked pixel, finer than a step of the slider
     this.show();
+  }
+
+  get sharpAt() {
+    return this.clicked ?? this.focusOf(this.focus.value);
   }
 
   get isInverse() {
@@ -53,11 +58,11 @@ export class RefocusTool {
       return;
     }
     const [near, far] = result.range.map(numberOf);
-    const focus = this.focus ? this.focusOf(this.focus.value) : null;
+    const focus = this.focus ? this.sharpAt : null;
     this.range = this.isInverse ? [near * 0.8, Number.isFinite(far) ? far * 1.5 : far] : [near, far];
     const start = focus ?? (this.isInverse ? 2 / (1 / near + 1 / far) : (near + far) / 2);
     this.focus = slider("Focus", { min: 0, max: STEPS, step: 1, value: this.stepOf(start) },
-      (step) => depth(this.focusOf(step), result.unit), (_, isReleased) => this.moved(isReleased, true));
+      (step) => depth(this.clicked ?? this.focusOf(step), result.unit), (_, isReleased) => this.moved(isReleased, true));
     this.lens = result.lens_known
       ? slider("Aperture", { min: -1, max: 9, step: 0.1, value: this.lens?.value ?? this.stops(result.f_number ?? 2.8) },
         (stops) => `f/${fNumber(stops).toPrecision(2)}`, (_, isReleased) => this.moved(isReleased))
@@ -92,7 +97,7 @@ export class RefocusTool {
       ? { f_number: Number(fNumber(this.lens.value).toPrecision(4)) } : { blur_px: this.lens.value };
     const sharp = this.plane?.length === 3
       ? { plane: this.plane.map((point) => point.map(Math.floor)) }
-      : { distance_m: plain(this.focusOf(this.focus.value)) };
+      : { distance_m: plain(this.sharpAt) };
     return { ...sharp, ...aperture, shape: this.shape };
   }
 
@@ -118,13 +123,14 @@ export class RefocusTool {
     }
     this.plane = null;
     this.mark = point;
-    this.focus.value = Math.min(STEPS, Math.max(0, this.stepOf(numberOf(found.value))));
+    this.clicked = numberOf(found.value);
+    this.focus.value = Math.min(STEPS, Math.max(0, this.stepOf(this.clicked)));
     this.moved(true);
   }
 
   /** Focus nearer or farther by keys. */
   step(by) {
-    this.plane = null;
+    this.clicked = null;
     this.focus.value += by * (STEPS / 50);
     this.moved(true, true);
   }
@@ -147,6 +153,7 @@ export class RefocusTool {
     if (isByFocus) {
       this.plane = null;
       this.mark = null;
+      this.clicked = null;
     }
     this.want({ ...this.settings, size: "draft" });
     clearTimeout(this.timer);
