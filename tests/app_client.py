@@ -15,7 +15,7 @@ from focaldiffusion.app.server import build
 
 TOKEN, PORT = "a-secret", 4711
 HERE = f"http://127.0.0.1:{PORT}"
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 """For a process that imports torch on a busy machine."""
 
 

@@ -130,7 +130,7 @@ def test_a_killed_process_is_a_sentence_and_the_job_can_run_again(
 
 
 def test_a_draft_result_comes_first(client: TestClient, work: Path, home: Path) -> None:
-    write_large_stack(home / "wide", (256, 960), 3)
+    write_large_stack(home / "wide", (540, 960), 3)
     job = start(client, "wide")
 
     def look() -> dict[str, Any] | None:
@@ -142,9 +142,9 @@ def test_a_draft_result_comes_first(client: TestClient, work: Path, home: Path) 
     assert ended(client, job)["state"] == "done"
     folder = work / "jobs" / job["id"]
     with Image.open(folder / "draft" / "all_in_focus.png") as draft:
-        assert draft.size == (640, 171)
+        assert draft.size == (640, 360)
     with Image.open(folder / "result" / "all_in_focus.png") as result:
-        assert result.size == (960, 256)
+        assert result.size == (960, 540)
 
 
 def test_a_stack_that_changed_since_it_was_opened_is_a_sentence(

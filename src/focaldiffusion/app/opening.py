@@ -97,7 +97,7 @@ def _pages(source: Path) -> list[str]:
     return [str(page) for page in range(len(open_stack(source)))]
 
 
-def _focus(corrections: Corrections, kept: Sequence[str]) -> dict[str, list[float]]:
+def _focus(corrections: Corrections, kept: Sequence[str]) -> dict[str, Any]:
     """The focus settings that were given, as arguments of `open_stack`."""
     for name in ("focus_distances_m", "focus_positions_m"):
         given = getattr(corrections, name)
@@ -182,8 +182,8 @@ def _in_order(frames: list[dict[str, Any]], corrected: Corrections) -> list[dict
     keys = keys if None not in keys else [frame["position_mm"] for frame in frames]
     if None not in keys:
         return [frames[index] for index in np.argsort(keys, kind="stable")]
-    if corrected.order is not None:
-        return sorted(frames, key=lambda frame: corrected.order.index(frame["id"]))
+    if (order := corrected.order) is not None:
+        return sorted(frames, key=lambda frame: order.index(frame["id"]))
     return frames
 
 

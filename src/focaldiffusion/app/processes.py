@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-from multiprocessing.context import BaseContext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 _IMPORTED = ["focaldiffusion.app.opening", "focaldiffusion.app.worker", "focaldiffusion.app.look"]
 
 
-def context() -> BaseContext:
+def context() -> ForkServerContext | SpawnContext:
     """The way to make processes.
 
     The process that is forked computes nothing and has no threads of its own. Windows has no

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -15,6 +15,9 @@ from focaldiffusion.app.errors import AppError
 from focaldiffusion.app.limits import Limits
 from focaldiffusion.errors import printable
 from focaldiffusion.io.file_names import IMAGE_SUFFIXES, SIDECAR_NAME
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 _MOST_DRAINED = 8 * 2**30
 _LONGEST_NAME = 200  # bytes; file systems take 255
@@ -86,7 +89,7 @@ class _Files:
         self._value = b""
         self._room = shutil.disk_usage(folder).free - _KEPT_FREE
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         """The callbacks of a `MultipartParser`."""
         return {
             "on_header_field": self._on_header_field,
