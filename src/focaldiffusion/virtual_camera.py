@@ -23,7 +23,7 @@ from focaldiffusion.saved import SavedResult
 from focaldiffusion.scene import Scene
 from focaldiffusion.simulation.bokeh import Bokeh, Shape
 from focaldiffusion.simulation.capture import capture
-from focaldiffusion.simulation.render import render
+from focaldiffusion.simulation.render import MAX_LAYERS, render
 from focaldiffusion.stack import FocalStack, MemoryFrames
 
 _LEAST_AREA = 1e-4  # of the image, of the parallelogram of three points that are not on a line
@@ -153,7 +153,8 @@ def photograph(
     focus_dpt: float | NDArray[np.float32],
     blur_scale_px_m: float,
     shape: PSF | Shape,
-    **limits: int,
+    *,
+    max_layers: int = MAX_LAYERS,
 ) -> NDArray[np.float32]:
     """Photograph an image with its depth, see `refocus`.
 
@@ -166,7 +167,7 @@ def photograph(
         focus_dpt: focus on that scale, one number or (H, W).
         blur_scale_px_m: blur diameter [px] per unit of that scale.
         shape: shape of the blur.
-        limits: `max_layers` of `render`.
+        max_layers: see `render`.
 
     Returns:
         (H, W, 3) float32, sRGB-encoded, in [0, 1].
@@ -176,10 +177,10 @@ def photograph(
     light = srgb_to_linear(torch.from_numpy(all_in_focus)).permute(2, 0, 1)
     scene = light, torch.from_numpy(surface - np.float32(lowest)), torch.tensor([-lowest])
     if shape == "cats_eye":
-        frame = _with_cats_eyes(*scene, blur_scale_px_m, **limits)
+        frame = _with_cats_eyes(*scene, blur_scale_px_m, max_layers)
     else:
         blur = shape if isinstance(shape, PSF) else PSF() if shape == "disc" else Bokeh(shape)
-        frame = render(*scene, blur_scale_px_m, blur, **limits)[0]
+        frame = render(*scene, blur_scale_px_m, blur, max_layers=max_layers)[0]
     picture: NDArray[np.float32] = linear_to_srgb(frame.clamp(0, 1)).permute(1, 2, 0).numpy()
     return picture
 
@@ -221,7 +222,7 @@ def tilted_plane(
 
 
 def _with_cats_eyes(
-    light: Tensor, surface: Tensor, focus: Tensor, blur_scale: float, **limits: int
+    light: Tensor, surface: Tensor, focus: Tensor, blur_scale: float, max_layers: int
 ) -> Tensor:
     """A frame (3, H, W) whose blur is a disc in the middle and a cat's eye in the corners.
 
@@ -246,7 +247,7 @@ def _with_cats_eyes(
                 focus,
                 blur_scale,
                 Bokeh("cats_eye", shift),
-                **limits,
+                max_layers=max_layers,
             )[0]
             weight = near_y.clamp_min(0)[rows, None] * near_x.clamp_min(0)[columns]
             frame[:, rows, columns] += part * weight

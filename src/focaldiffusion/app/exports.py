@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from focaldiffusion.app.views import Place, View, view_of
 from focaldiffusion.errors import InputError
@@ -82,14 +83,15 @@ def _grid(view: View, detail: int, least_confidence: float) -> Grid:
     if field == "depth_m" and camera is not None:
         centre_x, centre_y = camera.principal_point_px
         known &= near > 0
-        z, focal = 1 / np.where(known, near, 1), camera.focal_length_px
+        z: NDArray[np.floating[Any]] = 1 / np.where(known, near, np.float32(1))
+        focal = camera.focal_length_px
         pitch = z * np.float32(stride / focal)
-        points = np.stack([(x - centre_x) / focal * z, (y - centre_y) / focal * z, z], axis=-1)
+        places = ((x - centre_x) / focal * z, (y - centre_y) / focal * z, z)
     else:
         z = 1 + _FLAT_DEPTH * (float(near.max()) - near) / max(extent, 1e-12)
         pitch = np.full_like(z, stride / width)
-        flat = np.broadcast_arrays((x - width / 2) / width, (y - height / 2) / width, z)
-        points = np.stack(flat, axis=-1)
+        places = (x - width / 2) / width, (y - height / 2) / width, z
+    points = np.stack(np.broadcast_arrays(*places), axis=-1)
     colours = view.screen_values[pixels]
     return Grid(points.astype(np.float32), colours, known, pitch, _LEFT_OF_GAP * gap, near)
 

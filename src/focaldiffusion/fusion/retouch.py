@@ -62,7 +62,7 @@ class Stroke:
         if not isinstance(values, Mapping) or not set(values) <= set(_KEYS):
             raise InputError(f"{place}: expected an object of {', '.join(_KEYS)}.")
         tool, frame = values.get("tool"), values.get("frame")
-        if tool not in get_args(Tool):
+        if tool is None or tool not in get_args(Tool):
             raise InputError(
                 f"{place}: tool {tool!r}; expected one of {', '.join(get_args(Tool))}."
             )

@@ -51,7 +51,8 @@ def living_picture(result: Result | SavedResult) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     field = result.depth_field
-    if field is None or result.confidence is None:
+    confidence = None if field is None else result.confidence
+    if field is None or confidence is None:
         raise InputError(
             f"{result.name}: a living picture needs depth. Make the results without --image-only."
         )
@@ -82,16 +83,16 @@ def living_picture(result: Result | SavedResult) -> str:
             "focus": focus.tolist(),
             "field": field,
             "colours": ColourScale("", 0, 1, "viridis").gradient(256).tolist(),
-            **_depth_facts(result, field, (far_end, near_end)),
+            **_depth_facts(result, field, confidence, (far_end, near_end)),
         },
     )
 
 
 def _depth_facts(
-    result: Result | SavedResult, field: str, ends: tuple[float, float]
+    result: Result | SavedResult, field: str, confidence: Plane, ends: tuple[float, float]
 ) -> dict[str, Any]:
     """The depth as the page reads it: nearness and confidence of each pixel, row by row."""
-    depth, sure = (_reduced(one, _DEPTH_PX, True) for one in (result.depth, result.confidence))
+    depth, sure = (_reduced(one, _DEPTH_PX, True) for one in (result.depth, confidence))
     near = nearness(depth, field)
     low, high = float(near.min()), float(near.max())
     steps = np.rint((near - low) / max(high - low, 1e-12) * _STEPS).astype("<u2")

@@ -15,7 +15,7 @@ from focaldiffusion.psf import PSF, transfer
 from focaldiffusion.simulation.bokeh import Bokeh
 from focaldiffusion.simulation.patches import Patch, find_patches
 
-_MAX_LAYERS = 32
+MAX_LAYERS = 32
 """A pixel shared by layers whose blur differs by d px of diameter gains at most d²/64 px² of blur
 variance. If a scene fills 55 px of blur diameter without a gap, 32 layers are 1.8 px apart: a
 Gaussian of 0.22 px. On path-traced rooms, 64 layers are not closer, and 16 lose 0.4 dB."""
@@ -41,7 +41,7 @@ def render(
     blur_scale_px_m: float,
     psf: PSF | Bokeh,
     *,
-    max_layers: int = _MAX_LAYERS,
+    max_layers: int = MAX_LAYERS,
 ) -> Tensor:
     """Photograph a scene at several focus distances, with occlusion.
 

@@ -38,7 +38,10 @@ def depth_interval(
     """
     if blur_scale is None:
         return None
-    half = np.exp(np.interp(confidence, _CONFIDENCE, np.log(_ERROR_PX))) / blur_scale
+    half = (
+        np.exp(np.interp(np.asarray(confidence, np.float64), _CONFIDENCE, np.log(_ERROR_PX)))
+        / blur_scale
+    )
     value = np.asarray(depth, np.float64)
     if field != "depth_m":
         ends = value - half, value + half
