@@ -16,6 +16,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+pytest_plugins = ["app_fixtures"]
+
 # A shell's background job ignores Ctrl-C, and so would the tests of it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

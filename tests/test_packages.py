@@ -158,9 +158,18 @@ def test_the_table_has_the_packages_of_each_extra() -> None:
     listed = {
         (found[2], found[1].lower())
         for requirement in metadata.requires("focaldiffusion") or ()
-        if (found := re.match(r'([\w.-]+).*extra == "(exr|prior|raw)"', requirement))
+        if (found := re.match(r'([\w.-]+).*extra == "(app|exr|prior|raw)"', requirement))
     }
     assert listed == {(one.extra, one.name.lower()) for one in OPTIONAL.values() if one.extra}
+
+
+def test_the_app_names_the_command_that_installs_it() -> None:
+    outcome, _, error = run_without("starlette,uvicorn", "app", "--no-browser")
+    assert (outcome["code"], outcome["torch"]) == (2, False)
+    assert error == (
+        "error: missing packages: starlette (focaldiffusion app), uvicorn (focaldiffusion app). "
+        "Run `pip install -c constraints.txt -e '.[app]'`.\n"
+    )
 
 
 def test_a_folder_of_the_same_name_is_not_a_package(

@@ -1,4 +1,4 @@
-"""Memory that a process has freed: it stays for the next array, until it is given back."""
+"""Memory: what a process has freed, until it is given back, and how its exhaustion shows."""
 
 from __future__ import annotations
 
@@ -41,3 +41,15 @@ def _glibc() -> ctypes.CDLL | None:
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         return None
     return library
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, torch or OpenCV ran out of memory."""
+    import cv2
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.StsNoMem
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

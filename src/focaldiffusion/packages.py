@@ -56,6 +56,10 @@ class Package:
 OPTIONAL = {
     package.name: package
     for package in (
+        Package("starlette", "starlette", "the app in the browser", "app"),
+        Package("uvicorn", "uvicorn", "the app in the browser", "app"),
+        Package("python-multipart", "python_multipart", "uploads of the app", "app"),
+        Package("av", "av", "films of the app", "app"),
         Package("OpenEXR", "OpenEXR", "OpenEXR images", "exr"),
         Package("rawpy", "rawpy", "camera raw", "raw"),
         Package("pillow-heif", "pillow_heif", "HEIC images", "raw"),

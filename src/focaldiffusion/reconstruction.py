@@ -41,6 +41,7 @@ from focaldiffusion.io.frame_order import FrameOrder
 from focaldiffusion.io.stacks import OpenedStack, open_stack
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.models.completer import Sampling
+from focaldiffusion.optics import Camera
 from focaldiffusion.prior import Prior, PriorSource
 from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.progress import Report, Stages
@@ -165,7 +166,7 @@ def reconstruct(
         refine = _refine(model, settings, stages)
         shelf = _prior_source(prior, settings, stages)
         if isinstance(opened, OpenedStack):
-            working = _registered(opened, settings, stages)  # 2 and 3
+            working = registered(opened, settings, stages)  # 2 and 3
         else:
             assert isinstance(opened, FocalStack)
             working = _in_memory(opened, settings)  # 3
@@ -184,8 +185,13 @@ def reconstruct(
     return result
 
 
-def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict[str, Any]:
+def registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict[str, Any]:
     """Stages 2 and 3: the arguments of `recover` for an opened stack.
+
+    Args:
+        opened: the stack.
+        settings: see `reconstruct`, on a device that is available.
+        stages: times the two stages and reports their steps.
 
     Raises:
         InputError: a frame cannot be read or aligned, or the frames are too small for defocus.
@@ -230,7 +236,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
         "alignment": alignment,
         "levels": opened.levels,
         "image_metadata": opened.metadata_for(alignment.reference),
-        "provenance": _provenance(opened, alignment, settings),
+        "provenance": _provenance(opened, alignment, settings, camera),
         "findings": opened.findings + opened.levels.findings + alignment.findings + seen.findings,
         "name": opened.name,
     }
@@ -396,9 +402,14 @@ def _focus_settings(opened: OpenedStack, alignment: Alignment) -> dict[str, Any]
     }
 
 
-def _provenance(opened: OpenedStack, alignment: Alignment, settings: Settings) -> dict[str, Any]:
-    """The provenance of stages 1 to 3."""
+def _provenance(
+    opened: OpenedStack, alignment: Alignment, settings: Settings, camera: Camera | None
+) -> dict[str, Any]:
+    """The provenance of stages 1 to 3; `camera` is that of the results."""
     return {
+        "name": opened.name,
+        "camera": None if camera is None else asdict(camera),
+        "lens": opened.lens.values(),
         "frames": [str(path) for path in opened.files],
         "origins": {name: str(origin) for name, origin in opened.origins.items()},
         "focus_distances_m": opened.focus_distances_m,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.frames import Pixels
+from focaldiffusion.fusion.retouch import Canvas, Retouch
 from focaldiffusion.io.colour_scales import DepthRange
 from focaldiffusion.io.images import ImageMetadata, pillow_image
 from focaldiffusion.io.levels import Levels
@@ -21,6 +23,8 @@ from focaldiffusion.io.panels import depth_picture, srgb_pixels
 from focaldiffusion.io.pictures import overview
 from focaldiffusion.io.png import save_png, write_png
 from focaldiffusion.io.results import (
+    LIVING_FILE,
+    RETOUCH_FILE,
     DepthFormat,
     PointCloud,
     check_formats,
@@ -28,6 +32,7 @@ from focaldiffusion.io.results import (
     write_depth,
     write_metadata,
     write_points,
+    write_retouch,
 )
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, far_bound_dpt
@@ -77,6 +82,7 @@ class Result:
         findings: sentences about doubtful input, without the name of the stack.
         provenance: everything needed to reproduce the result; saved to `metadata.json`.
         name: name of the stack in pictures and messages.
+        retouch: retouching by hand that the arrays have, see `retouched`; None without.
     """
 
     all_in_focus: Plane
@@ -97,6 +103,7 @@ class Result:
     findings: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     name: str = "stack"
+    retouch: Retouch | None = None
 
     def __post_init__(self) -> None:
         size = self.all_in_focus.shape[:2]
@@ -149,6 +156,42 @@ class Result:
             return None
         return scale * max(self.depth_m.shape) / max(self.stack.size)
 
+    def retouched(self, retouch: Retouch) -> Result:
+        """The result with strokes of a brush, which take pixels from frames or set depth.
+
+        Raises:
+            InputError: the strokes are those of another result; or a frame cannot be read.
+        """
+        frames = self.stack.frames
+        if frames is None:
+            raise InputError(f"{self.name}: its frames are gone, so no stroke can take from them.")
+        size, has_depth = self.source_index.shape, self.confidence is not None
+        numbers = self.stack.frame_numbers or tuple(range(len(self.stack)))
+        retouch.check(size, numbers, self.name, has_depth=has_depth)
+
+        @lru_cache(maxsize=2)
+        def frame_pixels(number: int) -> Pixels:
+            image = frames.read(numbers.index(number))
+            return self.levels.file_pixels(image, frames.bit_depth)
+
+        before = self.levels.file_pixels(self.all_in_focus, frames.bit_depth)
+        maps = {}
+        if self.confidence is not None:
+            maps = {self.depth_field: self.depth.copy(), "confidence": self.confidence.copy()}
+        canvas = Canvas(before.copy(), self.source_index.copy(), *maps.values())
+        for stroke in retouch.strokes:
+            canvas.apply(stroke, frame_pixels)
+        shares = canvas.pixels / np.float32(np.iinfo(before.dtype).max)
+        is_kept = canvas.pixels == before
+        image = np.where(is_kept, self.all_in_focus, self.levels.normalised(shares))
+        return replace(
+            self,
+            all_in_focus=image.astype(np.float32),
+            source_index=canvas.source_index,
+            retouch=retouch,
+            **maps,  # type: ignore[arg-type]
+        )
+
     def save(
         self,
         directory: str | PathLike[str],
@@ -156,6 +199,7 @@ class Result:
         overwrite: bool = False,
         point_cloud: PointCloud = "auto",
         depth_formats: Sequence[DepthFormat] = ("npy", "png"),
+        living_picture: str | None = None,
     ) -> dict[str, str]:
         """Write all results to a folder, or none of them.
 
@@ -166,6 +210,7 @@ class Result:
                 known: "auto" for images of at most 2 megapixels, "on" for all, "off" for none.
             depth_formats: formats of the depth map: npy (float32), png (16-bit millimetres), exr
                 (float32).
+            living_picture: page that `living_picture` made of this result; None writes none.
 
         Returns:
             Requested files that were left out, and why.
@@ -191,6 +236,10 @@ class Result:
             left_out: dict[str, str] = {}
             for reasons in in_parallel(lambda write: write(), writers):
                 left_out |= reasons or {}
+            if living_picture is not None:
+                (folder / LIVING_FILE).write_text(living_picture, "utf-8")
+            if self.retouch is not None:
+                write_retouch(folder / RETOUCH_FILE, self.retouch)
             write_metadata(folder, self.provenance, left_out)
         return left_out
 

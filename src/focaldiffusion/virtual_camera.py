@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.focus import focus_numbers
@@ -17,10 +19,15 @@ from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.result import Result
+from focaldiffusion.saved import SavedResult
 from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.bokeh import Bokeh, Shape
 from focaldiffusion.simulation.capture import capture
-from focaldiffusion.simulation.render import render
+from focaldiffusion.simulation.render import MAX_LAYERS, render
 from focaldiffusion.stack import FocalStack, MemoryFrames
+
+_LEAST_AREA = 1e-4  # of the image, of the parallelogram of three points that are not on a line
+_CATS_EYE_SHIFT = 0.9  # of the two discs in a corner, in radii
 
 
 def simulate(
@@ -89,11 +96,13 @@ def simulate(
 
 def refocus(
     result: Result,
-    distance_m: float,
+    distance_m: float | None = None,
     f_number: float | None = None,
     *,
+    plane: Sequence[tuple[float, float]] | None = None,
     aperture_diameter_m: float | None = None,
     psf: PSF | None = None,
+    shape: Shape = "disc",
 ) -> NDArray[np.float32]:
     """Photograph a result again, focused at another distance, with another aperture.
 
@@ -101,9 +110,13 @@ def refocus(
         result: result with metric depth.
         distance_m: lens to plane of sharp focus [m], infinity allowed.
         f_number: f-number of the aperture; needs the focal length in metres.
+        plane: instead of the distance, three points (x, y) [px] of a tilted plane of focus, as a
+            view camera has it; each lies on the surface that its pixel shows.
         aperture_diameter_m: diameter of the aperture, instead of the f-number. Without either, the
             blur matches the stack.
         psf: shape of the lens blur; None for a disc.
+        shape: shape of the aperture, instead of a PSF: disc, hexagon, or cats_eye, which narrows
+            towards the corners.
 
     Returns:
         (H, W, 3) float32, sRGB-encoded, in [0, 1].
@@ -116,23 +129,140 @@ def refocus(
             f"{result.name}: refocusing needs depth in metres, but this is {result.depth_field}. "
             "Give focus distances."
         )
-    if not distance_m > 0:
+    if (distance_m is None) == (plane is None):
+        raise InputError("refocus: give either distance_m, or three points of a plane.")
+    inverse_depth_dpt = nearness(result.depth, "depth_m")
+    if plane is not None:
+        focus_dpt: float | NDArray[np.float32] = tilted_plane(inverse_depth_dpt, plane)
+    elif distance_m is not None and distance_m > 0:
+        focus_dpt = 1 / distance_m
+    else:
         raise InputError(f"distance_m: {distance_m}; expected metres > 0, infinity allowed.")
-    # NaN is treated as infinity: the two are indistinguishable.
-    inverse_depth_dpt = np.nan_to_num(1 / result.depth, nan=0.0)
-    frame = render(
-        srgb_to_linear(torch.from_numpy(result.all_in_focus)).permute(2, 0, 1),
-        torch.from_numpy(inverse_depth_dpt),
-        torch.tensor([1 / distance_m]),
-        _blur_scale_px_m(result, f_number, aperture_diameter_m),
-        psf or PSF(),
-    )[0]
+    return photograph(
+        result.all_in_focus,
+        inverse_depth_dpt,
+        focus_dpt,
+        blur_scale_px_m(result, f_number, aperture_diameter_m),
+        psf or shape,
+    )
+
+
+def photograph(
+    all_in_focus: NDArray[np.float32],
+    inverse_depth_dpt: NDArray[np.float32],
+    focus_dpt: float | NDArray[np.float32],
+    blur_scale_px_m: float,
+    shape: PSF | Shape,
+    *,
+    max_layers: int = MAX_LAYERS,
+) -> NDArray[np.float32]:
+    """Photograph an image with its depth, see `refocus`.
+
+    Focus that varies over the image, v(x), blurs by A F |v(x) - u(x)|, as constant focus v0 blurs
+    a surface of u(x) - v(x) + v0. That moves neighbours alike, so what hides what stays.
+
+    Args:
+        all_in_focus: (H, W, 3), sRGB-encoded, in [0, 1].
+        inverse_depth_dpt: (H, W), dioptres or any quantity that grows towards the camera.
+        focus_dpt: focus on that scale, one number or (H, W).
+        blur_scale_px_m: blur diameter [px] per unit of that scale.
+        shape: shape of the blur.
+        max_layers: see `render`.
+
+    Returns:
+        (H, W, 3) float32, sRGB-encoded, in [0, 1].
+    """
+    surface = np.asarray(inverse_depth_dpt - focus_dpt, np.float32)
+    lowest = min(float(surface.min()), 0.0)
+    light = srgb_to_linear(torch.from_numpy(all_in_focus)).permute(2, 0, 1)
+    scene = light, torch.from_numpy(surface - np.float32(lowest)), torch.tensor([-lowest])
+    if shape == "cats_eye":
+        frame = _with_cats_eyes(*scene, blur_scale_px_m, max_layers)
+    else:
+        blur = shape if isinstance(shape, PSF) else PSF() if shape == "disc" else Bokeh(shape)
+        frame = render(*scene, blur_scale_px_m, blur, max_layers=max_layers)[0]
     picture: NDArray[np.float32] = linear_to_srgb(frame.clamp(0, 1)).permute(1, 2, 0).numpy()
     return picture
 
 
-def _blur_scale_px_m(
-    result: Result, f_number: float | None, aperture_diameter_m: float | None
+def nearness(depth: Any, field: str) -> Any:
+    """Dioptres of a depth in metres; of other depth, what grows towards the camera.
+
+    The first frame of a stack without distances counts as the nearest, and the highest position.
+    """
+    values = np.asarray(depth, np.float32)
+    if field == "depth_m":
+        # NaN is treated as infinity: the two are indistinguishable.
+        with np.errstate(divide="ignore"):
+            return np.nan_to_num(1 / values, nan=0.0).astype(np.float32)
+    known = np.nan_to_num(values)
+    return known if field == "height_m" else 1 - known
+
+
+def tilted_plane(
+    inverse_depth_dpt: NDArray[np.float32], points: Sequence[tuple[float, float]]
+) -> NDArray[np.float32]:
+    """Inverse depth (H, W) of the plane through the surface at three points (x, y) [px].
+
+    On a plane in space, inverse depth is linear in the image.
+
+    Raises:
+        InputError: not three points in the image, or points on a line.
+    """
+    height, width = inverse_depth_dpt.shape
+    if len(points) != 3 or not all(0 <= x < width and 0 <= y < height for x, y in points):
+        raise InputError(f"plane: {list(points)}; expected three points in the image, (x, y).")
+    rows = np.array([[1, x, y] for x, y in points], np.float64)
+    if abs(np.linalg.det(rows)) < _LEAST_AREA * height * width:
+        raise InputError("plane: the three points lie on a line. Choose one off that line.")
+    values = [inverse_depth_dpt[int(y), int(x)] for x, y in points]
+    offset, slope_x, slope_y = np.linalg.solve(rows, values)
+    y, x = np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
+    return (offset + slope_x * x + slope_y * y).astype(np.float32)
+
+
+def _with_cats_eyes(
+    light: Tensor, surface: Tensor, focus: Tensor, blur_scale: float, max_layers: int
+) -> Tensor:
+    """A frame (3, H, W) whose blur is a disc in the middle and a cat's eye in the corners.
+
+    It is rendered around nine places, each with its own shape, and blended between them.
+    """
+    height, width = surface.shape
+    frame = torch.zeros_like(light)
+    reach = math.ceil(blur_scale * float((surface - focus).abs().max()) / 2) + 2
+    diagonal = math.hypot(height, width)
+    across, down = (torch.linspace(-1, 1, side) for side in (width, height))
+    for place_y in (-1.0, 0.0, 1.0):
+        for place_x in (-1.0, 0.0, 1.0):
+            near_x, near_y = 1 - (across - place_x).abs(), 1 - (down - place_y).abs()
+            rows, columns = (_reached(near, reach) for near in (near_y, near_x))
+            shift = (
+                _CATS_EYE_SHIFT * place_x * width / diagonal,
+                _CATS_EYE_SHIFT * place_y * height / diagonal,
+            )
+            part = render(
+                light[:, rows, columns],
+                surface[rows, columns],
+                focus,
+                blur_scale,
+                Bokeh("cats_eye", shift),
+                max_layers=max_layers,
+            )[0]
+            weight = near_y.clamp_min(0)[rows, None] * near_x.clamp_min(0)[columns]
+            frame[:, rows, columns] += part * weight
+    return frame
+
+
+def _reached(near: Tensor, reach_px: int) -> slice:
+    """The pixels of a line with a weight, and those whose blur reaches them."""
+    used = (near > 0).nonzero().flatten()
+    first, last = int(used[0]), int(used[-1])
+    return slice(max(0, first - reach_px), min(len(near), last + 1 + reach_px))
+
+
+def blur_scale_px_m(
+    result: Result | SavedResult, f_number: float | None, aperture_diameter_m: float | None
 ) -> float:
     """Blur diameter [px] per dioptre, at native size.
 

@@ -105,6 +105,12 @@ class FrameAlignment:
         lists = {name: list(getattr(self, name)) for name in ("shift_px", "cast")}
         return {**self.__dict__, "matrix": self.matrix.tolist(), **lists}
 
+    @classmethod
+    def of_summary(cls, summary: dict[str, Any]) -> FrameAlignment:
+        """Inverse of `summary`, to the last bit."""
+        tuples = {name: tuple(summary[name]) for name in ("shift_px", "cast")}
+        return cls(**{**summary, "matrix": np.array(summary["matrix"]), **tuples})
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -195,6 +201,23 @@ class Alignment:
             "crop": self.crop.__dict__,
             "frames": [frame.summary() for frame in self.frames],
         }
+
+    @classmethod
+    def of_summary(cls, summary: dict[str, Any], size: tuple[int, int]) -> Alignment:
+        """Inverse of `summary`, without findings.
+
+        Args:
+            summary: all attributes.
+            size: (height, width) of the frames before cropping.
+        """
+        return cls(
+            reference=summary["reference"],
+            frames=tuple(FrameAlignment.of_summary(frame) for frame in summary["frames"]),
+            kept=tuple(summary["kept"]),
+            dropped={int(index): reason for index, reason in summary["dropped"].items()},
+            crop=Crop(**summary["crop"]),
+            size=size,
+        )
 
 
 class _AlignedFrames:

@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focaldiffusion.allocation import is_out_of_memory
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
-    add_device,
     add_focus_distances,
     add_lens,
     add_psf,
     given_path,
     lens,
-    positive_integer,
     psf,
 )
-from focaldiffusion.cli.memory import is_out_of_memory, lighter_work
+from focaldiffusion.cli.infer_flags import add_looks, add_method
+from focaldiffusion.cli.memory import lighter_work
 from focaldiffusion.cli.model_flags import PHYSICS, add_model, chosen_model, sampling
 from focaldiffusion.cli.networks import Networks, load_networks
 from focaldiffusion.cli.outcome import INTERNAL_ERROR, StackOutcome, outcome_of
@@ -110,43 +110,10 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="measure the blur per dioptre from the frames even if the lens is known",
     )
-    _add_method(parser)
+    add_method(parser)
+    add_looks(parser)
     add_prior(parser)
     add_model(parser)
-
-
-def _add_method(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the method."""
-    method = parser.add_argument_group("method")
-    method.add_argument(
-        "--align",
-        choices=("auto", "on", "off"),
-        help="register the frames: if they moved, always, or never (default: auto)",
-    )
-    method.add_argument(
-        "--order",
-        choices=("auto", "given", "name", "time", "focus"),
-        default="auto",
-        help="order of the frames where their focus is unknown: as listed or by name unless time "
-        "or the frames themselves contradict; as given; by name; by EXIF time; as found from the "
-        "frames (default: auto)",
-    )
-    method.add_argument(
-        "--drop-unaligned", action="store_true", help="leave out frames that match no other"
-    )
-    method.add_argument(
-        "--working-size",
-        type=positive_integer,
-        metavar="PX",
-        help="long side at which depth is solved, for aspects up to 2:1 (default: 1024)",
-    )
-    add_device(method)
-    method.add_argument(
-        "--threads",
-        type=positive_integer,
-        metavar="N",
-        help="number of CPU threads, which does not change the result (default: all CPUs)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -160,12 +127,19 @@ def run(options: argparse.Namespace) -> int:
         InputError: a flag is wrong, an output is taken, or the model or prior does not
             exist.
     """
-    from focaldiffusion.io.results import check_formats
+    from focaldiffusion.io.results import check_formats, read_retouch
 
     _check_image_only(options)
+    if options.retouch is not None:
+        read_retouch(options.retouch)  # a mistake in it stops everything
     check_formats(options.depth_format or _DEPTH_FORMATS)
     settings = _settings(options)
     jobs = _open_all(options)
+    if options.retouch is not None and len(jobs) > 1:
+        raise InputError(
+            f"--retouch {options.retouch}: belongs to one stack, but {len(jobs)} are given. Run "
+            "them one by one."
+        )
     _check_outputs(jobs, options)
     model = chosen_model(options, settings.device)
     prior = chosen_prior(options, len(jobs))
@@ -267,6 +241,7 @@ def _check_image_only(options: argparse.Namespace) -> None:
         "--point-cloud": options.point_cloud is not None,
         "--prior": options.prior is not None,
         "--model": options.model != PHYSICS,
+        "--html": options.html,
     }
     flags = [flag for flag, is_given in given.items() if is_given]
     if flags:
@@ -382,6 +357,8 @@ def _process(
     networks: Networks,
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
+    from focaldiffusion.io.results import read_retouch
+    from focaldiffusion.living_picture.picture import living_picture
     from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
     from focaldiffusion.threads import threads
 
@@ -401,12 +378,19 @@ def _process(
                     settings=settings,
                     progress=progress,
                 )
+            if options.retouch is not None:
+                result = result.retouched(read_retouch(options.retouch))
+            page = None
+            if options.html:
+                progress("living picture", 0, 0)
+                page = living_picture(result)
             progress("writing", 0, 0)
             left_out = result.save(
                 job.output,
                 overwrite=options.overwrite,
                 point_cloud=options.point_cloud or "auto",
                 depth_formats=options.depth_format or _DEPTH_FORMATS,
+                living_picture=page,
             )
             return outcome_of(job.opened, result, job.output, left_out)
     except Exception as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.memory import is_out_of_memory, lighter_model
+from focaldiffusion.allocation import is_out_of_memory
+from focaldiffusion.cli.memory import lighter_model
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.errors import InputError
 

@@ -85,12 +85,7 @@ def outcome_of(
     """
     from focaldiffusion.io.results import OWN_FILES
 
-    warnings = [
-        f"{opened.name}: {name} {origin}"
-        for name, origin in opened.origins.items()
-        if not origin.is_known
-    ]
-    warnings += [f"{opened.name}: {finding}" for finding in result.findings]
+    warnings = [f"{opened.name}: {text}" for text in (*opened.lacks, *result.findings)]
     assert result.alignment is not None
     dropped = result.alignment.dropped.items()
     return StackOutcome(

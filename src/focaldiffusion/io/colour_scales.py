@@ -19,6 +19,12 @@ _INVERSE_RATIO = 3.0
 _TICK_SLACK = 1e-6  # of the bar, for rounding
 _MAX_SAMPLES = 800  # along a side
 _COLOURS = 256  # of a colour map
+_OPENCV_MAPS = {
+    "turbo": cv2.COLORMAP_TURBO,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "cividis": cv2.COLORMAP_CIVIDIS,
+    "inferno": cv2.COLORMAP_INFERNO,
+}
 # ColorBrewer's RdBu, by Cynthia Brewer.
 _RED_TO_BLUE = (
     *("67001f", "b2182b", "d6604d", "f4a582", "fddbc7", "f7f7f7"),
@@ -75,7 +81,8 @@ class ColourScale:
         title: meaning of the numbers, with the unit of the colour bar.
         low: number at the first colour, in that unit.
         high: number at the last colour.
-        colours: `gray`, `turbo` or `RdBu`, from the first colour to the last; with `_r`, reversed.
+        colours: `gray`, `RdBu`, `turbo`, `viridis`, `cividis` or `inferno`, from the first colour
+            to the last; with `_r`, reversed.
         is_inverse: whether 1/number is linear along the colours, instead of the number.
         per_unit: factor from the values of a map to the unit of the colour bar.
     """
@@ -148,8 +155,8 @@ def _table(name: str) -> NDArray[np.uint8]:
     if name.endswith("_r"):
         return _table(name.removesuffix("_r"))[::-1]
     levels = np.arange(_COLOURS, dtype=np.uint8)
-    if name == "turbo":
-        bgr = cv2.applyColorMap(levels[None], cv2.COLORMAP_TURBO)[0]
+    if name in _OPENCV_MAPS:
+        bgr = cv2.applyColorMap(levels[None], _OPENCV_MAPS[name])[0]
         return np.asarray(bgr[:, ::-1], np.uint8)
     if name == "gray":
         return np.stack([levels] * 3, axis=-1)

@@ -37,6 +37,8 @@ _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """FocalPlaneResolutionUnit: inch, cm (EXIF 2.3), mm, µm (seen in TIFF/EP)."""
 
 _BOUNDS = {
+    "ExposureTime": (1e-7, 1e5),
+    "ISOSpeedRatings": (1.0, 1e7),
     "FocalLength": (1e-3, 1e5),
     "FNumber": (0.1, 1e3),
     "FocalLengthIn35mmFilm": (1.0, 1e5),
@@ -98,6 +100,26 @@ def read_exif(paths: Sequence[Path], image_size: tuple[int, int]) -> list[FrameR
             own[index] = {**answer, **own[index]}
             focus[index] = _exiftool_focus(own[index]) or _own_focus(own[index])
     return [_record(tags, reading, image_size) for tags, reading in zip(own, focus, strict=True)]
+
+
+def read_exposure(path: Path) -> str | None:
+    """Exposure time, f-number and ISO speed of a file, such as "1/60 s, f/2.8, ISO 100".
+
+    Returns:
+        None where the file has none of them.
+    """
+    tags = _own_tags(path)
+    seconds, f_number, iso = (
+        _number(tags, name) for name in ("ExposureTime", "FNumber", "ISOSpeedRatings")
+    )
+    parts = []
+    if seconds is not None:
+        parts.append(f"1/{1 / seconds:.0f} s" if seconds <= 0.3 else f"{seconds:.3g} s")
+    if f_number is not None:
+        parts.append(f"f/{f_number:.2g}" if f_number < 10 else f"f/{f_number:.0f}")
+    if iso is not None:
+        parts.append(f"ISO {iso:.0f}")
+    return ", ".join(parts) or None
 
 
 def _record(tags: _Tags, focus: FocusReading | None, image_size: tuple[int, int]) -> FrameRecord:
@@ -223,6 +245,8 @@ def _tiff_tags(tiff: Buffer) -> _Tags:
 
 _MAKE, _XMP, _EXIF_IFD, _MAKER_NOTE = 0x010F, 0x02BC, 0x8769, 0x927C
 _STANDARD_TAGS = {
+    0x829A: "ExposureTime",
+    0x8827: "ISOSpeedRatings",
     0x829D: "FNumber",
     0x9206: "SubjectDistance",
     0x920A: "FocalLength",

@@ -11,19 +11,9 @@ from PIL import features
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.decoding import decoding
+from focaldiffusion.io.file_names import RAW_SUFFIXES
 
 # fmt: off
-_RAW_SUFFIXES = frozenset({
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc",
-    ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf",
-    ".srw", ".x3f",
-})
-IMAGE_SUFFIXES = _RAW_SUFFIXES | {
-    ".avif", ".bmp", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf",
-    ".jpg", ".jpx", ".jxl", ".mpo", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-}
-"""Suffixes of photographs: all such files of a folder are frames."""
-
 _OTHER_SUFFIXES = frozenset({
     ".exr", ".gif", ".hdr", ".pfm", ".pic", ".psb", ".psd", ".tga", ".xcf",
 })
@@ -65,7 +55,7 @@ def _kind_of(head: bytes) -> Kind:
 
 def is_raw(path: Path) -> bool:
     """Whether the file is camera RAW, by its suffix."""
-    return path.suffix.lower() in _RAW_SUFFIXES
+    return path.suffix.lower() in RAW_SUFFIXES
 
 
 def need_reader(path: Path, kind: Kind) -> None:

@@ -19,7 +19,7 @@ from focaldiffusion.io.facts import (
     Focus,
     written_focus,
 )
-from focaldiffusion.io.formats import IMAGE_SUFFIXES
+from focaldiffusion.io.file_names import IMAGE_SUFFIXES, SIDECAR_NAME
 from focaldiffusion.io.frame_order import (
     by_name,
 )
@@ -31,7 +31,7 @@ from focaldiffusion.io.images import (
     read_pixels,
 )
 from focaldiffusion.io.mixed import beside, mixed
-from focaldiffusion.io.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
+from focaldiffusion.io.sidecar import Sidecar, read_sidecar
 from focaldiffusion.io.tiff import TiffStack, is_ome_set, probe_tiff, read_tiff, read_tiff_alpha
 
 

@@ -73,6 +73,12 @@ class Levels:
             return image
         return image * np.float32(self.white - self.black) + np.float32(self.black)
 
+    def file_pixels(self, image: NDArray[np.float32], bit_depth: int) -> Pixels:
+        """A normalised image in [0, 1] as the integers of a file of 8 or 16 bits."""
+        dtype = np.dtype(np.uint16 if bit_depth == 16 else np.uint8)
+        values = np.clip(self.file_values(image), 0, 1) * np.iinfo(dtype).max
+        return np.rint(values).astype(dtype)
+
     @property
     def findings(self) -> tuple[str, ...]:
         """A sentence about a stretched stack; none without."""

@@ -20,8 +20,7 @@ def partial_name(name: str) -> str:
     `.NAME.partial-PID-START-HOST`: process ids repeat, so the time at which the process started
     belongs to it, and disks are shared, so the machine does. A long NAME is cut.
     """
-    pid = os.getpid()
-    owner = f"{PARTIAL}{pid}-{_start_of(pid)}-{_host()}"
+    owner = f"{PARTIAL}{this_process()}"
     room = _LONGEST_BYTES - len(owner) - 1
     if len(os.fsencode(name)) > room:
         tag = _digest(os.fsencode(name))
@@ -30,11 +29,18 @@ def partial_name(name: str) -> str:
     return f".{name}{owner}"
 
 
+def this_process() -> str:
+    """This process for `owner_is_gone`, in which others tell whether it still runs."""
+    pid = os.getpid()
+    return f"{pid}-{_start_of(pid)}-{_host()}"
+
+
 def owner_is_gone(owner: str) -> bool:
     """Whether the process that made a partial folder has ended for certain.
 
     Args:
-        owner: the name of the folder from behind `PARTIAL`; a process id alone is of this machine.
+        owner: see `this_process`; the name of the folder from behind `PARTIAL`. A process id alone
+            is of this machine.
     """
     pid, *rest = owner.split("-")
     if not (pid.isascii() and pid.isdecimal()) or len(rest) not in (0, 2):

@@ -75,6 +75,18 @@ def write_png(
     _write(path, levels, (*image.shape[:2], channels), dtype, chunks)
 
 
+def read_png(path: Path) -> Pixels:
+    """The stored integers of a PNG that this package wrote, (H, W) or (H, W, C).
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    import imagecodecs
+
+    pixels: Pixels = imagecodecs.png_decode(path.read_bytes())
+    return pixels
+
+
 def _write(
     path: Path,
     strip: Callable[[int, int], Pixels],

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focaldiffusion.errors import InputError, unknown_name
-from focaldiffusion.files import why_not_file
+from focaldiffusion.files import read_small, why_not_file
+from focaldiffusion.fusion.retouch import Retouch
 from focaldiffusion.io.depth_files import (
     why_not_millimetres,
     write_depth_mm,
@@ -30,18 +31,25 @@ from focaldiffusion.optics import Camera
 METADATA_FILE = "metadata.json"
 """Written last, so its presence means that the results are complete."""
 
+LIVING_FILE = "living_picture.html"
+"""A living picture."""
+
+RETOUCH_FILE = "retouch.json"
+"""Strokes of retouching by hand."""
+
 DepthFormat = Literal["npy", "png", "exr"]
 """Formats of a depth map."""
 
 PointCloud = Literal["auto", "on", "off"]
 """When `point_cloud.ply` is written: for small images, always, or never."""
 
-_DEPTH_STEMS = {"depth_m": "depth", "height_m": "height", "depth_relative": "depth_relative"}
+DEPTH_STEMS = {"depth_m": "depth", "height_m": "height", "depth_relative": "depth_relative"}
 _DEPTH_TEXTS = {
     "depth": "float32 metres along the optical axis, NaN where unknown",
     "height": "float32 metres relative to the first stage position",
     "depth_relative": "float32, 0 first frame to 1 last",
 }
+_MOST_BYTES = 1 << 26  # of a retouch.json
 _MILLIMETRES, _POINT_CLOUD = "depth_mm.png", "point_cloud.ply"
 
 OWN_FILES: dict[str, str] = {
@@ -56,6 +64,8 @@ OWN_FILES: dict[str, str] = {
     "source_index.png": "index, from 0, of the main source frame of each pixel; 255 (65535 in 16 "
     "bits) where generated",
     _POINT_CLOUD: "coloured points, metres: x right, y down, z forward from the optical centre",
+    LIVING_FILE: "one page to refocus and probe, without server or network",
+    RETOUCH_FILE: "strokes of the brush that the results have; infer --retouch replays them",
     METADATA_FILE: "this file",
 }
 """Content of every possible file of results; the mark of completeness comes last."""
@@ -162,7 +172,7 @@ def write_depth(
     Returns:
         Files that were left out, and why.
     """
-    stem = _DEPTH_STEMS[field]
+    stem = DEPTH_STEMS[field]
     if "npy" in formats:
         write_npy(folder / f"{stem}.npy", depth)
     if "exr" in formats:
@@ -207,6 +217,26 @@ def write_points(
         }
     write_point_cloud(folder / _POINT_CLOUD, depth_m, all_in_focus, camera)
     return {}
+
+
+def write_retouch(path: Path, retouch: Retouch) -> None:
+    """Write `retouch.json`."""
+    text = json.dumps(retouch.summary(), allow_nan=False)
+    path.write_text(f"{text}\n", "utf-8")
+
+
+def read_retouch(path: Path) -> Retouch:
+    """Read the strokes that `write_retouch` wrote.
+
+    Raises:
+        InputError: no such file, or another kind of file.
+    """
+    content = read_small(path, _MOST_BYTES)
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON; expected a retouch.json.") from None
+    return Retouch.of(values, str(path))
 
 
 def write_metadata(folder: Path, provenance: dict[str, Any], left_out: dict[str, str]) -> None:

@@ -15,9 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 
 from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.files import read_small, why_not_file
+from focaldiffusion.io.file_names import SIDECAR_NAME
 from focaldiffusion.lens import LensFacts
 
-SIDECAR_NAME = "stack.json"
 _MOST_BYTES = 2**24  # 100,000 frames need a third of it
 _SHOWN_CHARACTERS = 80  # of a wrong value
 

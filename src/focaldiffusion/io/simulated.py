@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.io.file_names import SIDECAR_NAME
 from focaldiffusion.io.png import write_png
-from focaldiffusion.io.sidecar import SIDECAR_NAME
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import linear_to_srgb

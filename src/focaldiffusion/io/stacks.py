@@ -87,6 +87,12 @@ class OpenedStack:
         """Whether neither focus distances nor positions are known."""
         return self.focus_distances_m is None and self.focus_positions_m is None
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What is unknown of lens and focus, and why, one clause each."""
+        unknown = {name: origin for name, origin in self.origins.items() if not origin.is_known}
+        return tuple(f"{name} {origin}" for name, origin in unknown.items())
+
     def camera_for(self, reference_index: int = 0) -> Camera | None:
         """The camera at native size, at the focus of the frame whose scale the stack takes.
 

@@ -12,9 +12,10 @@ from torch.nn import functional
 from focaldiffusion.errors import check_shape
 from focaldiffusion.optics import blur_radius_px
 from focaldiffusion.psf import PSF, transfer
+from focaldiffusion.simulation.bokeh import Bokeh
 from focaldiffusion.simulation.patches import Patch, find_patches
 
-_MAX_LAYERS = 32
+MAX_LAYERS = 32
 """A pixel shared by layers whose blur differs by d px of diameter gains at most d²/64 px² of blur
 variance. If a scene fills 55 px of blur diameter without a gap, 32 layers are 1.8 px apart: a
 Gaussian of 0.22 px. On path-traced rooms, 64 layers are not closer, and 16 lose 0.4 dB."""
@@ -38,9 +39,9 @@ def render(
     inverse_depth_dpt: Tensor,
     focus_dpt: Tensor,
     blur_scale_px_m: float,
-    psf: PSF,
+    psf: PSF | Bokeh,
     *,
-    max_layers: int = _MAX_LAYERS,
+    max_layers: int = MAX_LAYERS,
 ) -> Tensor:
     """Photograph a scene at several focus distances, with occlusion.
 
@@ -116,7 +117,7 @@ def _paired(planes: Tensor) -> Tensor:
 
 
 def _blurred(
-    layer: Tensor, patch: Patch, psf: PSF, radii_px: Tensor
+    layer: Tensor, patch: Patch, psf: PSF | Bokeh, radii_px: Tensor
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """A layer (5, h, w) blurred within a patch, for every frame.
 
@@ -132,8 +133,7 @@ def _blurred(
     step = max(2, _CHUNK_PX // (height * width))
     for first in range(0, len(radii_px), step):
         chosen = slice(first, first + step)
-        half = transfer(psf, radii_px[chosen], patch.grid_size)
-        factors = torch.cat([half, half[..., 1:-1].flip(-1)], dim=-1)[:, None]  # (n, 1, P, Q)
+        factors = _factors(psf, radii_px[chosen], patch.grid_size)[:, None]  # (n, 1, P, Q)
         blurred = patch.inside(torch.fft.ifft2(spectrum * factors))
         covered = coverage.new_ones(len(factors), 1, 1, 1)
         if coverage_spectrum is not None:
@@ -148,6 +148,14 @@ def _blurred(
             blurred = torch.where(still, patch.unblurred(pairs), blurred)
             covered = torch.where(still, patch.unblurred(coverage), covered)
         yield chosen, blurred, covered
+
+
+def _factors(psf: PSF | Bokeh, radii_px: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """Factors (n, P, Q) that blur a spectrum, for each radius."""
+    if isinstance(psf, Bokeh):
+        return psf.factors(radii_px, grid_size)
+    half = transfer(psf, radii_px, grid_size)
+    return torch.cat([half, half[..., 1:-1].flip(-1)], dim=-1)
 
 
 def split_mixed_pixels(

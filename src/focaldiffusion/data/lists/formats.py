@@ -13,7 +13,7 @@ from typing import Any
 from focaldiffusion.data.lists.entry import Entry, entry_of, known_field, our_name
 from focaldiffusion.errors import InputError
 from focaldiffusion.files import why_not_file
-from focaldiffusion.io.formats import IMAGE_SUFFIXES
+from focaldiffusion.io.file_names import IMAGE_SUFFIXES
 
 _Fields = dict[str, Any]
 
