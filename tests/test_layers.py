@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recovery", "virtual_camera"),
     ("checkpoints", "data"),
     ("evaluation", "reconstruction"),
-    ("training",),
+    ("archive", "training"),
     ("cli",),
     ("__main__",),
 )
@@ -46,6 +46,7 @@ HOMES = {
     "imagecodecs": {"io"},
     "matplotlib": {"evaluation"},
     "pathlib": {
+        "archive",
         "checkpoints",
         "cli",
         "config",

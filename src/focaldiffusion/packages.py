@@ -60,6 +60,7 @@ OPTIONAL = {
         Package("rawpy", "rawpy", "camera raw", "raw"),
         Package("pillow-heif", "pillow_heif", "HEIC images", "raw"),
         Package("pyexiftool", "exiftool", "lens data of camera raw", "raw"),
+        Package("pyarrow", "pyarrow", "Parquet manifests", "archive"),
         Package("bitsandbytes", "bitsandbytes", "training in 4 and 8 bits"),
         Package("wandb", "wandb", "logs of training"),
         Package("flash-attn", "flash_attn", "attention: flash"),
