@@ -45,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="MODEL",
         help=f"folder, hub id, compact or physics (default: {PHYSICS})",
     )
+    parser.add_argument(
+        "--base_model", metavar="NAME", help="base model of an adapter: folder or hub id"
+    )
     parser.add_argument("--max_samples", type=positive_integer, metavar="N")
     add_device(parser)
     parser.add_argument("--save_viz", action="store_true", help="always on")
@@ -66,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data-root": options.data_root,
         "--output-dir": options.output_dir,
         "--model": options.checkpoint,
+        "--base-model": options.base_model,
         "--max-samples": options.max_samples,
         "--device": options.device,
     }

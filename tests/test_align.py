@@ -151,6 +151,20 @@ def test_known_motions_and_gains_are_recovered(handheld: list[NDArray[np.float32
     assert written["crop"]["height"] == found.crop.height
 
 
+def test_a_long_chain_does_not_drift() -> None:
+    light, rng, count = scene(3), np.random.default_rng(5), 100
+    shifts = np.cumsum(rng.normal(0, 0.5, (count, 2)), axis=0)
+    moved = [motion(1 - 1e-4 * i, 0.01 * i, *shifts[i]) for i in range(count)]
+    blurs = np.linspace(0, 5, count)
+    frames = [photograph(light, moved[i], blurs[i], blurs[-1 - i], seed=i) for i in range(count)]
+    found = find_alignment(Frames(frames), reference=0)
+    errors = [
+        corner_error_px(one.matrix, relative(moved[i], moved[0]))
+        for i, one in enumerate(found.frames)
+    ]
+    assert max(errors) < 0.5
+
+
 def test_aligned_frames_show_what_the_reference_would_have(
     handheld: list[NDArray[np.float32]],
 ) -> None:

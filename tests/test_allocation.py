@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 
@@ -30,3 +31,25 @@ def test_a_block_that_was_freed_is_not_faulted_in_again():
     if told == "False":
         pytest.skip("another C library")
     assert faults < again(kept=False)[1] / 4
+
+
+# Every other block stays, so that the heap cannot shrink by itself.
+GAPS = """
+from focaldiffusion.allocation import give_back_freed_memory, keep_freed_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+keep_freed_memory()
+blocks = [bytearray(b"x") * 2**16 for _ in range(2048)]
+del blocks[::2]
+before = resident()
+print(give_back_freed_memory(), before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+def test_gaps_between_blocks_are_given_back():
+    finished = subprocess.run([sys.executable, "-c", GAPS], capture_output=True, check=True)
+    told, pages = finished.stdout.decode().split()
+    if told == "False":
+        pytest.skip("another C library")
+    assert int(pages) * resource.getpagesize() > 2**25

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import exit_code
+from command_line import exit_code, refusal
+from fixtures import stacks
 from miniature import save_base
 from test_checkpoint import PROVENANCE, config_of, output, saved_adapter, with_adapter
 
@@ -18,8 +19,10 @@ from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
 from focaldiffusion.config.run import ModelConfig, TrainingConfig
 from focaldiffusion.errors import InputError
+from focaldiffusion.evaluation.records import RUN, read_records
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.training.model import trainable_model
+from script.evaluate import main as script_evaluate
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +54,69 @@ def test_a_base_that_is_gone_is_named_with_its_checkpoint_and_the_flag(
     assert exit_code(main, *argv) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {tmp_path / 'out'}: its base model cannot be used: {gone}: no s")
-    assert err.endswith("--base-model takes another folder or id of the same weights.\n")
+    assert err.endswith(
+        "--base-model, in training model.base_model_id, takes another folder or id of the same "
+        "weights.\n"
+    )
     assert not (tmp_path / "results").exists()
+
+
+def test_an_evaluation_takes_the_base_from_where_it_lies_now(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = shutil.copytree(base, tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    saved_adapter(adapter, here)
+    rooms = tmp_path / "rooms"
+    stacks.write(rooms / "desk")
+    config = tmp_path / "rooms.json"
+    config.write_text(json.dumps({"data": {"dataset_type": "stacks", "data_root": str(rooms)}}))
+    models = ("--model", adapter, "--model", "compact", "--no-baselines", "--quiet")
+    protocol = ("evaluate", "--dataset", "stacks", "--data-root", rooms, *models)
+    assert exit_code(main, *protocol, "--output-dir", tmp_path / "before") == 0
+    expected = [one.metrics for one in read_records(tmp_path / "before")]
+    assert len(expected) == 2
+
+    moved = here.rename(tmp_path / "elsewhere")
+    error = refusal(capsys, tmp_path / "before", main, *protocol, "--output-dir", tmp_path / "not")
+    assert f"{adapter}: its base model cannot be used" in error
+    split = ("evaluate", "--config", config, *models, "--base-model", moved)
+    original = ("--config", config, "--checkpoint", adapter, "--base_model", moved)
+    for name, command, argv in (
+        ("dataset", main, (*protocol, "--base-model", moved, "--output-dir")),
+        ("config", main, (*split, "--output-dir")),
+        ("original", script_evaluate, (*original, "--output_dir")),
+    ):
+        assert exit_code(command, *argv, tmp_path / name) == 0
+        found = {one.model: one.metrics for one in read_records(tmp_path / name)}
+        assert found[str(adapter)] == expected[0]
+        facts = json.loads((tmp_path / name / RUN).read_text())["checkpoints"]
+        assert facts[str(adapter)]["base_model"] == str(moved)
+        assert name == "original" or facts["compact"]["base_model"] is None
+
+
+@pytest.mark.parametrize("model", ["physics", "compact"])
+@pytest.mark.parametrize("command", ["evaluate", "submit"])
+def test_a_base_model_that_no_model_needs_is_refused(
+    command: str, model: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("--data-root", "examples", "--model", model, "--base-model", base)
+    output = ("--dataset", "examples", "--output-dir") if command == "evaluate" else ("--output",)
+    error = refusal(capsys, tmp_path, main, command, *argv, *output, tmp_path / "out.zip")
+    assert f"--base-model {base}: no model is an adapter" in error
+
+
+def test_training_goes_on_from_an_adapter_with_a_copy_of_its_base(
+    base: Path, tmp_path: Path
+) -> None:
+    here, copy = (shutil.copytree(base, tmp_path / name) for name in ("base", "copy"))
+    saved_adapter(tmp_path / "adapter", here)
+    for weights in here.rglob("*.safetensors"):
+        weights.unlink()
+    training = TrainingConfig(start_from=str(tmp_path / "adapter"), lora_rank=2)
+    trainable_model(ModelConfig(base_model_id=str(copy)), training, "cpu")
+    with pytest.raises(InputError, match=r"its base model cannot be used"):
+        trainable_model(ModelConfig(base_model_id=str(here)), training, "cpu")
 
 
 def test_a_folder_of_the_same_base_agrees_with_a_configuration(base: Path, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixtures import stacks
 from miniature import save_base, text_encoders
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from training_runs import checkpoint, config_of, val_sources, write_stacks
 
 from focaldiffusion.config.load import load_config
+from focaldiffusion.evaluation.records import read_records
 from focaldiffusion.packages import OPTIONAL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,17 +82,19 @@ def beyond_the_install() -> str:
     return ",".join(sorted(beyond - {"focaldiffusion", "script"}))
 
 
-def test_the_documented_install_trains_and_runs_what_it_trained(
+def test_the_documented_install_trains_scores_and_runs_what_it_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     text_encoders().save_pretrained(tmp_path / "base")
     save_base(tmp_path / "base")
     write_stacks(tmp_path, train=3, val=1)
+    stacks.write(tmp_path / "rooms" / "desk")
+    rooms = {"name": "rooms", "dataset_type": "stacks", "data_root": str(tmp_path / "rooms")}
     changes = {
         "model": {"preset": None, "base_model_id": str(tmp_path / "base")},
         "training": {"num_epochs": 1, "batch_size": 1, "tuning": "lora", "lora_rank": 2},
-        "data": {"val_sources": val_sources(tmp_path)},
+        "data": {"val_sources": val_sources(tmp_path), "test_sources": [rooms]},
     }
     config_of(tmp_path, tmp_path / "run", **changes)
     missing = beyond_the_install()
@@ -103,6 +107,10 @@ def test_the_documented_install_trains_and_runs_what_it_trained(
     assert (outcome["code"], error) == (0, "")
     ended = checkpoint(tmp_path / "run", 3)
     assert f"done; --model {ended} runs it" in out
+    scored = ("evaluate", "--config", str(tmp_path / "run.yaml"), "--model", str(ended), "--quiet")
+    outcome, _, error = run_without(missing, *scored, "--output-dir", str(tmp_path / "scored"))
+    assert (outcome["code"], error) == (0, "")
+    assert {one.sample for one in read_records(tmp_path / "scored")} == {"rooms/desk"}
     stack = ("infer", "examples/still_life/stack", "--output", str(tmp_path / "out"))
     outcome, _, error = run_without(missing, *stack, "--working-size", "64", "--model", str(ended))
     assert (outcome["code"], error) == (0, "")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import exit_code
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import checkpoint, config_of, losses, state
 
 from focaldiffusion.cli.main import main
@@ -90,6 +91,11 @@ def test_a_validation_of_several_sources_scores_each(tmp_path: Path) -> None:
     for metric in ("abs_rel", "physics_abs_rel"):
         of_each = [values[f"val/{name}/{metric}"] for name in ("small", "large")]
         assert values[f"val/{metric}"] == pytest.approx(sum(of_each) / 2)
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    for name, value in values.items():
+        if name.startswith("val/"):
+            (event,) = board.Scalars(name)
+            assert (event.step, event.value) == (values["step"], pytest.approx(value))
 
 
 def test_an_image_beyond_the_table_of_positions_is_named(

@@ -1,4 +1,4 @@
-"""Memory that a process has freed stays with it, ready for the next array of that size."""
+"""Memory that a process has freed: it stays for the next array, until it is given back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,25 @@ def keep_freed_memory() -> bool:
     Returns:
         True if the C library was told; False where it is another one.
     """
-    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+    if (library := _glibc()) is None:
         return False
     settings = ((_MMAP_THRESHOLD, _KEPT_BYTES), (_TRIM_THRESHOLD, _KEPT_BYTES), (_MOST_ARENAS, 1))
     return all(library.mallopt(parameter, value) for parameter, value in settings)
+
+
+def give_back_freed_memory() -> bool:
+    """Let glibc return freed memory to the system, after work with many small arrays.
+
+    They leave gaps that no large array fits into.
+
+    Returns:
+        True if the C library had some; False also where it is another one.
+    """
+    return (library := _glibc()) is not None and bool(library.malloc_trim(0))
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is glibc."""
+    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        return None
+    return library

@@ -32,6 +32,7 @@ from torch import Tensor
 from focaldiffusion.align.alignment import Alignment
 from focaldiffusion.align.registration import AlignMode, find_alignment
 from focaldiffusion.align.review import Review, review
+from focaldiffusion.allocation import give_back_freed_memory
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.frames import WORKING_SIZE_PX
@@ -189,6 +190,7 @@ def _registered(opened: OpenedStack, settings: Settings, stages: Stages) -> dict
             drop_unaligned=settings.drop_unaligned,
             meter=meter,
         )
+        give_back_freed_memory()  # the structure of all frames
     camera = opened.camera_for(alignment.reference)
     if camera is not None:
         crop = alignment.crop

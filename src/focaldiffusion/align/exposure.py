@@ -198,7 +198,7 @@ def _focus_change(first: View, second: View) -> float | None:
         Median deviation of the logarithm of the ratio of their structure; None if hardly any tile
         is free of clipped pixels.
     """
-    levels = (view.pyramid.levels[-1] for view in (first, second))
+    levels = (view.pyramid.structure(-1) for view in (first, second))
     height, width = first.pyramid.levels[-1].shape
     size = max(1, width // TILE_PX), max(1, height // TILE_PX)
     one, other, *clipped = (

@@ -100,7 +100,7 @@ def find_motion(first: Pyramid, second: Pyramid) -> Motion:
     if motion.method == "identity":
         return motion
     if not motion.is_reliable:
-        start = _match_features(first.levels[-1], second.levels[-1])
+        start = _match_features(first.structure(-1), second.structure(-1))
         if start is not None:
             by_features = refine_motion(first, second, start=start)
             if by_features.is_reliable or by_features.correlation > motion.correlation:
@@ -147,10 +147,7 @@ def refine_motion(
     matrix = np.eye(3) if start is None else start
     lowest = 0 if start is None else first.middle
     highest = first.middle + 1 if only_middle else len(first.levels)
-    pairs = [
-        _TilePair(first.levels[k], second.levels[k], first.shown[k], second.shown[k], basis)
-        for k in range(lowest, highest)
-    ]
+    pairs = [_TilePair(first, second, level, basis) for level in range(lowest, highest)]
     fit: _Fit | None = None
     for pair in pairs:
         fit = pair.minimise(matrix, 4 if pair is pairs[-1] else 12)
@@ -241,11 +238,10 @@ class _TilePair:
     in each tile (Schur complement), the motion W composed with the step.
     """
 
-    def __init__(
-        self, first: Plane, second: Plane, first_shown: Plane, second_shown: Plane, basis: Matrix
-    ) -> None:
-        self.second, self.basis = second, basis
-        self.first_shown, self.second_shown = first_shown, second_shown
+    def __init__(self, frame: Pyramid, other: Pyramid, level: int, basis: Matrix) -> None:
+        first, self.second = frame.structure(level), other.structure(level)
+        self.first_shown, self.second_shown = frame.shown(level), other.shown(level)
+        self.basis = basis
         parameters = basis.shape[1]
         self.reduction = np.zeros((6 + 4, parameters + 4))
         self.reduction[:6, :parameters] = basis

@@ -45,6 +45,7 @@ known motion by hand explains 0.16."""
 _AFFINE_IMPROVEMENT = 0.04
 """Share of the residual of similarities. Tripods and rails reach 0.02, hands 0.05 to 0.5."""
 _MODEL_LINKS = 8
+_FAR_LINKS = 40  # frames compared with the reference
 
 
 def find_alignment(
@@ -58,9 +59,10 @@ def find_alignment(
 ) -> Alignment:
     """Find the poses and exposures of the frames of a stack.
 
-    Neighbours in focus, whose blur is similar, are compared first, then all frames with the
-    reference, which removes the drift of the chain. Motions are similarities, or affine if that
-    explains clearly more (a rolling shutter, a tilted table).
+    Neighbours in focus, whose blur is similar, are compared first. Then all frames, or some
+    across a long sweep, are compared with the reference, which removes the drift of the chain.
+    Motions are similarities, or affine if that explains clearly more (a rolling shutter, a tilted
+    table).
 
     Args:
         frames: N >= 2 frames; each is read once.
@@ -280,7 +282,9 @@ def _locate(
         for index in (link.first, link.second)
         if reference in (link.first, link.second)
     }
-    far = [index for index in kept if index not in linked]
+    others = [index for index in kept if index not in linked]
+    # A chain of few links hardly drifts, so not every frame of a long one is compared again.
+    far = others[:: -(-len(others) // _FAR_LINKS) or 1]
 
     def far_motion(index: int) -> Motion:
         pair = views[reference].pyramid, views[index].pyramid
@@ -290,7 +294,7 @@ def _locate(
         if motion.is_reliable and motion.method != "identity":
             links.append(Link(reference, index, motion, is_far=True))
         advance()
-    for _ in linked.intersection(kept):
+    for _ in range(len(kept) - len(far)):
         advance()
     return _Layout(reference, adjust_poses(poses, links, reference, model), tuple(links))
 
@@ -355,9 +359,9 @@ def _describe(
 def _residual(first: View, second: View, pose: Matrix) -> float:
     """RMS difference at the middle level, relative to the mean brightness, where both overlap."""
     k = first.pyramid.middle
-    middle, other = first.pyramid.levels[k], second.pyramid.levels[k]
+    middle, other = first.pyramid.structure(k), second.pyramid.structure(k)
     pixels = to_pixels(pose, middle.shape)
     moved = warp(other, pixels, middle.shape)
-    shown = warp(second.pyramid.shown[k], pixels, middle.shape, border=cv2.BORDER_CONSTANT)
-    inside = (shown > 0.99) & (first.pyramid.shown[k] > 0)
+    shown = warp(second.pyramid.shown(k), pixels, middle.shape, border=cv2.BORDER_CONSTANT)
+    inside = (shown > 0.99) & (first.pyramid.shown(k) > 0)
     return float(np.sqrt(np.square(moved - middle)[inside].mean()))

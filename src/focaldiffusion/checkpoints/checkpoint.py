@@ -256,8 +256,8 @@ class Checkpoint:
         except InputError as error:
             known = f", such as {self._hub_id}" if self._hub_id else ""
             raise InputError(
-                f"{self.name}: its base model cannot be used: {error} --base-model takes another "
-                f"folder or id of the same weights{known}."
+                f"{self.name}: its base model cannot be used: {error} --base-model, in training "
+                f"model.base_model_id, takes another folder or id of the same weights{known}."
             ) from error
         load_adapter(pipeline.denoiser, self.folder)
         # The method of diffusers warns about layers to keep in float32, although it has none.

@@ -17,7 +17,7 @@ from focaldiffusion.cli.flags import (
     positive_integer,
     read_config,
 )
-from focaldiffusion.cli.model_flags import PHYSICS
+from focaldiffusion.cli.model_flags import PHYSICS, add_base_model
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError, printable
@@ -51,6 +51,7 @@ def add_parser(commands: Commands) -> None:
         help="compact, the folder or hub id of a checkpoint, or a baseline such as "
         f"physics-aligned; repeatable (default: {PHYSICS})",
     )
+    add_base_model(parser)
     parser.add_argument(
         "--no-baselines", action="store_true", help=f"leave out {', '.join(_BASELINES)}"
     )
@@ -194,6 +195,7 @@ def _plan(options: argparse.Namespace) -> EvaluationPlan:
         protocol=options.dataset,
         data_root=options.data_root,
         models=tuple(dict.fromkeys(models)),
+        base_model=options.base_model,
         predictions=tuple(map(str, options.predictions)),
         variants=SUITES[options.robustness],
         max_samples=options.max_samples,

@@ -64,11 +64,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="generate pixels that no frame shows sharp, and mark them in source_index.png",
     )
-    group.add_argument(
-        "--base-model",
-        metavar="NAME",
-        help="folder or hub id of the weights that an adapter belongs to (default: as trained)",
-    )
+    add_base_model(group)
     group.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -85,6 +81,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="refuse a checkpoint whose `model` block differs from this file's",
+    )
+
+
+def add_base_model(parser: argparse._ActionsContainer) -> None:
+    """Add --base-model: see `Checkpoint.load`."""
+    parser.add_argument(
+        "--base-model",
+        metavar="NAME",
+        help="folder or hub id of the weights that an adapter belongs to (default: as trained)",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.flags import Commands, add_device, given_path
-from focaldiffusion.cli.model_flags import PHYSICS
+from focaldiffusion.cli.model_flags import PHYSICS, add_base_model
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError
@@ -31,6 +31,7 @@ def add_parser(commands: Commands) -> None:
     kind.add_argument("--check", type=Path, metavar="ZIP", help="a zip to check as the server does")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of ZEDD")
     parser.add_argument("--model", default=PHYSICS, metavar="NAME", help="(default: %(default)s)")
+    add_base_model(parser)
     parser.add_argument(
         "--fill-m",
         type=float,
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: the server would reject the zip, or files are missing.
     """
-    from focaldiffusion.evaluation.baselines import open_model
+    from focaldiffusion.evaluation.baselines import check_base_model, open_model
     from focaldiffusion.evaluation.zedd_submission import (
         NAMES,
         check_submission,
@@ -60,7 +61,12 @@ def run(options: argparse.Namespace) -> int:
     else:
         if options.data_root is None:
             raise InputError("--output needs --data-root, the folder of ZEDD.")
-        model = open_model(options.model, device=resolve_device(options.device))
+        model = open_model(
+            options.model,
+            device=resolve_device(options.device),
+            base_model=options.base_model,
+        )
+        check_base_model(options.base_model, [model])
         with progress_bars("predicting", quiet=options.quiet) as progress:
 
             def counted() -> Iterator[tuple[str, Tensor]]:

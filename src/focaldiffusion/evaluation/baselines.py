@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -181,7 +181,11 @@ ALIGNING = ("physics-aligned",)
 
 
 def open_model(
-    name: str, *, device: str = "cpu", estimates: PhysicalEstimates | None = None
+    name: str,
+    *,
+    device: str = "cpu",
+    estimates: PhysicalEstimates | None = None,
+    base_model: str | None = None,
 ) -> Model:
     """Open a model by name.
 
@@ -189,6 +193,7 @@ def open_model(
         name: a name in `MODELS`, or a checkpoint, see `find_checkpoint`.
         device: torch device, for models that use torch.
         estimates: physical estimates shared with other models, on that device; None for its own.
+        base_model: base model of an adapter, see `Checkpoint.load`; others have none.
 
     Raises:
         InputError: an unknown name.
@@ -196,7 +201,21 @@ def open_model(
     estimates = estimates or PhysicalEstimates(device)
     if name in MODELS:
         return MODELS[name](estimates)
-    return Learned(name, estimates, MODELS)
+    return Learned(name, estimates, MODELS, base_model)
+
+
+def check_base_model(base_model: str | None, models: Iterable[Model]) -> None:
+    """Refuse a base model that none of the models uses.
+
+    Raises:
+        InputError: none of them is an adapter.
+    """
+    used = (isinstance(one, Learned) and one.base_model is not None for one in models)
+    if base_model is not None and not any(used):
+        raise InputError(
+            f"--base-model {base_model}: no model is an adapter, so none needs a base model. "
+            "Drop the flag, or give the adapter with --model."
+        )
 
 
 def _focus_dpt(stack: FocalStack, model: str) -> Image:

@@ -86,19 +86,28 @@ class PhysicalEstimates:
 class Learned:
     """A checkpoint, run as by `focaldiffusion infer`: default steps, one member, seed 0."""
 
-    def __init__(self, name: str, estimates: PhysicalEstimates, others: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        estimates: PhysicalEstimates,
+        others: Iterable[str] = (),
+        base_model: str | None = None,
+    ) -> None:
         """Find the checkpoint; its weights are loaded when needed.
 
         Args:
             name: see `find_checkpoint`.
             estimates: physical estimates to complete, on the device to use.
             others: see `find_checkpoint`.
+            base_model: see `Checkpoint.load`; ignored unless the checkpoint is an adapter.
 
         Raises:
             InputError: the checkpoint does not exist.
         """
         self.name = name
         self.checkpoint = find_checkpoint(name, others)
+        is_adapter = self.checkpoint.description.weights == "adapter"
+        self.base_model = base_model if is_adapter else None
         self._estimates = estimates
         self._pipeline: FocalDiffusionPipeline | None = None
 
@@ -109,7 +118,9 @@ class Learned:
             InputError: its weights are damaged or missing.
         """
         if self._pipeline is None:
-            self._pipeline = self.checkpoint.load(device=self._estimates.device)
+            self._pipeline = self.checkpoint.load(
+                base_model=self.base_model, device=self._estimates.device
+            )
         return self._pipeline
 
     def predict(self, stack: FocalStack, sample: str) -> Prediction:

@@ -34,6 +34,7 @@ class EvaluationPlan:
         protocol: a name in `PROTOCOLS`, or that of a `ConfiguredSplit`.
         data_root: folder of the data set; None if scenes are generated, or sources are given.
         models: names for `open_model`.
+        base_model: of the adapters among them, see `Checkpoint.load`; None takes their own.
         sources: of a `ConfiguredSplit`; none for a protocol of `PROTOCOLS`.
         predictions: folders of predictions by other tools.
         variants: names in `VARIANTS`, in addition to the unperturbed protocol.
@@ -46,6 +47,7 @@ class EvaluationPlan:
     protocol: str
     data_root: str | None
     models: tuple[str, ...]
+    base_model: str | None = None
     sources: tuple[Source, ...] = ()
     predictions: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()

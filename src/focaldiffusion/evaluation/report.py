@@ -100,9 +100,12 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
 
     console = console or wide_console()
     console.print(Text(printable(summary.title), style="bold"))
+    parts = _parts(summary)
+    if parts:
+        console.print(Text(f"all sources: {summary.counts_note()}"))
     for table in tables(summary, headlines=True):
         _print_table(console, table)
-    for name, part in _parts(summary).items():
+    for name, part in parts.items():
         console.print(Text(printable(f"{name}: {part.counts_note()}")))
         for table in tables(part, headlines=True):
             _print_table(console, table)
@@ -114,7 +117,8 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
     for name, checkpoint in summary.run.get("checkpoints", {}).items():
         weights = f"{name}: weights with SHA-256 {checkpoint['sha256']}"
         console.print(Text(printable(weights), style="dim"))
-    console.print(Text(summary.counts_note()))
+    if not parts:
+        console.print(Text(summary.counts_note()))
     if summary.variants:
         console.print(Text(summary.alignment_note()))
     for note in summary.failure_notes():

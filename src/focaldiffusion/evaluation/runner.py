@@ -17,7 +17,7 @@ from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample, sha256_of_sample
 from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation.baselines import open_model
+from focaldiffusion.evaluation.baselines import check_base_model, open_model
 from focaldiffusion.evaluation.external import Predictions, write_prediction
 from focaldiffusion.evaluation.physical import Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
@@ -120,7 +120,10 @@ class _Evaluator:
         self.estimates = estimates = PhysicalEstimates(plan.device)
         self.models: dict[str, Model] = {}
         for model in (
-            *(open_model(one, device=plan.device, estimates=estimates) for one in plan.models),
+            *(
+                open_model(one, device=plan.device, estimates=estimates, base_model=plan.base_model)
+                for one in plan.models
+            ),
             *(Predictions(Path(folder)) for folder in plan.predictions),
         ):
             if model.name in self.models:
@@ -129,6 +132,7 @@ class _Evaluator:
                     "folder. Rename the folder, or leave one out."
                 )
             self.models[model.name] = model
+        check_base_model(plan.base_model, self.models.values())
         self.samples = self.protocol.indices(self.dataset, plan.max_samples)
         self._index_of = {self.dataset.name(index): index for index in self.samples}
         self._data_sha256: dict[int, str | None] = {}
@@ -140,7 +144,10 @@ class _Evaluator:
 
     def checkpoints(self) -> dict[str, Any]:
         """Description of each learned model, for the report."""
-        return {name: model.checkpoint.as_json() for name, model in self.learned.items()}
+        return {
+            name: model.checkpoint.as_json(base_model=model.base_model)
+            for name, model in self.learned.items()
+        }
 
     def keys_in_order(self) -> Iterator[tuple[str | None, str, str]]:
         for variant in (None, *self.variants):

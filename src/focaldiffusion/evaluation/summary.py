@@ -144,6 +144,9 @@ class Summary:
         counted = {record.sample: record.scene for record in plain if record.counted}
         scenes = len(set(counted.values()))
         note = f"Means over {len(counted)} samples of {scenes} scenes"
+        if isinstance(self.protocol, ConfiguredSplit):
+            sources = set(map(self.protocol.source_of, counted))
+            note += f" from {len(sources)} sources" if len(sources) > 1 else ""
         if left_out := len({record.sample for record in plain}) - len(counted):
             note += f"; {left_out} more reported but not in the mean"
         note += f". Intervals: {100 * CONFIDENCE:g} %, bootstrap over scenes."

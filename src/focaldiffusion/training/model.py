@@ -59,7 +59,11 @@ def trainable_model(
     dtype = _DTYPES[training.base_weights]
     if training.start_from is not None:
         # What was trained stays float32; what stays frozen is rounded below.
-        pipeline = _checkpoint_of(model, training, training.start_from).load(dtype=torch.float32)
+        # With LoRA it is an adapter, whose base model may lie elsewhere by now.
+        pipeline = _checkpoint_of(model, training, training.start_from).load(
+            base_model=model.base_model_id if training.tuning == "lora" else None,
+            dtype=torch.float32,
+        )
     elif model.base_model_id is None:
         if training.tuning != "full":
             raise InputError(
