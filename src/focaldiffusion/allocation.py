@@ -1,4 +1,4 @@
-"""Memory that a process has freed: it stays for the next array, until it is given back."""
+"""Memory: what a process has freed stays with it until given back; and how exhaustion shows."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def give_back_freed_memory() -> bool:
         True if the C library had some; False also where it is another one.
     """
     return (library := _glibc()) is not None and bool(library.malloc_trim(0))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, torch or OpenCV ran out of memory."""
+    import cv2
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.StsNoMem
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focaldiffusion.allocation import is_out_of_memory
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
-    add_device,
     add_focus_distances,
     add_lens,
     add_psf,
     given_path,
     lens,
-    positive_integer,
     psf,
 )
-from focaldiffusion.cli.memory import is_out_of_memory, lighter_model, lighter_work
+from focaldiffusion.cli.infer_flags import add_method
+from focaldiffusion.cli.memory import lighter_model, lighter_work
 from focaldiffusion.cli.model_flags import PHYSICS, ChosenModel, add_model, chosen_model, sampling
 from focaldiffusion.cli.outcome import INTERNAL_ERROR, StackOutcome, outcome_of
 from focaldiffusion.cli.progress import progress_bars
@@ -109,42 +109,8 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="measure the blur per dioptre from the frames even if the lens is known",
     )
-    _add_method(parser)
+    add_method(parser)
     add_model(parser)
-
-
-def _add_method(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the method."""
-    method = parser.add_argument_group("method")
-    method.add_argument(
-        "--align",
-        choices=("auto", "on", "off"),
-        help="register the frames: if they moved, always, or never (default: auto)",
-    )
-    method.add_argument(
-        "--order",
-        choices=("auto", "given", "name", "time", "focus"),
-        default="auto",
-        help="order of the frames where their focus is unknown: as listed or by name unless time "
-        "or the frames themselves contradict; as given; by name; by EXIF time; as found from the "
-        "frames (default: auto)",
-    )
-    method.add_argument(
-        "--drop-unaligned", action="store_true", help="leave out frames that match no other"
-    )
-    method.add_argument(
-        "--working-size",
-        type=positive_integer,
-        metavar="PX",
-        help="long side at which depth is solved, for aspects up to 2:1 (default: 1024)",
-    )
-    add_device(method)
-    method.add_argument(
-        "--threads",
-        type=positive_integer,
-        metavar="N",
-        help="number of CPU threads, which does not change the result (default: all CPUs)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Detection of memory exhaustion, and advice on using less memory."""
+"""Advice on using less memory, where it is exhausted."""
 
 from __future__ import annotations
 
@@ -6,18 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from focaldiffusion.cli.model_flags import ChosenModel
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether NumPy, torch or OpenCV ran out of memory."""
-    import cv2
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    if isinstance(error, cv2.error):
-        return error.code == cv2.Error.StsNoMem
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def lighter_work(model: ChosenModel | None) -> str:

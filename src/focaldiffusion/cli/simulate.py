@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focaldiffusion.allocation import is_out_of_memory
 from focaldiffusion.cli.flags import (
     Commands,
     add_focus_distances,
@@ -17,7 +18,6 @@ from focaldiffusion.cli.flags import (
     psf,
     seed,
 )
-from focaldiffusion.cli.memory import is_out_of_memory
 from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.cli.scene_source import add_dataset, chosen_scene
 from focaldiffusion.errors import InputError
