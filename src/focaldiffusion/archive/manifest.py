@@ -24,7 +24,8 @@ from focaldiffusion.packages import OPTIONAL
 _BETWEEN_FRAMES = "|"
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # Keys name folders, on every file system and in every object store.
-_KEY = re.compile(r"[\w][\w .()+=@,-]{0,119}")
+_LONGEST_KEY = 120
+_KEY = re.compile(rf"\w[\w .()+=@,-]{{0,{_LONGEST_KEY - 1}}}")
 _NOT_LAST = " ."
 _RESERVED = frozenset(
     ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)))
@@ -57,9 +58,9 @@ class Entry:
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key) or self.key[-1] in _NOT_LAST or _is_reserved(self.key):
             raise InputError(
-                f"key {self.key!r}: cannot name a folder everywhere. Expected up to 120 letters, "
-                "digits and any of `_ .()+=@,-`, with a letter or digit first, and no dot or space "
-                "last."
+                f"key {self.key!r}: cannot name a folder everywhere. Expected up to {_LONGEST_KEY} "
+                "letters, digits and any of `_ .()+=@,-`, with a letter or digit first, and no dot "
+                "or space last."
             )
         if not self.frames:
             raise InputError(f"{self.key}: has no frames.")
@@ -80,6 +81,15 @@ class Entry:
                 check_focus(name, list(values), count)
             except InputError as error:
                 raise InputError(f"{self.key}: {error}") from None
+
+
+def as_key(text: str) -> str:
+    """A text as a key: characters that no key has become `-`, and a long one loses its middle."""
+    key = re.sub(r"[^\w .()+=@,-]", "-", text).lstrip(" .()+=@,-").rstrip(_NOT_LAST) or "stack"
+    if len(key) > _LONGEST_KEY:
+        half = (_LONGEST_KEY - 3) // 2
+        key = f"{key[:half]}---{key[-half:]}"
+    return f"_{key}" if _is_reserved(key) else key
 
 
 _COLUMNS = tuple(field.name for field in fields(Entry))
@@ -137,6 +147,16 @@ def write_manifest(path: Path, entries: Sequence[Entry]) -> None:
 def _is_reserved(key: str) -> bool:
     """Whether Windows keeps a name for a device."""
     return key.partition(".")[0].casefold() in _RESERVED
+
+
+def check_manifest_path(path: Path) -> None:
+    """Check that a manifest of this name can be written and read here.
+
+    Raises:
+        InputError: it is neither CSV nor Parquet, or Parquet without pyarrow.
+    """
+    if _is_parquet(path):
+        _pyarrow()
 
 
 def _is_parquet(path: Path) -> bool:
