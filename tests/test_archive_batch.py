@@ -14,10 +14,10 @@ from focaldiffusion.archive.batch import Batch
 from focaldiffusion.archive.engines import Engine
 from focaldiffusion.archive.manifest import read_manifest
 from focaldiffusion.archive.report import Line, Report
-from focaldiffusion.archive.shards import Shard
 from focaldiffusion.archive.storage import Storage
 from focaldiffusion.archive.work import Task, Workshop
 from focaldiffusion.errors import InputError
+from focaldiffusion.shards import Shard
 
 
 class Here:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocation", "errors", "progress"),
-    ("devices", "focus", "files", "optics", "packages", "psf", "signals", "threads"),
+    ("devices", "focus", "files", "optics", "packages", "psf", "shards", "signals", "threads"),
     ("filters", "frames", "lens", "window"),
     ("config", "depth", "scene", "stack"),
     ("evidence", "fusion", "simulation"),

@@ -9,8 +9,8 @@ from pathlib import Path
 from focaldiffusion.archive.engines import Engine
 from focaldiffusion.archive.manifest import Entry
 from focaldiffusion.archive.report import Line, Report
-from focaldiffusion.archive.shards import Shard
 from focaldiffusion.archive.work import Task, Workshop
+from focaldiffusion.shards import Shard
 
 
 class Batch:
@@ -33,7 +33,7 @@ class Batch:
             shard: the part to work on, with a report of its own; None for all.
         """
         shard = shard or Shard()
-        name = "report.csv" if shard.is_whole else f"report-{shard.number}-of-{shard.count}.csv"
+        name = "report.csv" if shard.is_whole else f"report-{shard}.csv"
         self.report = Report(workshop.storage, name)
         self.expected = 0
         self._is_whole = shard.is_whole

@@ -66,6 +66,15 @@ class LocalEngine:
             worker.join()
         self._workers.clear()
 
+    @property
+    def at_work(self) -> dict[str, int]:
+        """Key of each row in work, and the id of its process."""
+        return {
+            worker.job.task.entry.key: worker.process.pid or 0
+            for worker in self._workers
+            if worker.job is not None
+        }
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Line]:
         """See `Engine`."""
         waiting = Waiting(tasks, self._need)

@@ -11,9 +11,9 @@ from focaldiffusion.archive.engines import lost
 from focaldiffusion.archive.local import LocalEngine
 from focaldiffusion.archive.memory import budget_bytes, need_bytes
 from focaldiffusion.archive.report import Line
-from focaldiffusion.archive.shards import Shard
 from focaldiffusion.archive.work import Task, Workshop
 from focaldiffusion.errors import InputError
+from focaldiffusion.shards import Shard
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from focaldiffusion.cli.flags import (
     lens,
     positive_integer,
     psf,
+    shard,
 )
 from focaldiffusion.cli.infer_flags import add_method
 from focaldiffusion.cli.model_flags import add_model, chosen_model, sampling
@@ -27,7 +27,6 @@ from focaldiffusion.packages import check_installed
 if TYPE_CHECKING:
     from focaldiffusion.archive.batch import Batch
     from focaldiffusion.archive.engines import Engine
-    from focaldiffusion.archive.shards import Shard
     from focaldiffusion.archive.work import Recipe, Workshop
 
 _MOST_TRACEBACKS = 3
@@ -77,7 +76,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--shard",
-        type=_shard,
+        type=shard,
         metavar="N/COUNT",
         help="only every COUNT-th row from the N-th on, such as 3/20 for a job array",
     )
@@ -313,19 +312,6 @@ def _pairs(texts: list[str]) -> dict[str, str | int]:
             raise InputError(f"--slurm {text!r}: expected KEY=VALUE, such as timeout_min=240.")
         pairs[name] = int(value) if value.isdecimal() else value
     return pairs
-
-
-def _shard(text: str) -> Shard:
-    """Argparse type for a shard."""
-    from focaldiffusion.archive.shards import Shard
-
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    try:
-        return Shard(*map(int, found.groups())) if found else Shard(0, 0)
-    except InputError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; expected NUMBER/COUNT with a number from 1 to the count, such as 3/20"
-        ) from None
 
 
 def _place(text: str) -> str:

@@ -29,6 +29,21 @@ class Shard:
                 f"shard {self.number}/{self.count}: expected a number from 1 to the count."
             )
 
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard of a text such as `3/20`.
+
+        Raises:
+            InputError: it is not one.
+        """
+        number, _, count = text.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and text.isascii()):
+            raise InputError(f"shard {text!r}: expected NUMBER/COUNT, such as 3/20.")
+        return cls(int(number), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.count}"
+
     @property
     def is_whole(self) -> bool:
         """Whether it has every item."""
