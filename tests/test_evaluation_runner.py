@@ -22,6 +22,7 @@ from focaldiffusion.evaluation.plan import EvaluationPlan
 from focaldiffusion.evaluation.records import SAMPLES, read_records
 from focaldiffusion.evaluation.runner import evaluate
 from focaldiffusion.progress import Meter
+from focaldiffusion.shards import Shard
 from script.evaluate import main as script_evaluate
 from tests.evaluation_runs import check_that_truth_is_not_seen
 
@@ -263,6 +264,25 @@ def test_the_original_command_translates_its_flags(
     )
 
 
+def test_shards_together_are_the_run(root: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    expected = evaluate(plan(root), whole)
+    parts = [evaluate(plan(root), out, shard=Shard(number, 2)) for number in (1, 2)]
+    assert [[one.sample for one in part] for part in parts] == [["desk", "window"], ["shelf"]]
+    assert not (out / SAMPLES).exists()
+    steps: list[tuple[int, int]] = []
+    found = evaluate(plan(root), out, meter=Meter(lambda *counts: steps.append(counts)))
+    assert steps == []
+    assert [one.metrics for one in found] == [one.metrics for one in expected]
+    assert all((out / str(one.picture)).is_file() for one in found)
+    # Records of another plan are not taken over.
+    with pytest.raises(InputError, match="holds an evaluation with models"):
+        evaluate(plan(root, "physics"), out, shard=Shard(1, 2))
+    (out / "run.json").unlink()
+    with pytest.raises(InputError, match="1-of-2: holds an evaluation with models"):
+        evaluate(plan(root, "physics"), out)
+
+
 def test_unknown_models_and_protocols_are_refused_in_one_sentence(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,6 +304,15 @@ def test_exported_stacks_come_back_as_predictions(
     assert "3 stacks" in capsys.readouterr().out
     assert names(exported) == sorted(SCENES)
     assert not list(exported.rglob("depth*"))
+    # An interrupted export continues.
+    kept = (exported / "desk" / "stack.json").stat().st_ino
+    shutil.rmtree(exported / "shelf")
+    assert exit_code(main, *argv, "--export-stacks", exported, "--quiet") == 0
+    assert names(exported) == sorted(SCENES)
+    assert (exported / "desk" / "stack.json").stat().st_ino == kept
+    shard = ("--export-stacks", tmp_path / "part", "--shard", "2/3", "--quiet")
+    assert exit_code(main, *argv, *shard) == 0
+    assert names(tmp_path / "part") == ["shelf"]
     assert exit_code(main, *argv, "--export-stacks", tmp_path / "few", "--max-samples", 2) == 0
     assert "2 stacks" in capsys.readouterr().out
     assert names(tmp_path / "few") == sorted(SCENES[:2])

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocation", "errors", "progress"),
-    ("devices", "focus", "files", "optics", "packages", "psf", "signals", "threads"),
+    ("devices", "focus", "files", "optics", "packages", "psf", "shards", "signals", "threads"),
     ("filters", "frames", "lens", "window"),
     ("config", "depth", "prior", "scene", "stack"),
     ("evidence", "fusion", "simulation"),
@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checkpoints", "data", "virtual_camera"),
     ("priors",),
     ("evaluation", "living_picture", "reconstruction"),
-    ("app", "training"),
+    ("app", "archive", "training"),
     ("cli",),
     ("__main__",),
 )
@@ -49,6 +49,7 @@ HOMES = {
     "matplotlib": {"evaluation"},
     "pathlib": {
         "app",
+        "archive",
         "checkpoints",
         "cli",
         "config",

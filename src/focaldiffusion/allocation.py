@@ -36,6 +36,18 @@ def give_back_freed_memory() -> bool:
     return (library := _glibc()) is not None and bool(library.malloc_trim(0))
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, torch or OpenCV ran out of memory."""
+    import cv2
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, cv2.error):
+        return error.code == cv2.Error.StsNoMem
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def _glibc() -> ctypes.CDLL | None:
     """The C library, if it is glibc."""
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):

@@ -16,6 +16,7 @@ from focaldiffusion.cli.flags import (
     given_path,
     positive_integer,
     read_config,
+    shard,
 )
 from focaldiffusion.cli.model_flags import PHYSICS, add_base_model
 from focaldiffusion.cli.prior_flags import add_prior, chosen_kind
@@ -23,6 +24,7 @@ from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.devices import resolve_device
 from focaldiffusion.errors import InputError, printable
 from focaldiffusion.progress import Meter
+from focaldiffusion.shards import Shard
 
 if TYPE_CHECKING:
     from focaldiffusion.evaluation.plan import EvaluationPlan
@@ -81,7 +83,8 @@ def add_parser(commands: Commands) -> None:
         "--export-stacks",
         type=given_path,
         metavar="DIR",
-        help="write the stacks (not the truth) for another tool, and stop",
+        help="write the stacks (not the truth) for another tool, and stop; stacks that an "
+        "interrupted export has written stay",
     )
     parser.add_argument(
         "--list-samples",
@@ -100,6 +103,13 @@ def add_parser(commands: Commands) -> None:
         type=positive_integer,
         metavar="N",
         help="evaluate at most N samples, evenly spaced",
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="N/COUNT",
+        help="only every COUNT-th sample from the N-th on, such as 3/20 for a job array; after all "
+        "shards, the same command without it makes the report",
     )
     parser.add_argument(
         "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
@@ -171,9 +181,10 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             command=["focaldiffusion", *sys.argv[1:]],
             meter=Meter(partial(progress, "samples")),
+            shard=options.shard,
         )
-        summary = write_report(options.output_dir)
-    if not options.quiet:
+        summary = None if options.shard else write_report(options.output_dir)
+    if summary is not None and not options.quiet:
         print_summary(summary)
         print(f"report: {shlex.quote(str(options.output_dir / 'report.html'))}")
     return 1 if any(record.status == "failed" for record in records) else 0
@@ -235,14 +246,16 @@ def _list(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     """Write the stacks of the protocol and return the exit code."""
-    from focaldiffusion.evaluation.external import export_stack
+    from focaldiffusion.evaluation.external import export_stack, is_exported
 
     protocol, dataset = _plan(options).open()
-    chosen = protocol.indices(dataset, options.max_samples)
+    chosen = (options.shard or Shard()).of(protocol.indices(dataset, options.max_samples))
     with progress_bars("exporting", quiet=options.quiet) as progress:
         for done, index in enumerate(chosen, 1):
-            stack = protocol.sample(dataset, index).stack
-            export_stack(stack, options.export_stacks, dataset.name(index))
+            name = dataset.name(index)
+            if not is_exported(options.export_stacks, name):
+                stack = protocol.sample(dataset, index).stack
+                export_stack(stack, options.export_stacks, name)
             progress("stacks", done, len(chosen))
     if not options.quiet:
         print(f"{len(chosen)} stacks in {options.export_stacks}; score predictions for them with")

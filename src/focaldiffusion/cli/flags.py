@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from focaldiffusion.errors import InputError, printable
 from focaldiffusion.lens import LensFacts, check_rivals, implausible
+from focaldiffusion.shards import Shard
 
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
@@ -244,6 +245,14 @@ def seed(text: str) -> int:
     if not 0 <= number < 2**63:
         raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number from 0 to 2^63 - 1")
     return number
+
+
+def shard(text: str) -> Shard:
+    """An argparse type for a part of the work, such as 3/20."""
+    try:
+        return Shard.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("shard ").rstrip(".")) from None
 
 
 def positive_integer(text: str) -> int:

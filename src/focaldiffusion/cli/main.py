@@ -16,7 +16,19 @@ from pathlib import Path
 
 from focaldiffusion import __version__
 from focaldiffusion.allocation import keep_freed_memory
-from focaldiffusion.cli import app, compare, data, doctor, evaluate, infer, simulate, submit, train
+from focaldiffusion.cli import (
+    app,
+    batch,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    find,
+    infer,
+    simulate,
+    submit,
+    train,
+)
 from focaldiffusion.cli.flags import Parser
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
 from focaldiffusion.cli.streams import lasting_streams
@@ -70,7 +82,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (infer, app, simulate, train, evaluate, compare, submit, data, doctor):
+    for command in (
+        *(infer, app, find, batch, simulate),
+        *(train, evaluate, compare, submit, data, doctor),
+    ):
         command.add_parser(commands)
     return parser
 

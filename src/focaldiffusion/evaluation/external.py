@@ -13,6 +13,7 @@ too.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from focaldiffusion.evaluation.prediction import Prediction
 from focaldiffusion.io.depth_files import read_depth_mm, read_npy, write_npy
 from focaldiffusion.io.images import read_image
 from focaldiffusion.io.png import write_png
+from focaldiffusion.io.sidecar import SIDECAR_NAME
 from focaldiffusion.io.simulated import write_stack
 from focaldiffusion.io.staging import file_errors_named, sha256_of_files, staging
 from focaldiffusion.stack import FocalStack
@@ -59,7 +61,24 @@ def export_stack(stack: FocalStack, directory: Path, sample: str) -> None:
         file_errors_named(directory),
         staging(folder.parent, (folder.name,), replace=False) as partial,
     ):
-        write_stack(partial / folder.name, stack, bit_depth=16, note={"sample": sample})
+        write_stack(partial / folder.name, stack, bit_depth=16, note=_note(sample))
+
+
+def is_exported(directory: Path, sample: str) -> bool:
+    """Whether an earlier, interrupted export has already written a stack; whole if at all.
+
+    Raises:
+        InputError: see `sample_folder`.
+    """
+    path = sample_folder(directory, sample) / SIDECAR_NAME
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["note"] == _note(sample))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _note(sample: str) -> dict[str, str]:
+    return {"sample": sample}
 
 
 def write_prediction(prediction: Prediction, directory: Path, sample: str) -> None:

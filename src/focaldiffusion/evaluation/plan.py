@@ -102,35 +102,11 @@ def begin(
     Raises:
         InputError: it holds another run.
     """
-    path = directory / RUN
-    written = json.loads(json.dumps(plan.as_json()))
-    if path.exists():
-        remedy = "Choose another --output-dir, or remove this one."
-        earlier = read_run(directory, "is damaged", remedy)
-        if (made_by := earlier.get("focaldiffusion")) != __version__:
-            raise InputError(
-                f"{directory}: holds an evaluation by focaldiffusion {made_by}, and this is "
-                f"{__version__}. Choose another --output-dir."
-            )
-        there = earlier.get("plan", {})
-        different = [key for key in written if there.get(key) != written[key]]
-        if different:
-            where, before, now = _difference(there, written, different[0])
-            raise InputError(
-                f"{directory}: holds an evaluation with {where} {before}, not {now}. Choose "
-                "another --output-dir."
-            )
-        for name, checkpoint in checkpoints.items():
-            digest = earlier.get("checkpoints", {}).get(name, {}).get("sha256")
-            if digest != checkpoint["sha256"]:
-                raise InputError(
-                    f"{directory}: holds an evaluation of {name} with other weights, of sha256 "
-                    f"{digest}, not {checkpoint['sha256']}. Choose another --output-dir."
-                )
+    check_same(plan, directory, checkpoints)
     facts = {
         "focaldiffusion": __version__,
         "command": list(command),
-        "plan": written,
+        "plan": plan.as_json(),
         "checkpoints": checkpoints,
         "workers": workers,
         "started": time.strftime("%Y-%m-%d %H:%M:%S%z"),
@@ -141,7 +117,45 @@ def begin(
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
+    write_whole(directory / RUN, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def check_same(plan: EvaluationPlan, directory: Path, checkpoints: dict[str, Any]) -> None:
+    """Check that a folder holds a run of a plan, or none.
+
+    Args:
+        plan: see `begin`.
+        directory: see `begin`.
+        checkpoints: see `begin`.
+
+    Raises:
+        InputError: it holds another run.
+    """
+    written = json.loads(json.dumps(plan.as_json()))
+    if not (directory / RUN).exists():
+        return
+    remedy = "Choose another --output-dir, or remove this one."
+    earlier = read_run(directory, "is damaged", remedy)
+    if (made_by := earlier.get("focaldiffusion")) != __version__:
+        raise InputError(
+            f"{directory}: holds an evaluation by focaldiffusion {made_by}, and this is "
+            f"{__version__}. Choose another --output-dir."
+        )
+    there = earlier.get("plan", {})
+    different = [key for key in written if there.get(key) != written[key]]
+    if different:
+        where, before, now = _difference(there, written, different[0])
+        raise InputError(
+            f"{directory}: holds an evaluation with {where} {before}, not {now}. Choose "
+            "another --output-dir."
+        )
+    for name, checkpoint in checkpoints.items():
+        digest = earlier.get("checkpoints", {}).get(name, {}).get("sha256")
+        if digest != checkpoint["sha256"]:
+            raise InputError(
+                f"{directory}: holds an evaluation of {name} with other weights, of sha256 "
+                f"{digest}, not {checkpoint['sha256']}. Choose another --output-dir."
+            )
 
 
 def protocol_of(run: dict[str, Any], name: str) -> AnyProtocol:

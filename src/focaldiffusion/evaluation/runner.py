@@ -21,7 +21,7 @@ from focaldiffusion.evaluation.baselines import check_base_model, open_model
 from focaldiffusion.evaluation.external import Predictions, write_prediction
 from focaldiffusion.evaluation.physical import Joined, Learned, PhysicalEstimates
 from focaldiffusion.evaluation.pictures import result_picture
-from focaldiffusion.evaluation.plan import EvaluationPlan, begin
+from focaldiffusion.evaluation.plan import EvaluationPlan, begin, check_same
 from focaldiffusion.evaluation.prediction import Model, Prediction
 from focaldiffusion.evaluation.records import SAMPLES, Record, read_records, write_records
 from focaldiffusion.evaluation.robustness import VARIANTS
@@ -29,8 +29,12 @@ from focaldiffusion.evaluation.scoring import calibration_of, score
 from focaldiffusion.io.png import write_png
 from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Meter, peak_memory_mib
+from focaldiffusion.shards import Shard
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.threads import available_threads, threads
+
+_SHARDS = "shards"
+"""Folder of the records of shards in that of a run: one folder per shard."""
 
 PREDICTIONS = "predictions"
 """Folder of kept predictions in that of a run: one folder per model."""
@@ -43,6 +47,7 @@ def evaluate(
     workers: int = 1,
     command: Sequence[str] = (),
     meter: Meter | None = None,
+    shard: Shard | None = None,
 ) -> list[Record]:
     """Score every model on every sample; each record is written to disk at once.
 
@@ -54,29 +59,44 @@ def evaluate(
         workers: number of processes; 1 uses the current one.
         command: command line as typed, for the report.
         meter: counts the samples.
+        shard: part of the samples, whose records go to a folder of their own; a run without takes
+            them over. None for all.
 
     Returns:
-        The records of the whole run, in the order of the plan.
+        The records of the whole run, or the shard, in the order of the plan.
 
     Raises:
         InputError: data are missing, a name is unknown, the folder holds another run or one that
             another process is making, or weights are damaged.
     """
-    evaluator = _Evaluator(plan, directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with claimed(directory):
-        begin(plan, directory, workers, command, evaluator.checkpoints())
-        return _continued(plan, directory, workers, evaluator, meter or Meter())
+    evaluator = _Evaluator(plan, directory, shard or Shard())
+    checkpoints, home, shards = evaluator.checkpoints(), directory, []
+    if shard is None:
+        shards = sorted(path.parent for path in directory.glob(f"{_SHARDS}/*/{SAMPLES}"))
+    else:
+        home = directory / _SHARDS / str(shard)
+    home.mkdir(parents=True, exist_ok=True)
+    with claimed(home):
+        begin(plan, home, workers, command, checkpoints)
+        for folder in shards:
+            check_same(plan, folder, checkpoints)
+        return _continued(plan, home, shards, workers, evaluator, meter or Meter())
 
 
 def _continued(
-    plan: EvaluationPlan, directory: Path, workers: int, evaluator: _Evaluator, meter: Meter
+    plan: EvaluationPlan,
+    directory: Path,
+    shards: Sequence[Path],
+    workers: int,
+    evaluator: _Evaluator,
+    meter: Meter,
 ) -> list[Record]:
-    """Make the records that are missing, and return all."""
+    """Make the records that are missing, also from shards, and return all."""
     wanted = set(evaluator.keys_in_order())
     done = {
         record.key: record
-        for record in _earlier(directory)
+        for folder in (*shards, directory)
+        for record in _earlier(folder)
         if record.key in wanted and evaluator.stands(record)
     }
     write_records(directory, done.values())
@@ -109,7 +129,7 @@ class _Task:
 class _Evaluator:
     """The protocol, its data and the models, in one process."""
 
-    def __init__(self, plan: EvaluationPlan, directory: Path) -> None:
+    def __init__(self, plan: EvaluationPlan, directory: Path, shard: Shard) -> None:
         for name in plan.variants:
             if name not in VARIANTS:
                 raise InputError(f"variant {name!r} is unknown; expected one of {list(VARIANTS)}.")
@@ -134,7 +154,7 @@ class _Evaluator:
                 )
             self.models[model.name] = model
         check_base_model(plan.base_model, self.models.values())
-        self.samples = self.protocol.indices(self.dataset, plan.max_samples)
+        self.samples = shard.of(self.protocol.indices(self.dataset, plan.max_samples))
         self._index_of = {self.dataset.name(index): index for index in self.samples}
         self._data_sha256: dict[int, str | None] = {}
 

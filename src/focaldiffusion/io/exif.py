@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from mmap import ACCESS_READ, mmap
@@ -197,20 +197,32 @@ def _pixel_pitch_m(tags: _Tags, image_size: tuple[int, int]) -> tuple[float | No
     return None, "EXIF has neither FocalPlaneXResolution nor FocalLengthIn35mmFilm"
 
 
+@contextmanager
+def blocks(path: Path) -> Iterator[tuple[Buffer, bytes]]:
+    """The EXIF of a file, from its TIFF header on, and its XMP; empty where there is none.
+
+    The EXIF of RAW and TIFF is the whole file, which holds the XMP as well.
+
+    Raises:
+        OSError, ValueError, ...: `DECODER_ERRORS`, if the file is broken.
+    """
+    if is_raw(path) or is_tiff(path):
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+            yield mapped, b""
+        return
+    with open_pillow(path) as image:
+        exif = image.info.get("exif") or b""
+        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    text = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
+    yield exif.removeprefix(EXIF_PREFIX), text
+
+
 def _own_tags(path: Path) -> _Tags:
     """The needed tags of a file, with XMP; empty if they are broken."""
-    try:
-        if is_raw(path) or is_tiff(path):
-            with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
-                return _tiff_tags(mapped)
-        with open_pillow(path) as image:
-            block = image.info.get("exif") or b""
-            xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    except DECODER_ERRORS:
-        return {}
-    tags: _Tags = {"xmp": xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp}
-    with suppress(*DECODER_ERRORS):  # broken EXIF leaves XMP readable
-        tags |= _tiff_tags(block.removeprefix(EXIF_PREFIX)) if block else {}
+    tags: _Tags = {}
+    with suppress(*DECODER_ERRORS), blocks(path) as (exif, xmp):
+        tags["xmp"] = xmp
+        tags |= _tiff_tags(exif) if exif else {}  # broken EXIF leaves XMP readable
     return tags
 
 

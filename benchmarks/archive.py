@@ -1,0 +1,363 @@
+"""Batches of small stacks: memory, open files and overhead; kills; a shell loop; Ray.
+
+    python benchmarks/archive.py flat --stacks 10000     # 1 % broken in twenty ways
+    python benchmarks/archive.py kills --kills 50
+    python benchmarks/archive.py loop --stacks 40        # against `infer` for each stack
+    python benchmarks/archive.py ray --stacks 200        # one worker and two; against `local`
+
+Work is counted in CPU seconds, since other work on the machine does not change them much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import focaldiffusion as fd
+from focaldiffusion.archive.batch import Batch
+from focaldiffusion.archive.local import LocalEngine, prepare_process
+from focaldiffusion.archive.manifest import Entry, read_manifest, write_manifest
+from focaldiffusion.archive.memory import budget_bytes, need_bytes
+from focaldiffusion.archive.storage import Storage
+from focaldiffusion.archive.work import Recipe, Workshop
+from focaldiffusion.io.simulated import write_stack
+from focaldiffusion.optics import Camera
+from focaldiffusion.scene import Scene
+from focaldiffusion.simulation.capture import capture
+
+SIZE = (72, 96)
+DISTANCES_M = (0.4, 0.55, 0.8, 1.5)
+CAMERA = {"focal_length_px": 115.0, "aperture_diameter_m": 0.012}
+SCENES = 40
+VOLATILE = ("seconds", "process_peak_memory_mib", "batch")
+"""Parts of `metadata.json` that differ from run to run."""
+
+
+def write_scene(folder: Path, seed: int) -> None:
+    """A stack of a textured plane with a slant of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    near, far = 1 / (0.4 + 0.3 * torch.rand(2, generator=generator))
+    slant = torch.linspace(float(near), 0.5 * float(far), SIZE[1]).expand(SIZE)
+    scene = Scene(
+        torch.rand(3, *SIZE, generator=generator),
+        1 / slant,
+        torch.ones(SIZE, dtype=torch.bool),
+        Camera(**CAMERA, image_size=SIZE),
+        "benchmark",
+    )
+    write_stack(folder, capture(scene, DISTANCES_M), bit_depth=8, note={"seed": seed})
+
+
+def rewritten(**changes: Any) -> Callable[[Path], None]:
+    """A way to break a stack: other entries of its stack.json."""
+
+    def write(folder: Path) -> None:
+        path = folder / "stack.json"
+        content = json.loads(path.read_text())
+        path.unlink()
+        path.write_text(json.dumps({**content, **changes}))
+
+    return write
+
+
+def frame_as(data: bytes | Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """A way to break a stack: another content of its second frame."""
+
+    def write(folder: Path) -> None:
+        path = folder / "frame_01.png"
+        content = data(path.read_bytes()) if callable(data) else data
+        path.unlink()
+        path.write_bytes(content)
+
+    return write
+
+
+def replaced_by(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    """A way to break a stack: its second frame is something else than a file."""
+
+    def write(folder: Path) -> None:
+        (folder / "frame_01.png").unlink()
+        make(folder / "frame_01.png")
+
+    return write
+
+
+def without_frames(count: int) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "stack.json").unlink()
+        for path in sorted(folder.glob("*.png"))[:count]:
+            path.unlink()
+
+    return write
+
+
+def other_size(folder: Path) -> None:
+    import cv2
+
+    (folder / "frame_01.png").unlink()
+    cv2.imwrite(str(folder / "frame_01.png"), torch.zeros(40, 50, 3, dtype=torch.uint8).numpy())
+
+
+def tiny(folder: Path) -> None:
+    import cv2
+
+    for path in folder.glob("*.png"):
+        path.unlink()
+        cv2.imwrite(str(path), torch.zeros(6, 8, 3, dtype=torch.uint8).numpy())
+
+
+def huge(png: bytes) -> bytes:
+    """The same file with a header that declares 60,000 x 60,000 pixels."""
+    return png[:16] + (60_000).to_bytes(4, "big") * 2 + png[24:]
+
+
+BROKEN: tuple[Callable[[Path], None], ...] = (
+    shutil.rmtree,
+    without_frames(4),
+    without_frames(3),
+    frame_as(b""),
+    frame_as(b"no picture"),
+    frame_as(lambda png: png[: len(png) // 2]),
+    frame_as(lambda png: png[:40] + b"\x00" * 400 + png[440:]),
+    frame_as(huge),
+    replaced_by(lambda path: path.mkdir()),
+    replaced_by(lambda path: os.mkfifo(path)),
+    replaced_by(lambda path: path.symlink_to("absent.png")),
+    replaced_by(lambda path: path.symlink_to(path.name)),
+    replaced_by(lambda path: None),
+    other_size,
+    tiny,
+    lambda folder: (folder / "stack.json").unlink() or (folder / "stack.json").write_text("{"),
+    rewritten(focus_distances_m=[0.4, 0.5]),
+    rewritten(focus_distances_m=[0.4, -0.5, 0.8, 1.5]),
+    rewritten(focus_distances_m=[0.4, 0.4, 0.4, 0.4]),
+    rewritten(focal_length=3),
+)
+
+
+def write_archive(folder: Path, count: int, broken_share: float = 0.01) -> tuple[Path, set[str]]:
+    """A manifest of stacks, and the keys of the broken ones; files are links to few."""
+    scenes = [folder / "scenes" / str(seed) for seed in range(min(SCENES, count))]
+    for seed, scene in enumerate(scenes):
+        scene.parent.mkdir(parents=True, exist_ok=True)
+        write_scene(scene, seed)
+    every = round(1 / broken_share) if broken_share else count + 1
+    entries, broken = [], set()
+    for number in range(count):
+        stack = folder / "stacks" / f"{number:05d}"
+        shutil.copytree(scenes[number % len(scenes)], stack, copy_function=os.link)
+        if number % every == every - 1:
+            BROKEN[len(broken) % len(BROKEN)](stack)
+            broken.add(stack.name)
+        entries.append(Entry(stack.name, (str(stack),)))
+    write_manifest(folder / "manifest.csv", entries)
+    return folder / "manifest.csv", broken
+
+
+def settings(*, depth: bool) -> fd.Settings:
+    return fd.Settings(threads=1, device="cpu", image_only=not depth)
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process, its living descendants and those that have ended."""
+    total = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return total + sum(sum(one.cpu_times()[:2]) for one in processes)
+
+
+def measured() -> str:
+    """Memory and open files of parent and workers."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    facts = [f"{one.memory_info().rss / 2**20:.0f} MiB, {one.num_fds()} files" for one in processes]
+    return "; ".join(facts)
+
+
+def flat(options: argparse.Namespace, home: Path) -> None:
+    """Memory and open files while a batch grows, its overhead, and its failures."""
+    manifest, broken = write_archive(home / "archive", options.stacks)
+    workshop = Workshop(Recipe(settings(depth=options.depth)), Storage(str(home / "out")))
+    batch = Batch(read_manifest(manifest), manifest.parent, workshop)
+    size = workshop.recipe.settings.working_size
+    started = time.monotonic()
+    with (
+        LocalEngine(
+            workshop,
+            options.workers,
+            budget_bytes=budget_bytes(),
+            need_bytes=lambda task: need_bytes(task.entry, size),
+        ) as engine,
+        batch.opened(),
+    ):
+        warm = 0.0
+        for done, _ in enumerate(batch.run(engine, batch.due()), start=1):
+            if done == 50:
+                warm = cpu_seconds()
+            if done in (100, 200, 500) or done % 1000 == 0 or done == options.stacks:
+                seconds = time.monotonic() - started
+                print(f"{done} rows in {seconds:.0f} s: {measured()}", flush=True)
+        each = (cpu_seconds() - warm) / (options.stacks - 50)
+    failed = {line.key for line in batch.lines() if line.status == "failed"}
+    print(f"failed: {len(failed)}, as broken: {failed == broken}, rows: {len(batch.lines())}")
+    for line in batch.lines():
+        if line.status == "failed" and len(failed) <= len(BROKEN):
+            print(f"  {line.key}: {line.error}")
+    alone, saved = reconstructed(home, options)
+    print(f"CPU seconds a stack: batch {each:.4f}; fd.reconstruct {alone:.4f}, save {saved:.4f}")
+    print(f"overhead of the batch over both: {100 * (each / (alone + saved) - 1):.1f} %")
+
+
+def reconstructed(home: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """CPU seconds of `fd.reconstruct` and of `Result.save`, warm, for each stack."""
+    prepare_process()
+    chosen, spent = settings(depth=options.depth), [0.0, 0.0]
+    scenes = sorted((home / "archive" / "scenes").iterdir())
+    for number, scene in enumerate((scenes[0], *scenes)):
+        if number == 1:
+            spent = [0.0, 0.0]
+        begun = time.process_time()
+        result = fd.reconstruct(scene, settings=chosen)
+        between = time.process_time()
+        result.save(home / "alone" / str(number))
+        spent = [spent[0] + between - begun, spent[1] + time.process_time() - between]
+    return spent[0] / len(scenes), spent[1] / len(scenes)
+
+
+def batch_command(manifest: Path, out: Path, *flags: str) -> list[str]:
+    words = ("-m", "focaldiffusion", "batch", str(manifest), "--output", str(out))
+    return [sys.executable, *words, "--device", "cpu", *flags]
+
+
+def results_of(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in out.glob("*/*"):
+        if path.name == "metadata.json":
+            content = json.loads(path.read_text())
+            found[str(path)[len(str(out)) :]] = {
+                key: value for key, value in content.items() if key not in VOLATILE
+            }
+        else:
+            found[str(path)[len(str(out)) :]] = path.read_bytes()
+    return found
+
+
+def kills(options: argparse.Namespace, home: Path) -> None:
+    """SIGKILL of the parent or of a worker at random times, until the batch is done."""
+    manifest, broken = write_archive(home / "archive", options.stacks, 0.05)
+    flags = ("--workers", "2", "--image-only", "--quiet")
+    subprocess.run(batch_command(manifest, home / "whole", *flags), capture_output=True)
+    generator, counts = random.Random(0), {"parent": 0, "worker": 0}
+    out = home / "out"
+    child: subprocess.Popen[bytes] | None = None
+    while sum(counts.values()) < options.kills:
+        if child is None or child.poll() is not None:
+            if child is not None and (out / "report.csv").exists():
+                shutil.rmtree(out)  # done before all kills were: once more
+            child = subprocess.Popen(
+                batch_command(manifest, out, *flags),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        time.sleep(generator.uniform(0.2, options.longest_s))
+        workers = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+        if generator.random() < 0.5 and len(workers) > 2:
+            generator.choice(workers).kill()
+            counts["worker"] += 1
+        elif child.poll() is None:
+            child.kill()
+            child.wait()
+            child = None
+            counts["parent"] += 1
+    if child is not None:
+        child.wait()
+    for flags_of in (flags, (*flags, "--retry", "failed")):
+        subprocess.run(batch_command(manifest, out, *flags_of), capture_output=True)
+    with (out / "report.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    keys = [row["key"] for row in rows]
+    failed = {row["key"] for row in rows if row["status"] == "failed"}
+    print(f"killed: {counts}")
+    print(f"rows: {len(keys)}, twice: {len(keys) - len(set(keys))}, of {options.stacks}")
+    print(f"failed as broken: {failed == broken}")
+    print(f"results equal: {results_of(out) == results_of(home / 'whole')}")
+    print(f"partial folders left: {[path.name for path in out.glob('.*partial*')]}")
+
+
+def loop(options: argparse.Namespace, home: Path) -> None:
+    """Wall time of a batch, and of `infer` for each stack."""
+    manifest, _ = write_archive(home / "archive", options.stacks, 0)
+    started = time.monotonic()
+    done = batch_command(manifest, home / "out", "--workers", str(options.workers), "--quiet")
+    subprocess.run(done, check=True)
+    together = time.monotonic() - started
+    started, sample = time.monotonic(), options.stacks if options.all else min(8, options.stacks)
+    for entry in read_manifest(manifest)[:sample]:
+        words = ("infer", entry.frames[0], "--output", str(home / "loop" / entry.key))
+        program = [sys.executable, "-m", "focaldiffusion", *words, "--device", "cpu", "--quiet"]
+        subprocess.run(program, check=True)
+    one_by_one = (time.monotonic() - started) * options.stacks / sample
+    print(f"batch of {options.stacks}: {together:.1f} s; loop of infer: {one_by_one:.1f} s")
+    print(f"(loop measured on {sample} stacks); {one_by_one / together:.1f} times faster")
+
+
+def ray_nodes(options: argparse.Namespace, home: Path) -> None:
+    """Rows a second with one worker and with two, and results equal to the local engine's."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from focaldiffusion.archive.ray_engine import RayEngine
+
+    manifest, _ = write_archive(home / "archive", options.stacks, 0.05)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    recipe = Recipe(settings(depth=options.depth))
+    rates = []
+    for count in (1, 2):
+        workshop = Workshop(recipe, Storage(str(home / f"ray-{count}")))
+        batch = Batch(read_manifest(manifest), manifest.parent, workshop)
+        with RayEngine(workshop, workers=count) as engine, batch.opened():
+            begun = 0.0
+            for number, _ in enumerate(batch.run(engine, batch.due())):
+                begun = begun if number else time.monotonic()
+            rates.append((options.stacks - 1) / (time.monotonic() - begun))
+    ray.shutdown()
+    cluster.shutdown()
+    flags = ("--workers", "2", *(() if options.depth else ("--image-only",)), "--quiet")
+    subprocess.run(batch_command(manifest, home / "local", *flags), capture_output=True)
+    equal = results_of(home / "local") == results_of(home / "ray-1") == results_of(home / "ray-2")
+    print(f"rows a second: {rates[0]:.2f}, {rates[1]:.2f}; {rates[1] / rates[0]:.2f} times")
+    print(f"ray with one worker, with two, and local give equal files: {equal}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    kinds = {"flat": flat, "kills": kills, "loop": loop, "ray": ray_nodes}
+    parser.add_argument("kind", choices=kinds)
+    parser.add_argument("--stacks", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--longest-s", type=float, default=8.0, help="between kills")
+    parser.add_argument("--depth", action="store_true", help="depth as well as the image")
+    parser.add_argument("--all", action="store_true", help="measure the loop on all stacks")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        kinds[options.kind](options, Path(home))
+
+
+if __name__ == "__main__":
+    main()

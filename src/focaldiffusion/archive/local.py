@@ -1,0 +1,236 @@
+"""Engine for one machine: processes that stay warm, within a budget of memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from focaldiffusion.allocation import keep_freed_memory
+from focaldiffusion.archive.engines import lost
+from focaldiffusion.archive.report import Line
+from focaldiffusion.archive.waiting import Job, Waiting
+from focaldiffusion.archive.work import Task, Workshop
+from focaldiffusion.errors import InputError
+from focaldiffusion.signals import on_ending
+
+_READY = "ready"
+_MOST_FAILED_STARTS = 3
+_SECONDS_TO_END = 20
+
+
+class LocalEngine:
+    """Worker processes with one thread each; a killed one is replaced."""
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        workers: int,
+        *,
+        budget_bytes: int | None = None,
+        need_bytes: Callable[[Task], int] = lambda task: 0,
+    ) -> None:
+        """Describe the workers; they start with the `with` block.
+
+        Args:
+            workshop: see `Workshop`.
+            workers: number of processes.
+            budget_bytes: memory that rows in work may need together; None for no limit. A row that
+                would not fit waits; one that never fits runs alone.
+            need_bytes: estimate of the memory that a row needs.
+        """
+        self._workshop, self._count = workshop, workers
+        self._budget, self._need = budget_bytes, need_bytes
+        # Forked from a process that has imported everything, a worker starts in no time. CUDA must
+        # not be in use before a fork, and is not: that process only imports.
+        has_server = "forkserver" in get_all_start_methods()
+        self._context: Any = get_context("forkserver" if has_server else "spawn")
+        if has_server:
+            self._context.set_forkserver_preload([__name__])
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+        for worker in self._workers:
+            worker.join()
+        self._workers.clear()
+
+    @property
+    def at_work(self) -> dict[str, int]:
+        """Key of each row in work, and the id of its process."""
+        return {
+            worker.job.task.entry.key: worker.process.pid or 0
+            for worker in self._workers
+            if worker.job is not None
+        }
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Line]:
+        """See `Engine`."""
+        waiting = Waiting(tasks, self._need)
+        while True:
+            self._assign(waiting)
+            busy = [worker for worker in self._workers if worker.is_busy]
+            if not busy and not waiting:
+                return
+            handles = [one for worker in busy for one in worker.handles]
+            ready = set(connection.wait(handles))
+            for worker in busy:
+                if ready.intersection(worker.handles):
+                    yield from self._heard(worker, waiting)
+
+    def _assign(self, waiting: Waiting) -> None:
+        """Give rows to workers that are free, as far as memory allows, and start missing ones."""
+        while waiting:
+            jobs = [worker.job for worker in self._workers if worker.job is not None]
+            if jobs and not self._fits(waiting.next, jobs):
+                return
+            free = [one for one in self._workers if one.is_ready and one.job is None]
+            if free:
+                free[0].give(waiting.take())
+                continue
+            if len(self._workers) == self._count:
+                return
+            self._workers.append(_Worker(self._context, self._workshop))
+
+    def _fits(self, job: Job, others: Sequence[Job]) -> bool:
+        """Whether a row may be in work beside others; in a second attempt, it runs alone."""
+        if job.attempt > 1 or any(other.attempt > 1 for other in others):
+            return False
+        taken = sum(other.need_bytes for other in others)
+        return self._budget is None or taken + job.need_bytes <= self._budget
+
+    def _heard(self, worker: _Worker, waiting: Waiting) -> Iterator[Line]:
+        """Take what a worker sends, or notice its end."""
+        try:
+            while worker.connection.poll():
+                message = worker.connection.recv()
+                if isinstance(message, Line):
+                    worker.job = None
+                    yield message
+                elif message == _READY:
+                    worker.is_ready = True
+                    self._failed_starts = 0
+                else:
+                    raise InputError(str(message))
+            if worker.process.is_alive():
+                return
+        except (EOFError, OSError):
+            pass
+        self._workers.remove(worker)
+        worker.join()
+        how = worker.how_it_ended()
+        if worker.job is not None and worker.job.attempt == 1:
+            waiting.again(worker.job)
+        elif worker.job is not None:
+            yield lost(worker.job.task, f"{how}, twice, the second time while it ran alone")
+        elif not worker.is_ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _MOST_FAILED_STARTS:
+                raise InputError(
+                    f"{self._failed_starts} workers in turn {how} while they started, perhaps "
+                    "because the system ran out of memory. Give fewer --workers."
+                )
+
+
+class _Worker:
+    """A process, seen from its parent.
+
+    Attributes:
+        is_ready: whether it has loaded the model.
+        job: the row in work.
+    """
+
+    def __init__(self, context: Any, workshop: Workshop) -> None:
+        self.connection, other = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_serve, args=(other, workshop))
+        self.process.start()
+        other.close()  # else the end of the process would not close the pipe
+        self.is_ready = False
+        self.job: Job | None = None
+
+    @property
+    def handles(self) -> tuple[Any, Any]:
+        """What becomes ready when it sends something or ends."""
+        return self.connection, self.process.sentinel
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message is expected."""
+        return self.job is not None or not self.is_ready
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        with suppress(OSError):  # dead; its sentinel says so
+            self.connection.send(job.task)
+
+    def end(self) -> None:
+        """Ask the process to end now; it removes partial results."""
+        self.connection.close()
+        self.process.terminate()
+
+    def join(self) -> None:
+        self.process.join(_SECONDS_TO_END)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+    def how_it_ended(self) -> str:
+        code = self.process.exitcode or 0
+        if code >= 0:
+            return f"ended with exit code {code}"
+        return f"was killed by the system (signal {-code})"
+
+
+def _serve(pipe: Connection, workshop: Workshop) -> None:
+    """Work on rows until the parent ends."""
+    # Ctrl-C goes to all processes of a terminal; the parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare_process()
+    with on_ending(_unwind):
+        try:
+            bench = workshop.open()
+        except InputError as error:
+            pipe.send(str(error))
+            return
+        pipe.send(_READY)
+        while True:
+            try:
+                task = pipe.recv()
+            except (EOFError, OSError):
+                return
+            pipe.send(bench.run(task))
+
+
+def _unwind(number: int) -> None:
+    raise SystemExit(128 + number)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent is gone, so that a resumed batch meets no orphans."""
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def prepare_process() -> None:
+    """Let a worker compute on one thread, and keep the memory of a row for the next one."""
+    import cv2
+    import torch
+
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)

@@ -1,0 +1,70 @@
+"""Estimate of the memory that a row needs, and of the memory that there is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from focaldiffusion.archive.manifest import Entry
+from focaldiffusion.archive.storage import is_remote
+from focaldiffusion.errors import InputError
+from focaldiffusion.frames import working_size
+from focaldiffusion.io.frame_files import find_frames, open_frames
+from focaldiffusion.io.images import probe_image
+
+# These bound the peaks of docs/benchmarks.md: 2.4 GB for 3 frames of 60 megapixels, 2.6 GB for 187
+# of 0.5 megapixels, 1.0 GB for 6 of 0.7.
+_PROCESS_BYTES = 450 * 2**20
+_BYTES_PER_WORKING_PIXEL = 170
+_BYTES_PER_PIXEL = 30
+_SHARE = 0.85
+"""Part of the memory that is free at the start which rows may take."""
+
+
+def need_bytes(entry: Entry, working_size_px: int) -> int:
+    """Memory that a process needs for a row, from the headers of its files.
+
+    Args:
+        entry: the row.
+        working_size_px: `Settings.working_size`.
+
+    Returns:
+        0 where frames are remote or cannot be read, which is for the row itself to report.
+    """
+    if any(map(is_remote, entry.frames)):
+        return 0
+    try:
+        source = entry.frames[0] if len(entry.frames) == 1 else list(entry.frames)
+        found = find_frames(source)
+        if len(found.files) > 1:
+            header = probe_image(found.files[0])
+            count, size = len(found.files), header.stored_size
+        else:
+            frames, _ = open_frames(found)
+            count, size = len(frames.names), frames.size
+    except (InputError, OSError, ValueError):
+        return 0
+    working = count * math.prod(working_size(size, count, working_size_px))
+    return round(
+        _PROCESS_BYTES + _BYTES_PER_WORKING_PIXEL * working + _BYTES_PER_PIXEL * math.prod(size)
+    )
+
+
+def budget_bytes() -> int:
+    """Memory that rows in work may take together: most of what is free for this process."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    return round(_SHARE * min(free, _group_bytes()))
+
+
+def _group_bytes() -> float:
+    """Memory that is free in the group that a scheduler or a container put this process in."""
+    try:
+        where = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("::/")[2].strip()
+        group = Path("/sys/fs/cgroup") / where
+        most = (group / "memory.max").read_text(encoding="ascii")
+        taken = (group / "memory.current").read_text(encoding="ascii")
+        return math.inf if most.strip() == "max" else int(most) - int(taken)
+    except (OSError, ValueError):
+        return math.inf

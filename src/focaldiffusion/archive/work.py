@@ -1,0 +1,222 @@
+"""One row of a manifest to one folder of results, in a process that stays warm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from focaldiffusion.allocation import is_out_of_memory
+from focaldiffusion.archive.manifest import Entry
+from focaldiffusion.archive.report import Line
+from focaldiffusion.archive.storage import Storage, is_remote, local_frames
+from focaldiffusion.errors import InputError, printable
+from focaldiffusion.io.frame_order import FrameOrder
+from focaldiffusion.io.results import DepthFormat, PointCloud
+from focaldiffusion.io.stacks import open_stack
+from focaldiffusion.lens import LensFacts
+from focaldiffusion.reconstruction import PHYSICS, DoubtfulInput, Settings, reconstruct
+from focaldiffusion.result import Result
+
+if TYPE_CHECKING:
+    from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+
+_BLOCK = "batch"
+"""Block of `metadata.json` that says which row of a batch a result is of."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of all rows of a batch.
+
+    Attributes:
+        settings: of the reconstruction; its number of threads is that of each process.
+        order: see `open_stack`.
+        lens: the lens as far as it is known, for all stacks.
+        depth_formats: see `Result.save`.
+        point_cloud: see `Result.save`.
+        model: description of the learned model; None for the physical estimate.
+        load: loads that model, once in each process.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    order: FrameOrder = "auto"
+    lens: LensFacts = field(default_factory=LensFacts)
+    depth_formats: tuple[DepthFormat, ...] = ("npy", "png")
+    point_cloud: PointCloud = "auto"
+    model: dict[str, Any] | None = None
+    load: Callable[[], FocalDiffusionPipeline] | None = None
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """All that decides on the results: not how many threads make them."""
+        settings = replace(self.settings, threads=None)
+        return {
+            **{name: getattr(self, name) for name in ("order", "depth_formats", "point_cloud")},
+            "settings": asdict(settings),
+            "lens": asdict(self.lens),
+            "model": self.model,
+        }
+
+    def digest(self, entry: Entry, folder: Path) -> str:
+        """Digest of a row and the settings: other ones give other results.
+
+        Args:
+            entry: the row.
+            folder: folder of the manifest; frames count relative to it, so that both can move.
+        """
+        frames = [
+            frame if is_remote(frame) else Path(os.path.relpath(frame, folder)).as_posix()
+            for frame in entry.frames
+        ]
+        focus = entry.focus_distances_m, entry.focus_positions_m
+        text = json.dumps([entry.key, frames, focus, self._facts], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row to work on.
+
+    Attributes:
+        entry: the row.
+        digest: see `Recipe.digest`.
+        again: whether to make results again that exist.
+    """
+
+    entry: Entry
+    digest: str
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how rows become results; small, so that it travels to any process.
+
+    Attributes:
+        recipe: settings of all rows.
+        storage: place of the results.
+    """
+
+    recipe: Recipe
+    storage: Storage
+
+    def open(self) -> Bench:
+        """A warm place to work, with the model loaded.
+
+        Raises:
+            InputError: the model cannot be loaded.
+        """
+        return Bench(self)
+
+
+class Bench:
+    """Makes results of rows, one after another; no error ends it."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._recipe, self._storage = workshop.recipe, workshop.storage
+        self._model: Any = PHYSICS if self._recipe.load is None else self._recipe.load()
+
+    def run(self, task: Task) -> Line:
+        """Make the results of a row; keep those that an earlier, interrupted run made of it."""
+        key = task.entry.key
+        try:
+            earlier = self._storage.metadata(key)
+            if earlier is not None:
+                made = self._of_batch(key, earlier)
+                if made["digest"] == task.digest and not task.again:
+                    return self._line(task, earlier)
+            return self._line(task, self._make(task))
+        except Exception as error:
+            sentence, text = self._failure(task, error)
+            return Line(key, "failed", sentence, digest=task.digest, traceback=text)
+
+    def _of_batch(self, key: str, metadata: dict[str, Any]) -> dict[str, Any]:
+        """The block of a batch in earlier results.
+
+        Raises:
+            InputError: another command made them.
+        """
+        if _BLOCK not in metadata:
+            raise InputError(
+                f"{self._storage.root}/{key}: holds results that another command made. Move them "
+                "away, or choose another output."
+            )
+        return dict(metadata[_BLOCK])
+
+    def _make(self, task: Task) -> dict[str, Any]:
+        """Reconstruct and save; returns the provenance."""
+        entry, recipe = task.entry, self._recipe
+        with local_frames(entry.frames) as source, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DoubtfulInput)  # the report has it
+            opened = open_stack(
+                source,
+                focus_distances_m=entry.focus_distances_m,
+                focus_positions_m=entry.focus_positions_m,
+                lens=recipe.lens,
+                order=recipe.order,
+            )
+            result = reconstruct(
+                replace(opened, name=entry.key), model=self._model, settings=recipe.settings
+            )
+            provenance = dict(result.provenance)
+            if any(map(is_remote, entry.frames)):
+                provenance["frames"] = list(entry.frames)
+            provenance[_BLOCK] = {
+                "key": entry.key,
+                "digest": task.digest,
+                "finished": _now(),
+                "size": list(result.all_in_focus.shape[:2]),
+            }
+            self._save(entry.key, replace(result, provenance=provenance))
+        return provenance
+
+    def _save(self, key: str, result: Result) -> None:
+        with self._storage.results(key) as folder:
+            result.save(
+                folder,
+                overwrite=True,
+                point_cloud=self._recipe.point_cloud,
+                depth_formats=self._recipe.depth_formats,
+            )
+
+    def _line(self, task: Task, provenance: dict[str, Any]) -> Line:
+        block, confidence = provenance[_BLOCK], provenance["mean_confidence"]
+        return Line(
+            task.entry.key,
+            "done",
+            frames=len(provenance["alignment"]["kept"]),
+            size="x".join(map(str, reversed(block["size"]))),
+            grade=str(provenance["grade"]),
+            mean_confidence="" if confidence is None else f"{confidence:.3f}",
+            findings=" ".join(provenance["findings"]),
+            seconds=f"{sum(provenance['seconds'].values()):.3f}",
+            finished=block["finished"],
+            digest=task.digest,
+        )
+
+    def _failure(self, task: Task, error: Exception) -> tuple[str, str | None]:
+        """A sentence about an error, and the traceback of one of this program."""
+        if isinstance(error, InputError):
+            return str(error), None
+        if is_out_of_memory(error):
+            return (
+                f"not enough memory on {self._recipe.settings.device}. Remedies, most effective "
+                "first: lower --working-size, make the frames smaller, give fewer frames."
+            ), None
+        return printable(
+            f"unexpected {type(error).__name__}: {error}. This is an error of focaldiffusion; "
+            "please report it with its traceback."
+        ), "".join(traceback.format_exception(error))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,324 @@
+"""`focaldiffusion batch`: all stacks of a manifest, on one machine or many."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from focaldiffusion.cli.batch_progress import with_progress
+from focaldiffusion.cli.flags import (
+    Commands,
+    add_lens,
+    add_psf,
+    given_path,
+    lens,
+    positive_integer,
+    psf,
+    shard,
+)
+from focaldiffusion.cli.infer_flags import add_method
+from focaldiffusion.cli.model_flags import add_model, chosen_model, sampling
+from focaldiffusion.cli.outcome import INTERNAL_ERROR
+from focaldiffusion.errors import InputError
+from focaldiffusion.packages import check_installed
+
+if TYPE_CHECKING:
+    from focaldiffusion.archive.batch import Batch
+    from focaldiffusion.archive.engines import Engine
+    from focaldiffusion.archive.work import Recipe, Workshop
+
+_MOST_TRACEBACKS = 3
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command to those of `focaldiffusion`."""
+    parser = commands.add_parser(
+        "batch",
+        help="all stacks of a manifest, on one machine or a cluster",
+        description="Reconstruct every row of a manifest into DIR/KEY, and list the outcomes in "
+        "DIR/report.csv. A bad stack is a failed row and stops no other. The same command "
+        "continues an interrupted batch: finished rows stay.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "manifest",
+        nargs="?",
+        type=given_path,
+        metavar="MANIFEST",
+        help=".csv or .parquet, see `focaldiffusion find`",
+    )
+    parser.add_argument(
+        "--watch",
+        type=given_path,
+        metavar="FOLDER",
+        help="instead of a manifest: each folder that appears in FOLDER, once its files rest",
+    )
+    parser.add_argument(
+        "--rest-s",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="a folder is complete when nothing in it has changed for this long [s] (default: 10)",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=_place,
+        metavar="DIR",
+        help="folder for the results, or a URL such as s3://bucket/results",
+    )
+    parser.add_argument(
+        "--retry",
+        choices=("failed", "all"),
+        help="try failed rows again, or make every row again",
+    )
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="N/COUNT",
+        help="only every COUNT-th row from the N-th on, such as 3/20 for a job array",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
+    _add_engine(parser)
+    _add_results(parser)
+    add_lens(parser, "Of all stacks. Overrides stack.json, which overrides EXIF.")
+    add_psf(parser).add_argument(
+        "--find-blur",
+        action="store_true",
+        help="measure the blur per dioptre from the frames even if the lens is known",
+    )
+    add_method(parser)
+    add_model(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="processes of this machine, a Ray cluster, or Slurm (default: local)",
+    )
+    group.add_argument(
+        "--workers",
+        type=positive_integer,
+        metavar="N",
+        help="stacks at a time; with slurm, jobs (default: one for each CPU, or 1 on a GPU; as "
+        "many as the cluster has room for with ray; 10 jobs)",
+    )
+    group.add_argument(
+        "--memory-gb",
+        type=float,
+        metavar="GB",
+        help="memory that stacks in work may need together; others wait (default: most of what is "
+        "free)",
+    )
+    group.add_argument(
+        "--address", metavar="ADDRESS", help="ray: address of the cluster (default: auto)"
+    )
+    group.add_argument(
+        "--cpus",
+        type=positive_integer,
+        metavar="N",
+        help="ray: CPUs for each worker (default: 1); slurm: CPUs, and so stacks at a time, of "
+        "each job (default: 4)",
+    )
+    group.add_argument(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of submitit, such as slurm_partition=short timeout_min=240",
+    )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--image-only", action="store_true", help="make the all-in-focus images alone"
+    )
+    group.add_argument(
+        "--depth-format",
+        type=_formats,
+        default=("npy", "png"),
+        metavar="LIST",
+        help="formats of the depth maps: any of npy, png and exr (default: npy,png)",
+    )
+    group.add_argument(
+        "--point-cloud",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="write point clouds: for images of up to 2 megapixels, always, or never (default: "
+        "auto)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the batch and return the exit code: 1 if rows failed, 2 if all did.
+
+    Raises:
+        InputError: a flag or the manifest is wrong, or no worker can start.
+    """
+    from focaldiffusion.archive.batch import Batch
+    from focaldiffusion.archive.manifest import read_manifest
+    from focaldiffusion.archive.storage import Storage
+    from focaldiffusion.archive.watch import watched
+    from focaldiffusion.archive.work import Workshop
+    from focaldiffusion.io.results import check_formats
+
+    if (options.manifest is None) == (options.watch is None):
+        raise InputError("give either a manifest, or a folder with --watch.")
+    if options.watch is not None and options.shard is not None:
+        raise InputError("--shard: no effect with --watch, whose rows are not known yet. Drop it.")
+    check_formats(options.depth_format, options.point_cloud)
+    _check_engine(options)
+    workshop = Workshop(_recipe(options), Storage(options.output))
+    entries, folder = [], options.watch
+    if folder is None:
+        entries, folder = read_manifest(options.manifest), options.manifest.parent
+    batch = Batch(entries, folder.resolve(), workshop, options.shard)
+    with _engine(options, workshop) as engine, batch.opened():
+        if options.watch is None:
+            lines = batch.run(engine, batch.due(retry=options.retry))
+        else:
+            lines = watched(
+                batch, engine, options.watch, rest_s=options.rest_s, retry=options.retry
+            )
+        with_progress(lines, batch, quiet=options.quiet)
+    return _ended(batch, quiet=options.quiet)
+
+
+def _ended(batch: Batch, *, quiet: bool) -> int:
+    """Print the outcome of the whole batch, and return the exit code."""
+    lines = batch.lines()
+    failed = [line for line in lines if line.status == "failed"]
+    if not quiet:
+        print(f"{len(lines) - len(failed)} done, {len(failed)} failed: {batch.report.place}")
+        if failed:
+            print("With --retry failed, the same command tries the failed rows again.")
+    unexpected = [line.traceback for line in failed if line.traceback is not None]
+    for text in unexpected[:_MOST_TRACEBACKS]:
+        print(text, file=sys.stderr)
+    if unexpected:
+        return INTERNAL_ERROR
+    if not failed:
+        return 0
+    return 2 if len(failed) == len(lines) else 1
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """The settings from the flags.
+
+    Raises:
+        InputError: a value makes no sense, or the model or the device is not available.
+    """
+    from focaldiffusion.archive.work import Recipe
+    from focaldiffusion.devices import resolve_device
+    from focaldiffusion.reconstruction import Settings
+
+    given = {name: getattr(options, name) for name in ("align", "working_size")}
+    settings = Settings(
+        psf=psf(options),
+        drop_unaligned=options.drop_unaligned,
+        find_blur=options.find_blur,
+        device=resolve_device(options.device),
+        threads=options.threads or 1,
+        fill_unsharp=bool(options.fill_unsharp),
+        image_only=options.image_only,
+        sampling=sampling(options),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    model = chosen_model(options, settings.device)
+    if model is not None and options.image_only:
+        raise InputError("--model: no effect with --image-only, which makes no depth. Drop one.")
+    return Recipe(
+        settings,
+        options.order,
+        lens(options),
+        options.depth_format,
+        options.point_cloud,
+        model=None if model is None else model.checkpoint.as_json(base_model=model.base_model),
+        load=None if model is None else model.load,
+    )
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    """Refuse flags of another engine, and an engine whose package is missing.
+
+    Raises:
+        InputError: names them.
+    """
+    owners = {"address": ("ray",), "cpus": ("ray", "slurm"), "slurm": ("slurm",)}
+    owners["memory_gb"] = ("local",)
+    for name, engines in owners.items():
+        if getattr(options, name) and options.engine not in engines:
+            raise InputError(
+                f"--{name.replace('_', '-')}: no effect with --engine {options.engine}; it belongs "
+                f"to {' and '.join(engines)}."
+            )
+    package = {"ray": "ray", "slurm": "submitit"}.get(options.engine)
+    if package is not None:
+        check_installed({package: f"--engine {options.engine}"})
+
+
+def _engine(options: argparse.Namespace, workshop: Workshop) -> Engine:
+    """The engine of the flags.
+
+    Raises:
+        InputError: an option of it is wrong.
+    """
+    is_cpu = workshop.recipe.settings.device == "cpu"
+    if options.engine == "ray":
+        from focaldiffusion.archive.ray_engine import RayEngine
+
+        return RayEngine(
+            workshop,
+            address=options.address or "auto",
+            workers=options.workers,
+            cpus=options.cpus or 1,
+            gpus=0 if is_cpu else 1,
+        )
+    if options.engine == "slurm":
+        from focaldiffusion.archive.slurm_engine import SlurmEngine
+
+        jobs, cpus = options.workers or 10, options.cpus or 4
+        return SlurmEngine(workshop, Path(".submitit"), jobs, cpus, _pairs(options.slurm))
+    from focaldiffusion.archive.local import LocalEngine
+    from focaldiffusion.archive.memory import budget_bytes, need_bytes
+    from focaldiffusion.threads import available_threads
+
+    most = budget_bytes() if options.memory_gb is None else round(options.memory_gb * 1e9)
+    size = workshop.recipe.settings.working_size
+    return LocalEngine(
+        workshop,
+        options.workers or (available_threads() if is_cpu else 1),
+        budget_bytes=most,
+        need_bytes=lambda task: need_bytes(task.entry, size),
+    )
+
+
+def _pairs(texts: list[str]) -> dict[str, str | int]:
+    """Options of submitit; whole numbers become numbers.
+
+    Raises:
+        InputError: one has no equals sign.
+    """
+    pairs: dict[str, str | int] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--slurm {text!r}: expected KEY=VALUE, such as timeout_min=240.")
+        pairs[name] = int(value) if value.isdecimal() else value
+    return pairs
+
+
+def _place(text: str) -> str:
+    """Argparse type for a folder or a URL."""
+    return text if "://" in text else str(given_path(text))
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Argparse type for the formats of the depth maps."""
+    return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))

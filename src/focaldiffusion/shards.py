@@ -1,0 +1,54 @@
+"""Parts of a list of work, for job arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from focaldiffusion.errors import InputError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every `count`-th item from the `number`-th on; all shards together have each item once.
+
+    Attributes:
+        number: from 1 to `count`.
+        count: number of shards.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise InputError(
+                f"shard {self.number}/{self.count}: expected a number from 1 to the count."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard of a text such as `3/20`.
+
+        Raises:
+            InputError: it is not one.
+        """
+        number, _, count = text.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and text.isascii()):
+            raise InputError(f"shard {text!r}: expected NUMBER/COUNT, such as 3/20.")
+        return cls(int(number), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.count}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has every item."""
+        return self.count == 1
+
+    def of(self, items: Sequence[Item]) -> list[Item]:
+        """Its items."""
+        return list(items[self.number - 1 :: self.count])
