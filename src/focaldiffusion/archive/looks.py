@@ -95,7 +95,7 @@ def _detail(light: Plane) -> Plane:
     """RMS of fine structure in cells, relative to their light."""
     fine = light - cv2.GaussianBlur(light, (0, 0), 1.5)
     squares, mean = _shrunk(np.square(fine), _CELLS), _shrunk(light, _CELLS)
-    return np.sqrt(squares) / mean
+    return np.asarray(np.sqrt(squares) / mean, np.float32)
 
 
 def _shrunk(image: Plane, long_side_px: int) -> Plane:

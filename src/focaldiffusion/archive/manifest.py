@@ -229,11 +229,14 @@ def _csv_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
             number = lines.line_num + 1
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is not a CSV in UTF-8 ({error}).") from None
-    for number, row in rows:
-        row["frames"] = tuple(row["frames"].split(_BETWEEN_FRAMES)) if row["frames"] else ()
-        for name in _NUMBERS:
-            row[name] = _numbers(f"{path}, row {number}, {name}", row.get(name, ""))
-    return rows
+    return [(number, _parsed(f"{path}, row {number}", row)) for number, row in rows]
+
+
+def _parsed(place: str, row: Mapping[str, str]) -> dict[str, Any]:
+    """The texts of a row of CSV as `Entry` takes them."""
+    frames = tuple(row["frames"].split(_BETWEEN_FRAMES)) if row["frames"] else ()
+    numbers = {name: _numbers(f"{place}, {name}", row.get(name, "")) for name in _NUMBERS}
+    return {**row, "frames": frames, **numbers}
 
 
 def _numbers(place: str, text: str) -> tuple[float, ...] | None:

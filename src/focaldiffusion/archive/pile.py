@@ -16,7 +16,8 @@ from focaldiffusion.archive.manifest import Entry, as_key
 from focaldiffusion.errors import InputError
 from focaldiffusion.files import is_folder
 from focaldiffusion.io.capture import read_capture
-from focaldiffusion.io.formats import IMAGE_SUFFIXES, is_raw
+from focaldiffusion.io.file_names import IMAGE_SUFFIXES
+from focaldiffusion.io.formats import is_raw
 from focaldiffusion.io.panels import Panel, Strip, page
 from focaldiffusion.io.png import write_png
 from focaldiffusion.io.results import has_results

@@ -98,6 +98,11 @@ def add_parser(commands: Commands) -> None:
         default="none",
         help="also score with known errors in focus distances, lens, frames, noise ...",
     )
+    _add_work(parser)
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose a part of the samples, and where they are computed."""
     parser.add_argument(
         "--max-samples",
         type=positive_integer,

@@ -126,9 +126,7 @@ def _match(
         certainty = block_mean(one.certainty[None], _BLOCK_PX)[0]
         certainty = certainty * _certainty(_agreement(labels[index], total, choices))
         surface = _surface(labels[index], total)
-        found, labels[index] = _with_planes(
-            labels[index], surface, certainty, backgrounds[index]
-        )
+        found, labels[index] = _with_planes(labels[index], surface, certainty, backgrounds[index])
         planes.append(found)
         costs[index] = labels[index].cost(costs[index])
     second = aggregate_all(costs, guides, labels, meter)
