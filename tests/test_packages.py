@@ -160,7 +160,7 @@ def test_the_table_has_the_packages_of_each_extra() -> None:
         for requirement in metadata.requires("focaldiffusion") or ()
         if (
             found := re.match(
-                r'([\w.-]+).*extra == "(app|archive|cluster|exr|prior|raw)"', requirement
+                r'([\w.-]+).*extra == "(?!dev|docs)(\w+)"', requirement
             )
         )
     }
