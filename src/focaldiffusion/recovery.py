@@ -401,7 +401,9 @@ def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> dict[str, P
     shares = {"confidence": found.confidence, **of_prior}
     size = fusion.all_in_focus.shape[1::-1]
     maps = {
-        name: cv2.resize(share.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR)
+        name: cv2.resize(share.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR).astype(
+            np.float32
+        )
         for name, share in shares.items()
     }
     if fusion.alpha is not None:
