@@ -190,23 +190,24 @@ def recover(
         findings: findings of stages 1 to 3, see `Result.findings`.
         name: name of the stack.
     """
-    stages, psf, facts = stages or Stages(), psf or PSF(), lens or LensFacts()
-    if stack.frames is None:
-        raise ValueError("fusion needs the native frames: FocalStack.frames is None")
+    psf, facts, stages = psf or PSF(), lens or LensFacts(), stages or Stages()
     checks = {"find_blur": find_blur, "check_lens": check_lens}
     found = None if image_only else physical or estimate_depth(stack, psf, stages, **checks)
-    known = (found.calibration, found.evidence) if found else None
-    calibration, evidence = known or find_evidence(stack, psf, stages, **checks)
-    fusion = _fused(stack, calibration, evidence, stages)  # 9
+    calibration, evidence = (
+        (found.calibration, found.evidence)
+        if found
+        else find_evidence(stack, psf, stages, **checks)
+    )
+    fusion = _fused(stack, calibration, evidence, stages)  # 9, which a prior looks at
+    if found and prior:
+        found = _with_prior(stack, found, prior, fusion, stages)
+    if found and refine:
+        found = refine(stack, found, stages)  # 8
     doubts = absurd_aperture(stack, calibration, facts)
+    if found and (doubts or (alignment is not None and alignment.is_bracket)):
+        found = replace(found, confidence=torch.zeros_like(found.confidence))
     findings = (*findings, *calibration.findings, *doubts)
-    if found:
-        found = _with_prior(stack, found, prior, fusion, stages) if prior else found
-        found = refine(stack, found, stages) if refine else found  # 8
-        if doubts or (alignment is not None and alignment.is_bracket):
-            found = replace(found, confidence=torch.zeros_like(found.confidence))
-        if fill_unsharp:
-            fusion = _filled(stack, found, fusion)
+    fusion = _filled(stack, found, fusion) if found and fill_unsharp else fusion
     with stages("enlarging"):  # 10
         maps = _enlarged(stack, found, fusion) if found else {}
     return Result(
@@ -366,7 +367,8 @@ def _fused(
 ) -> Fusion:
     """The fused image, from captured pixels alone."""
     frames = stack.frames
-    assert frames is not None
+    if frames is None:
+        raise ValueError("fusion needs the native frames: FocalStack.frames is None")
     with stages("fusing") as meter, torch.inference_mode():
         sharpest, left_out = evidence.sharpest, calibration.left_out
         used = stack.without(left_out)
@@ -399,7 +401,9 @@ def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> dict[str, P
     shares = {"confidence": found.confidence, **of_prior}
     size = fusion.all_in_focus.shape[1::-1]
     maps = {
-        name: cv2.resize(share.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR)
+        name: cv2.resize(share.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR).astype(
+            np.float32
+        )
         for name, share in shares.items()
     }
     if fusion.alpha is not None:
