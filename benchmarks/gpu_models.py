@@ -87,7 +87,7 @@ def _image_row(probe: Probe, pipeline: Any, side_px: int, steps: int) -> float:
     proposal = _proposal(side_px, probe.device)
     dtype = pipeline.denoiser.dtype
     condition = completer.condition(proposal)
-    state = completer.estimate(proposal, condition)
+    state = completer.estimate(proposal.depth_code, condition)
     embeds, pooled = (one.to(dtype) for one in completer.prompt(1))
     bare = partial(
         pipeline.denoiser,
@@ -156,16 +156,18 @@ def _proposal(side_px: int, device: str) -> Proposal:
 
 
 def lora(probe: Probe) -> None:
-    """Training steps with the real learner: losses on the velocity alone, then all of base.yaml."""
+    """Training steps with the real learner: the velocity alone, all losses, and base.yaml's."""
     name, side_px = ("tiny", 64) if probe.tiny else ("sd35-medium", 512)
-    alone = ["losses.rgb_weight=0", "losses.depth_weight=0"]
+    both = ["model.with_image=true", "losses.rgb_weight=1", "losses.rgb_ssim=0.2"]
+    alone = ["model.with_image=true", "losses.depth_weight=0"]
     accelerator = Accelerator(mixed_precision="bf16", cpu=probe.tiny)
     batches: dict[int, Prepared] = {}
     peaks = {}
     runs: list[tuple[str, int, list[str]]] = [
         ("loss on the velocity", 1, alone),
-        ("all losses", 1, []),
-        ("all losses", 2 if probe.tiny else 4, []),
+        ("all losses", 1, both),
+        ("all losses", 2 if probe.tiny else 4, both),
+        ("losses of depth", 2 if probe.tiny else 4, []),
     ]
     for label, batch_size, losses in runs:
         for checkpointing in (False, True):
@@ -213,7 +215,7 @@ def _batch(probe: Probe, config: Config, learner: Learner) -> Prepared:
     make = partial(
         prepare_batch,
         completer=learner.pipeline.completer,
-        depth_code=config.model.depth_code,
+        model=config.model,
         training=config.training,
         with_stacks=False,
         kept=None,
