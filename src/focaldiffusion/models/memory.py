@@ -29,9 +29,6 @@ from focaldiffusion.models.codecs import autoencoder_dtype
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, build
 from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
-if TYPE_CHECKING:
-    pass
-
 # Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
 # forward pass reads copies in bfloat16. The two means of AdamW come on top.
 _BYTES_OF_FROZEN = {"float32": 4.0, "bfloat16": 2.0, "nf4": 0.5}
