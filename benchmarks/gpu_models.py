@@ -69,7 +69,7 @@ def _image_row(probe: Probe, pipeline: Any, side_px: int, steps: int) -> float:
     proposal = _proposal(side_px, probe.device)
     dtype = pipeline.denoiser.dtype
     condition = completer.condition(proposal)
-    state = completer.estimate(proposal, condition)
+    state = completer.estimate(proposal.depth_code, condition)
     embeds, pooled = (one.to(dtype) for one in completer.prompt(1))
     bare = partial(
         pipeline.denoiser,

@@ -45,29 +45,32 @@ def lora(probe: Probe) -> None:
     name, side_px = ("tiny", 64) if probe.tiny else ("sd35-medium", 512)
     accelerator = Accelerator(mixed_precision="bf16", cpu=probe.tiny)
     checkpointed = "training.gradient_checkpointing=true"
+    image = ["model.with_image=true", "losses.rgb_weight=1", "losses.rgb_ssim=0.2"]
     runs: list[tuple[str, int, list[str]]] = [
-        ("all losses", 1, []),
-        ("all losses, checkpointed", 1, [checkpointed]),
-        ("velocity alone", 1, ["losses.rgb_weight=0", "losses.depth_weight=0"]),
-        *(("all losses, checkpointed", size, [checkpointed]) for size in (2, 4, 8)),
-        ("all losses", 4, []),
-        ("checkpointed, compiled", 4, [checkpointed, "training.compile=true"]),
+        ("depth", 1, []),
+        ("depth, checkpointed", 1, [checkpointed]),
+        ("depth and image", 1, image),
+        *(("depth, checkpointed", size, [checkpointed]) for size in (2, 4, 8)),
+        ("depth", 4, []),
+        ("depth and image, checkpointed", 4, [*image, checkpointed]),
+        ("depth, checkpointed, compiled", 4, [checkpointed, "training.compile=true"]),
     ]
     if find_spec("bitsandbytes"):
         small = [checkpointed, "training.base_weights=nf4", "optimizer.type=adamw_8bit"]
-        runs.insert(-1, ("checkpointed, nf4, 8-bit AdamW", 4, small))
+        runs.insert(-1, ("depth, checkpointed, nf4, 8-bit AdamW", 4, small))
     if probe.tiny:
         runs = [*runs[:3], *runs[3:][-2:-1]]
     most = 2 if probe.tiny else 8
-    batch: Prepared | None = None
+    batches: dict[bool, Prepared] = {}
     for label, size, changes in runs:
         size = min(size, most)
         with probe.guarded(f"{label}, batch {size}"):
             config = _lora_config(side_px, size, changes)
             learner = Learner(config, accelerator, random_pipeline(name, probe.device))
-            if batch is None:
-                batch = _batch(probe, _lora_config(side_px, 2, []), learner)
-            _training_row(probe, f"{label}, batch {size}", name, config, learner, batch)
+            kind = config.model.with_image
+            if kind not in batches:
+                batches[kind] = _batch(probe, _lora_config(side_px, 2, changes), learner)
+            _training_row(probe, f"{label}, batch {size}", name, config, learner, batches[kind])
         learner = None
         accelerator.free_memory()
         probe.free()
@@ -91,7 +94,7 @@ def _batch(probe: Probe, config: Config, learner: Learner) -> Prepared:
     make = partial(
         prepare_batch,
         completer=learner.pipeline.completer,
-        depth_code=config.model.depth_code,
+        model=config.model,
         training=config.training,
         with_stacks=False,
         kept=None,
@@ -108,7 +111,7 @@ def _batch(probe: Probe, config: Config, learner: Learner) -> Prepared:
     seconds = probe.seconds(prepare)
     height, width = found[0].truth.valid.shape[-2:]
     probe.row(
-        f"making {size} stacks of {width}x{height} with estimates",
+        f"making {size} stacks of {width}x{height} with estimates{', and images' * config.model.with_image}",
         stacks_per_s=size / seconds,
         runs=1,
     )

@@ -52,7 +52,7 @@ def in_memory(config: Config, steps: int, device: torch.device) -> float:
         partial(
             prepare_batch,
             completer=completer,
-            depth_code=config.model.depth_code,
+            model=config.model,
             training=training,
             with_stacks=objective.reads_stacks,
             kept=None,

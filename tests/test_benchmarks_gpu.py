@@ -57,10 +57,10 @@ def test_every_part_runs_in_miniature(tmp_path: Path) -> None:
         timed = {"calibrating", "sweeping", "completing", "checking", "fusing", "writing"}
         assert timed <= row.keys()
     assert [row[""] for row in rows["lora"] if "estimated GiB" in row] == [
-        "all losses, batch 1",
-        "all losses, checkpointed, batch 1",
-        "velocity alone, batch 1",
-        "checkpointed, nf4, 8-bit AdamW, batch 2",
+        "depth, batch 1",
+        "depth, checkpointed, batch 1",
+        "depth and image, batch 1",
+        "depth, checkpointed, nf4, 8-bit AdamW, batch 2",
     ]
     assert rows["trainer"][-1][""] == "resumed, to step 6 of 6"
     assert "Not finished" not in text

@@ -92,13 +92,6 @@ class TrainingConfig(Section):
             )
         return value
 
-    @property
-    def autoencoder_format(self) -> Literal["float32", "bfloat16"]:
-        """`autoencoder_weights`, decided."""
-        frozen: Literal["float32", "bfloat16"]
-        frozen = "float32" if self.base_weights == "float32" else "bfloat16"
-        return self.autoencoder_weights or frozen
-
     @model_validator(mode="after")
     def _formats_go_together(self) -> TrainingConfig:
         if self.base_weights != "float32" and self.mixed_precision == "no":

@@ -12,6 +12,15 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    from focaldiffusion.config.run import TrainingConfig
+
+
+def autoencoder_dtype(training: TrainingConfig) -> torch.dtype:
+    """Number format that an autoencoder computes in while a network trains."""
+    frozen = "float32" if training.base_weights == "float32" else "bfloat16"
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return formats[training.autoencoder_weights or frozen]
+
 
 @dataclass(frozen=True)
 class VAECodec:

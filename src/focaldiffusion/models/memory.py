@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from focaldiffusion.config.run import TrainingConfig
+from focaldiffusion.models.codecs import autoencoder_dtype
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, build
 from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
-
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 # Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
 # forward pass reads copies in bfloat16. The two means of AdamW come on top.
@@ -120,8 +118,7 @@ def training_bytes(
     multiple = preset.factor * cells_of_token(preset.network)
     height, width = (side + -side % multiple for side in size_px)
     computed = torch.float32 if training.mixed_precision == "no" else torch.bfloat16
-    coded = torch.float32 if training.autoencoder_format == "float32" else torch.bfloat16
-    work = _Work(preset, (height, width), stacks, computed, coded)
+    work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training))
     _let_train(work.network, training.tuning, training.lora_rank)
     if training.gradient_checkpointing:
         work.save_memory()
@@ -151,13 +148,14 @@ class _Work:
 
         cells = [side // preset.factor for side in size_px]
         channels = preset.state_channels + preset.condition_channels
-        self.autoencoder: AutoencoderKL | None = None
+        self.autoencoder: Any = None
         with torch.device("meta"):
-            self.network: Any = build(preset, "estimate").to(computed)
+            network: nn.Module = build(preset, "estimate")
+            self.network: Any = network.to(computed)
             self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
-                self.autoencoder = AutoencoderKL(**preset.autoencoder).to(coded)
-                self.autoencoder.requires_grad_(False)
+                coder: nn.Module = AutoencoderKL(**preset.autoencoder)
+                self.autoencoder = coder.to(coded).requires_grad_(False)
                 self.model.append(self.autoencoder)
             empty = partial(torch.empty, dtype=computed)
             self.image = torch.empty(stacks, 3, *size_px, dtype=coded)

@@ -17,6 +17,7 @@ from focaldiffusion.config.run import ModelConfig, OptimizerConfig, TrainingConf
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import file_errors_named, staging
+from focaldiffusion.models.codecs import autoencoder_dtype
 from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize, use_attention
 
 if TYPE_CHECKING:
@@ -100,10 +101,11 @@ def made_trainable(
     pipeline.prompt.requires_grad_(False)
     _choose_trained(pipeline.denoiser, training)
     for part in filter(None, (pipeline.denoiser, pipeline.vae, pipeline.prompt)):
-        name = training.autoencoder_format if part is pipeline.vae else training.base_weights
+        is_coder = part is pipeline.vae
+        dtype = autoencoder_dtype(training) if is_coder else _DTYPES[training.base_weights]
         for parameter in part.parameters():
             if not parameter.requires_grad and parameter.is_floating_point():
-                parameter.data = parameter.data.to(_DTYPES[name])
+                parameter.data = parameter.data.to(dtype)
     if training.attention != "native":
         use_attention(pipeline.denoiser, training.attention)
     if training.gradient_checkpointing:

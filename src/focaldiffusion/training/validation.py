@@ -39,7 +39,7 @@ _DEPTH_METRICS = ("abs_rel", "rmse", "delta_1.05", "delta_1.25")
 class _Validated(NamedTuple):
     """Score and picture of one sample, by its place."""
 
-    index: int
+    place: int
     score: dict[str, float]
     picture: NDArray[np.uint8] | None
 
@@ -96,7 +96,7 @@ class Validation:
             if isinstance(one, InputError):
                 raise one
         good = [one for one in found if not isinstance(one, InputError)]
-        good.sort(key=lambda one: one.index)
+        good.sort(key=lambda one: one.place)
         pictures = [one.picture for one in good if one.picture is not None]
         return self._values([one.score for one in good]), pictures
 
