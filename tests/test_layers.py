@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocation", "errors", "progress"),
     ("devices", "focus", "files", "optics", "packages", "psf", "signals", "threads"),
-    ("filters", "frames", "lens", "window"),
+    ("filters", "frames", "lens", "strips", "window"),
     ("config", "depth", "scene", "stack"),
     ("evidence", "fusion", "simulation"),
     ("align", "io", "models", "solve"),
