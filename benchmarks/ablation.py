@@ -26,14 +26,17 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.solve import outlines, owners
 from focaldiffusion.solve.complete import complete
+from focaldiffusion.solve.consistency import Search
 from focaldiffusion.solve.outlines import with_outlines
 
 
-def _first_stays(_: Any, first: Tensor, *__: Any) -> Tensor:
+def _first_stays(_: Any, first: Tensor, *__: Any) -> Search[Tensor]:
+    yield from ()
     return torch.zeros_like(first, dtype=torch.bool)
 
 
-def _no_level(_: Any, surface: Tensor, *__: Any) -> Tensor:
+def _no_level(_: Any, surface: Tensor, *__: Any) -> Search[Tensor]:
+    yield from ()
     return torch.full_like(surface, torch.nan)
 
 

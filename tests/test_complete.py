@@ -196,7 +196,7 @@ def test_smoothing_solves_its_least_squares(size):
     certainty[4:9, 4:12] = 0  # a hole
     guide = torch.rand(3, *size, generator=generator).double() * 0.05
     expected = direct_solution(values.numpy(), certainty.numpy(), guide.numpy())
-    got = smooth(values, certainty, guide)
+    (got,) = smooth(values[None], certainty[None], guide[None])
     difference = (got - torch.from_numpy(expected)).abs()
     # Conjugate gradients stop after 30 steps at each resolution.
     assert difference.max() < 1e-3

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
@@ -8,7 +9,7 @@ from torch import Tensor
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve import decide
-from focaldiffusion.solve.consistency import Rerendering
+from focaldiffusion.solve.consistency import Rerendering, in_step
 from focaldiffusion.solve.decide import better_levels, second_fits_better
 from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.stack import FocalStack
@@ -37,7 +38,18 @@ def fits_better(
     segments: Tensor | None = None,
 ) -> Tensor:
     segments = CARD.long() if segments is None else segments
-    return second_fits_better(rerendering(photographed), first, second, segments, DIFFERENT_DPT)
+    search = second_fits_better(rerendering(photographed), first, second, segments, DIFFERENT_DPT)
+    return in_step([search])[0]
+
+
+def levels_of(
+    photographed: tuple[FocalStack, Evidence],
+    surface: Tensor,
+    segments: Tensor,
+    levels: list[np.ndarray],
+) -> Tensor:
+    search = better_levels(rerendering(photographed), surface, segments, levels, DIFFERENT_DPT)
+    return in_step([search])[0]
 
 
 def rerendering(photographed: tuple[FocalStack, Evidence]) -> Rerendering:
@@ -129,14 +141,14 @@ def test_surfaces_may_be_smaller_than_the_stack(card):
 def test_a_segment_at_a_wrong_depth_takes_the_level_that_fits_best(card, wrong_dpt):
     surface = torch.where(CARD, wrong_dpt, FAR_DPT)
     levels = [torch.tensor([NEAR_DPT]).numpy(), torch.tensor([1.2, NEAR_DPT, 2.0]).numpy()]
-    found = better_levels(rerendering(card), surface, CARD.long(), levels, DIFFERENT_DPT)
+    found = levels_of(card, surface, CARD.long(), levels)
     assert found[CARD].unique().tolist() == pytest.approx([NEAR_DPT])
     assert found[~CARD].isnan().all()
 
 
 def test_a_right_surface_keeps_its_levels(card):
     levels = [torch.tensor([NEAR_DPT]).numpy(), torch.tensor([FAR_DPT, 1.2]).numpy()]
-    found = better_levels(rerendering(card), TRUTH, CARD.long(), levels, DIFFERENT_DPT)
+    found = levels_of(card, TRUTH, CARD.long(), levels)
     assert found.isnan().all()
 
 
@@ -144,5 +156,5 @@ def test_neighbours_at_wrong_depths_are_mended_one_after_another(card):
     parts = torch.where(LEFT, 1, torch.where(CARD, 2, 0))
     levels = [torch.tensor([]).numpy(), *2 * [torch.tensor([1.2, NEAR_DPT]).numpy()]]
     surface = torch.full(SIZE, FAR_DPT)
-    found = better_levels(rerendering(card), surface, parts, levels, DIFFERENT_DPT)
+    found = levels_of(card, surface, parts, levels)
     assert found[CARD].unique().tolist() == pytest.approx([NEAR_DPT])

@@ -85,7 +85,7 @@ def test_strips_give_the_doubt_of_the_whole(monkeypatch):
         never_sharp=torch.zeros(11, 8, dtype=torch.bool),
     )
     whole = found.doubt, found.doubt_of_blocks(2), found.certainty
-    monkeypatch.setattr("focaldiffusion.evidence._STRIP", 1)
+    monkeypatch.setattr("focaldiffusion.strips._OF_A_CACHE", 1)
     strips = found.doubt, found.doubt_of_blocks(2), found.certainty
     assert all(torch.equal(*both) for both in zip(whole, strips, strict=True))
     torch.testing.assert_close(whole[0], -(posterior / posterior.amax(0)).log())

@@ -75,10 +75,12 @@ def test_path_costs_follow_their_recursion(background):
         cost[:, 0].flip(1), jump.flip(0), depth.flip(1), *rest[1:], farther.flip(0)
     ).flip(1)
     # In one row only the paths to the right and left move; the other six see single pixels.
-    torch.testing.assert_close(total[:, 0], rightwards + leftwards + 6 * cost[:, 0])
-    for found, path in zip(choices[6:, 0], (rightwards, leftwards), strict=True):
+    # Sums are of costs above the lowest of each direction.
+    expected = (path - path.amin(0) for path in (rightwards, leftwards, *6 * [cost[:, 0]]))
+    torch.testing.assert_close(total[:, 0], sum(expected))
+    for found, path in zip(choices[[6, 2], 0], (rightwards, leftwards), strict=True):
         assert (found == depth.gather(0, path.argmin(0)[None])[0]).all()
-    assert (choices[:6, 0] == depth.gather(0, cost[:, 0].argmin(0)[None])[0]).all()
+    assert (choices[[0, 1, 3, 4, 5, 7], 0] == depth.gather(0, cost[:, 0].argmin(0)[None])[0]).all()
 
 
 def test_all_eight_directions_travel():

@@ -40,9 +40,10 @@ _BLOCK_PX = 3  # side of the blocks that are matched
 _NEAR_BLOCKS = 2  # half window of the blocks that a pixel may follow
 _FARTHEST_SHARE = 0.02  # share of the sure blocks taken as the farthest seen ...
 _FARTHER = 0.5  # ... and least inverse depth of a bare wall behind them, relative to theirs
+_EQUAL = 0.01  # difference of sums of path costs that means nothing; a step costs 3.6
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # short side of the coarsest solution
-_NOTHING = 1e-30  # keeps a division by a vanished residual finite
+_NOTHING = 1e-12  # added to a residual, for one that vanishes cannot be divided by
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,12 @@ def _surface(labels: Labels, total: Tensor) -> Tensor:
     """(H, W) depth of the label with the lowest sum of path costs (K + P, H, W)."""
     hypotheses = labels.hypotheses
     index = total.min(0).indices  # faster than `argmin`
-    level = refine_minimum(total[: len(hypotheses)], hypotheses)
+    levels = total[: len(hypotheses)]
+    level = refine_minimum(levels, hypotheses)
+    # Where no evidence decides, rounding would: the mean of labels that are as good.
+    equal = (levels < levels.amin(0) + _EQUAL).to(total)
+    count = equal.sum(0)
+    level = torch.where(count > 1, torch.einsum("k,khw->hw", hypotheses, equal) / count, level)
     surface = torch.where(index < len(hypotheses), level, labels.coordinate(index))
     return _without_specks(surface)
 
@@ -269,7 +275,7 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
         (down, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
         (across, (..., slice(None, -1)), (..., slice(1, None))),
     )
-    diagonal, residual = weight.clone(), weight * (values - start)
+    diagonal, residual = weight.clone(), weight * (values - start) + _NOTHING
     for coupling, before, after in pairs:
         diagonal[before] += coupling
         diagonal[after] += coupling
@@ -292,8 +298,7 @@ def _conjugate_gradients(
     """The solutions (B, H, W) from zero; `residual` is overwritten."""
 
     def product(one: Tensor, other: Tensor) -> Tensor:
-        of_each = torch.linalg.vecdot(one.flatten(1), other.flatten(1))
-        return of_each.add_(_NOTHING)[:, None, None]
+        return torch.linalg.vecdot(one.flatten(1), other.flatten(1))[:, None, None]
 
     scaled = residual / diagonal
     solution, image, direction = torch.zeros_like(scaled), torch.empty_like(scaled), scaled.clone()

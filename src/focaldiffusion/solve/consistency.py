@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, interpolated
-from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.psf import PSF
-from focaldiffusion.simulation.render import render
+from focaldiffusion.optics import blur_radius_px, linear_to_srgb
+from focaldiffusion.psf import PSF, filter_margin
+from focaldiffusion.simulation.render import render_all
 from focaldiffusion.solve.small_stack import focus_of
 from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.strips import values_at_once
 
 _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail
 _MOST_FRAMES = 16  # rendered again; more of a long stack, evenly spread, show nothing else
@@ -27,7 +33,14 @@ _AGREEMENT_PX = 4  # half window over which agreement counts
 _BY_SHARPNESS = 0.5
 # Short side [px]. With 90, 45 and 30 px, still_life is off by 2.8, 4 and 5 times the error of 240.
 _FULL_SIZE_PX = 100
-_WHOLE = (slice(None), slice(None))
+
+Window: TypeAlias = tuple[slice, slice]
+_WHOLE: Window = (slice(None), slice(None))
+_MOST_REACH_PX = 40  # of blur around a window; more of it is flat
+_RIM_PX = 2  # in which mixed pixels take their colours from
+Found = TypeVar("Found")
+Search: TypeAlias = Generator["list[Trial]", "list[Tensor]", Found]
+"""A search that is given the squared residual (h, w) of each trial that it yields."""
 
 
 def rerender_residual(
@@ -160,22 +173,116 @@ class Rerendering:
         planes = surface[None, None]
         return functional.interpolate(planes, size=self.size, mode="nearest-exact")[0, 0]
 
-    def squared_residual(self, surface: Tensor, window: tuple[slice, slice] = _WHOLE) -> Tensor:
+    def squared_residual(self, surface: Tensor, window: Window = _WHOLE) -> Tensor:
         """Mean square (h, w) over frames of rendered minus captured in a window, sRGB.
 
         Args:
             surface: (h, w) at the smaller size, on the axis of the focus.
             window: rows and columns.
         """
+        return squared_residuals([Trial(self, surface, window)])[0]
+
+    def margin_px(self, ends: Tensor) -> int:
+        """Margin [px] around a window beyond which surfaces between two ends (2,) do not show."""
+        radii_px = blur_radius_px(ends[:, None], self.focus.to(ends), self.blur_scale)
+        reach_px = self.psf.support * float(radii_px.abs().max())
+        return filter_margin(min(reach_px, _MOST_REACH_PX)) + _RIM_PX
+
+    def scene(self, surface: Tensor, window: Window, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, surface and focus of a window; the last focus is repeated up to a count."""
         y, x = window
-        rendered = render(
-            self._image[:, y, x], surface[y, x], self.focus, self.blur_scale, self.psf
-        )
+        focus = self.focus.to(self._image)
+        focus = torch.cat([focus, focus[-1:].expand(count - len(focus))])
+        return self._image[:, y, x], surface[y, x].to(self._image), focus
+
+    def compared(self, rendered: Tensor, window: Window) -> Tensor:
+        """See `squared_residual`, for rendered frames (N or more, 3, h, w) of a window."""
+        y, x = window
+        rendered = rendered[: len(self._frames)]
         difference = linear_to_srgb(rendered.clamp(0, 1)) - self._frames[..., y, x]
         if self._share is None:
             return difference.square().mean(dim=(0, 1))
         share = self._share[..., y, x]
         return (difference.square() * share).mean(1).sum(0) / share[:, 0].sum(0).clamp_min(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A surface (h, w) that is to explain the frames in a window, see `squared_residual`."""
+
+    rerendering: Rerendering
+    surface: Tensor
+    window: Window = _WHOLE
+
+
+def squared_residuals(trials: Sequence[Trial]) -> list[Tensor]:
+    """`Rerendering.squared_residual` of several trials, rendered together where they are small."""
+    if not trials:
+        return []
+    sizes = [
+        [len(range(*span.indices(side))) for span, side in zip(one.window, one.rerendering.size)]
+        for one in trials
+    ]
+    height, width = map(max, zip(*sizes, strict=True))
+    most = values_at_once(trials[0].surface.device)
+    all_px, own_px = len(trials) * height * width, sum(map(math.prod, sizes))
+    if len(trials) > 1 and (all_px > most or all_px - own_px > most // 16):
+        # Smaller windows apart from larger ones.
+        rank = sorted(range(len(trials)), key=lambda index: math.prod(sizes[index]))
+        half = len(trials) // 2
+        found = [
+            one
+            for part in (rank[:half], rank[half:])
+            for one in squared_residuals([trials[index] for index in part])
+        ]
+        return [found[rank.index(index)] for index in range(len(trials))]
+    windows = [_widened(one.window, (height, width), one.rerendering.size) for one in trials]
+    count = max(len(one.rerendering.focus) for one in trials)
+    scenes = [
+        one.rerendering.scene(one.surface, window, count)
+        for one, window in zip(trials, windows, strict=True)
+    ]
+    images, surfaces, focus = (torch.stack(fields) for fields in zip(*scenes, strict=True))
+    scales = [one.rerendering.blur_scale for one in trials]
+    rendered = render_all(images, surfaces, focus, scales, trials[0].rerendering.psf)
+    result = []
+    for frames, trial, wide in zip(rendered, trials, windows, strict=True):
+        y, x = (
+            slice(own.start - first.start, own.stop - first.start) if own.stop else own
+            for own, first in zip(trial.window, wide, strict=True)
+        )
+        result.append(trial.rerendering.compared(frames[..., y, x], trial.window))
+    return result
+
+
+def _widened(window: Window, wanted: tuple[int, int], size: tuple[int, int]) -> Window:
+    """A window of the wanted (height, width) around another one, within an image of a size."""
+
+    def widened(span: slice, length: int, side: int) -> slice:
+        start, stop, _ = span.indices(side)
+        start = max(0, min(start - (length - (stop - start)) // 2, side - length))
+        return slice(start, start + length)
+
+    rows, columns = (widened(*one) for one in zip(window, wanted, size, strict=True))
+    return rows, columns
+
+
+def in_step(works: Sequence[Search[Found]]) -> list[Found]:
+    """Results of searches, whose trials are rendered together."""
+    found: dict[int, Found] = {}
+    answers: dict[int, list[Tensor] | None] = dict.fromkeys(range(len(works)))
+    while answers:
+        asked: dict[int, list[Trial]] = {}
+        for index, answer in answers.items():
+            try:
+                asked[index] = works[index].send(answer)  # type: ignore[arg-type]
+            except StopIteration as end:
+                found[index] = end.value
+        residuals = iter(
+            squared_residuals([one for trials in asked.values() for one in trials]) if asked else ()
+        )
+        answers = {index: [next(residuals) for _ in trials] for index, trials in asked.items()}
+    return [found[index] for index in range(len(works))]
 
 
 def confidence(

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focaldiffusion.solve.consistency import Rerendering
+from focaldiffusion.solve.consistency import Rerendering, Search, Trial, Window
 
 Array = NDArray[Any]
 
@@ -32,7 +32,6 @@ _SMALLEST_LEVELLED_PX = 40  # pixels
 _MOST_TRIED = 24  # segments
 _POOR = 1.5  # mean excess over the root of the median, from which a segment tries other levels
 _ROUNDS = 2
-_MOST_REACH_PX = 40  # of blur around a segment; more of it is flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +53,8 @@ class _Region:
 
 def second_fits_better(
     rerendering: Rerendering, first: Tensor, second: Tensor, segments: Tensor, apart_dpt: float
-) -> Tensor:
-    """Where the second of two surfaces reproduces the frames clearly better.
+) -> Search[Tensor]:
+    """Search where the second of two surfaces reproduces the frames clearly better.
 
     Args:
         rerendering: the frames.
@@ -70,21 +69,22 @@ def second_fits_better(
     own, other, parts = (field.cpu().numpy() for field in (first, second, segments))
     height, width = own.shape
 
-    def residual(surface: Array) -> Array:
-        squared = rerendering.squared_residual(
-            rerendering.shrunk(torch.from_numpy(surface).to(first))
-        )
+    def trial(surface: Array) -> Trial:
+        return Trial(rerendering, rerendering.shrunk(torch.from_numpy(surface).to(first)))
+
+    def enlarged(squared: Tensor) -> Array:
         return cv2.resize(squared.cpu().numpy(), (width, height), interpolation=cv2.INTER_LINEAR)
 
     apart = np.abs(other - own) > apart_dpt
-    of_own, of_other = residual(own), residual(other)
+    of_own, of_other = map(enlarged, (yield [trial(own), trial(other)]))
     typical = float(np.median(np.minimum(of_own, of_other)))
 
     taken = _better(
         _parts(other - own, apart), _excess(of_own, typical), _excess(of_other, typical)
     )
     if taken.any():
-        of_own = residual(np.where(taken, other, own))
+        (squared,) = yield [trial(np.where(taken, other, own))]
+        of_own = enlarged(squared)
     regions = np.where(apart & ~taken, parts + 1, 0)
     taken |= _better(regions, _excess(of_own, typical), _excess(of_other, typical))
     return torch.from_numpy(taken).to(first.device)
@@ -96,8 +96,8 @@ def better_levels(
     segments: Tensor,
     levels: Sequence[Array],
     apart_dpt: float,
-) -> Tensor:
-    """Levels at which single segments reproduce the frames clearly better than a surface does.
+) -> Search[Tensor]:
+    """Search levels at which single segments reproduce the frames clearly better than a surface.
 
     The segments around which the residual sums up to most try their levels, each alone.
 
@@ -116,10 +116,13 @@ def better_levels(
         segments.cpu().numpy().astype(np.int32), (columns, rows), interpolation=cv2.INTER_NEAREST
     )
     now = rerendering.shrunk(surface).cpu().numpy()
-    squared = rerendering.squared_residual(torch.from_numpy(now).to(surface)).cpu().numpy()
+    (residual,) = yield [Trial(rerendering, torch.from_numpy(now).to(surface))]
+    squared = residual.cpu().numpy()
     typical = float(np.median(squared))
     regions = list(_regions(small + 1, _SMALLEST_LEVELLED_PX))
     found = np.full(len(levels), np.nan, np.float32)
+    every = np.concatenate([now.ravel(), *levels])
+    margin = rerendering.margin_px(torch.tensor([every.min(), every.max()]).to(surface))
 
     def excess(residual: Array, around: Array) -> float:
         return float(_excess(residual, typical)[around].mean())
@@ -131,18 +134,34 @@ def better_levels(
             poor = excess(squared[region.window], region.around)
             if poor >= _POOR * typical**0.5:
                 worst_first.append((-poor * region.around.sum(), region))
-        for _, region in sorted(worst_first, key=itemgetter(0))[:_MOST_TRIED]:
-            here = np.median(now[region.window][region.inside])
-            least, best = _BETTER * excess(squared[region.window], region.around), None
-            for level in levels[region.index - 1]:
-                if abs(level - here) > apart_dpt:
-                    tried = now.copy()
-                    tried[region.window][region.inside] = level
-                    residual = _residual_in(rerendering, tried, region.window)
-                    if (fit := excess(residual, region.around)) < least:
-                        least, best = fit, (level, tried, residual)
-            if best is not None:
-                found[region.index - 1], now, squared[region.window] = best
+        left = [region for _, region in sorted(worst_first, key=itemgetter(0))[:_MOST_TRIED]]
+        while left:
+            # As if one after another: those that no earlier one can change are tried together.
+            together = _independent(left, margin)
+            left = [region for region in left if region not in together]
+            tried = []
+            for region in together:
+                here = np.median(now[region.window][region.inside])
+                tried += [
+                    (region, level, _with_level(now, region, level))
+                    for level in levels[region.index - 1]
+                    if abs(level - here) > apart_dpt
+                ]
+            residuals = yield [
+                Trial(rerendering, torch.from_numpy(one).to(surface), _wide(region.window, margin))
+                for region, _, one in tried
+            ]
+            best: dict[int, tuple[float, _Region, float, Array]] = {}
+            for (region, level, _), wide in zip(tried, residuals, strict=True):
+                residual = _without_margin(wide, region.window, margin)
+                fit = excess(residual, region.around)
+                least = _BETTER * excess(squared[region.window], region.around)
+                if fit < min(least, best.get(region.index, (np.inf,))[0]):
+                    best[region.index] = fit, region, level, residual
+            for _, region, level, residual in best.values():
+                found[region.index - 1] = level
+                now = _with_level(now, region, level)
+                squared[region.window] = residual
                 changed = True
         if not changed:
             break
@@ -154,17 +173,37 @@ def _excess(squared: Array, typical: float) -> Array:
     return np.sqrt((squared - _NOISE * typical).clip(0))
 
 
-def _residual_in(rerendering: Rerendering, surface: Array, window: tuple[slice, slice]) -> Array:
-    """Squared residual in a window, with the blur that reaches into it."""
-    rows, columns = window
-    top, left = (max(0, one.start - _MOST_REACH_PX) for one in window)
-    wide = (slice(top, rows.stop + _MOST_REACH_PX), slice(left, columns.stop + _MOST_REACH_PX))
-    squared = rerendering.squared_residual(torch.from_numpy(surface).to(rerendering.focus), wide)
-    here = (
-        slice(rows.start - top, rows.stop - top),
-        slice(columns.start - left, columns.stop - left),
+def _with_level(surface: Array, region: _Region, level: float) -> Array:
+    changed = surface.copy()
+    changed[region.window][region.inside] = level
+    return changed
+
+
+def _independent(regions: Sequence[_Region], margin: int) -> list[_Region]:
+    """Regions whose wide windows meet the window of no earlier region."""
+
+    def meet(one: Window, other: Window) -> bool:
+        return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+    return [
+        region
+        for index, region in enumerate(regions)
+        if not any(meet(_wide(region.window, margin), one.window) for one in regions[:index])
+    ]
+
+
+def _wide(window: Window, margin: int) -> Window:
+    """A window and the blur that reaches into it."""
+    rows, columns = (slice(max(0, one.start - margin), one.stop + margin) for one in window)
+    return rows, columns
+
+
+def _without_margin(squared: Tensor, window: Window, margin: int) -> Array:
+    rows, columns = (
+        slice(min(margin, one.start), min(margin, one.start) + one.stop - one.start)
+        for one in window
     )
-    return squared[here].cpu().numpy()
+    return squared[rows, columns].cpu().numpy()
 
 
 def _parts(difference: Array, apart: Array) -> Array:

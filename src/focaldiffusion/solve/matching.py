@@ -111,7 +111,8 @@ def aggregate(
         meter: counts the directions.
 
     Returns:
-        (K + P, H, W) sum, and (8, H, W) depth with the lowest path cost in each direction.
+        (K + P, H, W) sum of the costs above the lowest of each direction, and (8, H, W) depth with the lowest path cost in each direction: down,
+        down to the right, left, down to the left, up, up to the left, right, up to the right.
     """
     return aggregate_all([cost], [guide], [labels], meter)[0]
 
@@ -234,11 +235,11 @@ def _paths(images: Sequence[_Image]) -> list[tuple[Tensor, Tensor]]:
     height, members, _, labels, width = cost.shape
     sums, chosen = torch.empty_like(cost[:, :, 0]), cost.new_empty(height, members, 2, width)
     path, step = (cost.new_empty(members, 2, size, width) for size in (labels, count))
-    # Of some rows: path costs above the lowest one, the lowest one, and its depth. The first
-    # column stays zero: beyond the border, paths begin.
-    at_once = max(1, values_at_once(cost.device) // path.numel())
+    # Of some rows: path costs above the lowest one, and the depth of that one. The first column
+    # stays zero: beyond the border, paths begin.
+    at_once = max(1, values_at_once(cost.device) // (8 * path.numel()))
     excess = cost.new_zeros(at_once + 1, members, 2, labels, width + 1)
-    lowest = cost.new_empty(at_once, members, 2, 1, width)
+    lowest = cost.new_empty(members, 2, 1, width)
     nearest = cost.new_zeros(at_once + 1, members, 2, 1, width + 1)
     for y in range(height):
         row = y % at_once
@@ -256,15 +257,15 @@ def _paths(images: Sequence[_Image]) -> list[tuple[Tensor, Tensor]]:
         torch.minimum(above, step[:, :, :-1], out=above)
         torch.minimum(below, step[:, :, 1:], out=below)
         path += cost[y]
-        torch.amin(path, 2, keepdim=True, out=lowest[row])
-        torch.sub(path, lowest[row], out=excess[row + 1, ..., 1:])
+        torch.amin(path, 2, keepdim=True, out=lowest)
+        torch.sub(path, lowest, out=excess[row + 1, ..., 1:])
         if cheap is not None:
             _depth_of_lowest(depth[y], excess[row + 1, ..., 1:], nearest[row + 1, ..., 1:])
         if row + 1 == at_once or y + 1 == height:
             rows, found = slice(y - row, y + 1), excess[1 : row + 2, ..., 1:]
             if cheap is None:
                 _depth_of_lowest(depth[rows], found, nearest[1 : row + 2, ..., 1:])
-            sums[rows] = found.sum(2).add_(lowest[: row + 1].sum(2))
+            torch.sum(found, 2, out=sums[rows])
             chosen[rows] = nearest[1 : row + 2, :, :, 0, 1:]
             excess[0], nearest[0] = excess[row + 1], nearest[row + 1]
     chosen.div_(_APART)

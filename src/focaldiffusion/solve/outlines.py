@@ -9,7 +9,7 @@ from focaldiffusion.filters import block_mean
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, follow_blocks
-from focaldiffusion.solve.consistency import Rerendering
+from focaldiffusion.solve.consistency import Rerendering, Search, in_step
 from focaldiffusion.solve.decide import better_levels, second_fits_better
 from focaldiffusion.solve.owners import owned_surface
 from focaldiffusion.stack import FocalStack
@@ -37,6 +37,13 @@ def with_outlines(
         blur_scale: see `rerender_residual`.
         psf: the shape of the blur.
     """
+    return in_step([search_outlines(stack, evidence, completion, blur_scale, psf)])[0]
+
+
+def search_outlines(
+    stack: FocalStack, evidence: Evidence, completion: Completion, blur_scale: float, psf: PSF
+) -> Search[Completion]:
+    """See `with_outlines`."""
     side = max(1, round(max(stack.size) / _LONG_SIDE_PX))
     guide = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
     small_guide = block_mean(guide, side)
@@ -53,9 +60,11 @@ def with_outlines(
         stack, evidence, stack.focus_coordinates, blur_scale, psf, _RENDERED_PX
     )
     different = _DIFFERENT_PX / blur_scale
-    keep = second_fits_better(rerendering, owned.surface, given, owned.segments, different)
+    keep = yield from second_fits_better(
+        rerendering, owned.surface, given, owned.segments, different
+    )
     decided = torch.where(keep, given, owned.surface)
-    level = better_levels(rerendering, decided, owned.joined, owned.levels, different)
+    level = yield from better_levels(rerendering, decided, owned.joined, owned.levels, different)
     keep &= level.isnan()
     small = torch.where(level.isnan(), owned.surface, level)
     (other,) = follow_blocks(small[None], small_guide, guide, side) if side > 1 else small[None]

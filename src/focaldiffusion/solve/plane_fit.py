@@ -164,7 +164,8 @@ class _Transfers:
         if new:
             self._row_of |= {place: len(self._row_of) + row for row, place in enumerate(new)}
             radii_px = torch.tensor(new, **self._options) / _NODES_PER_PX
-            computed = [self._computed(one).flatten(1) for one in radii_px.split(1)]
+            at_once = max(1, values_at_once(radii_px.device) // self._nodes.shape[1])
+            computed = [self._computed(one).flatten(1) for one in radii_px.split(at_once)]
             self._nodes = torch.cat([self._nodes, *computed])
 
     def at(self, radii_px: Tensor) -> Tensor:
