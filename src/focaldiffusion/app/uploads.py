@@ -167,7 +167,7 @@ class _Files:
         if len(self._names) == self._limits.files:
             raise AppError(
                 413,
-                f"more than {self._limits.files} files; a stack may have as many. Choose the "
+                f"more than {self._limits.files} files, the most that a stack may have. Choose the "
                 "frames of one stack.",
             )
         self._names.add(name.casefold())
