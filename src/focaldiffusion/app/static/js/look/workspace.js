@@ -82,6 +82,10 @@ class Workspace {
       if (hasOtherSize) {
         Object.assign(this.stage.view, { width: result.width, height: result.height });
         this.stage.view.fit();
+        // Points of the draft mean other pixels of the full result.
+        this.tools.look.escape();
+        this.tools.measure.clear();
+        this.tools.refocus.escape();
       }
       Object.assign(this.probe, { result });
       if (before === "draft") this.turnBar(result);
