@@ -171,6 +171,7 @@ class Workspace {
     const now = frames.findIndex(({ index }) => `frame-${index}` === this.active);
     const start = by > 0 ? 0 : frames.length - 1;
     const next = now < 0 ? start : Math.min(frames.length - 1, Math.max(0, now + by));
+    if (!this.layers.get(`frame-${frames[next].index}`)) return;
     if (this.tool === "retouch") this.tools.retouch.take(frames[next].index);
     this.showLayer(`frame-${frames[next].index}`);
   }
