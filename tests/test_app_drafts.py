@@ -64,8 +64,8 @@ def test_what_infer_would_warn_of_is_said_before_the_run(
 ) -> None:
     assert (draft["grade"], column(draft, "focus_distance_m")) == ("order", [None] * 3)
     assert draft["warnings"] == [
-        "camera unknown: no focal length, pixel pitch, f-number (frame_0.png: no EXIF of a camera)",
-        "focus_distances_m unknown: frame_0.png: no EXIF of a camera",
+        "Camera unknown: no focal length, pixel pitch, f-number (frame_0.png: no EXIF of a camera)",
+        "Focus distances unknown: frame_0.png: no EXIF of a camera",
     ]
 
 

@@ -103,7 +103,8 @@ def test_points_and_surface_lie_in_space(place: Place) -> None:
     assert len(cloud.vertices) == depth.size
     surface = trimesh.load(export(place, "surface.glb"), force="mesh")
     # y up, and the camera looks along negative z.
-    assert -surface.vertices[:, 2].min() == pytest.approx(float(depth.max()))
+    # The median of 5 by 5 pixels takes the outermost values off.
+    assert -surface.vertices[:, 2].min() == pytest.approx(float(depth.max()), rel=0.01)
     assert (surface.face_normals[:, 2] > 0).mean() > 0.99
     points = exports.mesh(place, 1000, 0.0, True)
     assert len(points) < len(exports.mesh(place, 10**6, 0.0, True))

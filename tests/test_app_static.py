@@ -22,14 +22,14 @@ ADDRESS = re.compile(r"https?://([\w.-]+)")
 NAMED_ONLY = {"www.w3.org", "registry.khronos.org"}
 """Hosts in names of formats and in comments; nothing is requested from them."""
 
-IMPORT = re.compile(r"^(?:import|\}) .*?from \"(\./|\.\./)(.+?)\";$|^import .*?\"(.+)\";$", re.M)
+IMPORT = re.compile(r"(?:\bfrom |\bimport\()\"(\.\.?/.+?)\"")
 
 
 def imported(module: Path) -> list[Path]:
     """Modules that a module imports."""
     return [
-        (module.parent / (start + rest)).resolve()
-        for start, rest, _ in IMPORT.findall(module.read_text(encoding="utf-8"))
+        (module.parent / path).resolve()
+        for path in IMPORT.findall(module.read_text(encoding="utf-8"))
     ]
 
 

@@ -131,6 +131,22 @@ def test_html_in_names_is_sent_as_text(client: TestClient, stack: Path) -> None:
     assert answer.json()["frames"][0]["name"] == f"0{name}.png"
 
 
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        (["IMG_0012.png", "IMG_0013.png"], "IMG"),
+        (["rose 1.png", "rose 2.png"], "rose"),
+        (["1.png", "2.png"], "2 frames"),
+        (["tulips/1.png", "tulips/2.png"], "tulips"),
+    ],
+)
+def test_a_stack_is_named_after_its_files(
+    client: TestClient, stack: Path, names: list[str], name: str
+) -> None:
+    contents = [content for _, content in frames_of(stack)]
+    assert uploaded(client, zip(names, contents, strict=False)).json()["name"] == name
+
+
 def test_an_upload_is_a_draft_of_the_frames_and_their_notes(
     client: TestClient, stack: Path
 ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +36,8 @@ from focaldiffusion.virtual_camera import nearness
 
 _MESH_PIXELS = 1_000_000  # of an exported surface
 _GAP_PX = 0.6  # of blur diameter at working size, across an outline: twice the error of depth
-_LEFT_OF_GAP = 0.4  # least step that is cut: a longer ramp becomes a stair
+_MEDIAN_PX = 5  # takes the noise of depth off a surface, and keeps its outlines
+_LEFT_OF_GAP = 0.6  # least step that is cut: a longer ramp becomes a stair
 _GAP_SHARE = 0.03  # of the range of depth, where the blur is unknown
 _RAMP_PX = 3.5  # at working size: how far enlarging smears an outline
 _FLAT_DEPTH = 0.5  # depth of a surface without metres, whose width is 1
@@ -75,7 +77,8 @@ def _grid(view: View, detail: int, least_confidence: float) -> Grid:
     extent = abs(float(nearness(ends.high, field) - nearness(ends.low, field)))
     scale = saved.metadata["blur_scale"]
     gap = _GAP_SHARE * extent if scale is None else _GAP_PX / scale
-    near = with_sharp_outlines(nearness(depth, field), reach_px, gap)
+    smooth = cv2.medianBlur(nearness(depth, field), _MEDIAN_PX)
+    near = with_sharp_outlines(smooth, reach_px, gap)
     known = np.isfinite(depth) & (sure >= 255 * least_confidence)
     y = np.arange(0, height, stride)[:, None] + 0.5
     x = np.arange(0, width, stride) + 0.5

@@ -46,6 +46,7 @@ class Jobs:
         self._states: dict[str, dict[str, Any]] = {}
         self._current: str | None = None
         self._process: BaseProcess | None = None
+        self._starting: asyncio.Future[None] | None = None
         self._cancelled_at: float | None = None
         for path in folders_in(home):
             self._take_up(JobFolder(path))
@@ -167,14 +168,16 @@ class Jobs:
                 await asyncio.sleep(_PATIENCE_S)
             await asyncio.sleep(_LOOK_S)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the running job, since the user stops the server; the queue stays."""
         if self._current is None:
             return
+        if self._starting is not None:  # else a process would begin when nobody ends it
+            await self._starting
         name, end = self._current, time.monotonic() + _PATIENCE_S
         self._stop()
         while self._runs() and time.monotonic() < end:
-            time.sleep(0.05)
+            await asyncio.sleep(0.05)
         self._stop(by_force=True)
         state = JobFolder(self.home / name).state
         if state["state"] not in ENDED:
@@ -206,8 +209,9 @@ class Jobs:
         """Start the process of a job."""
         process = context().Process(target=work, args=(str(self.home / name),))
         self._current, self._process = name, process
-        # The first one waits until torch has been imported.
-        await asyncio.to_thread(process.start)
+        # In a thread, because the first one waits until torch has been imported.
+        self._starting = asyncio.ensure_future(asyncio.to_thread(process.start))
+        await asyncio.shield(self._starting)
         if self._cancelled_at is not None:
             self._stop()
 

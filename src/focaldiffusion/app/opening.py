@@ -144,7 +144,7 @@ def describe(source: str, inside: str, corrections: dict[str, Any]) -> dict[str,
     return {
         "frames": _in_order(list(frames.values()), corrected),
         "grade": _grade(opened),
-        "warnings": [_without(text, source) for text in (*opened.lacks, *opened.findings)],
+        "warnings": [_without(text, source) for text in (*lacking(opened), *opened.findings)],
         "errors": [],
         "lens": shown_lens(opened.lens),
         "lens_source": {name: str(origin) for name, origin in opened.origins.items()},
@@ -185,6 +185,13 @@ def _in_order(frames: list[dict[str, Any]], corrected: Corrections) -> list[dict
     if (order := corrected.order) is not None:
         return sorted(frames, key=lambda frame: order.index(frame["id"]))
     return frames
+
+
+def lacking(opened: OpenedStack) -> list[str]:
+    """What is unknown of lens and focus, and why, in the words of the page."""
+    words = {"focus_distances_m": "focus distances", "focus_positions_m": "stage positions"}
+    parts = (text.partition(" ") for text in opened.lacks)
+    return [f"{words.get(name, name).capitalize()} {rest}" for name, _, rest in parts]
 
 
 def _grade(opened: OpenedStack) -> str:

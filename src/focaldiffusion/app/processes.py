@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ def context() -> ForkServerContext | SpawnContext:
     """The way to make processes.
 
     The process that is forked computes nothing and has no threads of its own. Windows has no
-    fork: there each process imports torch itself.
+    fork, and system libraries of macOS break in forks: there each process imports torch itself.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     forking = multiprocessing.get_context("forkserver")
     forking.set_forkserver_preload(_IMPORTED)

@@ -111,7 +111,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
-        state.jobs.close()
+        await state.jobs.close()
         state.desk.close()
         state.viewer.close()
 

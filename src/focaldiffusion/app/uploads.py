@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
@@ -80,6 +81,7 @@ class _Files:
         self._folder, self._limits = folder, limits
         self._names: set[str] = set()
         self._folders: set[str] = set()
+        self._stems: list[str] = []
         self._others = 0
         self._total = 0
         self._file: BinaryIO | None = None
@@ -114,13 +116,17 @@ class _Files:
         return None
 
     def stack_name(self) -> str:
-        """The name of the folder that was dropped, or of the first file."""
-        if not self._names:
+        """The name of the folder that was dropped, or what the names of the files share."""
+        if not self._stems:
             left = f" Left out: {self.notes[0]}" if self.notes else ""
             raise AppError(422, f"there is no photograph among the files.{left}")
         if len(self._folders) == 1 and "" not in self._folders:
             return self._folders.pop()
-        return PurePosixPath(min(self._names)).stem
+        if len(self._stems) == 1:
+            return self._stems[0]
+        shared = os.path.commonprefix(self._stems)  # noqa: RUF071: characters, not folders
+        common = shared.rstrip("0123456789 _-.")
+        return common or f"{len(self._stems)} frames"
 
     def close(self) -> None:
         """Close the current file."""
@@ -167,11 +173,13 @@ class _Files:
         if len(self._names) == self._limits.files:
             raise AppError(
                 413,
-                f"more than {self._limits.files} files; a stack may have as many. Choose the "
+                f"more than {self._limits.files} files, the most that a stack may have. Choose the "
                 "frames of one stack.",
             )
         self._names.add(name.casefold())
         self._folders.add(path.parent.name)
+        if name != SIDECAR_NAME:
+            self._stems.append(path.stem)
         self._name, self._bytes = shown, 0
         self._file = (self._folder / name).open("xb")
 

@@ -120,7 +120,13 @@ def run(job: JobFolder, progress: Progress) -> None:
     Raises:
         InputError: the stack cannot be used.
     """
-    from focaldiffusion.app.opening import SMALL_PX, found_files, kept_frames, open_corrected
+    from focaldiffusion.app.opening import (
+        SMALL_PX,
+        found_files,
+        kept_frames,
+        lacking,
+        open_corrected,
+    )
     from focaldiffusion.app.reduced import reduced_stack
     from focaldiffusion.devices import resolve_device
     from focaldiffusion.reconstruction import DoubtfulInput, Settings, reconstruct
@@ -156,7 +162,7 @@ def run(job: JobFolder, progress: Progress) -> None:
     dropped = result.alignment.dropped.items()
     found = [f"{opened.frames.names[at]}: left out, {why}" for at, why in dropped]
     found += [f"{file}: left out, {why}" for file, why in left_out.items()]
-    progress.end("done", progress=1.0, warnings=[*found, *opened.lacks, *result.findings])
+    progress.end("done", progress=1.0, warnings=[*found, *lacking(opened), *result.findings])
 
 
 @contextmanager

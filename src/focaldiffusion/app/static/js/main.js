@@ -7,16 +7,15 @@ import { showHelp } from "./help.js";
 import { icon } from "./icons.js";
 import * as jobs from "./jobs.js";
 import * as keys from "./keys.js";
-import { openWorkspace } from "./look/workspace.js";
-import { openDraft } from "./open/draft.js";
 import { openHome } from "./open/home.js";
 import { showQueue } from "./queue.js";
 import * as theme from "./theme.js";
 
+// The start page comes first and alone; the others are loaded when they are opened.
 const SCREENS = [
-  [/^#\/draft\/([\w-]+)$/, openDraft],
-  [/^#\/job\/([\w-]+)$/, openWorkspace],
-  [/^/, openHome],
+  [/^#\/draft\/([\w-]+)$/, async () => (await import("./open/draft.js")).openDraft],
+  [/^#\/job\/([\w-]+)$/, async () => (await import("./look/workspace.js")).openWorkspace],
+  [/^/, async () => openHome],
 ];
 
 const main = document.getElementById("main");
@@ -29,13 +28,15 @@ async function route(about) {
   const own = visit;
   leave();
   leave = () => {};
-  const [pattern, open] = SCREENS.find(([shape]) => shape.test(location.hash));
+  const [pattern, screen] = SCREENS.find(([shape]) => shape.test(location.hash));
   const [, id] = pattern.exec(location.hash);
   fill(main);
   main.className = "";
   // Tab goes on from the new screen, and screen readers follow.
   if (visit > 1) main.focus({ preventScroll: true });
   try {
+    const open = await screen();
+    if (own !== visit) return;
     const close = await open(main, about, id);
     // Another screen may have been opened in the meantime.
     if (own === visit) leave = close ?? leave;

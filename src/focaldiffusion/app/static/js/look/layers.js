@@ -21,11 +21,13 @@ export class Layers {
     this.result = result;
     if (!this.range && result.range) this.range = result.range.map(numberOf);
     const hasDepth = Boolean(result.kind && result.range);
+    // A draft is smaller than the frames: they come with the full result.
+    const frames = result.of === "draft" ? [] : result.frames;
     const about = [
       ["image", "All in focus"],
       ...(hasDepth ? [["depth", NAMES[result.kind]], ["confidence", "Confidence"]] : []),
       ["source", "Source frame"],
-      ...result.frames.map((frame) => [`frame-${frame.index}`, ...frameTitles(frame)]),
+      ...frames.map((frame) => [`frame-${frame.index}`, ...frameTitles(frame)]),
     ];
     this.list = about.map(([name, title, short = title]) => new TiledLayer(
       { name, title, short, width: result.width, height: result.height, levels: result.levels },

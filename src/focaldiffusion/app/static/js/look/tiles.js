@@ -2,6 +2,8 @@
 
 const TILE_PX = 512;
 const MOST_TILES = 160;
+const MOST_TRIES = 3;
+const RETRY_MS = 1500;
 const SHARP_FROM = 2; // device pixels per native pixel; from here on pixels stay squares
 
 /** Loaded tiles of all layers, by address; the ones unused for longest are dropped. */
@@ -9,6 +11,7 @@ class TileStore {
   constructor() {
     this.tiles = new Map();
     this.waiting = new Set();
+    this.failures = new Map();
   }
 
   /** The picture at an address if it is there; otherwise it is fetched, and `loaded` called. */
@@ -31,10 +34,22 @@ class TileStore {
     image.addEventListener("error", () => {
       this.waiting.delete(url);
       loaded();
+      this.retryLater(url, loaded);
     });
     image.src = url;
     while (this.tiles.size > MOST_TILES) this.tiles.delete(this.tiles.keys().next().value);
     return null;
+  }
+
+  /** Fetch a tile again after a while: the server may have been out of memory for a moment. */
+  retryLater(url, loaded) {
+    const failures = (this.failures.get(url) ?? 0) + 1;
+    this.failures.set(url, failures);
+    if (failures >= MOST_TRIES) return;
+    setTimeout(() => {
+      this.tiles.delete(url);
+      loaded();
+    }, RETRY_MS * failures);
   }
 
   /** The picture at an address, only if it is there. */

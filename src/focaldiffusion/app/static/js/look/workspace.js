@@ -82,6 +82,10 @@ class Workspace {
       if (hasOtherSize) {
         Object.assign(this.stage.view, { width: result.width, height: result.height });
         this.stage.view.fit();
+        // Points of the draft mean other pixels of the full result.
+        this.tools.look.escape();
+        this.tools.measure.clear();
+        this.tools.refocus.escape();
       }
       Object.assign(this.probe, { result });
       if (before === "draft") this.turnBar(result);
@@ -167,6 +171,7 @@ class Workspace {
     const now = frames.findIndex(({ index }) => `frame-${index}` === this.active);
     const start = by > 0 ? 0 : frames.length - 1;
     const next = now < 0 ? start : Math.min(frames.length - 1, Math.max(0, now + by));
+    if (!this.layers.get(`frame-${frames[next].index}`)) return;
     if (this.tool === "retouch") this.tools.retouch.take(frames[next].index);
     this.showLayer(`frame-${frames[next].index}`);
   }

@@ -12,6 +12,11 @@ function written(value) {
   return Number.isFinite(number) ? String(Number(number.toPrecision(6))) : "inf";
 }
 
+/** Origin of a frame's focus, if it has one. */
+function sourceOf({ focus_source: source, focus_distance_m: distance, position_mm: position }) {
+  return source && (distance ?? position) !== null ? `from ${source}` : null;
+}
+
 function focusField(frame, place, draft, change) {
   const isStage = draft.grade === "stage positions";
   const what = isStage ? "Position, mm" : "Focus, m";
@@ -61,7 +66,7 @@ function card(frame, place, draft, change) {
       element("span", { class: "frame-name", title: frame.name }, frame.name),
       focusField(frame, place, draft, change),
       element("span", { class: "muted small-text" },
-        [frame.focus_source && `from ${frame.focus_source}`, frame.exposure].filter(Boolean).join(" · ")),
+        [sourceOf(frame), frame.exposure].filter(Boolean).join(" · ")),
       frame.error ? element("span", { class: "error-text small-text" }, frame.error) : null,
       element("div", { class: "row" },
         mover("back", "earlier", -1),

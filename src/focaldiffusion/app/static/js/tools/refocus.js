@@ -91,14 +91,18 @@ export class RefocusTool {
     return 2 * Math.log2(number);
   }
 
+  /** Aperture and shape of the blur. */
+  get aperture() {
+    return this.workspace.result.lens_known
+      ? { f_number: Number(fNumber(this.lens.value).toPrecision(4)), shape: this.shape }
+      : { blur_px: this.lens.value, shape: this.shape };
+  }
+
   get settings() {
-    const { result } = this.workspace;
-    const aperture = result.lens_known
-      ? { f_number: Number(fNumber(this.lens.value).toPrecision(4)) } : { blur_px: this.lens.value };
     const sharp = this.plane?.length === 3
       ? { plane: this.plane.map((point) => point.map(Math.floor)) }
       : { distance_m: plain(this.sharpAt) };
-    return { ...sharp, ...aperture, shape: this.shape };
+    return { ...sharp, ...this.aperture };
   }
 
   hover(point) {
@@ -201,7 +205,7 @@ export class RefocusTool {
     const to = slider("To", { min: 0, max: STEPS, step: 1, value: this.stepOf(ends[1]) }, said, () => {});
     const make = (format) => actionButton(format.toUpperCase(), async () => {
       const blob = await api.film(this.workspace.job, "pull", {
-        from: plain(this.focusOf(from.value)), to: plain(this.focusOf(to.value)), frames: 36, format,
+        from: plain(this.focusOf(from.value)), to: plain(this.focusOf(to.value)), format, ...this.aperture,
       });
       download(blob, `focus-pull.${format}`);
     });

@@ -36,7 +36,7 @@ export class ThreeDTool {
       this.load();
     });
     const film = (format) => actionButton(format.toUpperCase(), async () => {
-      download(await api.film(this.workspace.job, "parallax", { frames: 48, format }), `parallax.${format}`);
+      download(await api.film(this.workspace.job, "parallax", { format }), `parallax.${format}`);
     });
     fill(this.panel,
       element("h2", {}, "3-D"),
