@@ -158,7 +158,7 @@ def test_the_table_has_the_packages_of_each_extra() -> None:
     listed = {
         (found[2], found[1].lower())
         for requirement in metadata.requires("focaldiffusion") or ()
-        if (found := re.match(r'([\w.-]+).*extra == "(archive|exr|raw)"', requirement))
+        if (found := re.match(r'([\w.-]+).*extra == "(archive|cluster|exr|raw)"', requirement))
     }
     assert listed == {(one.extra, one.name.lower()) for one in OPTIONAL.values() if one.extra}
 

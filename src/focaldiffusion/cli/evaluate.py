@@ -102,6 +102,13 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="evaluate at most N samples, evenly spaced",
     )
+    _add_processes(parser)
+    add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that divide the work."""
     parser.add_argument(
         "--shard",
         type=shard,
@@ -112,8 +119,6 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
     )
-    add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
