@@ -48,7 +48,7 @@ $(VENV)/installed-docs: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	@$(ensure_venv)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[app,dev,docs,exr,raw]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[app,archive,cluster,dev,docs,exr,raw]'
 	@touch $(VENV)/installed $(VENV)/installed-docs $@
 
 # A failed venv (Debian ships it as python3-venv) leaves half an environment behind: remove it.

@@ -189,7 +189,7 @@ def measured() -> str:
 
 def flat(options: argparse.Namespace, home: Path) -> None:
     """Memory and open files while a batch grows, its overhead, and its failures."""
-    manifest, broken = write_archive(home / "archive", options.stacks)
+    manifest, broken = write_archive(home / "archive", options.stacks, options.broken)
     workshop = Workshop(Recipe(settings(depth=options.depth)), Storage(str(home / "out")))
     batch = Batch(read_manifest(manifest), manifest.parent, workshop)
     size = workshop.recipe.settings.working_size
@@ -205,12 +205,12 @@ def flat(options: argparse.Namespace, home: Path) -> None:
     ):
         warm = 0.0
         for done, _ in enumerate(batch.run(engine, batch.due()), start=1):
-            if done == 50:
+            if done == options.stacks // 5:
                 warm = cpu_seconds()
             if done in (100, 200, 500) or done % 1000 == 0 or done == options.stacks:
                 seconds = time.monotonic() - started
                 print(f"{done} rows in {seconds:.0f} s: {measured()}", flush=True)
-        each = (cpu_seconds() - warm) / (options.stacks - 50)
+        each = (cpu_seconds() - warm) / (options.stacks - options.stacks // 5)
     failed = {line.key for line in batch.lines() if line.status == "failed"}
     print(f"failed: {len(failed)}, as broken: {failed == broken}, rows: {len(batch.lines())}")
     for line in batch.lines():
@@ -350,6 +350,7 @@ def main() -> None:
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--stacks", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--broken", type=float, default=0.01, help="share of broken stacks")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--longest-s", type=float, default=8.0, help="between kills")
     parser.add_argument("--depth", action="store_true", help="depth as well as the image")

@@ -104,10 +104,12 @@ def _no_model() -> None:
 def test_second_attempts_come_last() -> None:
     first, second = (Task(Entry(key, (key,)), "1") for key in "ab")
     waiting = Waiting([first, second])
-    job = waiting.take()
-    waiting.again(job)
+    waiting.again(waiting.take())
+    assert len(waiting) == 2
     assert waiting.take().task is second
-    assert (waiting.take().attempt, bool(waiting)) == (2, False)
+    assert (waiting.next.attempt, len(waiting)) == (2, 1)
+    assert waiting.take().task is first
+    assert len(waiting) == 0
 
 
 def test_memory_grows_with_frames_and_pixels(stack: Path, tmp_path: Path) -> None:

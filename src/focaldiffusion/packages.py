@@ -68,7 +68,7 @@ OPTIONAL = {
         Package("pyarrow", "pyarrow", "Parquet manifests", "archive"),
         Package("ray", "ray", "batches on a Ray cluster", "cluster"),
         Package("submitit", "submitit", "batches on Slurm", "cluster"),
-        Package("s3fs", "s3fs", "frames and results in S3", "cluster"),
+        Package("s3fs", "s3fs", "frames and results in S3"),
         Package("bitsandbytes", "bitsandbytes", "training in 4 and 8 bits"),
         Package("wandb", "wandb", "logs of training"),
         Package("flash-attn", "flash_attn", "attention: flash"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -17,7 +17,7 @@ class Engine(AbstractContextManager["Engine"], Protocol):
     happens once more. Rows carry paths, never pixels.
     """
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Line]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[Line]:
         """The outcome of each row as soon as it ends, in any order.
 
         Raises:

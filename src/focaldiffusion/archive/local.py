@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -75,7 +75,7 @@ class LocalEngine:
             if worker.job is not None
         }
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Line]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[Line]:
         """See `Engine`."""
         waiting = Waiting(tasks, self._need)
         while True:
@@ -99,7 +99,8 @@ class LocalEngine:
             if free:
                 free[0].give(waiting.take())
                 continue
-            if len(self._workers) == self._count:
+            starting = sum(not one.is_ready for one in self._workers)
+            if len(self._workers) == self._count or starting >= len(waiting):
                 return
             self._workers.append(_Worker(self._context, self._workshop))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from focaldiffusion.archive.engines import lost
@@ -63,7 +63,7 @@ class RayEngine:
         if self._ours:
             ray.shutdown()
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Line]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[Line]:
         """See `Engine`."""
         import ray
 
@@ -115,8 +115,9 @@ class RayEngine:
         actor = self._actors[ref]
         try:
             answer = ray.get(ref)
-        except ray.exceptions.RayActorError:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
             del self._actors[ref]
+            ray.kill(actor.handle)  # it may only be out of reach
             self._start()
             if actor.job is None:
                 return

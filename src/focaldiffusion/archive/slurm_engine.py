@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,10 @@ class SlurmEngine:
             if not job.done():
                 job.cancel()
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Line]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[Line]:
         """See `Engine`; outcomes come when a job ends, results as its rows do."""
-        rows = list(tasks)
-        count = min(self._jobs, len(rows))
-        shares = [Shard(number, count).of(rows) for number in range(1, count + 1)]
+        count = min(self._jobs, len(tasks))
+        shares = [Shard(number, count).of(tasks) for number in range(1, count + 1)]
         if not shares:
             return
         work = [JobWork(self._workshop, tuple(share), self._cpus) for share in shares]
@@ -77,7 +76,7 @@ class SlurmEngine:
             if not ended:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    def _outcomes(self, job: Any, share: list[Task]) -> list[Line]:
+    def _outcomes(self, job: Any, share: Sequence[Task]) -> list[Line]:
         """The outcomes of a job; of one that died, each row fails and can be tried again."""
         if job.exception() is None:
             return list(job.result())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from focaldiffusion.archive.work import Task
@@ -25,36 +25,31 @@ class Job:
 
 
 class Waiting:
-    """Rows that wait, second attempts last; only the next one is taken off the iterator."""
+    """Rows that wait, those in the second attempt last."""
 
     def __init__(
-        self, tasks: Iterable[Task], need_bytes: Callable[[Task], int] = lambda task: 0
+        self, tasks: Sequence[Task], need_bytes: Callable[[Task], int] = lambda task: 0
     ) -> None:
-        self._tasks, self._need = iter(tasks), need_bytes
-        self._next: Job | None = None
+        self._tasks, self._need = deque(tasks), need_bytes
         self._again: deque[Job] = deque()
-        self._advance()
+        self._next: Job | None = None
 
-    def __bool__(self) -> bool:
-        return self._next is not None or bool(self._again)
+    def __len__(self) -> int:
+        return (self._next is not None) + len(self._tasks) + len(self._again)
 
     @property
     def next(self) -> Job:
-        """The row that `take` would give."""
-        return self._again[0] if self._next is None else self._next
+        """The row that `take` gives; its memory is estimated when its turn comes."""
+        if self._next is None:
+            task = self._tasks.popleft() if self._tasks else None
+            self._next = self._again.popleft() if task is None else Job(task, self._need(task))
+        return self._next
 
     def take(self) -> Job:
         """Remove and return the next row."""
-        if self._next is None:
-            return self._again.popleft()
-        job = self._next
-        self._advance()
+        job, self._next = self.next, None
         return job
 
     def again(self, job: Job) -> None:
         """Put a row back whose worker was killed."""
         self._again.append(replace(job, attempt=job.attempt + 1))
-
-    def _advance(self) -> None:
-        task = next(self._tasks, None)
-        self._next = None if task is None else Job(task, self._need(task))

@@ -39,7 +39,7 @@ def watched(
     seen: dict[str, tuple[State, float]] = {}
     given: dict[str, State] = {}
     while True:
-        now, resting = time.monotonic(), []
+        now, resting, changed = time.monotonic(), [], set()
         for path in sorted(folder.iterdir()):
             if path.name.startswith(".") or not path.is_dir():
                 continue
@@ -48,12 +48,15 @@ def watched(
             if state != before:
                 seen[path.name] = state, now
             elif state and now - since >= rest_s and given.get(path.name) != state:
+                if path.name in given:
+                    changed.add(path.name)
                 given[path.name] = state
                 resting.append(Entry(path.name, (str(path.absolute()),)))
         if resting:
             batch.add(resting)
             wanted = {entry.key for entry in resting}
-            tasks = [task for task in batch.due(retry=retry) if task.entry.key in wanted]
+            tasks = [one for one in batch.due(retry=retry) if one.entry.key in wanted - changed]
+            tasks += [one for one in batch.due(retry="all") if one.entry.key in changed]
             yield from batch.run(engine, tasks)
         else:
             time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -109,6 +109,13 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="evaluate at most N samples, evenly spaced",
     )
+    _add_processes(parser)
+    add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that divide the work."""
     parser.add_argument(
         "--shard",
         type=shard,
@@ -119,8 +126,6 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
     )
-    add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
