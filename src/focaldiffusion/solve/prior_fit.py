@@ -230,5 +230,5 @@ def corrected(shape: Array, level: Array, sure: Array, guide: Tensor) -> Array:
 def _spread_out(ratio: Array, sure: Array, channels: Tensor) -> Array:
     """A logarithm (h, w) known where sure, smooth elsewhere, and 0 far away."""
     known = ratio.clip(-_LARGEST_LOG, _LARGEST_LOG) * sure / (sure + _FAINT)
-    fields = (torch.from_numpy(np.float32(field)) for field in (known, sure))
-    return smooth(*fields, channels).numpy()
+    values, certainty = (torch.from_numpy(np.float32(field)) for field in (known, sure))
+    return smooth(values, certainty, channels).numpy()
