@@ -113,8 +113,8 @@ class _Physics:
         level, sure = block_mean(torch.stack([coordinate, sure]), side)
         image = np.ascontiguousarray(guide.permute(1, 2, 0).cpu().numpy())
         segments = find_segments(image, stack.noise_std / side)
-        planes = [plane.cpu().double().numpy() for plane in (level, sure)]
-        return cls(side, whole, guide, planes[0], planes[1], segments)
+        on_blocks = level.cpu().double().numpy(), sure.cpu().double().numpy()
+        return cls(side, whole, guide, *on_blocks, segments)
 
     def enlarged(
         self, surface: Tensor, share: Tensor, keep: Tensor
