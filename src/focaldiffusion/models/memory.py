@@ -150,12 +150,12 @@ class _Work:
         channels = preset.state_channels + preset.condition_channels
         self.autoencoder: Any = None
         with torch.device("meta"):
-            network: nn.Module = build(preset, "estimate")
-            self.network: Any = network.to(computed)
+            # Not the method of diffusers, which warns of what only loading has to heed.
+            self.network: Any = nn.Module.to(build(preset, "estimate"), computed)
             self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
-                coder: nn.Module = AutoencoderKL(**preset.autoencoder)
-                self.autoencoder = coder.to(coded).requires_grad_(False)
+                self.autoencoder = nn.Module.to(AutoencoderKL(**preset.autoencoder), coded)
+                self.autoencoder.requires_grad_(False)
                 self.model.append(self.autoencoder)
             empty = partial(torch.empty, dtype=computed)
             self.image = torch.empty(stacks, 3, *size_px, dtype=coded)
