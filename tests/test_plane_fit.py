@@ -5,8 +5,8 @@ from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 
 from focaldiffusion.psf import PSF, MirrorGrid
 from focaldiffusion.solve.plane_fit import LONGEST_REACH_PX, Luma, PlaneFit, _Transfers
-from focaldiffusion.strips import in_strips, with_margin
 from focaldiffusion.solve.sweep import sweep
+from focaldiffusion.strips import in_strips, with_margin
 from focaldiffusion.threads import threads
 
 
