@@ -49,15 +49,14 @@ from focaldiffusion.io.levels import Levels
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
 from focaldiffusion.prior import PriorSource
-from focaldiffusion.progress import Meter, Stages, peak_memory_mib
+from focaldiffusion.progress import Stages, peak_memory_mib
 from focaldiffusion.psf import PSF
 from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result, depth_on_axis
 from focaldiffusion.solve.calibrate import Calibration, calibrate
-from focaldiffusion.solve.complete import Completion, complete_all
-from focaldiffusion.solve.consistency import confidence, in_step, rerender_residual, reversal
+from focaldiffusion.solve.consistency import confidence, rerender_residual, reversal
 from focaldiffusion.solve.doubts import doubting_direction, examined_calibration
 from focaldiffusion.solve.join import Joined, join
-from focaldiffusion.solve.outlines import search_outlines
+from focaldiffusion.solve.outlines import completed
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.solve.units import absurd_aperture
@@ -270,62 +269,23 @@ def estimate_depths(
     estimates = []
     with torch.inference_mode():
         with stages("completing") as meter:  # 6
-            matched, completions = _completed(stacks, found, psf, meter)
+            evidences, scales = [one for _, one in found], [one.blur_scale for one, _ in found]
+            matched, completions = completed(stacks, evidences, scales, psf, meter)
         with stages("checking"):  # 7
-            for stack, (calibration, evidence), surface, completion in zip(
+            for stack, (calibration, evidence), before, completion in zip(
                 stacks, found, matched, completions, strict=True
             ):
                 scale = calibration.blur_scale
                 if check_lens and scale is not None and stack.axis == "inverse_depth_dpt":
                     # The matched surface knows nothing of near and far, unlike outlines.
-                    ratio = reversal(stack, evidence, surface.coordinate, scale, psf)
+                    ratio = reversal(stack, evidence, before.coordinate, scale, psf)
                     calibration = doubting_direction(calibration, ratio)
-                trust, residual_rms = _checked(
-                    stack, evidence, completion.coordinate, completion.agreement, calibration, psf
-                )
+                surface, agreement = completion.coordinate, completion.agreement
+                trust, rms = _checked(stack, evidence, surface, agreement, calibration, psf)
                 estimates.append(
-                    Estimate(
-                        evidence=evidence,
-                        coordinate=completion.coordinate,
-                        agreement=completion.agreement,
-                        confidence=trust,
-                        calibration=calibration,
-                        psf=psf,
-                        residual_rms=residual_rms,
-                    )
+                    Estimate(evidence, surface, agreement, trust, calibration, psf, rms)
                 )
     return estimates
-
-
-def _completed(
-    stacks: Sequence[FocalStack],
-    found: Sequence[tuple[Calibration, Evidence]],
-    psf: PSF,
-    meter: Meter,
-) -> tuple[list[Completion], list[Completion]]:
-    """Stage 6: the matched surfaces, and the same with outlines where depth is metric."""
-    falls_with_distance = [stack.axis == "inverse_depth_dpt" for stack in stacks]
-    backgrounds = [
-        float(stack.focus_coordinates.min()) if falls else None
-        for stack, falls in zip(stacks, falls_with_distance, strict=True)
-    ]
-    matched = complete_all([evidence for _, evidence in found], meter, backgrounds=backgrounds)
-    completions = list(matched)
-    outlined = [
-        index
-        for index, (calibration, _) in enumerate(found)
-        if falls_with_distance[index] and calibration.blur_scale is not None
-    ]
-    searches = []
-    for index in outlined:
-        calibration, evidence = found[index]
-        assert calibration.blur_scale is not None
-        searches.append(
-            search_outlines(stacks[index], evidence, matched[index], calibration.blur_scale, psf)
-        )
-    for index, completion in zip(outlined, in_step(searches), strict=True):
-        completions[index] = completion
-    return matched, completions
 
 
 def find_evidence(

@@ -220,7 +220,10 @@ def squared_residuals(trials: Sequence[Trial]) -> list[Tensor]:
     if not trials:
         return []
     sizes = [
-        [len(range(*span.indices(side))) for span, side in zip(one.window, one.rerendering.size)]
+        [
+            len(range(*span.indices(side)))
+            for span, side in zip(one.window, one.rerendering.size, strict=True)
+        ]
         for one in trials
     ]
     height, width = map(max, zip(*sizes, strict=True))

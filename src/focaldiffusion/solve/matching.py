@@ -111,8 +111,9 @@ def aggregate(
         meter: counts the directions.
 
     Returns:
-        (K + P, H, W) sum of the costs above the lowest of each direction, and (8, H, W) depth with the lowest path cost in each direction: down,
-        down to the right, left, down to the left, up, up to the left, right, up to the right.
+        (K + P, H, W) sum of the costs above the lowest of each direction, and (8, H, W) depth with
+        the lowest path cost in each: down, down to the right, left, down to the left, up, up to the
+        left, right, up to the right.
     """
     return aggregate_all([cost], [guide], [labels], meter)[0]
 
@@ -133,7 +134,7 @@ def aggregate_all(
         for image in map(partial(_Image.turned, turns), costs, guides, labels)
     )
     groups = iter(lambda: list(islice(turned, at_once)), [])
-    passed = in_parallel(lambda group: _paths(group), groups)
+    passed = in_parallel(_paths, groups)
     found = list(chain.from_iterable(passed))
     for _ in range(DIRECTIONS):
         meter.advance()

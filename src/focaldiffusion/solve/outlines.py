@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import block_mean
 from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.complete import Completion, follow_blocks
+from focaldiffusion.solve.complete import Completion, complete_all, follow_blocks
 from focaldiffusion.solve.consistency import Rerendering, Search, in_step
 from focaldiffusion.solve.decide import better_levels, second_fits_better
 from focaldiffusion.solve.owners import owned_surface
@@ -38,6 +41,29 @@ def with_outlines(
         psf: the shape of the blur.
     """
     return in_step([search_outlines(stack, evidence, completion, blur_scale, psf)])[0]
+
+
+def completed(
+    stacks: Sequence[FocalStack],
+    evidence: Sequence[Evidence],
+    blur_scales: Sequence[float | None],
+    psf: PSF,
+    meter: Meter | None = None,
+) -> tuple[list[Completion], list[Completion]]:
+    """Completions of stacks of one size, and the same with outlines where depth is metric."""
+    metric = [stack.axis == "inverse_depth_dpt" for stack in stacks]
+    backgrounds = [
+        float(stack.focus_coordinates.min()) if falls_with_distance else None
+        for stack, falls_with_distance in zip(stacks, metric, strict=True)
+    ]
+    matched = complete_all(evidence, meter, backgrounds=backgrounds)
+    searches = {
+        index: search_outlines(stacks[index], evidence[index], matched[index], scale, psf)
+        for index, scale in enumerate(blur_scales)
+        if metric[index] and scale is not None
+    }
+    outlined = dict(zip(searches, in_step(list(searches.values())), strict=True))
+    return matched, [outlined.get(index, one) for index, one in enumerate(matched)]
 
 
 def search_outlines(
