@@ -68,3 +68,15 @@ def test_it_is_made_once(tmp_path: Path) -> None:
     again = Pyramid.opened(tmp_path / "p", noise, is_image=True, writable=False)
     assert not again.native.flags.writeable
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_two_processes_make_it_at_once(tmp_path: Path) -> None:
+    array = noise()
+
+    def overtaken() -> np.ndarray:
+        opened(tmp_path / "p", array)
+        return array
+
+    pyramid = Pyramid.opened(tmp_path / "p", overtaken, is_image=True, writable=True)
+    assert (pyramid.native == array).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]

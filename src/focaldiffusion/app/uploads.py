@@ -124,7 +124,7 @@ class _Files:
             return self._folders.pop()
         if len(self._stems) == 1:
             return self._stems[0]
-        shared = os.path.commonprefix(self._stems)  # noqa: RUF071: characters, not folders
+        shared = os.path.commonprefix(self._stems)  # noqa: RUF071 - of texts, not paths
         common = shared.rstrip("0123456789 _-.")
         return common or f"{len(self._stems)} frames"
 

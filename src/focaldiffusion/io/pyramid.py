@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +64,17 @@ class Pyramid:
         """
         if not folder.exists():
             array = make()
-            partial = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             for level in reversed(range(level_count(array.shape[:2]))):
                 np.save(partial / f"{level}.npy", array)
                 array = _halved(array, is_image)
-            partial.rename(folder)
+            try:
+                partial.rename(folder)
+            except OSError:
+                shutil.rmtree(partial)
+                if not folder.exists():  # otherwise another process was faster
+                    raise
         paths = sorted(folder.glob("*.npy"), key=lambda path: int(path.stem))
         mode: Literal["r+", "r"] = "r+" if writable else "r"
         return cls(tuple(np.load(path, mmap_mode=mode) for path in paths), is_image)
