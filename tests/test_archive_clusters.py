@@ -34,7 +34,7 @@ def two_nodes() -> Iterator[Any]:
 
     cluster = Cluster()
     try:
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=1, include_dashboard=False)
         second = cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)
         yield cluster, second

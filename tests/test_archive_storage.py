@@ -42,8 +42,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("museum")
-    yield "s3://museum"
+    name = f"museum-{port}"  # moto keeps the buckets of earlier servers
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
@@ -56,24 +57,28 @@ def test_a_batch_into_object_storage_equals_one_into_a_folder(bucket: str, tmp_p
     far = ("batch", manifest, "--output", f"{bucket}/out", *FAST, "--workers", "1")
     assert run(*far) == 1
     files = s3fs.S3FileSystem()
-    files.get("museum/out/", f"{tmp_path / 'copy'}/", recursive=True)
+    files.get(f"{bucket}/out/", f"{tmp_path / 'copy'}/", recursive=True)
     assert results_of(tmp_path / "copy") == results_of(out)
     rows = report_of(tmp_path / "copy")
     assert [row["status"] for row in rows.values()] == ["done", "failed"]
 
+    def changed() -> object:
+        mark = f"{bucket}/out/plant 0/metadata.json"
+        return files.info(mark, refresh=True)["LastModified"]
+
     # Nothing is due; without the report, complete results are still known.
-    made = files.info("museum/out/plant 0/metadata.json", refresh=True)["LastModified"]
+    made = changed()
     assert run(*far) == 1
-    files.rm_file("museum/out/report.csv")
+    files.rm_file(f"{bucket}/out/report.csv")
     assert run(*far) == 1
-    assert files.info("museum/out/plant 0/metadata.json", refresh=True)["LastModified"] == made
+    assert changed() == made
 
 
 def test_frames_come_from_object_storage(bucket: str, tmp_path: Path) -> None:
     import s3fs
 
     stack = write_stack(tmp_path / "plant")
-    s3fs.S3FileSystem().put(str(stack), "museum/in/plant", recursive=True)
+    s3fs.S3FileSystem().put(str(stack), f"{bucket}/in/plant", recursive=True)
     here = workshop_in(tmp_path / "out").open()
     urls = tuple(f"{bucket}/in/plant/frame_{number}.png" for number in range(3))
     for key, frames in (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from multiprocessing import connection, get_all_start_methods, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -47,11 +48,11 @@ class LocalEngine:
         """
         self._workshop, self._count = workshop, workers
         self._budget, self._need = budget_bytes, need_bytes
-        # Forked from a process that has imported everything, a worker starts in no time. CUDA must
-        # not be in use before a fork, and is not: that process only imports.
-        has_server = "forkserver" in get_all_start_methods()
-        self._context: Any = get_context("forkserver" if has_server else "spawn")
-        if has_server:
+        # Forked from a process that has imported everything, a worker starts in no time. That
+        # process only imports, so CUDA is not in use; on macOS, libraries do not survive a fork.
+        is_linux = sys.platform == "linux"
+        self._context: Any = get_context("forkserver" if is_linux else "spawn")
+        if is_linux:
             self._context.set_forkserver_preload([__name__])
         self._workers: list[_Worker] = []
         self._failed_starts = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--rest-s",
-        type=float,
+        type=_positive,
         default=10.0,
         metavar="S",
         help="a folder is complete when nothing in it has changed for this long [s] (default: 10)",
@@ -110,7 +111,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--memory-gb",
-        type=float,
+        type=_positive,
         metavar="GB",
         help="memory that stacks in work may need together; others wait (default: most of what is "
         "free)",
@@ -312,6 +313,17 @@ def _pairs(texts: list[str]) -> dict[str, str | int]:
             raise InputError(f"--slurm {text!r}: expected KEY=VALUE, such as timeout_min=240.")
         pairs[name] = int(value) if value.isdecimal() else value
     return pairs
+
+
+def _positive(text: str) -> float:
+    """Argparse type for positive numbers."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a positive number")
+    return number
 
 
 def _place(text: str) -> str:
