@@ -110,8 +110,9 @@ def _batch(probe: Probe, config: Config, learner: Learner) -> Prepared:
 
     seconds = probe.seconds(prepare)
     height, width = found[0].truth.valid.shape[-2:]
+    images = ", and images" if config.model.with_image else ""
     probe.row(
-        f"making {size} stacks of {width}x{height} with estimates{', and images' * config.model.with_image}",
+        f"making {size} stacks of {width}x{height} with estimates{images}",
         stacks_per_s=size / seconds,
         runs=1,
     )
