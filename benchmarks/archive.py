@@ -274,7 +274,7 @@ def kills(options: argparse.Namespace, home: Path) -> None:
             )
         time.sleep(generator.uniform(0.2, options.longest_s))
         workers = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
-        if generator.random() < 0.5 and len(workers) > 2:
+        if generator.random() < 0.7 and len(workers) > 2:
             generator.choice(workers).kill()
             counts["worker"] += 1
         elif child.poll() is None:
