@@ -304,7 +304,7 @@ def loop(options: argparse.Namespace, home: Path) -> None:
     done = batch_command(manifest, home / "out", "--workers", str(options.workers), "--quiet")
     subprocess.run(done, check=True)
     together = time.monotonic() - started
-    started, sample = time.monotonic(), options.stacks if options.all else min(8, options.stacks)
+    started, sample = time.monotonic(), options.stacks if options.all else min(4, options.stacks)
     for entry in read_manifest(manifest)[:sample]:
         words = ("infer", entry.frames[0], "--output", str(home / "loop" / entry.key))
         program = [sys.executable, "-m", "focaldiffusion", *words, "--device", "cpu", "--quiet"]
