@@ -274,7 +274,7 @@ def kills(options: argparse.Namespace, home: Path) -> None:
             )
         time.sleep(generator.uniform(0.2, options.longest_s))
         workers = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
-        if generator.random() < 0.5 and len(workers) > 2:
+        if generator.random() < 0.7 and len(workers) > 2:
             generator.choice(workers).kill()
             counts["worker"] += 1
         elif child.poll() is None:
@@ -304,7 +304,7 @@ def loop(options: argparse.Namespace, home: Path) -> None:
     done = batch_command(manifest, home / "out", "--workers", str(options.workers), "--quiet")
     subprocess.run(done, check=True)
     together = time.monotonic() - started
-    started, sample = time.monotonic(), options.stacks if options.all else min(8, options.stacks)
+    started, sample = time.monotonic(), options.stacks if options.all else min(4, options.stacks)
     for entry in read_manifest(manifest)[:sample]:
         words = ("infer", entry.frames[0], "--output", str(home / "loop" / entry.key))
         program = [sys.executable, "-m", "focaldiffusion", *words, "--device", "cpu", "--quiet"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from focaldiffusion.archive.manifest import Entry
 from focaldiffusion.archive.storage import is_remote
-from focaldiffusion.errors import InputError
 from focaldiffusion.frames import working_size
 from focaldiffusion.io.frame_files import find_frames, open_frames
 from focaldiffusion.io.images import probe_image
@@ -37,14 +36,13 @@ def need_bytes(entry: Entry, working_size_px: int) -> int:
         source = entry.frames[0] if len(entry.frames) == 1 else list(entry.frames)
         found = find_frames(source)
         if len(found.files) > 1:
-            header = probe_image(found.files[0])
-            count, size = len(found.files), header.stored_size
+            count, size = len(found.files), probe_image(found.files[0]).stored_size
         else:
             frames, _ = open_frames(found)
             count, size = len(frames.names), frames.size
-    except (InputError, OSError, ValueError):
+        working = count * math.prod(working_size(size, count, working_size_px))
+    except Exception:  # of any kind, as for the row itself, which names it
         return 0
-    working = count * math.prod(working_size(size, count, working_size_px))
     return round(
         _PROCESS_BYTES + _BYTES_PER_WORKING_PIXEL * working + _BYTES_PER_PIXEL * math.prod(size)
     )
