@@ -98,7 +98,8 @@ class RayEngine:
         """Start an actor; it gets rows once it is ready, since it may wait for a node."""
         import ray
 
-        make: Any = ray.remote(**self._resources)(_RemoteBench)
+        resources: Any = self._resources
+        make: Any = ray.remote(**resources)(_RemoteBench)
         handle = make.remote(self._workshop)
         self._actors[handle.ready.remote()] = _Actor(handle)
 

@@ -142,7 +142,7 @@ def render_all(
         steps = torch.arange(layers.start, layers.stop, device=frames.device)[:, None, None, None]
         behind = coordinate[:, None] - steps  # (B, k, 2, H, W)
         hidden = None
-        used = ((touched >= first - 1) & (touched < layers.stop)).any((0, 1))
+        used = np.asarray(((touched >= first - 1) & (touched < layers.stop)).any((0, 1)))
         for patch in find_patches(used, reach_px, sight_px):
             layer = _layer(patch.source(surfaces), patch.source(shares), patch.source(behind))
             for chosen, seen, coverage in _blurred(layer, patch, psf, radii_px[:, layers], most):
@@ -270,7 +270,7 @@ def _split(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: Tensor) -> tuple[
     dy, dx = (offset.flatten() for offset in torch.meshgrid(reach, reach, indexing="ij"))
     near_y, near_x = (y[:, None] + dy).clamp(0, height - 1), (x[:, None] + dx).clamp(0, width - 1)
     near = (which[:, None], near_y, near_x)
-    neighbours = pixels.movedim(1, 0)[(slice(None), *near)]  # (4, M, W²)
+    neighbours = pixels.movedim(1, 0)[:, near[0], near[1], near[2]]  # (4, M, W²)
     weight = torch.where(mixed[near], _RIM_WEIGHT, 1.0).to(image)
     in_front = neighbours[3].detach() >= between[:, None]
     front, back = (
@@ -278,7 +278,7 @@ def _split(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: Tensor) -> tuple[
         for side in (weight * in_front, weight * ~in_front)
     )  # (4, M)
 
-    colour, contrast = image.movedim(1, 0)[(slice(None), *at)], (front - back)[:3]
+    colour, contrast = image.movedim(1, 0)[:, which, y, x], (front - back)[:3]
     shows_front = (inverse_depth_dpt[at] >= between).to(image)
     share = (((colour - back[:3]) * contrast).sum(0) + _COLOUR_NOISE * shows_front) / (
         (contrast**2).sum(0) + _COLOUR_NOISE

@@ -153,15 +153,15 @@ def better_levels(
             ]
             best: dict[int, tuple[float, _Region, float, Array]] = {}
             for (region, level, _), wide in zip(tried, residuals, strict=True):
-                residual = _without_margin(wide, region.window, margin)
-                fit = excess(residual, region.around)
+                narrow = _without_margin(wide, region.window, margin)
+                fit = float(excess(narrow, region.around))
                 least = _BETTER * excess(squared[region.window], region.around)
                 if fit < min(least, best.get(region.index, (np.inf,))[0]):
-                    best[region.index] = fit, region, level, residual
-            for _, region, level, residual in best.values():
+                    best[region.index] = fit, region, level, narrow
+            for _, region, level, narrow in best.values():
                 found[region.index - 1] = level
                 now = _with_level(now, region, level)
-                squared[region.window] = residual
+                squared[region.window] = narrow
                 changed = True
         if not changed:
             break
