@@ -142,7 +142,7 @@ def render_all(
         behind = coordinate[:, None] - steps  # (B, k, 2, H, W)
         hidden = None
         used = ((touched >= first - 1) & (touched < layers.stop)).any((0, 1))
-        for patch in find_patches(used, reach_px, sight_px):
+        for patch in find_patches(np.asarray(used), reach_px, sight_px):
             layer = _layer(patch.source(surfaces), patch.source(shares), patch.source(behind))
             for chosen, seen, coverage in _blurred(layer, patch, psf, radii_px[:, layers], most):
                 missing = (_TRUSTED_COVERAGE - coverage).clamp_min(0)
@@ -262,7 +262,7 @@ def _split(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: Tensor) -> tuple[
     dy, dx = (offset.flatten() for offset in torch.meshgrid(reach, reach, indexing="ij"))
     near_y, near_x = (y[:, None] + dy).clamp(0, height - 1), (x[:, None] + dx).clamp(0, width - 1)
     near = (which[:, None], near_y, near_x)
-    neighbours = pixels.movedim(1, 0)[(slice(None), *near)]  # (4, M, W²)
+    neighbours = _at(pixels, near)  # (4, M, W²)
     weight = torch.where(mixed[near], _RIM_WEIGHT, 1.0).to(image)
     in_front = neighbours[3].detach() >= between[:, None]
     front, back = (
@@ -270,7 +270,7 @@ def _split(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: Tensor) -> tuple[
         for side in (weight * in_front, weight * ~in_front)
     )  # (4, M)
 
-    colour, contrast = image.movedim(1, 0)[(slice(None), *at)], (front - back)[:3]
+    colour, contrast = _at(image, at), (front - back)[:3]
     shows_front = (inverse_depth_dpt[at] >= between).to(image)
     share = (((colour - back[:3]) * contrast).sum(0) + _COLOUR_NOISE * shows_front) / (
         (contrast**2).sum(0) + _COLOUR_NOISE
@@ -286,6 +286,11 @@ def _split(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: Tensor) -> tuple[
         _put(pixels, at, torch.cat([front_colour, front[3:]])),
         _put(pixels, at, torch.cat([back_colour, back[3:]])),
     )
+
+
+def _at(pixels: Tensor, at: tuple[Tensor, ...]) -> Tensor:
+    """Values (C, ...) of (B, C, H, W) `pixels` at places (...)."""
+    return pixels.movedim(1, -1)[at].movedim(-1, 0)
 
 
 def _put(pixels: Tensor, at: tuple[Tensor, ...], values: Tensor) -> Tensor:
