@@ -43,7 +43,7 @@ _FARTHER = 0.5  # ... and least inverse depth of a bare wall behind them, relati
 _EQUAL = 0.01  # difference of sums of path costs that means nothing; a step costs 3.6
 _ITERATIONS = 30  # of conjugate gradients at each resolution
 _COARSEST_PX = 16  # short side of the coarsest solution
-_NOTHING = 1e-12  # added to a residual, for one that vanishes cannot be divided by
+_NOTHING = 1e-30  # least energy to divide by: a small image is solved exactly before the last step
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +275,7 @@ def smooth(values: Tensor, certainty: Tensor, guide: Tensor) -> Tensor:
         (down, (slice(None), slice(None, -1)), (slice(None), slice(1, None))),
         (across, (..., slice(None, -1)), (..., slice(1, None))),
     )
-    diagonal, residual = weight.clone(), weight * (values - start) + _NOTHING
+    diagonal, residual = weight.clone(), weight * (values - start)
     for coupling, before, after in pairs:
         diagonal[before] += coupling
         diagonal[after] += coupling
@@ -305,10 +305,10 @@ def _conjugate_gradients(
     energy = product(residual, scaled)
     for _ in range(_ITERATIONS):
         system(direction, image)
-        step = energy / product(direction, image)
+        step = energy / product(direction, image).clamp_min(_NOTHING)
         solution.addcmul_(direction, step)
         residual.addcmul_(image, step, value=-1)
         torch.div(residual, diagonal, out=scaled)
         previous, energy = energy, product(residual, scaled)
-        torch.addcmul(scaled, direction, energy / previous, out=direction)
+        torch.addcmul(scaled, direction, energy / previous.clamp_min(_NOTHING), out=direction)
     return solution

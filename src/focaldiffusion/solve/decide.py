@@ -116,8 +116,8 @@ def better_levels(
         segments.cpu().numpy().astype(np.int32), (columns, rows), interpolation=cv2.INTER_NEAREST
     )
     now = rerendering.shrunk(surface).cpu().numpy()
-    (residual,) = yield [Trial(rerendering, torch.from_numpy(now).to(surface))]
-    squared = residual.cpu().numpy()
+    (whole,) = yield [Trial(rerendering, torch.from_numpy(now).to(surface))]
+    squared = whole.cpu().numpy()
     typical = float(np.median(squared))
     regions = list(_regions(small + 1, _SMALLEST_LEVELLED_PX))
     found = np.full(len(levels), np.nan, np.float32)
