@@ -142,13 +142,8 @@ def render_all(
         steps = torch.arange(layers.start, layers.stop, device=frames.device)[:, None, None, None]
         behind = coordinate[:, None] - steps  # (B, k, 2, H, W)
         hidden = None
-<<<<<<< HEAD
-        used = np.asarray(((touched >= first - 1) & (touched < layers.stop)).any((0, 1)))
-        for patch in find_patches(used, reach_px, sight_px):
-=======
         used = ((touched >= first - 1) & (touched < layers.stop)).any((0, 1))
         for patch in find_patches(np.asarray(used), reach_px, sight_px):
->>>>>>> phys
             layer = _layer(patch.source(surfaces), patch.source(shares), patch.source(behind))
             for chosen, seen, coverage in _blurred(layer, patch, psf, radii_px[:, layers], most):
                 missing = (_TRUSTED_COVERAGE - coverage).clamp_min(0)
@@ -275,11 +270,7 @@ def _split(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: Tensor) -> tuple[
     dy, dx = (offset.flatten() for offset in torch.meshgrid(reach, reach, indexing="ij"))
     near_y, near_x = (y[:, None] + dy).clamp(0, height - 1), (x[:, None] + dx).clamp(0, width - 1)
     near = (which[:, None], near_y, near_x)
-<<<<<<< HEAD
-    neighbours = pixels.movedim(1, 0)[:, near[0], near[1], near[2]]  # (4, M, W²)
-=======
     neighbours = _at(pixels, near)  # (4, M, W²)
->>>>>>> phys
     weight = torch.where(mixed[near], _RIM_WEIGHT, 1.0).to(image)
     in_front = neighbours[3].detach() >= between[:, None]
     front, back = (
@@ -287,11 +278,7 @@ def _split(image: Tensor, inverse_depth_dpt: Tensor, jump_dpt: Tensor) -> tuple[
         for side in (weight * in_front, weight * ~in_front)
     )  # (4, M)
 
-<<<<<<< HEAD
-    colour, contrast = image.movedim(1, 0)[:, which, y, x], (front - back)[:3]
-=======
     colour, contrast = _at(image, at), (front - back)[:3]
->>>>>>> phys
     shows_front = (inverse_depth_dpt[at] >= between).to(image)
     share = (((colour - back[:3]) * contrast).sum(0) + _COLOUR_NOISE * shows_front) / (
         (contrast**2).sum(0) + _COLOUR_NOISE
