@@ -116,8 +116,8 @@ def steps_on_edges(shape: Array, guide: Tensor) -> Array:
     kernel = np.ones((_EDGE_PX, _EDGE_PX), np.uint8)
     step = (cv2.dilate(plane, kernel) - cv2.erode(plane, kernel)) / _spread(plane)
     certain = 1 / (1 + (step / _EDGE_STEP) ** 4)
-    smoothed = smooth(torch.from_numpy(plane), torch.from_numpy(np.float32(certain)), guide.cpu())
-    return smoothed.numpy()
+    values, certainty = (torch.from_numpy(np.float32(field))[None] for field in (plane, certain))
+    return smooth(values, certainty, guide.cpu()[None])[0].numpy()
 
 
 def nearer_side(shape: Array) -> Array:
