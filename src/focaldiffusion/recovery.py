@@ -262,10 +262,7 @@ def estimate_depths(
         find_evidence(stack, psf, stages, find_blur=find_blur, check_lens=check_lens)
         for stack in stacks
     ]
-    stacks = [
-        stack.without(calibration.left_out)
-        for stack, (calibration, _) in zip(stacks, found, strict=True)
-    ]
+    stacks = [stack.without(one.left_out) for stack, (one, _) in zip(stacks, found, strict=True)]
     estimates = []
     with torch.inference_mode():
         with stages("completing") as meter:  # 6
@@ -282,9 +279,8 @@ def estimate_depths(
                     calibration = doubting_direction(calibration, ratio)
                 surface, agreement = completion.coordinate, completion.agreement
                 trust, rms = _checked(stack, evidence, surface, agreement, calibration, psf)
-                estimates.append(
-                    Estimate(evidence, surface, agreement, trust, calibration, psf, rms)
-                )
+                one = Estimate(evidence, surface, agreement, trust, calibration, psf, rms)
+                estimates.append(one)
     return estimates
 
 
@@ -411,9 +407,7 @@ def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> dict[str, P
     shares = {"confidence": found.confidence, **of_prior}
     size = fusion.all_in_focus.shape[1::-1]
     maps = {
-        name: cv2.resize(share.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR).astype(
-            np.float32
-        )
+        name: np.asarray(cv2.resize(share.cpu().numpy(), size), np.float32)
         for name, share in shares.items()
     }
     if fusion.alpha is not None:
