@@ -28,7 +28,7 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_depth_trains_as_with_an_image_half_of_no_weight(stacks: Path, tmp_path: Path) -> None:
-    """Errors of depth are equal to the bit, and a true image is not coded."""
+    """Errors of depth are equal, and a true image is not coded."""
     config = config_of(stacks, tmp_path / "run")
     mixture = open_split(config.data, "train", 0)
     (batch,) = batches(mixture, (0, 1), 2, with_estimates=True)
@@ -51,8 +51,8 @@ def test_depth_trains_as_with_an_image_half_of_no_weight(stacks: Path, tmp_path:
         gradients.append([one.grad.clone() for one in moving if one.grad is not None])
         assert bool(part.latent_valid[:, :channels].any()) is with_image
     assert calls == [4, 3]
-    assert torch.equal(sums[0][1:], sums[1][1:])
     # Products of matrices round differently where memory is aligned differently.
+    torch.testing.assert_close(sums[0][1:], sums[1][1:])
     for one, two in zip(*gradients, strict=True):
         assert (one - two).norm() <= 1e-4 * one.norm()
 
