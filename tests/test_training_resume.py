@@ -134,7 +134,7 @@ def test_a_validation_that_lacks_memory_costs_nothing(
 ) -> None:
     config = config_of(stacks, tmp_path / "run", **settings(stacks))
 
-    def out_of_memory(*_: object) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
