@@ -28,6 +28,7 @@ PROGRAMS: dict[str, Callable[..., int]] = {
 """Beginnings of the commands to check → the function that runs the rest."""
 SMALLER = {
     "--samples 2000": "--samples 1",
+    "/data/": "data/",
     "--workers 8": "--workers 1",
     "--workers 2": "--workers 1",
     "--robustness quick": "--robustness quick --no-baselines",
@@ -42,6 +43,7 @@ SMALLER = {
     "--data_root DIR": "--data_root rooms",
     "--device cuda": "--device cpu",
     "outputs/train/checkpoint": "compact",
+    "outputs/mine/checkpoints/best": "compact",
     "outputs/*": "outputs/examples outputs/mine",
     "outputs/a outputs/b": "outputs/examples outputs/examples",
     "--model compact --model compact": "--model compact",
