@@ -1,4 +1,8 @@
-"""One browser, one app and one finished job for all browser tests of a process."""
+"""One browser, one app and one finished job for all browser tests of a module.
+
+They end with it: processes that later tests fork would keep the browser's pipes open, and the browser
+would wait for ever for their end.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,13 @@ import pytest
 from app_browser import JOB_PATIENCE_MS, App, Visit, chromium, small_example
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with chromium() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Iterator[App]:
     folder = tmp_path_factory.mktemp("app")
     small_example("still_life", folder / "stacks" / "still_life")
@@ -33,7 +37,7 @@ def visit(browser: Any, app: App) -> Iterator[Visit]:
     visit.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def job(browser: Any, app: App) -> str:
     """A finished job of the small still life, opened and started by clicks."""
     visit = Visit(browser, app)
