@@ -1,7 +1,7 @@
 """One browser, one app and one finished job for all browser tests of a module.
 
-They end with it: processes that later tests fork would keep the browser's pipes open, and the browser
-would wait for ever for their end.
+They end with it: processes that later tests fork would keep the browser's pipes open, and closing
+it would wait for their end.
 """
 
 from __future__ import annotations
