@@ -400,7 +400,7 @@ def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> dict[str, P
     of_prior = {} if found.joined is None else {"prior_share": found.joined.share}
     shares = {"confidence": found.confidence, **of_prior}
     size = fusion.all_in_focus.shape[1::-1]
-    maps = {
+    maps: dict[str, Any] = {
         name: cv2.resize(share.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR)
         for name, share in shares.items()
     }
