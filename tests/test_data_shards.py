@@ -17,10 +17,10 @@ from rooms import Rooms, source
 from focaldiffusion.cli.main import main
 from focaldiffusion.data.cache import merge_caches, write_cache
 from focaldiffusion.data.mixture import Mixture
-from focaldiffusion.data.shard import Shard
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import claimed
 from focaldiffusion.progress import Meter
+from focaldiffusion.shards import Shard
 
 NOISY = {"simulator_kwargs": {"noise_std_lsb_range": [1.0, 1.0]}}
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "hypersim.yaml"
@@ -47,7 +47,7 @@ def test_the_union_of_three_shards_is_the_whole(tmp_path: Path, workers: int) ->
         write_cache(
             mixture(),
             tmp_path / "shards",
-            shard=Shard(index, 3),
+            shard=Shard(index + 1, 3),
             num_workers=workers,
             with_evidence=True,
             meter=Meter(lambda *count, to=counts: to.append(count)),
@@ -61,7 +61,7 @@ def test_shards_in_folders_of_their_own_are_joined(tmp_path: Path) -> None:
     write_cache(mixture(), tmp_path / "whole")
     parts = [tmp_path / str(index) for index in range(3)]
     for index, part in enumerate(parts):
-        write_cache(mixture(), part, shard=Shard(index, 3))
+        write_cache(mixture(), part, shard=Shard(index + 1, 3))
     assert merge_caches(parts[:2], tmp_path / "joined") == 2
     assert merge_caches(parts, tmp_path / "joined") == 0
     assert content(tmp_path / "joined") == content(tmp_path / "whole")
@@ -83,7 +83,7 @@ def test_a_cache_grows_and_keeps_what_it_has(tmp_path: Path) -> None:
     write_cache(mixture(), tmp_path / "grown", count=6)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "grown/samples").iterdir()}
     for index in range(2):
-        write_cache(mixture(), tmp_path / "grown", count=8, shard=Shard(index, 2))
+        write_cache(mixture(), tmp_path / "grown", count=8, shard=Shard(index + 1, 2))
     assert content(tmp_path / "grown") == content(tmp_path / "whole")
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
     # Fewer than there are: nothing to do, and nothing lost.
@@ -95,7 +95,7 @@ WRITES = """
 import sys
 from pathlib import Path
 from test_data_shards import Shard, mixture, write_cache
-write_cache(mixture(60), Path(sys.argv[1]), shard=Shard(1, 2), num_workers=1)
+write_cache(mixture(60), Path(sys.argv[1]), shard=Shard(2, 2), num_workers=1)
 """
 
 
@@ -115,7 +115,7 @@ def test_a_killed_shard_continues(tmp_path: Path) -> None:
     mine = killed / "samples" / f".000003.safetensors.{os.getpid()}"
     mine.write_bytes(b"of a living process")
     for index in range(2):
-        write_cache(mixture(60), killed, shard=Shard(index, 2))
+        write_cache(mixture(60), killed, shard=Shard(index + 1, 2))
     assert mine.exists()
     mine.unlink()
     assert content(killed) == content(tmp_path / "whole")
@@ -125,15 +125,15 @@ def test_a_shard_has_one_writer(tmp_path: Path) -> None:
     own = tmp_path / "c" / "shards" / "1-of-2"
     own.mkdir(parents=True)
     with claimed(own):
-        write_cache(mixture(), tmp_path / "c", shard=Shard(0, 2))
+        write_cache(mixture(), tmp_path / "c", shard=Shard(1, 2))
         with pytest.raises(InputError, match="1-of-2: another process is writing here"):
-            write_cache(mixture(), tmp_path / "c", shard=Shard(1, 2))
+            write_cache(mixture(), tmp_path / "c", shard=Shard(2, 2))
 
 
 @pytest.mark.parametrize("text", ["3/3", "1", "a/b", "-1/3", "1/0", "0/3/1", "", "²/3"])
 def test_no_shard_is_one_sentence(text: str) -> None:
     with pytest.raises(InputError, match=r"expected I/N with I from 0 to N - 1"):
-        Shard.parsed(text)
+        Shard.parse_from_zero(text)
 
 
 def test_shards_and_their_union_on_the_command_line(

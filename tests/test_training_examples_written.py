@@ -20,9 +20,9 @@ from focaldiffusion.config.load import load_config
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import Mixture
-from focaldiffusion.data.shard import Shard
 from focaldiffusion.models.codecs import unpad
 from focaldiffusion.models.presets import PRESETS
+from focaldiffusion.shards import Shard
 from focaldiffusion.training.examples import Examples, Grid, Shown, examples_of, patches_of
 from focaldiffusion.training.kept import KeptExamples, packed, unpacked
 from focaldiffusion.training.kept_writer import grid_of, write_examples
@@ -144,7 +144,7 @@ def test_training_finds_what_shards_have_written(
         of_part = of_part.model_copy(
             update={"data": of_part.data.model_copy(update={"num_workers": workers})}
         )
-        write_examples(of_part, mixture, part, shard=Shard(index, 3))
+        write_examples(of_part, mixture, part, shard=Shard(index + 1, 3))
         folders.append(part.directory)
     KeptExamples.joined(folders, tmp_path / "joined")
     assert content(tmp_path / "joined") == content(whole.directory)

@@ -36,10 +36,24 @@ class Shard:
         Raises:
             InputError: it is not one.
         """
-        number, _, count = text.partition("/")
-        if not (number.isdecimal() and count.isdecimal() and text.isascii()):
+        numbers = _numbers(text)
+        if numbers is None:
             raise InputError(f"shard {text!r}: expected NUMBER/COUNT, such as 3/20.")
-        return cls(int(number), int(count))
+        return cls(*numbers)
+
+    @classmethod
+    def parse_from_zero(cls, text: str) -> Shard:
+        """The shard of a text that counts from 0, such as `0/3`, the first of three.
+
+        Raises:
+            InputError: any other text.
+        """
+        number, count = _numbers(text) or (0, 0)
+        if not number < count:
+            raise InputError(
+                f"shard {text!r}: expected I/N with I from 0 to N - 1, such as 0/3, 1/3 and 2/3."
+            )
+        return cls(number + 1, count)
 
     def __str__(self) -> str:
         return f"{self.number}-of-{self.count}"
@@ -49,6 +63,14 @@ class Shard:
         """Whether it has every item."""
         return self.count == 1
 
-    def of(self, items: Sequence[Item]) -> list[Item]:
-        """Its items."""
-        return list(items[self.number - 1 :: self.count])
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Its items; a range of a range."""
+        return items[self.number - 1 :: self.count]
+
+
+def _numbers(text: str) -> tuple[int, int] | None:
+    """The two numbers of a text such as `3/20`; None for any other text."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and text.isascii()):
+        return None
+    return int(number), int(count)

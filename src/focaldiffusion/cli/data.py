@@ -24,7 +24,7 @@ from focaldiffusion.progress import Meter
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
     from focaldiffusion.data.mixture import Mixture
-    from focaldiffusion.data.shard import Shard
+    from focaldiffusion.shards import Shard
 
 
 def add_parser(commands: Commands) -> None:
@@ -193,9 +193,9 @@ def _cache(options: argparse.Namespace) -> int:
     """Write the cache and return the exit code."""
     from focaldiffusion.config.sources import FILELESS
     from focaldiffusion.data.cache import bytes_of_sample, write_cache
-    from focaldiffusion.data.shard import Shard
+    from focaldiffusion.shards import Shard
 
-    shard = Shard.parsed(options.shard)
+    shard = Shard.parse_from_zero(options.shard)
     config, mixture, device = _open(options)
     made = [source for source in mixture.sources if source.dataset_type in FILELESS]
     endless = [source.name for source in made if source.max_samples is None]
@@ -216,7 +216,7 @@ def _cache(options: argparse.Namespace) -> int:
             meter=Meter(partial(progress, "stacks")),
         )
     if not options.quiet:
-        written = len(shard.positions(count))
+        written = len(shard.of(range(count)))
         size = f"{bytes_of_sample(options.output) / 1e6:.1f} MB each" if written else "none here"
         print(f"{written} stacks of {options.split} in {options.output}, {size}")
     return 0
@@ -248,7 +248,7 @@ def _keep(
             meter=Meter(partial(progress, "examples")),
         )
     if not options.quiet:
-        written = len(shard.positions(count))
+        written = len(shard.of(range(count)))
         size = f"{bytes_of_example(options.output) / 1e6:.1f} MB each" if written else "none here"
         print(f"{written} examples in {options.output}, {size}")
     return 0

@@ -358,7 +358,6 @@ def _process(
 ) -> StackOutcome:
     """Reconstruct one stack and write its results."""
     from focaldiffusion.io.results import read_retouch
-    from focaldiffusion.living_picture.picture import living_picture
     from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
     from focaldiffusion.threads import threads
 
@@ -382,6 +381,8 @@ def _process(
                 result = result.retouched(read_retouch(options.retouch))
             page = None
             if options.html:
+                from focaldiffusion.living_picture.picture import living_picture
+
                 progress("living picture", 0, 0)
                 page = living_picture(result)
             progress("writing", 0, 0)

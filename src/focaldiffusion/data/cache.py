@@ -19,11 +19,12 @@ from focaldiffusion.data.loading import batches, read_by_workers
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
-from focaldiffusion.data.shard import Shard, sweep
+from focaldiffusion.data.shard import claimed_by, sweep
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import claimed, file_errors_named, write_whole
 from focaldiffusion.progress import Meter
+from focaldiffusion.shards import Shard
 
 _INDEX, _SAMPLES = "cache.json", "samples"
 _FORMAT = 2
@@ -64,10 +65,10 @@ def write_cache(
     count = len(mixture) if count is None else count
     with file_errors_named(directory):
         _begin(directory, _index(mixture, count, with_evidence))
-    with shard.claimed_in(directory):
+    with claimed_by(shard, directory):
         with file_errors_named(directory):
             sweep(directory / _SAMPLES)
-        wanted = shard.positions(count)
+        wanted = shard.of(range(count))
         missing = _missing(directory, wanted)
         meter = meter or Meter()
         meter.expect(len(wanted), done=len(wanted) - len(missing))

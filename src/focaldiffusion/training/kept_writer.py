@@ -12,12 +12,13 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.loading import batches, prepared, read_by_workers
 from focaldiffusion.data.mixture import Draw, Mixture
-from focaldiffusion.data.shard import Shard, sweep
+from focaldiffusion.data.shard import claimed_by, sweep
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import file_errors_named
 from focaldiffusion.models.presets import PRESETS, cells_of_token
 from focaldiffusion.progress import Meter
+from focaldiffusion.shards import Shard
 from focaldiffusion.training.examples import Examples, Grid, examples_of
 from focaldiffusion.training.kept import KeptExamples
 
@@ -48,8 +49,8 @@ def write_examples(
         InputError: a bad sample; another process writes this shard.
     """
     count = len(mixture) * kept.draws if count is None else count
-    wanted = shard.positions(count)
-    with shard.claimed_in(kept.directory):
+    wanted = shard.of(range(count))
+    with claimed_by(shard, kept.directory):
         with file_errors_named(kept.directory):
             sweep(kept.directory)
         missing = [one for one in wanted if not kept.has(mixture.draw(one))]
