@@ -18,7 +18,7 @@ VOLATILE = ("seconds", "process_peak_memory_mib", "batch")
 
 
 def write_archive(folder: Path, count: int, broken: tuple[int, ...] = ()) -> Path:
-    """A manifest of `count` equal stacks, of which some have a frame that does not decode."""
+    """A manifest of `count` equal stacks; some have a frame that does not decode."""
     folder.mkdir()
     first = write_stack(folder / "stack_0")
     for number in range(1, count):

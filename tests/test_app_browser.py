@@ -17,7 +17,7 @@ MEASURED = ((60, 150), (220, 150))
 """Two pixels of the table in `still_life`, at the size of the small copy."""
 
 MEASURE_TOLERANCE = 0.03
-"""Of the true distance: what the page promises."""
+"""Share of the true distance that the page promises."""
 
 
 def saved(visit: Visit, action: Any, path: Path) -> Path:

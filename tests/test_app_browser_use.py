@@ -12,7 +12,7 @@ import pytest
 from app_browser import JOB_PATIENCE_MS, App, Visit, small_example
 
 LEAST_CONTRAST = 4.5
-"""Of text on its ground: level AA of WCAG 2.2."""
+"""Contrast of text on its ground: level AA of WCAG 2.2."""
 
 CONTRASTS = """() => {
   const channels = (text) => {

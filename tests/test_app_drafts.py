@@ -34,7 +34,7 @@ def client(work: Path) -> Iterator[TestClient]:
 
 @pytest.fixture
 def draft(client: TestClient, pristine: Path) -> dict[str, Any]:
-    """A stack of which nothing but the frames is known."""
+    """A stack without any facts beside its frames."""
     opened: dict[str, Any] = uploaded(client, frames_of(pristine)[:3]).json()
     return opened
 

@@ -1,4 +1,4 @@
-"""What the page shows of a result: tiles, values, distances and other focus."""
+"""The views of a result on the page: tiles, values, distances and other focus."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ RANGES_M = {"hypersim": (1.0, 4.0), "virtual_kitti": (3.0, 60.0)}
 FRAMES = 3
 LENS = {"f_number": 0.5, "sensor_width_m": 0.036}
 BIT_DEPTH = 16
-"""Of the frames, and of the file of the true image, whose rounding figures show at 8 bits."""
+"""Bits of the frames, and of the file of the true image, whose rounding figures show at 8 bits."""
 
 
 @pytest.fixture(scope="module")

@@ -143,12 +143,12 @@ def turn_grey(stack: Path) -> None:
 
 
 def forget_focus(stack: Path) -> None:
-    """A stack of which only the order is known, in the reverse order of its names."""
+    """An order-only stack, in the reverse order of its names."""
     write_sidecar(stack, files=FRAMES[::-1])
 
 
 def keep(stack: Path) -> None:
-    """The stack as it is."""
+    """The unchanged stack."""
     write_sidecar(stack, focus_distances_m=DISTANCES, camera=CAMERA)
 
 

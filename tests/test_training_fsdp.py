@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, str]:
-    """Of the processes, as accelerate makes it from configs/accelerate/fsdp.yaml."""
+    """Environment of the processes, as accelerate makes it from configs/accelerate/fsdp.yaml."""
     settings = load_config_from_file(str(ROOT / "configs/accelerate/fsdp.yaml")).fsdp_config
     chosen = {key.upper().replace("LAYER_CLS", "CLS"): str(one) for key, one in settings.items()}
     return {**os.environ, **chosen, "ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""What the user has corrected in a stack before it runs, as the page sends it.
+"""Corrections of a stack before it runs, as the page sends them.
 
 Frames are named by their number in the folder as it was found, as text. Infinite distances are the
 text "inf", since JSON has no number for them.

@@ -104,7 +104,7 @@ class Drafts:
         }
 
     def saved(self, name: str) -> dict[str, Any]:
-        """What is kept of a draft: name, source, inside, corrections, and what was found.
+        """The record of a draft: name, source, inside, corrections, and what was found.
 
         Raises:
             AppError: there is none.

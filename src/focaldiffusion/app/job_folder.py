@@ -27,7 +27,7 @@ class JobFolder:
 
     @property
     def request(self) -> dict[str, Any]:
-        """What to do: `draft`, `name`, `source`, `inside`, `corrections` and `options`."""
+        """The order: `draft`, `name`, `source`, `inside`, `corrections` and `options`."""
         return read_object(self.path / "request.json")
 
     @property

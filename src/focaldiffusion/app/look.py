@@ -1,4 +1,4 @@
-"""What the page shows of a result: tiles of its layers, single values, and distances.
+"""The views of a result on the page: tiles of its layers, single values, and distances.
 
 Every function takes the place of a result and answers what JSON or a picture can hold, so that it
 runs in a process of its own.

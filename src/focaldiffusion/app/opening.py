@@ -113,7 +113,7 @@ def _focus(corrections: Corrections, kept: Sequence[str]) -> dict[str, Any]:
 
 
 def describe(source: str, inside: str, corrections: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a stack and its frames, as JSON for the page.
+    """Facts about a stack and its frames, as JSON for the page.
 
     Args:
         source: folder of the frames.
@@ -188,7 +188,7 @@ def _in_order(frames: list[dict[str, Any]], corrected: Corrections) -> list[dict
 
 
 def lacking(opened: OpenedStack) -> list[str]:
-    """What is unknown of lens and focus, and why, in the words of the page."""
+    """The unknowns of lens and focus, and why, in the words of the page."""
     words = {"focus_distances_m": "focus distances", "focus_positions_m": "stage positions"}
     parts = (text.partition(" ") for text in opened.lacks)
     return [f"{words.get(name, name).capitalize()} {rest}" for name, _, rest in parts]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from focaldiffusion.app.errors import AppError
 
 MOST_BYTES = 2**20
-"""Of a JSON body, where a route sets no other limit."""
+"""Limit of a JSON body, where a route sets no other limit."""
 
 
 async def json_body(request: Request, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Guard:
         await (answer or self._app)(scope, receive, protected)
 
     def _refusal(self, scope: Scope) -> JSONResponse | RedirectResponse | None:
-        """What to answer instead of the application; None if the request may pass."""
+        """The answer instead of the application; None if the request may pass."""
         headers = Headers(scope=scope)
         if headers.get("host") not in self._hosts:
             return _forbidden(

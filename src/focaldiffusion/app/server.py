@@ -35,7 +35,7 @@ from focaldiffusion.errors import InputError, printable
 
 _STATIC = Path(__file__).parent / "static"
 _COLOURS = Path(__file__).parent / "colours.json"
-"""What `look.colour_maps` answers, kept because the server itself has no NumPy."""
+"""The answer of `look.colour_maps`, kept because the server itself has no NumPy."""
 
 
 def build(

@@ -153,7 +153,7 @@ class _Files:
             self._begin(options[b"filename"].decode("utf-8", "replace"))
 
     def _begin(self, given: str) -> None:
-        """Begin a file, or leave it out if it is no photograph."""
+        """Begin a file, or leave it out unless it is a photograph."""
         path = PurePosixPath(given.replace("\\", "/"))
         name, shown = path.name, printable(path.name)
         if name.startswith(".") or not name or "\0" in name:

@@ -163,7 +163,7 @@ class _Worker:
 
     @property
     def handles(self) -> tuple[Any, Any]:
-        """What becomes ready when it sends something or ends."""
+        """Becomes ready when it sends something or ends."""
         return self.connection, self.process.sentinel
 
     @property

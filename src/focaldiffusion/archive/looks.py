@@ -78,7 +78,7 @@ def focus_change(first: Look, second: Look) -> float:
 
 
 def _overlap(first: Plane, second: Plane) -> tuple[Plane, Plane]:
-    """What both show, if the second is the first, shifted by whole pixels."""
+    """The part that both show, if the second is the first, shifted by whole pixels."""
     height, width = first.shape
     window = cv2.createHanningWindow((width, height), cv2.CV_32F)
     (x, y), _ = cv2.phaseCorrelate(np.log2(first), np.log2(second), window)

@@ -49,7 +49,7 @@ def add_parser(commands: Commands) -> None:
         "--sheets", type=given_path, metavar="DIR", help="write a contact sheet of each stack there"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier manifest")
-    parser.add_argument("--all", action="store_true", help="print everything that is no stack, too")
+    parser.add_argument("--all", action="store_true", help="print everything else, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--quiet", action="store_true", help="print only errors")
     parser.add_argument(

@@ -43,7 +43,7 @@ def chosen_kind(options: argparse.Namespace) -> PriorKind | None:
     """The scale that the flags give.
 
     Raises:
-        InputError: it has no effect, as there is no prior.
+        InputError: it has no effect without a prior.
     """
     if options.prior_kind is None:
         return None

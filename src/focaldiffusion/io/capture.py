@@ -30,10 +30,10 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class Capture:
-    """What the metadata of a photograph say of how it was taken.
+    """How a photograph was taken, by its metadata.
 
     Attributes:
-        size: (height, width) [px]; None if the file is no picture that can be read.
+        size: (height, width) [px]; None if the file cannot be read as a picture.
         camera: maker, model and serial number; empty if unknown.
         taken_s: time of capture by the camera's clock [s since 1970]; None if unknown.
         exposure_s: exposure time [s].

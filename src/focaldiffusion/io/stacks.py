@@ -89,7 +89,7 @@ class OpenedStack:
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What is unknown of lens and focus, and why, one clause each."""
+        """The unknowns of lens and focus, and why, one clause each."""
         unknown = {name: origin for name, origin in self.origins.items() if not origin.is_known}
         return tuple(f"{name} {origin}" for name, origin in unknown.items())
 

@@ -125,7 +125,7 @@ class PlaneFit:
         return total
 
     def _rests(self, radii_px: Tensor) -> Iterator[Tensor]:
-        """What k planes of radii (k, N) leave of each frame, (k, H, W) in noise deviations."""
+        """The misfit of k planes of radii (k, N) to each frame, (k, H, W) in noise deviations."""
         # One frame at a time: arrays of this size are reused and partly stay in the cache.
         luma, transfers = self._luma, []
         power, light = self._prior, torch.zeros_like(self._spectra[0])

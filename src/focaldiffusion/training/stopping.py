@@ -53,7 +53,7 @@ def in_any_process(accelerator: Accelerator, happened: bool) -> bool:
 
 
 def from_the_first(accelerator: Accelerator, find: Callable[[], _T]) -> _T:
-    """What `find` returns in the main process, in all of them; they all have to ask.
+    """The result of `find` in the main process, for all of them; they all have to ask.
 
     Raises:
         InputError: that of the main process, in all of them: the others would wait for an answer.
