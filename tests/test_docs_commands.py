@@ -50,7 +50,7 @@ SMALLER = {
     "outputs/mine --model compact": "outputs/learned --model compact",
     "outputs/mine outputs/mine": "outputs/learned outputs/learned",
 }
-"""Part of a command that stands for the reader's own files, takes long or needs a GPU → a fixture."""
+"""Part of a command that needs the reader's files, a GPU or long → its stand-in."""
 NOT_RUN = {
     "--dataset rgbd": "needs data that is not in this repository",
     "--data-root rooms --output-dir outputs/rooms": "needs Mitsuba",
