@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,10 @@ from focaldiffusion.cli.flags import (
     given_path,
     lens,
     positive_integer,
-    psf,
     shard,
 )
-from focaldiffusion.cli.infer_flags import add_method
-from focaldiffusion.cli.model_flags import add_model, chosen_model, sampling
+from focaldiffusion.cli.infer_flags import add_method, formats, settings_of
+from focaldiffusion.cli.model_flags import add_model, chosen_model
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
 from focaldiffusion.errors import InputError
 from focaldiffusion.packages import check_installed
@@ -142,7 +142,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--depth-format",
-        type=_formats,
+        type=formats,
         default=("npy", "png"),
         metavar="LIST",
         help="formats of the depth maps: any of npy, png and exr (default: npy,png)",
@@ -216,21 +216,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         InputError: a value makes no sense, or the model or the device is not available.
     """
     from focaldiffusion.archive.work import Recipe
-    from focaldiffusion.devices import resolve_device
-    from focaldiffusion.reconstruction import Settings
 
-    given = {name: getattr(options, name) for name in ("align", "working_size")}
-    settings = Settings(
-        psf=psf(options),
-        drop_unaligned=options.drop_unaligned,
-        find_blur=options.find_blur,
-        device=resolve_device(options.device),
-        threads=options.threads or 1,
-        fill_unsharp=bool(options.fill_unsharp),
-        image_only=options.image_only,
-        sampling=sampling(options),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    settings = replace(settings_of(options), threads=options.threads or 1)
     model = chosen_model(options, settings.device)
     if model is not None and options.image_only:
         raise InputError("--model: no effect with --image-only, which makes no depth. Drop one.")
@@ -329,8 +316,3 @@ def _positive(text: str) -> float:
 def _place(text: str) -> str:
     """Argparse type for a folder or a URL."""
     return text if "://" in text else str(given_path(text))
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    """Argparse type for the formats of the depth maps."""
-    return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))

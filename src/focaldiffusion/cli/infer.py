@@ -20,11 +20,10 @@ from focaldiffusion.cli.flags import (
     add_psf,
     given_path,
     lens,
-    psf,
 )
-from focaldiffusion.cli.infer_flags import add_looks, add_method
+from focaldiffusion.cli.infer_flags import add_looks, add_method, formats, settings_of
 from focaldiffusion.cli.memory import lighter_work
-from focaldiffusion.cli.model_flags import PHYSICS, add_model, chosen_model, sampling
+from focaldiffusion.cli.model_flags import PHYSICS, add_model, chosen_model
 from focaldiffusion.cli.networks import Networks, load_networks
 from focaldiffusion.cli.outcome import INTERNAL_ERROR, StackOutcome, outcome_of
 from focaldiffusion.cli.prior_flags import add_prior, chosen_prior
@@ -77,7 +76,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--depth-format",
-        type=_formats,
+        type=formats,
         metavar="LIST",
         help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
         "(float32) (default: npy,png)",
@@ -133,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
     if options.retouch is not None:
         read_retouch(options.retouch)  # a mistake in it stops everything
     check_formats(options.depth_format or _DEPTH_FORMATS)
-    settings = _settings(options)
+    settings = settings_of(options)
     jobs = _open_all(options)
     if options.retouch is not None and len(jobs) > 1:
         raise InputError(
@@ -204,28 +203,6 @@ def _paths(source: str | list[str]) -> list[str]:
 def _given(source: str | list[str]) -> str:
     """A stack as it was given."""
     return " ".join(_paths(source))
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    """The settings from the flags; all others keep the defaults of `Settings`.
-
-    Raises:
-        InputError: the blur is impossible, or the device is not available.
-    """
-    from focaldiffusion.devices import resolve_device
-    from focaldiffusion.reconstruction import Settings
-
-    given = {name: getattr(options, name) for name in ("align", "working_size", "threads")}
-    return Settings(
-        psf=psf(options),
-        drop_unaligned=options.drop_unaligned,
-        find_blur=options.find_blur,
-        device=resolve_device(options.device),
-        fill_unsharp=bool(options.fill_unsharp),
-        image_only=options.image_only,
-        sampling=sampling(options),
-        **{name: value for name, value in given.items() if value is not None},
-    )
 
 
 def _check_image_only(options: argparse.Namespace) -> None:
@@ -299,11 +276,6 @@ def _output(
     first = Path(_paths(source)[0]).resolve()
     stack = first.parent if isinstance(source, list) else first
     return stack.parent / f"{stack.name if stack.is_dir() else stack.stem}{_OWN_SUFFIX}"
-
-
-def _formats(text: str) -> tuple[str, ...]:
-    """Argparse type for the formats of the depth map."""
-    return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))
 
 
 def _check_outputs(jobs: list[_Job], options: argparse.Namespace) -> None:

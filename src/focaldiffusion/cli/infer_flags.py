@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.flags import add_device, given_path, positive_integer
+from focaldiffusion.cli.flags import add_device, given_path, positive_integer, psf
+from focaldiffusion.cli.model_flags import sampling
+
+if TYPE_CHECKING:
+    from focaldiffusion.reconstruction import Settings
 
 
 def add_method(parser: argparse.ArgumentParser) -> None:
@@ -54,4 +59,31 @@ def add_looks(parser: argparse.ArgumentParser) -> None:
         "--html",
         action="store_true",
         help="write living_picture.html, one page to refocus and probe, which needs no network",
+    )
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """An argparse type for the formats of the depth map."""
+    return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings from the flags; all others keep the defaults of `Settings`.
+
+    Raises:
+        InputError: the blur is impossible, or the device is not available.
+    """
+    from focaldiffusion.devices import resolve_device
+    from focaldiffusion.reconstruction import Settings
+
+    given = {name: getattr(options, name) for name in ("align", "working_size", "threads")}
+    return Settings(
+        psf=psf(options),
+        drop_unaligned=options.drop_unaligned,
+        find_blur=options.find_blur,
+        device=resolve_device(options.device),
+        fill_unsharp=bool(options.fill_unsharp),
+        image_only=options.image_only,
+        sampling=sampling(options),
+        **{name: value for name, value in given.items() if value is not None},
     )
