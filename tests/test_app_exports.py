@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image.save(stack / name, exif=exif, icc_profile=_profile(profile))
     results = folder / "result"
     assert run("infer", stack, "--output", results, "--threads", "1", "--quiet") == 0
-    view_of(place_in(folder)).retouch(STROKES)
+    view_of(place_in(folder)).retouch(STROKES, 0)
     return folder
 
 

@@ -164,7 +164,7 @@ def test_infer_replays_the_strokes_of_the_app_bit_for_bit(
 ) -> None:
     change(stack)
     view = view_with(stack, tmp_path)
-    view.retouch(STROKES)
+    view.retouch(STROKES, 0)
     again = tmp_path / "again"
     assert run("infer", stack, "--output", again, "--retouch", tmp_path / "retouch.json") == 0
     stored = imagecodecs.png_decode((again / "all_in_focus.png").read_bytes())
@@ -183,16 +183,16 @@ def test_infer_replays_the_strokes_of_the_app_bit_for_bit(
 def test_undo_brings_every_level_back(stack: Path, tmp_path: Path) -> None:
     view = view_with(stack, tmp_path)
     before = {name: view.layer(name).native.copy() for name in ("image", "source", "depth")}
-    changed, revision = view.retouch(STROKES)
+    changed, revision = view.retouch(STROKES, 0)
     assert changed == (3, 3, 96, 56)
     assert revision == 1
-    assert view.retouch(STROKES[:1])[0] == changed
+    assert view.retouch(STROKES[:1], 1)[0] == changed
     alone = view.layer("image").native.copy()
-    assert view.retouch([]) == (changed_by(STROKES[0]), 3)
+    assert view.retouch([], 2) == (changed_by(STROKES[0]), 3)
     for name, values in before.items():
         np.testing.assert_array_equal(view.layer(name).native, values)
         np.testing.assert_array_equal(view._retouched(name).native, values)
-    view.retouch(STROKES[:1])
+    view.retouch(STROKES[:1], 3)
     np.testing.assert_array_equal(view.layer("image").native, alone)
 
 
@@ -204,7 +204,7 @@ def changed_by(values: dict[str, Any]) -> Any:
 
 def test_strokes_come_back_after_an_interruption(stack: Path, tmp_path: Path) -> None:
     view = view_with(stack, tmp_path)
-    view.retouch(STROKES)
+    view.retouch(STROKES, 0)
     wanted = view.layer("image").native.copy()
     (view.cache / "drawn.json").unlink()
     view._retouched("image").native[:] = 0

@@ -40,6 +40,7 @@ _MEDIAN_PX = 5  # takes the noise of depth off a surface, and keeps its outlines
 _LEFT_OF_GAP = 0.6  # least step that is cut: a longer ramp becomes a stair
 _GAP_SHARE = 0.03  # of the range of depth, where the blur is unknown
 _RAMP_PX = 3.5  # at working size: how far enlarging smears an outline
+_LONGEST_STACK_NAME = 200  # bytes
 _FLAT_DEPTH = 0.5  # depth of a surface without metres, whose width is 1
 
 
@@ -111,12 +112,18 @@ def exported(place: Place, name: str) -> str:
     folder = Path(tempfile.mkdtemp(prefix="export-", dir=Path(place[1]).parent))
     try:
         _WRITERS[name](place, view, folder / name)
-        kept = folder / f"{view.saved.name}_{name}".replace("/", "_")
+        kept = folder / download_name(view.saved.name, name)
         (folder / name).rename(kept)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return str(kept)
+
+
+def download_name(stack: str, name: str) -> str:
+    """Name of a file to take away, with the name of its stack; file systems take 255 bytes."""
+    short = stack.replace("/", "_").encode()[:_LONGEST_STACK_NAME].decode(errors="ignore")
+    return f"{short}_{name}"
 
 
 def _image(place: Place, view: View, path: Path) -> None:

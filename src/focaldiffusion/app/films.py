@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from focaldiffusion.app.exports import download_name
 from focaldiffusion.app.refocus import Flat, blur_of, flat_at, number, photographed, shape_of
 from focaldiffusion.app.views import Place, View, view_of
 from focaldiffusion.errors import InputError
@@ -89,7 +90,7 @@ def _film(
     view = view_of(place)
     flat = flat_at(view, _SIDE_PX[kind], _LAYERS)
     folder = Path(tempfile.mkdtemp(prefix="export-", dir=Path(place[1]).parent))
-    path = folder / f"{view.saved.name}_{name}.{kind}".replace("/", "_")
+    path = folder / download_name(view.saved.name, f"{name}.{kind}")
     try:
         write_film(path, frames(view, flat, count), _FRAMES_PER_S[kind])
     except BaseException:

@@ -217,14 +217,14 @@ def strokes(place: Place) -> dict[str, Any]:
     return {"strokes": [one.summary() for one in view.strokes], "revision": view.revision}
 
 
-def retouch(place: Place, wanted: object) -> dict[str, Any]:
-    """Replace the strokes.
+def retouch(place: Place, wanted: object, revision: object) -> dict[str, Any]:
+    """Replace the strokes of a revision.
 
     Raises:
-        InputError: a stroke is none.
+        InputError: a stroke is none, or this is not the latest revision.
     """
-    changed, revision = view_of(place).retouch(wanted)
-    return {"rectangle": None if changed is None else list(changed), "revision": revision}
+    changed, latest = view_of(place).retouch(wanted, revision)
+    return {"rectangle": None if changed is None else list(changed), "revision": latest}
 
 
 def f_number_of(view: View) -> float | None:

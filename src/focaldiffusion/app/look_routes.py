@@ -65,7 +65,8 @@ async def _strokes(request: Request) -> Response:
 async def _retouch(request: Request) -> Response:
     """`PUT retouch`: other strokes; answers what they change."""
     body = await json_body(request, _MOST_STROKE_BYTES)
-    return JSONResponse(await _called(request, "look", "retouch", body.get("strokes")))
+    wanted = body.get("strokes"), body.get("revision")
+    return JSONResponse(await _called(request, "look", "retouch", *wanted))
 
 
 async def _refocus(request: Request) -> Response:

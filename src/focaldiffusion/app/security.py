@@ -8,11 +8,12 @@ server, and every request needs the cookie that the address with the token sets.
 from __future__ import annotations
 
 import hmac
+from html import escape
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
@@ -62,27 +63,36 @@ class Guard:
         answer = self._refusal(scope)
         await (answer or self._app)(scope, receive, protected)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | RedirectResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         """The answer instead of the application; None if the request may pass."""
         headers = Headers(scope=scope)
+        sentence = self._why_not(headers)
+        if sentence is None:
+            query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+            given = next((value for name, value in query if name == "token"), None)
+            if given is not None and self._is_token(given):
+                return self._welcome(scope["path"], [one for one in query if one[0] != "token"])
+            if self._is_token(cookie_parser(headers.get("cookie", "")).get(self._cookie, "")):
+                return None
+            sentence = (
+                "this page needs the address with the token that `focaldiffusion app` printed "
+                "when it started. Copy it from the terminal."
+            )
+        if "text/html" in headers.get("accept", ""):  # somebody has typed the address
+            return HTMLResponse(_PAGE.format(sentence=escape(sentence)), 403)
+        return JSONResponse({"error": sentence}, 403)
+
+    def _why_not(self, headers: Headers) -> str | None:
+        """The reason to refuse a request by its origin; None if there is none."""
         if headers.get("host") not in self._hosts:
-            return _forbidden(
+            return (
                 f"the address names the host {headers.get('host', '')!r}; expected one of "
                 f"{', '.join(sorted(self._hosts))}. Open the address that the command printed."
             )
         if headers.get("origin", next(iter(self._origins))) not in self._origins:
-            return _forbidden(
+            return (
                 f"the request comes from a page of {headers['origin']!r}, which may not use this "
                 "server."
-            )
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = next((value for name, value in query if name == "token"), None)
-        if given is not None and self._is_token(given):
-            return self._welcome(scope["path"], [one for one in query if one[0] != "token"])
-        if not self._is_token(cookie_parser(headers.get("cookie", "")).get(self._cookie, "")):
-            return _forbidden(
-                "this page needs the address with the token that `focaldiffusion app` printed "
-                "when it started. Copy it from the terminal."
             )
         return None
 
@@ -97,5 +107,12 @@ class Guard:
         return answer
 
 
-def _forbidden(sentence: str) -> JSONResponse:
-    return JSONResponse({"error": sentence}, 403)
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="dark light">
+<title>FocalDiffusion</title>
+<h1>FocalDiffusion</h1>
+<p role="alert">Refused: {sentence}</p>
+"""

@@ -18,6 +18,7 @@ from focaldiffusion.fusion.retouch import Canvas, Rectangle, Retouch, Stroke, un
 from focaldiffusion.io.colour_scales import DepthRange
 from focaldiffusion.io.pyramid import Pyramid
 from focaldiffusion.io.results import METADATA_FILE, RETOUCH_FILE
+from focaldiffusion.io.staging import alone_in
 from focaldiffusion.saved import SavedResult
 
 _RETOUCHED = ("image", "source", "depth", "confidence")
@@ -89,9 +90,11 @@ class View:
         Raises:
             InputError: there is no such layer.
         """
-        if name in _RETOUCHED and (strokes := self.strokes):
-            self._replay(strokes)
-            return self._retouched(name)
+        if name in _RETOUCHED and self.strokes:
+            with alone_in(self.cache):  # several processes show one result
+                if strokes := self.strokes:
+                    self._replay(strokes)
+                    return self._retouched(name)
         return self.pristine(name)
 
     def pristine(self, name: str) -> Pyramid:
@@ -156,28 +159,35 @@ class View:
         has_depth = self.saved.depth_field is not None
         retouch.check(self.size, self.frame_numbers, self.saved.name, has_depth=has_depth)
 
-    def retouch(self, values: object) -> tuple[Rectangle | None, int]:
+    def retouch(self, values: object, revision: object) -> tuple[Rectangle | None, int]:
         """Replace the strokes.
 
         Args:
             values: the list of strokes, as in `retouch.json`.
+            revision: the one that they replace.
 
         Returns:
             The rectangle that has changed, and the number of changes so far.
 
         Raises:
-            InputError: a stroke is none, or sets depth where there is none.
+            InputError: a stroke is none, or sets depth where there is none; or another page has
+                changed the strokes meanwhile.
         """
         path = self._kept
         if path is None:
             raise InputError(f"{self.saved.name}: this is the draft; retouch the full result.")
         retouch = Retouch.of({"size": list(self.size), "strokes": values}, "retouching")
         self._check(retouch)
-        revision = self.revision + 1
-        # Drawn before they are kept: a stroke that cannot be drawn must not come back.
-        changed = self._replay(retouch.strokes)
-        _write(path, {**retouch.summary(), "revision": revision})
-        return changed, revision
+        with alone_in(self.cache):
+            if revision != self.revision:
+                raise InputError(
+                    f"{self.saved.name}: another tab has changed the retouching meanwhile. Its "
+                    "strokes are shown now; paint yours again."
+                )
+            # Drawn before they are kept: a stroke that cannot be drawn must not come back.
+            changed = self._replay(retouch.strokes)
+            _write(path, {**retouch.summary(), "revision": self.revision + 1})
+            return changed, self.revision
 
     def _replay(self, wanted: Sequence[Stroke]) -> Rectangle | None:
         """Bring the retouched layers up to date, and return the rectangle that has changed."""

@@ -66,13 +66,13 @@ class Pyramid:
             array = make()
             folder.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            for level in reversed(range(level_count(array.shape[:2]))):
-                np.save(partial / f"{level}.npy", array)
-                array = _halved(array, is_image)
             try:
+                for level in reversed(range(level_count(array.shape[:2]))):
+                    np.save(partial / f"{level}.npy", array)
+                    array = _halved(array, is_image)
                 partial.rename(folder)
-            except OSError:
-                shutil.rmtree(partial)
+            except OSError:  # a full disk
+                shutil.rmtree(partial, ignore_errors=True)
                 if not folder.exists():  # otherwise another process was faster
                     raise
         paths = sorted(folder.glob("*.npy"), key=lambda path: int(path.stem))

@@ -83,7 +83,7 @@ def staging(directory: Path, names: Sequence[str], *, replace: bool = True) -> I
         partial.mkdir(parents=True)
         yield partial
         if not (missing and _appeared(partial, directory)):
-            with _alone_in(directory):
+            with alone_in(directory):
                 if not replace:
                     _check_free(directory, names)
                 _replace(directory, partial, names)
@@ -115,7 +115,7 @@ def recover(directory: Path) -> None:
         for partial in found:
             if not owner_is_gone(partial.name.removeprefix(start)):
                 continue
-            with suppress(OSError, ValueError), _alone_in(directory):
+            with suppress(OSError, ValueError), alone_in(directory):
                 _restore(directory, partial)
                 shutil.rmtree(partial, ignore_errors=True)
 
@@ -180,8 +180,11 @@ def _restore(directory: Path, partial: Path) -> None:
 
 
 @contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Wait until no other process replaces files in a folder, on systems that can tell."""
+def alone_in(directory: Path) -> Iterator[None]:
+    """Wait until no other process has this lock of a folder, on systems that can tell.
+
+    A process must not take it twice: it would wait for itself.
+    """
     try:
         import fcntl
 

@@ -9,7 +9,7 @@ export function say(text) {
   document.getElementById("spoken").textContent = text;
 }
 
-/** Show a message; `kind` is `note` or `error`. Errors stay until they are closed. */
+/** Show a message and return it; `kind` is `note` or `error`. Errors stay until they are closed. */
 export function notice(text, kind = "note") {
   const notices = document.getElementById("notices");
   for (const shown of [...notices.children]) {
@@ -26,6 +26,7 @@ export function notice(text, kind = "note") {
     say(text);
     setTimeout(() => box.remove(), SHOWN_MS);
   }
+  return box;
 }
 
 /** Run an action of the user; a refusal becomes a message. */

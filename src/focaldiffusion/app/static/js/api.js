@@ -105,9 +105,20 @@ export const mesh = async (id, settings, signal) =>
   (await answer(`${of(id)}/mesh${query(settings)}`, { signal })).arrayBuffer();
 
 export const retouch = (id) => json(`${of(id)}/retouch`);
-export const retouched = (id, strokes) => json(`${of(id)}/retouch`, sent("PUT", { strokes }));
+/** Replace the strokes of a revision; refused if another tab has changed them meanwhile. */
+export const retouched = (id, strokes, revision) =>
+  json(`${of(id)}/retouch`, sent("PUT", { strokes, revision }));
 
 export const exportUrl = (id, name) => `${of(id)}/export/${part(name)}`;
+
+/** A file to take away, as a blob and the name that the server gives it. */
+export async function exported(id, name) {
+  const found = await answer(exportUrl(id, name));
+  const said = found.headers.get("Content-Disposition") ?? "";
+  const [, encoded] = /filename\*=utf-8''([^;]+)/i.exec(said) ?? [];
+  const [, plain] = /filename="([^"]+)"/.exec(said) ?? [];
+  return { blob: await found.blob(), name: encoded ? decodeURIComponent(encoded) : plain ?? name };
+}
 
 /** Address of a tile; `settings` are the colours and the range of a layer of numbers. */
 export const tileUrl = (id, layer, level, x, y, settings) =>
@@ -115,10 +126,13 @@ export const tileUrl = (id, layer, level, x, y, settings) =>
 
 /**
  * Follow the server until the returned function is called.
- * @param {object} listeners by event: `job` and `draft` receive the whole of it, `gone` its id
+ * @param {object} listeners by event: `job` and `draft` receive the whole of it, `gone` its id;
+ *   `open` and `error` tell of the connection, which the browser makes again unless it is refused
  */
-export function follow(listeners) {
+export function follow({ open, error, ...listeners }) {
   const source = new EventSource("/api/events");
+  source.addEventListener("open", open);
+  source.addEventListener("error", error);
   for (const [event, listener] of Object.entries(listeners)) {
     source.addEventListener(event, (message) => listener(JSON.parse(message.data)));
   }

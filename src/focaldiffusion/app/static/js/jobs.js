@@ -1,14 +1,22 @@
 // The jobs as the server reports them, for every part of the page.
 
 import * as api from "./api.js";
+import { notice } from "./announce.js";
 
 const known = new Map();
 const watchers = new Set();
 const draftWatchers = new Set();
 let stop = null;
+let lost = null; // the message that the server does not answer, while it is shown
+
+const LOST = "The server does not answer. If it has ended, start `focaldiffusion app` again and "
+  + "open the address that it prints; its jobs are kept.";
 
 /** All jobs, newest first. */
 export const all = () => [...known.values()].sort((a, b) => (a.created < b.created ? 1 : -1));
+
+/** Whether the server has a job. */
+export const has = (id) => known.has(id);
 
 /** Whether a job still changes. */
 export const isActive = (job) => job.state === "queued" || job.state === "running";
@@ -59,6 +67,12 @@ export async function follow() {
         job: take,
         gone: ({ id }) => forget(id),
         draft: (draft) => draftWatchers.forEach((watcher) => watcher(draft)),
+        error: () => { lost ??= notice(LOST, "error"); },
+        open: () => {
+          if (lost) reload();
+          lost?.remove();
+          lost = null;
+        },
       });
       await reload();
     }

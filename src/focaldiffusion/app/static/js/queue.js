@@ -20,11 +20,16 @@ export function stateOf(job) {
 
 /** A progress bar with its share read out. */
 export function progressBar(job) {
-  const share = Math.round((job.progress ?? 0) * 100);
-  const bar = element("div", {
+  return advance(element("div", {
     class: "progress", role: "progressbar", "aria-label": `Progress of ${job.name}`,
-    "aria-valuemin": "0", "aria-valuemax": "100", "aria-valuenow": share,
-  }, element("div"));
+    "aria-valuemin": "0", "aria-valuemax": "100",
+  }, element("div")), job);
+}
+
+/** Move a progress bar to where its job is. */
+export function advance(bar, job) {
+  const share = Math.round((job.progress ?? 0) * 100);
+  bar.setAttribute("aria-valuenow", share);
   bar.firstChild.style.width = `${share}%`;
   return bar;
 }
@@ -50,16 +55,28 @@ function actions(job) {
   return list;
 }
 
-function row(job) {
-  return element("li", { class: `job ${job.state}` },
-    element("div", { class: "job-head" },
-      element("a", { href: `#/job/${job.id}` }, job.name),
-      element("span", { class: "muted" }, stateOf(job)),
-    ),
-    jobs.isActive(job) ? progressBar(job) : null,
-    job.error ? element("p", { class: "error-text" }, job.error) : null,
-    element("div", { class: "row" }, ...actions(job)),
-  );
+/** A job in the list. While it runs only words and bar change: buttons stay where they are. */
+class Row {
+  constructor(job) {
+    this.state = job.state;
+    this.said = element("span", { class: "muted" });
+    this.bar = jobs.isActive(job) ? progressBar(job) : null;
+    this.node = element("li", { class: `job ${job.state}` },
+      element("div", { class: "job-head" },
+        element("a", { href: `#/job/${job.id}` }, job.name),
+        this.said,
+      ),
+      this.bar,
+      job.error ? element("p", { class: "error-text" }, job.error) : null,
+      element("div", { class: "row" }, ...actions(job)),
+    );
+    this.update(job);
+  }
+
+  update(job) {
+    this.said.textContent = stateOf(job);
+    if (this.bar) advance(this.bar, job);
+  }
 }
 
 /** Show the queue in a sheet at the side. */
@@ -72,10 +89,22 @@ export function showQueue() {
     ),
     list,
   );
+  let rows = new Map();
+  let order = "";
   const show = () => {
+    const all = jobs.all();
+    rows = new Map(all.map((job) => {
+      const kept = rows.get(job.id);
+      return [job.id, kept?.state === job.state ? kept : new Row(job)];
+    }));
+    all.forEach((job) => rows.get(job.id).update(job));
+    const now = JSON.stringify(all.map(({ id, state }) => [id, state]));
+    if (now === order) return;
+    order = now;
     const focused = document.activeElement?.getAttribute?.("aria-label");
-    const rows = jobs.all().map(row);
-    fill(list, ...(rows.length ? rows : [element("li", { class: "muted" }, "Nothing yet.")]));
+    const nodes = [...rows.values()].map(({ node }) => node);
+    fill(list, ...(nodes.length ? nodes : [element("li", { class: "muted" },
+      "No jobs yet. Open a stack and choose Reconstruct.")]));
     // The list is rebuilt while somebody walks through it by keyboard.
     if (focused && !list.contains(document.activeElement)) {
       [...list.querySelectorAll("button")]

@@ -5,8 +5,9 @@ import { notice, say } from "../announce.js";
 import { element, fill } from "../dom.js";
 import { icon } from "../icons.js";
 import * as jobs from "../jobs.js";
-import { progressBar, stateOf } from "../queue.js";
+import { advance, progressBar, stateOf } from "../queue.js";
 import { TOOLS } from "../tools/all.js";
+import { actionButton } from "../tools/controls.js";
 import { ColourBar } from "./colour_bar.js";
 import { FocusSweep } from "./focus_sweep.js";
 import { LayerStrip, Layers } from "./layers.js";
@@ -46,19 +47,30 @@ class Workspace {
     await this.refreshing;
   }
 
+  /** Progress before there is anything to see. The buttons stay while it changes. */
   showWaiting(job) {
     const isOver = !jobs.isActive(job);
+    const words = job.error ?? stateOf(job);
+    if (this.progress?.state === job.state) {
+      this.progress.said.textContent = words;
+      advance(this.progress.bar, job);
+      return;
+    }
     this.sweep ??= new FocusSweep(job.draft);
+    this.progress = {
+      state: job.state,
+      said: element("p", { class: isOver ? "error-text" : "muted", role: "status" }, words),
+      bar: progressBar(job),
+    };
     fill(this.waiting,
       this.sweep.node,
       element("h1", {}, job.name),
-      element("p", { class: isOver ? "error-text" : "muted", role: "status" }, job.error ?? stateOf(job)),
-      isOver ? null : progressBar(job),
+      this.progress.said,
+      isOver ? null : this.progress.bar,
       element("div", { class: "row centred" },
         isOver && job.state !== "done"
-          ? element("button", { class: "primary", on: { click: () => api.retried(job.id).catch((failure) => notice(failure.message, "error")) } }, "Try again") : null,
-        isOver ? null
-          : element("button", { on: { click: () => api.cancelled(job.id).catch((failure) => notice(failure.message, "error")) } }, "Cancel"),
+          ? actionButton("Try again", () => api.retried(job.id), { class: "primary" }) : null,
+        isOver ? null : actionButton("Cancel", () => api.cancelled(job.id)),
         element("a", { class: "button", href: job.draft ? `#/draft/${job.draft}` : "#/" }, "Change the stack")));
   }
 
@@ -68,7 +80,7 @@ class Workspace {
     if (!isDraft) return;
     fill(this.badge, element("b", {}, "Draft"),
       element("span", {}, jobs.isActive(job) ? stateOf(job) : job.error ?? stateOf(job)),
-      jobs.isActive(job) ? progressBar(job) : null);
+      jobs.isActive(job) ? progressBar(job) : actionButton("Try again", () => api.retried(job.id), { class: "small" }));
   }
 
   take(result) {
@@ -260,7 +272,13 @@ export async function openWorkspace(main, about, id) {
   fill(document.getElementById("bar-title"), element("span", {}, job.name));
   main.className = "";
   const workspace = new Workspace(main, about, job);
-  const unwatch = jobs.watch((changed) => changed?.id === id && workspace.follow(changed));
+  const unwatch = jobs.watch((changed) => {
+    if (changed?.id === id) workspace.follow(changed);
+    else if (!changed && !jobs.has(id)) {
+      notice(`${job.name} was removed.`);
+      location.hash = "";
+    }
+  });
   await workspace.follow(job);
   return () => {
     unwatch();

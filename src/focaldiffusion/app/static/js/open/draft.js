@@ -48,11 +48,17 @@ export async function openDraft(main, about, id) {
   const frames = element("div", { class: "frames-area" });
   const side = element("div", { class: "knowledge" });
 
+  let isStarting = false;
+
   async function run() {
+    isStarting = true;
     start.disabled = true;
     const job = await attempt(() => api.started(id, options.chosen()));
-    start.disabled = false;
-    if (!job) return;
+    if (!job) {
+      isStarting = false;
+      show();
+      return;
+    }
     jobs.take(job);
     location.hash = `#/job/${job.id}`;
   }
@@ -71,7 +77,7 @@ export async function openDraft(main, about, id) {
     fill(frames, frameCards(draft, change));
     fill(side, knowledgeForm(draft, change));
     if (focused) document.getElementById(focused)?.focus();
-    start.disabled = draft.errors.length > 0 || kept < 2;
+    start.disabled = isStarting || draft.errors.length > 0 || kept < 2;
   }
 
   show();

@@ -11,12 +11,21 @@ import { progressBar, stateOf } from "../queue.js";
 import { droppedFiles, inOrder, refusal } from "./dropped.js";
 import { chooseFolder } from "./folders.js";
 
-async function open(making) {
+let isOpening = false;
+
+/** Open one stack at a time, however often somebody clicks. */
+async function open(making, status) {
+  if (isOpening) return;
+  isOpening = true;
+  if (!status.hasChildNodes()) fill(status, element("span", {}, "Opening the stack …"));
   const draft = await attempt(making);
+  isOpening = false;
+  fill(status);
   if (draft) location.hash = `#/draft/${draft.id}`;
 }
 
 async function upload(files, about, status) {
+  if (isOpening) return;
   const sentence = refusal(files, about.limits, bytes);
   if (sentence) {
     notice(sentence, "error");
@@ -30,12 +39,10 @@ async function upload(files, about, status) {
     text.textContent = share < 1
       ? `Copying ${counted(files.length, "file")}, ${Math.round(share * 100)} %`
       : "Reading the frames";
-  }));
-  fill(status);
+  }), status);
 }
 
-function dropZone(about) {
-  const status = element("div", { class: "drop-status", role: "status" });
+function dropZone(about, status) {
   const input = (attributes) => element("input", {
     type: "file", multiple: true, class: "unseen", tabindex: "-1", ...attributes,
     on: { change: (event) => upload(inOrder(event.target.files), about, status) },
@@ -53,7 +60,7 @@ function dropZone(about) {
       element("button", { class: "primary", on: { click: () => files.click() } }, "Choose frames"),
       element("button", { on: { click: () => folder.click() } }, "Choose a folder"),
       about.roots.length ? element("button", {
-        on: { click: () => chooseFolder(about.roots, (source) => open(() => api.draftOf(source))) },
+        on: { click: () => chooseFolder(about.roots, (source) => open(() => api.draftOf(source), status)) },
       }, icon("folder"), "Folders of this machine") : null,
     ),
     element("p", { class: "muted small-text" },
@@ -63,10 +70,10 @@ function dropZone(about) {
   return { zone, take: (list) => upload(list, about, status) };
 }
 
-function examples(about) {
+function examples(about, status) {
   if (!about.examples.length) return null;
   const cards = about.examples.map((example) => element("button", {
-    class: "picture-card", on: { click: () => open(() => api.draftOf({ example: example.id })) },
+    class: "picture-card", on: { click: () => open(() => api.draftOf({ example: example.id }), status) },
   },
   example.thumbnail
     ? element("img", { src: example.thumbnail, alt: "", loading: "lazy" })
@@ -95,7 +102,8 @@ export function openHome(main, about) {
   main.className = "home";
   fill(document.getElementById("bar-title"));
   document.title = "FocalDiffusion";
-  const { zone, take } = dropZone(about);
+  const status = element("div", { class: "drop-status", role: "status" });
+  const { zone, take } = dropZone(about, status);
   const recent = element("section", { "aria-labelledby": "recent-title" });
   let pictured = "";
   const showRecent = (job) => {
@@ -110,7 +118,7 @@ export function openHome(main, about) {
     ] : []));
   };
   showRecent(null);
-  fill(main, element("div", { class: "home-open" }, zone, examples(about)), recent);
+  fill(main, element("div", { class: "home-open" }, zone, examples(about, status)), recent);
 
   const unwatch = jobs.watch(showRecent);
   const over = (event) => {

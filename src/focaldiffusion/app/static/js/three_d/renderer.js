@@ -39,11 +39,17 @@ void main() {
   shown = vec4(base, 1.0);
 }`;
 
+/** Whether the browser draws in 3-D at all. */
+export function isSupported() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return Boolean(gl);
+}
+
 /** One mesh on one canvas. */
 export class Renderer {
   constructor(canvas) {
     const gl = canvas.getContext("webgl2", { antialias: true, preserveDrawingBuffer: true });
-    if (!gl) throw new Error("This browser has no WebGL 2, which the 3-D view needs.");
     this.gl = gl;
     this.canvas = canvas;
     this.program = program(gl);

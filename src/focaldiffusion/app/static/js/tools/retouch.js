@@ -29,7 +29,10 @@ export class RetouchTool {
 
   async load() {
     const kept = await attempt(() => api.retouch(this.workspace.job));
-    if (kept) this.strokes = kept.strokes;
+    if (kept) {
+      [this.strokes, this.undone] = [kept.strokes, []];
+      if (kept.revision !== this.workspace.result.revision) await this.workspace.retouched(kept.revision);
+    }
     this.show();
   }
 
@@ -176,7 +179,8 @@ export class RetouchTool {
     this.sending = (this.sending ?? Promise.resolve()).then(async () => {
       if (this.strokes !== strokes) return;
       this.status.textContent = "Painting …";
-      const done = await attempt(() => api.retouched(this.workspace.job, strokes));
+      const { job, result } = this.workspace;
+      const done = await attempt(() => api.retouched(job, strokes, result.revision));
       if (done) await this.workspace.retouched(done.revision);
       else await this.load();
       this.brush.settle();

@@ -1,7 +1,9 @@
 // Take away: every file that the result can become.
 
 import * as api from "../api.js";
+import { attempt, say } from "../announce.js";
 import { element, fill } from "../dom.js";
+import { download } from "./controls.js";
 
 const FILES = [
   ["Image", [
@@ -24,6 +26,14 @@ const FILES = [
   ]],
 ];
 
+/** Why a result cannot become a file; null if it can. */
+function lacking(name, { range, kind, camera_known: isPlaced }) {
+  if (!range && !/^(image|session|retouch)/.test(name)) return "needs depth; this is an image alone";
+  if (name === "depth.png" && kind !== "depth_m") return "needs depth in metres";
+  if (name === "points.ply" && !isPlaced) return "needs depth in metres and the focal length";
+  return null;
+}
+
 /** Links to the exports. */
 export class TakeTool {
   constructor(workspace) {
@@ -33,15 +43,35 @@ export class TakeTool {
   }
 
   show() {
-    const { job, result } = this.workspace;
-    const isPossible = (name) => result.range || /^(image|session|retouch)/.test(name);
+    const { result } = this.workspace;
     fill(this.panel, element("h2", {}, "Take away"),
       result.of === "draft" ? element("p", { class: "muted" }, "Files are made from the full result, which is on its way.") : null,
       ...(result.of === "draft" ? [] : FILES.map(([heading, files]) => element("section", { class: "exports" },
         element("h3", {}, heading),
-        ...files.filter(([name]) => isPossible(name)).map(([name, title, text]) => element("a", {
-          class: "export", href: api.exportUrl(job, name), download: "",
-        }, element("b", {}, title), element("span", { class: "muted" }, text)))))));
+        ...files.map((file) => this.row(...file)))));
+  }
+
+  row(name, title, text) {
+    const { job, result } = this.workspace;
+    const why = lacking(name, result);
+    const about = element("span", { class: "muted" }, why ?? text);
+    if (why) return element("div", { class: "export" }, element("span", { class: "muted" }, title), about);
+    const take = async (event) => {
+      event.preventDefault();
+      if (link.classList.contains("busy")) return;
+      link.classList.add("busy");
+      about.textContent = "Making the file …";
+      await attempt(async () => {
+        const made = await api.exported(job, name);
+        download(made.blob, made.name);
+        say(`${title} is ready.`);
+      });
+      link.classList.remove("busy");
+      about.textContent = text;
+    };
+    const link = element("a", { class: "export", href: api.exportUrl(job, name), download: "", on: { click: take } },
+      element("b", {}, title), about);
+    return link;
   }
 
   hover(point) {

@@ -3,6 +3,7 @@
 import * as api from "../api.js";
 import { attempt } from "../announce.js";
 import { element, fill } from "../dom.js";
+import { isSupported } from "../three_d/renderer.js";
 import { SceneView } from "../three_d/scene_view.js";
 import { actionButton, choices, download, select, slider } from "./controls.js";
 
@@ -26,6 +27,13 @@ export class ThreeDTool {
         element("p", { class: "muted" }, "This result has no depth: it was made as an image alone."));
       return;
     }
+    if (this.isImpossible) {
+      fill(this.panel, element("h2", {}, "3-D"),
+        element("p", { class: "muted" },
+          "This browser has no WebGL 2, which the view needs. The parallax loop and the files under Take away work without it."),
+        this.loopPart());
+      return;
+    }
     const confidence = slider("Least confidence", { min: 0, max: 1, step: 0.05, value: this.confidence },
       (share) => `${Math.round(share * 100)} %`, (share, isReleased) => {
         this.confidence = share;
@@ -35,20 +43,24 @@ export class ThreeDTool {
       this.detail = value;
       this.load();
     });
-    const film = (format) => actionButton(format.toUpperCase(), async () => {
-      download(await api.film(this.workspace.job, "parallax", { format }), `parallax.${format}`);
-    });
     fill(this.panel,
       element("h2", {}, "3-D"),
       choices("Show", [["surface", "Surface"], ["relief", "Relief"], ["points", "Points"]], this.kind, (kind) => this.choose(kind)),
       confidence.node, detail.node,
       element("button", { on: { click: () => this.scene?.reset() } }, "Back to the first view"),
       this.status,
-      element("details", { class: "more" },
-        element("summary", {}, "Parallax loop"),
-        element("div", { class: "row" }, film("mp4"), film("gif"))),
+      this.loopPart(),
       element("p", { class: "muted small-text" },
         "Drag turns, Shift-drag moves, the wheel comes closer. Outlines are cut: what no frame shows stays open."));
+  }
+
+  loopPart() {
+    const film = (format) => actionButton(format.toUpperCase(), async () => {
+      download(await api.film(this.workspace.job, "parallax", { format }), `parallax.${format}`);
+    });
+    return element("details", { class: "more" },
+      element("summary", {}, "Parallax loop"),
+      element("div", { class: "row" }, film("mp4"), film("gif")));
   }
 
   choose(kind) {
@@ -62,6 +74,9 @@ export class ThreeDTool {
 
   async enter() {
     if (!this.workspace.result.range) return;
+    this.isImpossible = !isSupported();
+    this.show();
+    if (this.isImpossible) return;
     await attempt(async () => {
       this.scene = new SceneView();
       this.scene.renderer.isShaded = this.kind === "relief";
