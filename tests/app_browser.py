@@ -29,7 +29,11 @@ SHRUNK = 3
 PATIENCE_MS, JOB_PATIENCE_MS = 60_000, 300_000
 """For a click, and for a whole job, on a busy machine; nothing waits that long that works."""
 
+FOREIGN_HOST = "elsewhere.test"
+"""A name that an attacker has made point to this machine."""
+
 FLAGS = [
+    f"--host-resolver-rules=MAP {FOREIGN_HOST} 127.0.0.1",
     "--no-sandbox",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
@@ -127,22 +131,25 @@ class Visit:
         self.context.set_default_timeout(PATIENCE_MS)
         self.hosts: set[str] = set()
         self.faults: list[str] = []
+        self.sent: list[str] = []
         self.page = self.open()
 
     def open(self) -> Any:
         """A new tab on the start page."""
         page = self.context.new_page()
-        page.on("request", lambda request: self.note(request.url))
+        page.on("request", self.note)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("console", self.listen)
         page.goto(self.app.address)
         return page
 
-    def note(self, url: str) -> None:
-        """Remember the host of a request; data and blobs have none."""
-        parts = urlsplit(url)
+    def note(self, request: Any) -> None:
+        """Remember the host of a request, which data and blobs lack, and where it sends a body."""
+        parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob"):
             self.hosts.add(parts.netloc)
+        if request.method == "POST":
+            self.sent.append(parts.path)
 
     def listen(self, message: Any) -> None:
         """Remember errors of the console, such as a breach of the content policy."""

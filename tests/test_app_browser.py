@@ -16,6 +16,9 @@ from app_browser import SHRUNK, App, Visit, true_depth_m
 MEASURED = ((60, 150), (220, 150))
 """Two pixels of the table in `still_life`, at the size of the small copy."""
 
+NEAR, FAR = (103, 207), (95, 37)
+"""Pixels of the page of text, and of the picture on the wall."""
+
 MEASURE_TOLERANCE = 0.03
 """Share of the true distance that the page promises."""
 
@@ -80,22 +83,100 @@ def detail(patch: np.ndarray) -> float:
     return float((np.diff(grey, axis=0) ** 2).mean() + (np.diff(grey, axis=1) ** 2).mean())
 
 
+def sharpness(visit: Visit, point: tuple[int, int]) -> float:
+    """Detail of the refocused picture in full size around a native pixel, without marks."""
+    page = visit.page
+    page.keyboard.press("r")
+    page.locator(".tool-side").get_by_text("Full size").wait_for()
+    page.keyboard.press("v")
+    page.mouse.move(2, 2)
+    visit.settle()
+    found = detail(visit.patch(*point, 10))
+    page.keyboard.press("r")
+    return found
+
+
 def test_refocus_blurs_what_is_elsewhere(visit: Visit, job: str) -> None:
     page = visit.show(job)
-    near, far = (103, 207), (95, 37)  # the page of text; the picture on the wall
+    near, far = NEAR, FAR
     page.keyboard.press("r")
 
     def focused_at(point: tuple[int, int]) -> dict[str, float]:
         with page.expect_response(lambda one: "full" in (one.request.post_data or "")):
             visit.click(*point)
-        page.locator(".tool-side").get_by_text("Full size").wait_for()
-        visit.settle()
-        page.mouse.move(2, 2)
-        return {"near": detail(visit.patch(*near, 10)), "far": detail(visit.patch(*far, 10))}
+        return {"near": sharpness(visit, near), "far": sharpness(visit, far)}
 
     at_near, at_far = focused_at(near), focused_at(far)
     assert at_near["near"] > 1.5 * at_far["near"]
     assert at_far["far"] > 1.5 * at_near["far"]
+
+
+def test_three_clicks_tilt_the_plane(visit: Visit, job: str) -> None:
+    page = visit.show(job)
+    whole = {point: detail(visit.patch(*point, 10)) for point in (NEAR, FAR)}
+    page.keyboard.press("r")
+    page.get_by_role("button", name="Tilt the plane").click()
+    visit.click(*NEAR)
+    page.get_by_text("2 to go").wait_for()
+    visit.click(*FAR)
+    with page.expect_response(lambda one: "full" in (one.request.post_data or "")) as made:
+        visit.click(250, 200)  # the table
+    assert made.value.request.post_data_json["plane"] == [[*NEAR], [*FAR], [250, 200]]
+    for point, before in whole.items():
+        assert sharpness(visit, point) > before / 2
+
+    page.get_by_role("button", name="Tilt the plane").click()
+    for x in (50, 100, 150):
+        visit.click(x, 200)
+    page.get_by_text("the three points lie on a line").first.wait_for()
+
+
+def film(path: Path) -> list[np.ndarray]:
+    """The frames of a film, (H, W, 3)."""
+    av = pytest.importorskip("av", reason="PyAV is not installed: films cannot be decoded.")
+    with av.open(str(path)) as file:
+        return [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("mp4", 72), ("gif", 36)])
+def test_focus_pull_goes_from_near_to_far(
+    visit: Visit, job: str, tmp_path: Path, kind: str, count: int
+) -> None:
+    page = visit.show(job)
+    page.keyboard.press("r")
+    page.get_by_text("Focus pull").click()
+    button = page.locator(".tool-side").get_by_role("button", name=kind.upper())
+    frames = film(saved(visit, button.click, tmp_path / f"pull.{kind}"))
+
+    assert len(frames) == count
+    assert frames[0].shape == (240, 320, 3)
+    first, last = (
+        [detail(frame[y - 10 : y + 10, x - 10 : x + 10]) for x, y in (NEAR, FAR)]
+        for frame in (frames[0], frames[-1])
+    )
+    assert first[0] > 1.5 * last[0]
+    assert last[1] > 1.5 * first[1]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("mp4", 72), ("gif", 36)])
+def test_parallax_moves_near_things_more(
+    visit: Visit, job: str, tmp_path: Path, kind: str, count: int
+) -> None:
+    page = visit.show(job)
+    page.keyboard.press("d")
+    page.get_by_text("Parallax loop").click()
+    button = page.locator(".tool-side").get_by_role("button", name=kind.upper())
+    frames = film(saved(visit, button.click, tmp_path / f"loop.{kind}"))
+
+    assert len(frames) == count
+    sides = [frames[at].astype(np.float32).mean(axis=2) for at in (0, count // 2)]
+    (near, _), (far, _) = (
+        cv2.phaseCorrelate(*(side[y - 25 : y + 25, x - 25 : x + 25] for side in sides))[0]
+        for x, y in (NEAR, FAR)
+    )
+    assert abs(near) > abs(far) + 1
+    step = np.abs(frames[0].astype(int) - frames[1]).mean()
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() < 2 * step  # without an end
 
 
 def alike(first: np.ndarray, second: np.ndarray) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,9 @@ def test_text_stands_out(browser: Any, app: App, job: str, theme: str) -> None:
     page = visit.page
     page.wait_for_selector(".picture-card")
     ratios = {"home": lowest_contrast(page)}
+    page.locator(".home-open .picture-card").first.click()
+    page.wait_for_selector(".frame-card")
+    ratios["stack"] = lowest_contrast(page)
     visit.show(job)
     for tool in "vmrdbe":
         page.keyboard.press(tool)
@@ -203,40 +208,167 @@ def test_closed_tab_finds_its_job_again(visit: Visit, app: App) -> None:
     visit.page.wait_for_selector(".stage-canvas", timeout=JOB_PATIENCE_MS)
     visit.page.locator(".badge").wait_for(state="hidden", timeout=JOB_PATIENCE_MS)
     assert visit.page.locator('.strip-item[data-layer="depth"]').count() == 0
-    visit.page.evaluate("(job) => fetch(`/api/jobs/${job}`, { method: 'DELETE' })", job)
+
+    # Another tab removes the job that this one shows.
+    other = visit.open()
+    other.evaluate("(job) => fetch(`/api/jobs/${job}`, { method: 'DELETE' })", job)
+    other.close()
+    visit.page.get_by_text("still_life was removed.").first.wait_for()
+    visit.page.wait_for_selector(".drop")
 
 
-def picture(name: str, width: int = 64, height: int = 48) -> dict[str, Any]:
-    """A small picture to upload."""
-    noise = np.random.default_rng(len(name)).integers(0, 255, (height, width, 3), np.uint8)
-    content = cv2.imencode(".png", noise)[1].tobytes()
-    return {"name": name, "mimeType": "image/png", "buffer": content}
-
-
-def test_names_are_text(visit: Visit) -> None:
+def test_two_jobs_are_queued_by_keyboard_alone(visit: Visit, app: App) -> None:
     page = visit.page
-    name = "<img src=x onerror=document.title='broken'>.png"
-    page.get_by_label("Frames to open").set_input_files([picture(name), picture("b&amp;<b>.png")])
-    page.wait_for_selector(".frame-card")
-    assert name in page.locator(".frame-name").all_inner_texts()
-    assert page.locator(".frame-name *").count() == 0
-    assert page.title() != "broken"
+    press = page.keyboard.press
+
+    def go_to(name: str) -> None:
+        for _ in range(40):
+            press("Tab")
+            if page.evaluate("document.activeElement.textContent.trim()") == name:
+                return
+        raise AssertionError(f"Tab does not reach {name!r}")
+
+    jobs = []
+    for _ in range(2):
+        page.wait_for_selector(".drop")
+        go_to("Folders of this machine")
+        press("Enter")
+        page.locator("dialog .folder", has_text="still_life").wait_for()
+        go_to("still_life")
+        press("Enter")
+        page.get_by_text("still_life · 6 images").wait_for()
+        go_to("Open this folder")
+        press("Enter")
+        page.wait_for_selector(".frame-card")
+        press("Control+Enter")
+        press("Control+Enter")  # a second time by mistake
+        page.wait_for_url("**/#/job/*")
+        jobs.append(page.url.rpartition("/")[2])
+        press("n")
+    listed = page.evaluate("async () => (await fetch('/api/jobs')).json()")
+    states = {one["id"]: one["state"] for one in listed}
+    assert len([one for one in listed if one["state"] in ("queued", "running")]) == 2
+    assert states[jobs[1]] == "queued"
+    press("q")
+    rows = page.locator(".job-list .job")
+    assert rows.nth(0).locator(".muted").inner_text() == "waiting"
+    assert page.locator(".count").inner_text() == "2"
+    for number in (0, 1):  # the waiting one first
+        rows.nth(number).get_by_role("button", name="Cancel").click()
+    page.locator(".job.cancelled").nth(1).wait_for()
+    for _ in jobs:
+        page.get_by_role("button", name="Remove still_life").first.click()
+        page.wait_for_timeout(100)
+    press("Escape")
 
 
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ([{"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"}], "notes.txt"),
-        ([picture("a.png"), picture("b.png", width=80)], "b.png"),
-    ],
-    ids=["not an image", "two sizes"],
-)
-def test_refusal_is_a_sentence_on_the_page(visit: Visit, files: list[Any], said: str) -> None:
-    page = visit.page
-    page.get_by_label("Frames to open").set_input_files(files)
-    sentence = page.locator(".notice.error p, .findings .error, .frame-card .error-text").first
-    sentence.wait_for()
-    assert said in sentence.inner_text()
+def test_ten_tabs_probe_at_once(browser: Any, app: App, job: str) -> None:
+    depth_m = np.load(app.folder_of(job) / "result" / "depth.npy")
+    visits = [Visit(browser, app) for _ in range(10)]
+    for visit in visits:
+        visit.page.goto(f"{app.home}#/job/{job}")
+    for number, visit in enumerate(visits):
+        visit.page.wait_for_selector(".stage-canvas")
+        visit.painted()
+        visit.page.mouse.move(*visit.place(20 + 30 * number, 120))
+    for number, visit in enumerate(visits):
+        x = 20 + 30 * number
+        readout = visit.page.locator(f'.readout[data-pixel="{x},120"]')
+        readout.wait_for()
+        assert float(readout.get_attribute("data-value")) == float(depth_m[120, x])
+        visit.check()
+        visit.close()
+
+
+def test_a_tab_does_not_undo_the_strokes_of_another(visit: Visit, job: str) -> None:
+    first = visit.show(job)
+    other = visit.open()
+    strokes = [{"tool": "source", "frame": 1, "size_px": 9, "softness": 0, "points": [[50, 50]]}]
+    path = f"/api/jobs/{job}/retouch"
+    send = """async ([path, body]) => (await fetch(path, {
+      method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+    })).json()"""
+    first.keyboard.press("b")
+    first.get_by_text("No strokes yet").wait_for()
+    revision = other.evaluate("async (path) => (await fetch(path)).json()", path)["revision"]
+    made = other.evaluate(send, [path, {"strokes": strokes, "revision": revision}])
+    visit.click(200, 60)
+    first.get_by_text("another tab has changed the retouching meanwhile").first.wait_for()
+    first.get_by_text("1 stroke", exact=True).wait_for()
+    assert other.evaluate("async (path) => (await fetch(path)).json()", path)["strokes"] == [
+        {**strokes[0], "points": [[50.0, 50.0]]}
+    ]
+    other.evaluate(send, [path, {"strokes": [], "revision": made["revision"]}])
+
+
+def test_a_browser_without_webgl_keeps_the_picture(visit: Visit, job: str) -> None:
+    visit.context.add_init_script(
+        """HTMLCanvasElement.prototype.getContext = new Proxy(
+          HTMLCanvasElement.prototype.getContext,
+          { apply: (get, canvas, [kind, ...more]) =>
+            kind.startsWith("webgl") ? null : Reflect.apply(get, canvas, [kind, ...more]) },
+        );"""
+    )
+    visit.page = visit.open()
+    page = visit.show(job)
+    before = visit.pixels()
+    page.keyboard.press("d")
+    page.get_by_text("This browser has no WebGL 2").wait_for()
+    visit.settle()
+    np.testing.assert_array_equal(visit.pixels(), before)
+    assert page.locator(".stage-canvas").is_visible()
+
+
+def sixty_megapixels(job: Path, folder: Path) -> None:
+    """A copy of a finished job whose image has 60 megapixels that tell their own place."""
+    height, width = 6000, 10000
+    shutil.copytree(job, folder)
+    result = folder / "result"
+    for file in ("depth.npy", "confidence.png"):
+        (result / file).unlink()
+    facts = json.loads((result / "metadata.json").read_text(encoding="utf-8"))
+    facts["alignment"]["crop"] |= {"top": 0, "left": 0, "height": height, "width": width}
+    (result / "metadata.json").write_text(json.dumps(facts), encoding="utf-8")
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    (folder / "state.json").write_text(json.dumps({**state, "id": folder.name}), encoding="utf-8")
+    y, x = np.indices((height, width), np.uint16)
+    image = np.dstack([x % 256, y % 256, x // 256 + y // 256]).astype(np.uint8)
+    cv2.imwrite(
+        str(result / "all_in_focus.png"), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    )
+    cv2.imwrite(str(result / "source_index.png"), np.zeros((height, width), np.uint8))
+
+
+def test_sixty_megapixels_are_seen_down_to_single_ones(
+    browser: Any, app: App, job: str, tmp_path: Path
+) -> None:
+    number = "0123456789ab"
+    sixty_megapixels(app.folder_of(job), tmp_path / "work" / "jobs" / number)
+    large = App(tmp_path / "work", app.root)
+    large.start()
+    visit = Visit(browser, large)
+    tiles: list[str] = []
+    visit.page.on("request", lambda one: "/layers/image/" in one.url and tiles.append(one.url))
+    page = visit.show(number)
+    box = page.locator(".stage-canvas").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*middle)
+    for _ in range(12):
+        page.mouse.wheel(0, -600)
+    visit.settle()
+    assert page.locator(".zoom").inner_text() == "6400 %"
+    assert len(tiles) < 40
+    pixels = visit.pixels()[:, :, :3].astype(int)
+    readout = page.locator(".readout[data-pixel]")
+    for shift in (-192, 0, 192):  # three pixels to each side
+        page.mouse.move(middle[0] + shift, middle[1])
+        page.wait_for_timeout(300)
+        x, y = (int(value) for value in readout.get_attribute("data-pixel").split(","))
+        seen = pixels[round(box["height"] / 2) + 7, round(box["width"] / 2) + shift + 7]
+        assert seen.tolist() == [x % 256, y % 256, x // 256 + y // 256]
+    visit.check()
+    visit.close()
+    large.stop()
 
 
 def test_server_that_was_killed_goes_on(browser: Any, tmp_path: Path) -> None:

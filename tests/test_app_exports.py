@@ -167,6 +167,14 @@ def test_films_that_make_no_sense_are_refused(
     assert list(folder.glob("export-*")) == []
 
 
+@pytest.mark.parametrize("stack", ["x" * 250, "ä/" * 120, "scene"])
+def test_names_fit_the_file_system(stack: str) -> None:
+    name = exports.download_name(stack, "surface.glb")
+    assert len(name.encode()) <= 255
+    assert name.endswith("_surface.glb")
+    assert "/" not in name
+
+
 def test_formats_that_do_not_exist_are_refused(place: Place, folder: Path) -> None:
     with pytest.raises(InputError, match=r"format 'depth.tif': expected one of image.png"):
         exports.exported(place, "depth.tif")

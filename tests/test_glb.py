@@ -18,12 +18,16 @@ SIZE = (12, 20)
 TEXTURE = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 
 
-def grid(depth: NDArray[np.float32], kept: NDArray[np.bool_] | None = None) -> Grid:
+def grid(
+    depth: NDArray[np.float32], kept: NDArray[np.bool_] | None = None, confidence: int = 255
+) -> Grid:
     points = back_project(depth, FOCAL_PX, (10.0, 6.0))
     known = np.ones(depth.shape, bool) if kept is None else kept
     with np.errstate(invalid="ignore"):
         near = np.nan_to_num(1 / depth)
-    return Grid(points, TEXTURE[::2, ::2], known, depth / FOCAL_PX, 0.05, near.astype(np.float32))
+    sure = np.full(depth.shape, confidence, np.uint8)
+    pitch, near = depth / FOCAL_PX, near.astype(np.float32)
+    return Grid(points, TEXTURE[::2, ::2], known, pitch, 0.05, near, sure)
 
 
 def loaded(content: bytes) -> trimesh.Trimesh:
@@ -54,6 +58,13 @@ def test_there_is_no_sheet_between_a_card_and_the_wall_behind_it() -> None:
     assert len(mesh.split(only_watertight=False)) == 2
     spans = mesh.triangles[:, :, 2].max(1) - mesh.triangles[:, :, 2].min(1)
     assert spans.max() == 0
+
+
+def test_a_small_step_is_cut_only_where_depth_is_doubtful() -> None:
+    depth = np.full(SIZE, 4.0, np.float32)
+    depth[:, 10:] = 4.7  # 0.04 dpt behind: less than the gap, and a grazing angle
+    assert len(loaded(surface_glb(grid(depth), TEXTURE)).faces) == 2 * 11 * 19
+    assert len(loaded(surface_glb(grid(depth, confidence=100), TEXTURE)).faces) == 2 * 11 * 18
 
 
 def test_unknown_and_unsure_pixels_are_left_out() -> None:

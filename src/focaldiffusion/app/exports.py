@@ -36,6 +36,7 @@ from focaldiffusion.virtual_camera import nearness
 
 _MESH_PIXELS = 1_000_000  # of an exported surface
 _GAP_PX = 0.6  # of blur diameter at working size, across an outline: twice the error of depth
+_HOLE_PX = 9  # a smaller hole in the confidence is not left open
 _MEDIAN_PX = 5  # takes the noise of depth off a surface, and keeps its outlines
 _LEFT_OF_GAP = 0.6  # least step that is cut: a longer ramp becomes a stair
 _GAP_SHARE = 0.03  # of the range of depth, where the blur is unknown
@@ -80,7 +81,9 @@ def _grid(view: View, detail: int, least_confidence: float) -> Grid:
     gap = _GAP_SHARE * extent if scale is None else _GAP_PX / scale
     smooth = cv2.medianBlur(nearness(depth, field), _MEDIAN_PX)
     near = with_sharp_outlines(smooth, reach_px, gap)
-    known = np.isfinite(depth) & (sure >= 255 * least_confidence)
+    trusted = (sure >= 255 * least_confidence).astype(np.uint8)
+    trusted = cv2.morphologyEx(trusted, cv2.MORPH_CLOSE, np.ones((_HOLE_PX, _HOLE_PX), np.uint8))
+    known = np.isfinite(depth) & (trusted > 0)
     y = np.arange(0, height, stride)[:, None] + 0.5
     x = np.arange(0, width, stride) + 0.5
     camera = saved.camera
@@ -97,7 +100,7 @@ def _grid(view: View, detail: int, least_confidence: float) -> Grid:
         places = (x - width / 2) / width, (y - height / 2) / width, z
     points = np.stack(np.broadcast_arrays(*places), axis=-1)
     colours = view.screen_values[pixels]
-    return Grid(points.astype(np.float32), colours, known, pitch, _LEFT_OF_GAP * gap, near)
+    return Grid(points.astype(np.float32), colours, known, pitch, _LEFT_OF_GAP * gap, near, sure)
 
 
 def exported(place: Place, name: str) -> str:

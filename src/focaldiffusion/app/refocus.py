@@ -18,8 +18,8 @@ from focaldiffusion.simulation.bokeh import Shape
 from focaldiffusion.threads import threads
 from focaldiffusion.virtual_camera import blur_scale_px_m, nearness, photograph, tilted_plane
 
-_DRAFT_PX, _DRAFT_LAYERS = 448, 8  # long side
-_CATS_EYE_PX = 256  # of a draft whose blur changes over the image, which takes four times as long
+_DRAFTS = {"disc": (448, 8), "hexagon": (448, 8), "cats_eye": (240, 6)}
+"""Long side and layers of a draft; blur that changes over the image takes four times as long."""
 _FULL_PX, _FULL_LAYERS = 2048, 16  # more takes minutes
 _DRAFT_QUALITY, _FULL_QUALITY = 85, 92
 
@@ -62,7 +62,7 @@ def refocused(place: Place, wanted: Mapping[str, Any]) -> tuple[str, bytes]:
     view = view_of(place)
     shape, is_draft = shape_of(wanted), wanted.get("size", "draft") == "draft"
     if is_draft:
-        flat = _draft(view, view.revision, _CATS_EYE_PX if shape == "cats_eye" else _DRAFT_PX)
+        flat = _draft(view, view.revision, *_DRAFTS[shape])
     else:
         flat = flat_at(view, _FULL_PX, _FULL_LAYERS)
     if (points := wanted.get("plane")) is not None:
@@ -119,8 +119,8 @@ def flat_at(view: View, long_side_px: int, layers: int, quality: int = _FULL_QUA
 
 
 @lru_cache(maxsize=2)
-def _draft(view: View, revision: int, long_side_px: int) -> Flat:
-    return flat_at(view, long_side_px, _DRAFT_LAYERS, _DRAFT_QUALITY)
+def _draft(view: View, revision: int, long_side_px: int, layers: int) -> Flat:
+    return flat_at(view, long_side_px, layers, _DRAFT_QUALITY)
 
 
 def blur_of(view: View, flat: Flat, focus: float | Plane, wanted: Mapping[str, Any]) -> float:

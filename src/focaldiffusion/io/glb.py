@@ -19,6 +19,7 @@ _FLOAT, _BYTE, _INT = 5126, 5121, 5125  # of OpenGL
 _VERTICES, _INDICES = 34962, 34963
 _POINTS, _TRIANGLES = 0, 4
 _STEEP = 5.0  # a surface seen at less than 11 degrees may be the gap between two surfaces
+_DOUBTFUL = 128  # of 255
 _TEXTURE_PX = 4096  # long side
 
 
@@ -32,6 +33,7 @@ class Grid(NamedTuple):
         pitch: (h, w), distance between neighbours on a surface that faces the camera.
         gap: least difference of nearness across an outline, in the unit of `nearness`.
         nearness: (h, w), grows towards the camera.
+        confidence: (h, w) uint8.
     """
 
     points: NDArray[np.float32]
@@ -40,13 +42,14 @@ class Grid(NamedTuple):
     pitch: NDArray[np.float32]
     gap: float
     nearness: NDArray[np.float32]
+    confidence: NDArray[np.uint8]
 
 
 def surface_glb(grid: Grid, texture: NDArray[np.uint8]) -> bytes:
     """The surface through all points, textured, cut along outlines.
 
     Two neighbours belong to two surfaces if the surface between them would be seen at a grazing
-    angle and their nearness differs by `gap`.
+    angle, and their nearness differs by `gap` or the depth of one is doubtful.
 
     Args:
         grid: the points.
@@ -153,7 +156,9 @@ def _faces(grid: Grid) -> NDArray[np.intp]:
         nearness = np.stack([grid.nearness[cells[place]] for place in places])
         deep = np.ptp(depth, axis=0)
         wide = np.stack([grid.pitch[cells[place]] for place in places]).max(0)
-        is_gap = (deep > _STEEP * wide) & (np.ptp(nearness, axis=0) > grid.gap)
+        sure = np.stack([grid.confidence[cells[place]] for place in places]).min(0)
+        is_outline = (np.ptp(nearness, axis=0) > grid.gap) | (sure < _DOUBTFUL)
+        is_gap = (deep > _STEEP * wide) & is_outline
         faces.append(np.stack(triangle, axis=-1)[whole & ~is_gap])
     return np.concatenate(faces)
 

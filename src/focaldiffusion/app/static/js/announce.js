@@ -1,6 +1,7 @@
 // Short messages: shown for some seconds, and spoken by screen readers.
 
 import { element } from "./dom.js";
+import { sentence } from "./format.js";
 
 const SHOWN_MS = 7000;
 
@@ -10,7 +11,8 @@ export function say(text) {
 }
 
 /** Show a message and return it; `kind` is `note` or `error`. Errors stay until they are closed. */
-export function notice(text, kind = "note") {
+export function notice(words, kind = "note") {
+  const text = sentence(words);
   const notices = document.getElementById("notices");
   for (const shown of [...notices.children]) {
     if (shown.firstChild.textContent === text) shown.remove();

@@ -79,6 +79,9 @@ export function lengthOf(text, unit = "m") {
   return value * per;
 }
 
+/** A sentence with a capital, unless it begins with the name of a file or stack. */
+export const sentence = (text) => (/^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
+
 /** "3 frames", "1 frame". */
 export const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 

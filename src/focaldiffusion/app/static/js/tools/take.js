@@ -48,7 +48,7 @@ export class TakeTool {
       result.of === "draft" ? element("p", { class: "muted" }, "Files are made from the full result, which is on its way.") : null,
       ...(result.of === "draft" ? [] : FILES.map(([heading, files]) => element("section", { class: "exports" },
         element("h3", {}, heading),
-        ...files.map((file) => this.row(...file)))));
+        ...files.map((file) => this.row(...file))))));
   }
 
   row(name, title, text) {
