@@ -360,11 +360,12 @@ def test_sixty_megapixels_are_seen_down_to_single_ones(
     assert len(tiles) < 40
     pixels = visit.pixels()[:, :, :3].astype(int)
     readout = page.locator(".readout[data-pixel]")
-    for shift in (-192, 0, 192):  # three pixels to each side
-        page.mouse.move(middle[0] + shift, middle[1])
+    for shift in (-172, 20, 212):  # three pixels apart, and off the lines between pixels
+        at = middle[0] + shift, middle[1] + 20
+        page.mouse.move(*at)
         page.wait_for_timeout(300)
         x, y = (int(value) for value in readout.get_attribute("data-pixel").split(","))
-        seen = pixels[round(box["height"] / 2) + 7, round(box["width"] / 2) + shift + 7]
+        seen = pixels[round(at[1] - box["y"]), round(at[0] - box["x"])]
         assert seen.tolist() == [x % 256, y % 256, x // 256 + y // 256]
     visit.check()
     visit.close()

@@ -113,7 +113,11 @@ class Workspace {
     this.layers = new Layers(this.job, this.result, this.about.colours[0].name);
     this.stage = new Stage(this.result.width, this.result.height);
     this.probe = new Probe(this.job, this.result);
-    this.strip = new LayerStrip((name, isSecond) => (isSecond ? this.compare(name) : this.showLayer(name)));
+    this.strip = new LayerStrip((name, isSecond) => {
+      if (this.tool === "three_d") this.choose("look"); // which lies over the layers
+      if (isSecond) this.compare(name);
+      else this.showLayer(name);
+    });
     this.wipe = new WipeChoice(this);
     this.tools = Object.fromEntries(TOOLS.map(([name, , , Tool]) => [name, new Tool(this)]));
     this.bar = element("div", { class: "bar-place", hidden: true });

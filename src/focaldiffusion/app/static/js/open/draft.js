@@ -14,10 +14,8 @@ import { optionsForm } from "./options.js";
 const GRADES = {
   calibrated: "Focus distances and lens are known: depth in metres",
   "focus distances": "Focus distances are known: depth in metres",
-  "focus distances only": "Focus distances are known: depth in metres",
   "stage positions": "Stage positions are known: height in metres",
   order: "Only the order is known: relative depth",
-  "order only": "Only the order is known: relative depth",
 };
 
 function findings(draft) {

@@ -14,6 +14,14 @@ const COLOURS = {
   gray: "Grey",
 };
 
+/** Grades of the knowledge of the camera, as `infer` names them, in words. */
+const KNOWN = {
+  calibrated: "distances and lens",
+  "focus distances only": "focus distances",
+  "stage positions": "stage positions",
+  "order only": "order of the frames",
+};
+
 function fact(name, value) {
   return element("div", {}, element("dt", {}, name), element("dd", {}, value));
 }
@@ -36,9 +44,8 @@ export class LookTool {
       element("dl", { class: "facts" },
         fact("Size", `${result.width} × ${result.height} px`),
         fact("Frames", String(result.frames.length)),
-        result.grade ? fact("Grade", result.grade) : null,
-        result.range ? fact(result.kind === "height_m" ? "Height" : "Depth", `${depth(near, result.unit)} to ${depth(far, result.unit)}`) : null,
-        result.confidence_mean === undefined ? null : fact("Mean confidence", `${Math.round(result.confidence_mean * 100)} %`)),
+        fact("Known", KNOWN[result.grade.split(", ")[0]] ?? result.grade),
+        result.range ? fact(result.kind === "height_m" ? "Height" : "Depth", `${depth(near, result.unit)} to ${depth(far, result.unit)}`) : null),
       result.range ? select("Colours", about.colours.map(({ name }) => [name, COLOURS[name] ?? name]),
         layers.colours, (name) => this.workspace.chooseColours(name)).node : null,
       result.warnings?.length ? element("details", { class: "warnings", open: true },

@@ -93,8 +93,19 @@ export class RetouchTool {
 
   choose(kind) {
     this.kind = kind;
-    this.workspace.showLayer(kind === "source" ? "image" : "depth");
+    this.workspace.showLayer(this.target);
     this.show();
+  }
+
+  /** The layer that the brush changes. */
+  get target() {
+    return this.kind === "source" ? "image" : "depth";
+  }
+
+  enter() {
+    const { active } = this.workspace;
+    // Frames may stay on the stage, to see what can be taken from them.
+    if (active !== this.target && !active.startsWith("frame-")) this.workspace.showLayer(this.target);
   }
 
   /** Take pixels from this frame. */

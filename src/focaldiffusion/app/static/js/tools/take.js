@@ -22,7 +22,7 @@ const FILES = [
   ["All", [
     ["living.html", "Living picture", "one file that refocuses by click, without a network"],
     ["session.zip", "Session", "the folder that infer writes"],
-    ["retouch.json", "Retouch", "the strokes, for infer --retouch"],
+    ["retouch.json", "Retouch", "the strokes, for the command line"],
   ]],
 ];
 
