@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -72,8 +73,13 @@ async def _retouch(request: Request) -> Response:
 async def _refocus(request: Request) -> Response:
     """`POST refocus`: the image, focused elsewhere."""
     body = await json_body(request)
+    is_full = body.get("size") == "full"
     try:
-        media_type, content = await _called(request, "refocus", "refocused", body)
+        # One full size at a time: drafts keep the other process, and follow at once.
+        async with request.app.state.full_size if is_full else nullcontext():
+            if is_full and await request.is_disconnected():
+                raise ClientDisconnect
+            media_type, content = await _called(request, "refocus", "refocused", body)
     except InputError as error:
         raise AppError(409, str(error)) from None
     return Response(content, media_type=media_type)

@@ -66,6 +66,7 @@ def build(
     state = app.state
     state.roots, state.limits, state.examples = roots, limits or Limits(), Examples.of_checkout()
     state.events, state.desk, state.viewer = Events(), Desk(2), Desk(2)
+    state.full_size = asyncio.Semaphore(1)
     state.jobs = Jobs(work / "jobs", state.events)
     state.drafts = Drafts(work / "drafts", state.desk, state.events)
     state.drafts.sweep(state.jobs.drafts())

@@ -164,32 +164,41 @@ export class RefocusTool {
     if (isReleased) this.timer = setTimeout(() => this.want({ ...this.settings, size: "full" }), SETTLED_MS);
   }
 
-  /** One request at a time; the newest wish replaces an older one that has not been sent. */
+  /**
+   * One request at a time; the newest wish replaces an older one that has not been sent. A full
+   * size that is on its way is given up, so that the draft follows at once.
+   */
   async want(settings) {
     this.wanted = settings;
-    if (this.isBusy) return;
-    this.isBusy = true;
+    if (this.sent) {
+      if (this.sent.size === "full") this.sent.abort.abort();
+      return;
+    }
     this.status.textContent = "Rendering …";
     while (this.wanted) {
       const wanted = this.wanted;
       this.wanted = null;
-      await attempt(async () => this.take(await api.refocused(this.workspace.job, wanted), wanted));
+      this.sent = { size: wanted.size, abort: new AbortController() };
+      const { signal } = this.sent.abort;
+      await attempt(async () => this.take(await api.refocused(this.workspace.job, wanted, signal), wanted));
     }
-    this.isBusy = false;
-    this.status.textContent = this.shown?.size === "full" ? "Full size" : "Draft";
+    this.sent = null;
+    const { shown, picture } = this;
+    this.status.textContent = shown?.size === "full"
+      ? `Full size, ${picture.picture.width} × ${picture.picture.height} px` : "Draft";
   }
 
   async take(blob, settings) {
     const { result, layers } = this.workspace;
     const picture = await createImageBitmap(blob);
-    this.blob = blob;
     this.shown = settings;
     const at = settings.plane ? "tilted" : depth(numberOf(settings.distance_m), result.unit);
     this.picture = new PictureLayer(
       { name: "refocused", title: `Refocused · ${at}`, short: `Sharp: ${at}`, width: result.width, height: result.height }, picture,
     );
     layers.add(this.picture);
-    this.workspace.showRefocused();
+    // The full size does not call back somebody who has gone on to another layer.
+    if (settings.size === "draft" || this.workspace.active === "refocused") this.workspace.showRefocused();
   }
 
   async save() {
