@@ -87,6 +87,20 @@ export function actionButton(text, action, attributes = {}) {
   return node;
 }
 
+/** Buttons that make a film: `made(format)` returns its blob. They say so while it takes its time. */
+export function filmButtons(name, made) {
+  const status = element("p", { class: "muted small-text", role: "status" });
+  const button = (format) => actionButton(format.toUpperCase(), async () => {
+    status.textContent = "Making the film, up to a minute …";
+    try {
+      download(await made(format), `${name}.${format}`);
+    } finally {
+      status.textContent = "";
+    }
+  });
+  return element("div", {}, element("div", { class: "row" }, button("mp4"), button("gif")), status);
+}
+
 /** Offer a blob as a download. */
 export function download(blob, name) {
   const url = URL.createObjectURL(blob);

@@ -6,7 +6,7 @@ import { element, fill } from "../dom.js";
 import { depth, numberOf, plain } from "../format.js";
 import { outlined } from "../look/stage.js";
 import { PictureLayer } from "../look/tiles.js";
-import { actionButton, choices, download, slider } from "./controls.js";
+import { actionButton, choices, download, filmButtons, slider } from "./controls.js";
 
 const SHAPES = [["disc", "Disc"], ["hexagon", "Hexagon"], ["cats-eye", "Cat's eye"]];
 const STEPS = 1000;
@@ -212,15 +212,12 @@ export class RefocusTool {
     const said = (step) => depth(this.focusOf(step), result.unit);
     const from = slider("From", { min: 0, max: STEPS, step: 1, value: this.stepOf(ends[0]) }, said, () => {});
     const to = slider("To", { min: 0, max: STEPS, step: 1, value: this.stepOf(ends[1]) }, said, () => {});
-    const make = (format) => actionButton(format.toUpperCase(), async () => {
-      const blob = await api.film(this.workspace.job, "pull", {
-        from: plain(this.focusOf(from.value)), to: plain(this.focusOf(to.value)), format, ...this.aperture,
-      });
-      download(blob, `focus-pull.${format}`);
+    const make = (format) => api.film(this.workspace.job, "pull", {
+      from: plain(this.focusOf(from.value)), to: plain(this.focusOf(to.value)), format, ...this.aperture,
     });
     return element("details", { class: "more" },
       element("summary", {}, "Focus pull"), from.node, to.node,
-      element("div", { class: "row" }, make("mp4"), make("gif")));
+      filmButtons("focus-pull", make));
   }
 
   paint(context, view) {

@@ -5,7 +5,7 @@ import { attempt } from "../announce.js";
 import { element, fill } from "../dom.js";
 import { isSupported } from "../three_d/renderer.js";
 import { SceneView } from "../three_d/scene_view.js";
-import { actionButton, choices, download, select, slider } from "./controls.js";
+import { choices, filmButtons, select, slider } from "./controls.js";
 
 const DETAILS = [["60000", "Coarse"], ["250000", "Medium"], ["1000000", "Fine"]]; // points at most
 
@@ -55,12 +55,9 @@ export class ThreeDTool {
   }
 
   loopPart() {
-    const film = (format) => actionButton(format.toUpperCase(), async () => {
-      download(await api.film(this.workspace.job, "parallax", { format }), `parallax.${format}`);
-    });
     return element("details", { class: "more" },
       element("summary", {}, "Parallax loop"),
-      element("div", { class: "row" }, film("mp4"), film("gif")));
+      filmButtons("parallax", (format) => api.film(this.workspace.job, "parallax", { format })));
   }
 
   choose(kind) {
