@@ -46,6 +46,15 @@ def test_a_rebound_name_is_refused(tmp_path: Path, host: str) -> None:
     assert "names the host" in sentence(answer, 403)
 
 
+def test_a_person_who_is_refused_reads_a_page(tmp_path: Path) -> None:
+    headers = {"host": "<script>alert(1)</script>", "accept": "text/html,*/*"}
+    answer = visitor(tmp_path).get("/", headers=headers)
+    assert answer.status_code == 403
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "<p role=\"alert\">Refused: the address names the host" in answer.text
+    assert "<script" not in answer.text
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", f"http://127.0.0.1:{PORT + 1}"])
 def test_pages_of_others_are_refused(tmp_path: Path, origin: str) -> None:
     client = visitor(tmp_path)

@@ -186,6 +186,8 @@ def test_undo_brings_every_level_back(stack: Path, tmp_path: Path) -> None:
     changed, revision = view.retouch(STROKES, 0)
     assert changed == (3, 3, 96, 56)
     assert revision == 1
+    with pytest.raises(InputError, match="another tab has changed the retouching meanwhile"):
+        view.retouch([], 0)
     assert view.retouch(STROKES[:1], 1)[0] == changed
     alone = view.layer("image").native.copy()
     assert view.retouch([], 2) == (changed_by(STROKES[0]), 3)
