@@ -192,6 +192,8 @@ def test_a_taken_port_or_work_folder_is_a_sentence(
         port = str(taken.getsockname()[1])
         assert run("app", "--no-browser", "--work", tmp_path / "b", "--port", port) == 2
     assert f"--port {port}: cannot be used (Address already in use)." in capfd.readouterr().err
+    assert run("app", "--no-browser", "--work", "/proc/sys") == 2  # a folder without room for files
+    assert "/proc/sys: cannot write results (" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

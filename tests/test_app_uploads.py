@@ -47,7 +47,7 @@ REFUSED: dict[str, tuple[list[bytes], int, str]] = {
     "a large file": (
         [part("a.png", PNG + bytes(20_001))],
         413,
-        "a.png: has more than 1.86e-05 GiB",
+        "a.png: has more than 19.5 KiB",
     ),
     "large together": (
         [part(f"{n}.png", bytes(19_000)) for n in range(4)] + [part("stack.json", bytes(30_000))],

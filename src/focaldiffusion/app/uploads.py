@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_DRAINED = 8 * 2**30
 _LONGEST_NAME = 200  # bytes; file systems take 255
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _KEPT_FREE = 2**30
 """Bytes of the disk that uploads leave free."""
 
@@ -207,4 +208,5 @@ class _Files:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:.3g} GiB"
+    unit, name = next(((u, n) for u, n in _UNITS if count >= u), _UNITS[-1])
+    return f"{count / unit:.3g} {name}"

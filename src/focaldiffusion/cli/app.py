@@ -8,6 +8,7 @@ import secrets
 import socket
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from focaldiffusion.cli.flags import Commands, given_path
 from focaldiffusion.errors import InputError
@@ -69,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     work: Path = (options.work or _cache_folder()).absolute()
     with file_errors_named(work):
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with TemporaryFile(dir=work):  # said now, not when the first stack is opened
+            pass
         with claimed(work), _listening(options.port) as listening:
             port = listening.getsockname()[1]
             token = secrets.token_urlsafe(24)

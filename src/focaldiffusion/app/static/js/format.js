@@ -79,8 +79,11 @@ export function lengthOf(text, unit = "m") {
   return value * per;
 }
 
+/** A text with a capital. */
+export const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
+
 /** A sentence with a capital, unless it begins with the name of a file or stack. */
-export const sentence = (text) => (/^[a-z]+ /.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
+export const sentence = (text) => (/^[a-z]+ /.test(text) ? capital(text) : text);
 
 /** "3 frames", "1 frame". */
 export const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { notice, say } from "../announce.js";
 import { element, fill } from "../dom.js";
-import { sentence } from "../format.js";
+import { capital, sentence } from "../format.js";
 import { icon } from "../icons.js";
 import * as jobs from "../jobs.js";
 import { advance, progressBar, stateOf } from "../queue.js";
@@ -51,7 +51,7 @@ class Workspace {
   /** Progress before there is anything to see. The buttons stay while it changes. */
   showWaiting(job) {
     const isOver = !jobs.isActive(job);
-    const words = sentence(job.error ?? stateOf(job));
+    const words = job.error ? sentence(job.error) : capital(stateOf(job));
     if (this.progress?.state === job.state) {
       this.progress.said.textContent = words;
       advance(this.progress.bar, job);
