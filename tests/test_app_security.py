@@ -51,7 +51,7 @@ def test_a_person_who_is_refused_reads_a_page(tmp_path: Path) -> None:
     answer = visitor(tmp_path).get("/", headers=headers)
     assert answer.status_code == 403
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert "<p role=\"alert\">Refused: the address names the host" in answer.text
+    assert '<p role="alert">Refused: the address names the host' in answer.text
     assert "<script" not in answer.text
 
 
