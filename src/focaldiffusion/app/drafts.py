@@ -19,6 +19,7 @@ from focaldiffusion.app.folders import (
     known_folder,
     new_folder,
     read_object,
+    remove_folder,
     write_object,
 )
 from focaldiffusion.errors import InputError, printable
@@ -181,7 +182,7 @@ class Drafts:
         folder = known_folder(self.home, name, "draft")
         if (running := self._checks.pop(name, None)) is not None:
             running.cancel()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
     def sweep(self, used: set[str]) -> None:
         """Delete drafts that no job uses: unfinished uploads, and those left a week ago."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,13 @@ def known_folder(home: Path, name: str, kind: str) -> Path:
     if not _ID.fullmatch(name) or not folder.is_dir():
         raise AppError(404, f"there is no {kind} {name!r}; it may have been deleted.")
     return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that a process may still write to: it is moved out of its reach first."""
+    with suppress(OSError):
+        folder = folder.rename(folder.with_name(f".{folder.name}"))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def folders_in(home: Path) -> list[Path]:

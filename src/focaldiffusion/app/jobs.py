@@ -24,6 +24,7 @@ from focaldiffusion.app.folders import (
     folders_in,
     known_folder,
     new_folder,
+    remove_folder,
     write_object,
 )
 from focaldiffusion.app.job_folder import ENDED, JobFolder
@@ -149,7 +150,7 @@ class Jobs:
         job = self.folder(name)
         if name == self._current:
             raise AppError(409, f"{self._states[name]['name']}: is running. Cancel it first.")
-        shutil.rmtree(job.path, ignore_errors=True)
+        remove_folder(job.path)
         draft = self._states.pop(name)["draft"]
         self._events.send("gone", name, {"id": name})
         return None if draft in self.drafts() else draft
