@@ -384,6 +384,7 @@ def test_server_that_was_killed_goes_on(browser: Any, tmp_path: Path) -> None:
     page.wait_for_url("**/#/job/*")
     job = page.url.rpartition("/")[2]
     app.stop(signal.SIGKILL)
+    page.get_by_text("The server does not answer.").first.wait_for()
     app.start()
     visit.close()
 

@@ -82,8 +82,8 @@ def _grid(view: View, detail: int, least_confidence: float) -> Grid:
     smooth = cv2.medianBlur(nearness(depth, field), _MEDIAN_PX)
     near = with_sharp_outlines(smooth, reach_px, gap)
     trusted = (sure >= 255 * least_confidence).astype(np.uint8)
-    trusted = cv2.morphologyEx(trusted, cv2.MORPH_CLOSE, np.ones((_HOLE_PX, _HOLE_PX), np.uint8))
-    known = np.isfinite(depth) & (trusted > 0)
+    window = np.ones((_HOLE_PX, _HOLE_PX), np.uint8)
+    known = np.isfinite(depth) & (cv2.morphologyEx(trusted, cv2.MORPH_CLOSE, window) > 0)
     y = np.arange(0, height, stride)[:, None] + 0.5
     x = np.arange(0, width, stride) + 0.5
     camera = saved.camera
