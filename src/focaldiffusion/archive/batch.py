@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from focaldiffusion.archive.engines import Engine
 from focaldiffusion.archive.manifest import Entry
 from focaldiffusion.archive.report import Line, Report
 from focaldiffusion.archive.work import Task, Workshop
+from focaldiffusion.engines.engine import Engine
 from focaldiffusion.shards import Shard
 
 
@@ -73,7 +73,7 @@ class Batch:
         """Add rows, or replace those of the same keys."""
         self._entries |= {entry.key: entry for entry in entries}
 
-    def run(self, engine: Engine, tasks: Sequence[Task]) -> Iterator[Line]:
+    def run(self, engine: Engine[Task, Line], tasks: Sequence[Task]) -> Iterator[Line]:
         """Work on rows; the report has each line before it is yielded.
 
         Args:

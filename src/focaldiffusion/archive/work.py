@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from focaldiffusion.allocation import is_out_of_memory
 from focaldiffusion.archive.manifest import Entry
+from focaldiffusion.archive.memory import need_bytes
 from focaldiffusion.archive.report import Line
 from focaldiffusion.archive.storage import Storage, is_remote, local_frames
 from focaldiffusion.errors import InputError, printable
@@ -116,6 +117,21 @@ class Workshop:
             InputError: the model cannot be loaded.
         """
         return Bench(self)
+
+    def need_bytes(self, task: Task) -> int:
+        """Memory that a process needs for a row, from the headers of its files."""
+        return need_bytes(task.entry, self.recipe.settings.working_size)
+
+    def lost(self, task: Task, how: str) -> Line:
+        """The outcome of a row whose workers ended before it did; see `engines.Workshop`."""
+        return Line(
+            task.entry.key,
+            "failed",
+            f"{task.entry.key}: its worker {how}; perhaps the system ran out of memory. Lower "
+            "--working-size, give fewer frames, or use a machine with more memory, and add --retry "
+            "failed.",
+            digest=task.digest,
+        )
 
 
 class Bench:

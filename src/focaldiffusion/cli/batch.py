@@ -6,29 +6,21 @@ import argparse
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.batch_progress import with_progress
-from focaldiffusion.cli.flags import (
-    Commands,
-    add_lens,
-    add_psf,
-    given_path,
-    lens,
-    positive_integer,
-    shard,
-)
+from focaldiffusion.cli.engine_flags import add_engine, check_engine, cluster_engine
+from focaldiffusion.cli.flags import Commands, add_lens, add_psf, given_path, lens, shard
 from focaldiffusion.cli.infer_flags import add_method, formats, settings_of
 from focaldiffusion.cli.model_flags import add_model, chosen_model
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
 from focaldiffusion.errors import InputError
-from focaldiffusion.packages import check_installed
 
 if TYPE_CHECKING:
     from focaldiffusion.archive.batch import Batch
-    from focaldiffusion.archive.engines import Engine
-    from focaldiffusion.archive.work import Recipe, Workshop
+    from focaldiffusion.archive.report import Line
+    from focaldiffusion.archive.work import Recipe, Task, Workshop
+    from focaldiffusion.engines.engine import Engine
 
 _MOST_TRACEBACKS = 3
 
@@ -82,7 +74,18 @@ def add_parser(commands: Commands) -> None:
         help="only every COUNT-th row from the N-th on, such as 3/20 for a job array",
     )
     parser.add_argument("--quiet", action="store_true", help="print only errors")
-    _add_engine(parser)
+    group = add_engine(
+        parser,
+        "stacks at a time; with slurm, jobs (default: one for each CPU, or 1 on a GPU; as many as "
+        "the cluster has room for with ray; 10 jobs)",
+    )
+    group.add_argument(
+        "--memory-gb",
+        type=_positive,
+        metavar="GB",
+        help="memory that stacks in work may need together; others wait (default: most of what is "
+        "free)",
+    )
     _add_results(parser)
     add_lens(parser, "Of all stacks. Overrides stack.json, which overrides EXIF.")
     add_psf(parser).add_argument(
@@ -92,47 +95,6 @@ def add_parser(commands: Commands) -> None:
     )
     add_method(parser)
     add_model(parser)
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("engine")
-    group.add_argument(
-        "--engine",
-        choices=("local", "ray", "slurm"),
-        default="local",
-        help="processes of this machine, a Ray cluster, or Slurm (default: local)",
-    )
-    group.add_argument(
-        "--workers",
-        type=positive_integer,
-        metavar="N",
-        help="stacks at a time; with slurm, jobs (default: one for each CPU, or 1 on a GPU; as "
-        "many as the cluster has room for with ray; 10 jobs)",
-    )
-    group.add_argument(
-        "--memory-gb",
-        type=_positive,
-        metavar="GB",
-        help="memory that stacks in work may need together; others wait (default: most of what is "
-        "free)",
-    )
-    group.add_argument(
-        "--address", metavar="ADDRESS", help="ray: address of the cluster (default: auto)"
-    )
-    group.add_argument(
-        "--cpus",
-        type=positive_integer,
-        metavar="N",
-        help="ray: CPUs for each worker (default: 1); slurm: CPUs, and so stacks at a time, of "
-        "each job (default: 4)",
-    )
-    group.add_argument(
-        "--slurm",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of submitit, such as slurm_partition=short timeout_min=240",
-    )
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
@@ -174,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
     if options.watch is not None and options.shard is not None:
         raise InputError("--shard: no effect with --watch, whose rows are not known yet. Drop it.")
     check_formats(options.depth_format, options.point_cloud)
-    _check_engine(options)
+    check_engine(options)
     workshop = Workshop(_recipe(options), Storage(options.output))
     entries, folder = [], options.watch
     if folder is None:
@@ -232,74 +194,23 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     )
 
 
-def _check_engine(options: argparse.Namespace) -> None:
-    """Refuse flags of another engine, and an engine whose package is missing.
-
-    Raises:
-        InputError: names them.
-    """
-    owners = {"address": ("ray",), "cpus": ("ray", "slurm"), "slurm": ("slurm",)}
-    owners["memory_gb"] = ("local",)
-    for name, engines in owners.items():
-        if getattr(options, name) and options.engine not in engines:
-            raise InputError(
-                f"--{name.replace('_', '-')}: no effect with --engine {options.engine}; it belongs "
-                f"to {' and '.join(engines)}."
-            )
-    package = {"ray": "ray", "slurm": "submitit"}.get(options.engine)
-    if package is not None:
-        check_installed({package: f"--engine {options.engine}"})
-
-
-def _engine(options: argparse.Namespace, workshop: Workshop) -> Engine:
+def _engine(options: argparse.Namespace, workshop: Workshop) -> Engine[Task, Line]:
     """The engine of the flags.
 
     Raises:
         InputError: an option of it is wrong.
     """
-    is_cpu = workshop.recipe.settings.device == "cpu"
-    if options.engine == "ray":
-        from focaldiffusion.archive.ray_engine import RayEngine
-
-        return RayEngine(
-            workshop,
-            address=options.address or "auto",
-            workers=options.workers,
-            cpus=options.cpus or 1,
-            gpus=0 if is_cpu else 1,
-        )
-    if options.engine == "slurm":
-        from focaldiffusion.archive.slurm_engine import SlurmEngine
-
-        jobs, cpus = options.workers or 10, options.cpus or 4
-        return SlurmEngine(workshop, Path(".submitit"), jobs, cpus, _pairs(options.slurm))
-    from focaldiffusion.archive.local import LocalEngine
-    from focaldiffusion.archive.memory import budget_bytes, need_bytes
+    device = workshop.recipe.settings.device
+    make = cluster_engine(options, device)
+    if make is not None:
+        return make(workshop)
+    from focaldiffusion.engines.local import LocalEngine
+    from focaldiffusion.engines.memory import budget_bytes
     from focaldiffusion.threads import available_threads
 
     most = budget_bytes() if options.memory_gb is None else round(options.memory_gb * 1e9)
-    size = workshop.recipe.settings.working_size
-    return LocalEngine(
-        workshop,
-        options.workers or (available_threads() if is_cpu else 1),
-        budget_bytes=most,
-        need_bytes=lambda task: need_bytes(task.entry, size),
-    )
-
-
-def _pairs(texts: list[str]) -> dict[str, str | int]:
-    """Options of submitit; whole numbers become numbers.
-
-    Raises:
-        InputError: one has no equals sign.
-    """
-    pairs: dict[str, str | int] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--slurm {text!r}: expected KEY=VALUE, such as timeout_min=240.")
-        pairs[name] = int(value) if value.isdecimal() else value
-    return pairs
+    workers = options.workers or (available_threads() if device == "cpu" else 1)
+    return LocalEngine(workshop, workers, budget_bytes=most)
 
 
 def _positive(text: str) -> float:
