@@ -24,6 +24,8 @@ from focaldiffusion.io.frame_order import FrameOrder
 from focaldiffusion.io.results import DepthFormat, PointCloud
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.lens import LensFacts
+from focaldiffusion.prior import PriorKind, PriorSource
+from focaldiffusion.priors.given import GivenPrior, read_prior
 from focaldiffusion.reconstruction import PHYSICS, DoubtfulInput, Settings, reconstruct
 from focaldiffusion.result import Result
 
@@ -46,6 +48,9 @@ class Recipe:
         point_cloud: see `Result.save`.
         model: description of the learned model; None for the physical estimate.
         load: loads that model, once in each process.
+        prior: description of the depth network; None for none.
+        load_prior: loads that network, once in each process.
+        prior_kind: scale of the files that rows name as their priors.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -55,6 +60,9 @@ class Recipe:
     point_cloud: PointCloud = "auto"
     model: dict[str, Any] | None = None
     load: Callable[[], FocalDiffusionPipeline] | None = None
+    prior: dict[str, str] | None = None
+    load_prior: Callable[[], PriorSource] | None = None
+    prior_kind: PriorKind | None = None
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -65,6 +73,7 @@ class Recipe:
             "settings": asdict(settings),
             "lens": asdict(self.lens),
             "model": self.model,
+            "prior": self.prior,
         }
 
     def digest(self, entry: Entry, folder: Path) -> str:
@@ -74,12 +83,15 @@ class Recipe:
             entry: the row.
             folder: folder of the manifest; frames count relative to it, so that both can move.
         """
-        frames = [
-            frame if is_remote(frame) else Path(os.path.relpath(frame, folder)).as_posix()
-            for frame in entry.frames
-        ]
-        focus = entry.focus_distances_m, entry.focus_positions_m
-        text = json.dumps([entry.key, frames, focus, self._facts], sort_keys=True, default=str)
+
+        def moved(path: str) -> str:
+            return path if is_remote(path) else Path(os.path.relpath(path, folder)).as_posix()
+
+        row: list[object] = [entry.key, [moved(frame) for frame in entry.frames]]
+        row += [entry.focus_distances_m, entry.focus_positions_m]
+        if entry.prior:
+            row += [moved(entry.prior), self.prior_kind]
+        text = json.dumps([row, self._facts], sort_keys=True, default=str)
         return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
 
 
@@ -139,7 +151,9 @@ class Bench:
 
     def __init__(self, workshop: Workshop) -> None:
         self._recipe, self._storage = workshop.recipe, workshop.storage
-        self._model: Any = PHYSICS if self._recipe.load is None else self._recipe.load()
+        recipe = self._recipe
+        self._model: Any = PHYSICS if recipe.load is None else recipe.load()
+        self._prior = None if recipe.load_prior is None else recipe.load_prior()
 
     def run(self, task: Task) -> Line:
         """Make the results of a row; keep those that an earlier, interrupted run made of it."""
@@ -181,7 +195,10 @@ class Bench:
                 order=recipe.order,
             )
             result = reconstruct(
-                replace(opened, name=entry.key), model=self._model, settings=recipe.settings
+                replace(opened, name=entry.key),
+                prior=self._prior_of(entry),
+                model=self._model,
+                settings=recipe.settings,
             )
             provenance = dict(result.provenance)
             if any(map(is_remote, entry.frames)):
@@ -194,6 +211,18 @@ class Bench:
             }
             self._save(entry.key, replace(result, provenance=provenance))
         return provenance
+
+    def _prior_of(self, entry: Entry) -> PriorSource | None:
+        """The file of the row, or the network of all rows; images alone need neither.
+
+        Raises:
+            InputError: see `read_prior`.
+        """
+        if not entry.prior or self._recipe.settings.image_only:
+            return self._prior
+        with local_frames((entry.prior,)) as path:
+            given = read_prior(Path(str(path)), self._recipe.prior_kind)
+        return GivenPrior(replace(given.prior, name=entry.prior))
 
     def _save(self, key: str, result: Result) -> None:
         with self._storage.results(key) as folder:

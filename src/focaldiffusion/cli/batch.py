@@ -6,14 +6,22 @@ import argparse
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.batch_progress import with_progress
 from focaldiffusion.cli.engine_flags import add_engine, check_engine, cluster_engine
 from focaldiffusion.cli.flags import Commands, add_lens, add_psf, given_path, lens, shard
-from focaldiffusion.cli.infer_flags import add_method, formats, settings_of
+from focaldiffusion.cli.infer_flags import (
+    DEPTH_FORMATS,
+    add_method,
+    add_results,
+    check_image_only,
+    settings_of,
+)
 from focaldiffusion.cli.model_flags import add_model, chosen_model
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
+from focaldiffusion.cli.prior_flags import add_prior, chosen_kind, chosen_network
 from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,7 +94,7 @@ def add_parser(commands: Commands) -> None:
         help="memory that stacks in work may need together; others wait (default: most of what is "
         "free)",
     )
-    _add_results(parser)
+    add_results(parser.add_argument_group("results"))
     add_lens(parser, "Of all stacks. Overrides stack.json, which overrides EXIF.")
     add_psf(parser).add_argument(
         "--find-blur",
@@ -94,28 +102,8 @@ def add_parser(commands: Commands) -> None:
         help="measure the blur per dioptre from the frames even if the lens is known",
     )
     add_method(parser)
+    add_prior(parser)
     add_model(parser)
-
-
-def _add_results(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("results")
-    group.add_argument(
-        "--image-only", action="store_true", help="make the all-in-focus images alone"
-    )
-    group.add_argument(
-        "--depth-format",
-        type=formats,
-        default=("npy", "png"),
-        metavar="LIST",
-        help="formats of the depth maps: any of npy, png and exr (default: npy,png)",
-    )
-    group.add_argument(
-        "--point-cloud",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="write point clouds: for images of up to 2 megapixels, always, or never (default: "
-        "auto)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -135,12 +123,14 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("give either a manifest, or a folder with --watch.")
     if options.watch is not None and options.shard is not None:
         raise InputError("--shard: no effect with --watch, whose rows are not known yet. Drop it.")
-    check_formats(options.depth_format, options.point_cloud)
+    check_image_only(options)
+    check_formats(options.depth_format or DEPTH_FORMATS)
     check_engine(options)
-    workshop = Workshop(_recipe(options), Storage(options.output))
     entries, folder = [], options.watch
     if folder is None:
         entries, folder = read_manifest(options.manifest), options.manifest.parent
+    has_files = not options.image_only and any(entry.prior for entry in entries)
+    workshop = Workshop(_recipe(options, has_files=has_files), Storage(options.output))
     batch = Batch(entries, folder.resolve(), workshop, options.shard)
     with _engine(options, workshop) as engine, batch.opened():
         if options.watch is None:
@@ -171,26 +161,34 @@ def _ended(batch: Batch, *, quiet: bool) -> int:
     return 2 if len(failed) == len(lines) else 1
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
+def _recipe(options: argparse.Namespace, *, has_files: bool) -> Recipe:
     """The settings from the flags.
 
+    Args:
+        options: the flags.
+        has_files: whether rows name files that are their priors.
+
     Raises:
-        InputError: a value makes no sense, or the model or the device is not available.
+        InputError: a value makes no sense, or the model, the prior or the device is not available.
     """
     from focaldiffusion.archive.work import Recipe
 
     settings = replace(settings_of(options), threads=options.threads or 1)
     model = chosen_model(options, settings.device)
-    if model is not None and options.image_only:
-        raise InputError("--model: no effect with --image-only, which makes no depth. Drop one.")
+    prior = chosen_network(options, has_files=has_files)
+    if prior is not None:
+        prior.fetch()  # before any worker needs it, and for its digest
     return Recipe(
         settings,
         options.order,
         lens(options),
-        options.depth_format,
-        options.point_cloud,
+        options.depth_format or DEPTH_FORMATS,
+        options.point_cloud or "auto",
         model=None if model is None else model.checkpoint.as_json(base_model=model.base_model),
         load=None if model is None else model.load,
+        prior=None if prior is None else prior.as_json(),
+        load_prior=None if prior is None else partial(prior.load, settings.device),
+        prior_kind=chosen_kind(options, has_files=has_files),
     )
 
 

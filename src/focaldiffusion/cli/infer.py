@@ -21,7 +21,14 @@ from focaldiffusion.cli.flags import (
     given_path,
     lens,
 )
-from focaldiffusion.cli.infer_flags import add_looks, add_method, formats, settings_of
+from focaldiffusion.cli.infer_flags import (
+    DEPTH_FORMATS,
+    add_looks,
+    add_method,
+    add_results,
+    check_image_only,
+    settings_of,
+)
 from focaldiffusion.cli.memory import lighter_work
 from focaldiffusion.cli.model_flags import PHYSICS, add_model, chosen_model
 from focaldiffusion.cli.networks import Networks, load_networks
@@ -31,15 +38,11 @@ from focaldiffusion.cli.progress import progress_bars
 from focaldiffusion.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from focaldiffusion.io.results import DepthFormat
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.reconstruction import Settings
 
 _OWN_SUFFIX = "_focaldiffusion"
 """Ending of the results folder beside a stack, used without --output."""
-
-_DEPTH_FORMATS: tuple[DepthFormat, ...] = ("npy", "png")
-"""Formats of the depth map, used without --depth-format."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -69,24 +72,7 @@ def add_parser(commands: Commands) -> None:
     existing.add_argument(
         "--skip-existing", action="store_true", help="skip stacks that already have results"
     )
-    parser.add_argument(
-        "--image-only",
-        action="store_true",
-        help="make the all-in-focus image alone, the same as with depth, in less time",
-    )
-    parser.add_argument(
-        "--depth-format",
-        type=formats,
-        metavar="LIST",
-        help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
-        "(float32) (default: npy,png)",
-    )
-    parser.add_argument(
-        "--point-cloud",
-        choices=("auto", "on", "off"),
-        help="write point_cloud.ply: for images of up to 2 megapixels, always, or never (default: "
-        "auto)",
-    )
+    add_results(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the summary"
     )
@@ -128,10 +114,10 @@ def run(options: argparse.Namespace) -> int:
     """
     from focaldiffusion.io.results import check_formats, read_retouch
 
-    _check_image_only(options)
+    check_image_only(options)
     if options.retouch is not None:
         read_retouch(options.retouch)  # a mistake in it stops everything
-    check_formats(options.depth_format or _DEPTH_FORMATS)
+    check_formats(options.depth_format or DEPTH_FORMATS)
     settings = settings_of(options)
     jobs = _open_all(options)
     if options.retouch is not None and len(jobs) > 1:
@@ -203,29 +189,6 @@ def _paths(source: str | list[str]) -> list[str]:
 def _given(source: str | list[str]) -> str:
     """A stack as it was given."""
     return " ".join(_paths(source))
-
-
-def _check_image_only(options: argparse.Namespace) -> None:
-    """Refuse flags that have an effect on depth alone, where none is wanted.
-
-    Raises:
-        InputError: names them.
-    """
-    if not options.image_only:
-        return
-    given = {
-        "--depth-format": options.depth_format is not None,
-        "--point-cloud": options.point_cloud is not None,
-        "--prior": options.prior is not None,
-        "--model": options.model != PHYSICS,
-        "--html": options.html,
-    }
-    flags = [flag for flag, is_given in given.items() if is_given]
-    if flags:
-        raise InputError(
-            f"{', '.join(flags)}: no effect with --image-only, which makes no depth. Drop "
-            "--image-only, or the others."
-        )
 
 
 def _open_all(options: argparse.Namespace) -> list[_Job]:
@@ -362,7 +325,7 @@ def _process(
                 job.output,
                 overwrite=options.overwrite,
                 point_cloud=options.point_cloud or "auto",
-                depth_formats=options.depth_format or _DEPTH_FORMATS,
+                depth_formats=options.depth_format or DEPTH_FORMATS,
                 living_picture=page,
             )
             return outcome_of(job.opened, result, job.output, left_out)
