@@ -135,7 +135,7 @@ def test_an_error_of_this_program_is_a_row_with_its_traceback(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("inside")
 
-    monkeypatch.setattr("focaldiffusion.archive.work.reconstruct", broken)
+    monkeypatch.setattr("focaldiffusion.archive.making.reconstruct", broken)
     run(manifest, workshop_in(out))
     assert "unexpected KeyError" in report_of(out)["plant 0"]["error"]
     assert "KeyError: 'inside'" in (out / "tracebacks.txt").read_text()

@@ -108,6 +108,16 @@ class Storage:
             for name in (*made, METADATA_FILE):
                 self._files.put_file(str(folder / name), self._url(key, name))
 
+    @contextmanager
+    def saved(self, key: str) -> Iterator[Path]:
+        """The folder of the results of a key; those of object storage are copied for the block."""
+        if self.folder is not None:
+            yield self.folder / key
+            return
+        with tempfile.TemporaryDirectory(prefix="focaldiffusion-") as home:
+            self._files.get(f"{self._url(key)}/", f"{home}/{key}/", recursive=True)
+            yield Path(home) / key
+
     def _url(self, *parts: str) -> str:
         return "/".join((self.root.rstrip("/"), *parts))
 

@@ -19,6 +19,7 @@ from focaldiffusion.cli.infer_flags import (
     check_image_only,
     settings_of,
 )
+from focaldiffusion.cli.memory import lighter_work
 from focaldiffusion.cli.model_flags import add_model, chosen_model
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
 from focaldiffusion.cli.prior_flags import add_prior, chosen_kind, chosen_network
@@ -94,7 +95,15 @@ def add_parser(commands: Commands) -> None:
         help="memory that stacks in work may need together; others wait (default: most of what is "
         "free)",
     )
-    add_results(parser.add_argument_group("results"))
+    results = parser.add_argument_group("results")
+    add_results(results)
+    results.add_argument(
+        "--zarr",
+        type=_place,
+        metavar="SET",
+        help="also put all results into one Zarr set, a group for each key: a folder such as "
+        "results.zarr, or a URL",
+    )
     add_lens(parser, "Of all stacks. Overrides stack.json, which overrides EXIF.")
     add_psf(parser).add_argument(
         "--find-blur",
@@ -117,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
     from focaldiffusion.archive.storage import Storage
     from focaldiffusion.archive.watch import watched
     from focaldiffusion.archive.work import Workshop
+    from focaldiffusion.archive.zarr_set import ZarrSet
     from focaldiffusion.io.results import check_formats
 
     if (options.manifest is None) == (options.watch is None):
@@ -124,13 +134,18 @@ def run(options: argparse.Namespace) -> int:
     if options.watch is not None and options.shard is not None:
         raise InputError("--shard: no effect with --watch, whose rows are not known yet. Drop it.")
     check_image_only(options)
-    check_formats(options.depth_format or DEPTH_FORMATS)
+    formats = options.depth_format or DEPTH_FORMATS
+    check_formats(formats)
+    if options.zarr is not None and "npy" not in formats:
+        raise InputError("--zarr: takes the depth from npy files. Add npy to --depth-format.")
     check_engine(options)
     entries, folder = [], options.watch
     if folder is None:
         entries, folder = read_manifest(options.manifest), options.manifest.parent
     has_files = not options.image_only and any(entry.prior for entry in entries)
-    workshop = Workshop(_recipe(options, has_files=has_files), Storage(options.output))
+    zarr_set = None if options.zarr is None else ZarrSet(options.zarr)
+    recipe = _recipe(options, has_files=has_files)
+    workshop = Workshop(recipe, Storage(options.output), zarr_set)
     batch = Batch(entries, folder.resolve(), workshop, options.shard)
     with _engine(options, workshop) as engine, batch.opened():
         if options.watch is None:
@@ -189,6 +204,7 @@ def _recipe(options: argparse.Namespace, *, has_files: bool) -> Recipe:
         prior=None if prior is None else prior.as_json(),
         load_prior=None if prior is None else partial(prior.load, settings.device),
         prior_kind=chosen_kind(options, has_files=has_files),
+        lighter=lighter_work(model),
     )
 
 

@@ -70,6 +70,21 @@ def add_parser(commands: Commands) -> None:
         "--output", type=given_path, metavar="CSV", help="write the bad samples and reasons there"
     )
     check.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _add_cache(kinds)
+    merge = kinds.add_parser(
+        "merge",
+        help="join the caches that several machines have written",
+        description="Join caches of the same stacks, such as shards in folders of their own, by "
+        "linking or copying their files.",
+    )
+    merge.set_defaults(run=_merge)
+    merge.add_argument("parts", type=Path, nargs="+", metavar="DIR", help="a cache")
+    merge.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the whole")
+    merge.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_cache(kinds: Commands) -> None:
+    """Add the command that writes samples once."""
     cache = kinds.add_parser(
         "cache",
         help="simulate stacks once, to train from them",
@@ -105,16 +120,6 @@ def add_parser(commands: Commands) -> None:
         "for with ray; 10 jobs)",
     )
     cache.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the cache")
-    merge = kinds.add_parser(
-        "merge",
-        help="join the caches that several machines have written",
-        description="Join caches of the same stacks, such as shards in folders of their own, by "
-        "linking or copying their files.",
-    )
-    merge.set_defaults(run=_merge)
-    merge.add_argument("parts", type=Path, nargs="+", metavar="DIR", help="a cache")
-    merge.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the whole")
-    merge.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,8 @@ class Bench(Protocol[_Given, _Made]):
         """
 
 
-class Workshop(Protocol[Task, Outcome]):
-    """Where and how tasks are done; small, so that it travels to any process."""
+class Place(Protocol[Task, Outcome]):
+    """Where and how tasks are done."""
 
     def open(self) -> Bench[Task, Outcome]:
         """A place to work in this process.
@@ -32,6 +32,10 @@ class Workshop(Protocol[Task, Outcome]):
         Raises:
             InputError: a model or data cannot be read.
         """
+
+
+class Workshop(Place[Task, Outcome], Protocol[Task, Outcome]):
+    """A place that any process can open; small, so that it travels there."""
 
     def need_bytes(self, task: Task) -> int:
         """Estimate of the memory that a process needs for a task; 0 where nothing is known."""
@@ -67,7 +71,7 @@ MakeEngine = Callable[[Workshop[Any, Any]], Engine[Any, Any]]
 class Here:
     """The engine without workers: this process does one task after another."""
 
-    def __init__(self, workshop: Workshop[Any, Any]) -> None:
+    def __init__(self, workshop: Place[Any, Any]) -> None:
         self._workshop = workshop
 
     def __enter__(self) -> Here:

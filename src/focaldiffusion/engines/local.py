@@ -13,6 +13,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic
 
+import cv2
+import torch
+
 from focaldiffusion.allocation import keep_freed_memory
 from focaldiffusion.engines.engine import Outcome, Task, Workshop
 from focaldiffusion.engines.waiting import Job, Waiting
@@ -45,7 +48,8 @@ class LocalEngine(Generic[Task, Outcome]):
         is_linux = sys.platform == "linux"
         self._context: Any = get_context("forkserver" if is_linux else "spawn")
         if is_linux:
-            self._context.set_forkserver_preload([__name__, type(workshop).__module__])
+            kinds = [kind.__module__ for kind in type(workshop).__mro__ if kind is not object]
+            self._context.set_forkserver_preload([__name__, *kinds])
         self._workers: list[_Worker[Task]] = []
         self._failed_starts = 0
 
@@ -223,9 +227,6 @@ def _end_with_parent() -> None:
 
 def prepare_process() -> None:
     """Let a worker compute on one thread, and keep the memory of a task for the next one."""
-    import cv2
-    import torch
-
     keep_freed_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
