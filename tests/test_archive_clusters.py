@@ -81,6 +81,7 @@ def test_flags_of_another_engine_are_refused(
     assert "--address: no effect with --engine local; it belongs to ray" in err
     err = refusal(capsys, tmp_path, main, *argv, "--shard", "4/3")
     assert "argument --shard: 4/3: expected a number from 1 to the count" in err
+    assert "only `data cache` counts from 0" in err
     err = refusal(capsys, tmp_path, main, "batch", "--output", tmp_path / "out")
     assert "give either a manifest, or a folder with --watch" in err
     if OPTIONAL["submitit"].is_installed:

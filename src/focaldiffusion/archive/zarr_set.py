@@ -16,8 +16,8 @@ from focaldiffusion.saved import SavedResult
 _MARK = "digest"
 """Attribute of a complete group, written last: digest of the row and settings it was made with."""
 
-_ROOTS = ("zarr.json", ".zgroup")
-"""Files that make a folder a Zarr group, in version 3 and 2 of the format."""
+_ROOT = "zarr.json"
+"""File that makes a folder a Zarr group."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,12 @@ class ZarrSet:
         if not is_remote(self.place) and folder.exists():
             if not folder.is_dir():
                 raise InputError(f"{folder}: is a file; expected a new folder, or a Zarr set.")
-            is_set = any((folder / name).exists() for name in _ROOTS)
-            if not is_set and any(folder.iterdir()):
+            if not (folder / _ROOT).exists() and any(folder.iterdir()):
                 raise InputError(
                     f"{folder}: holds files, but is not a Zarr set. Choose another --zarr."
                 )
         with file_errors_named(folder):
-            zarr.open_group(self.place, mode="a")
+            zarr.open_group(self.place, mode="a", zarr_format=3)
 
     def has(self, key: str, digest: str) -> bool:
         """Whether the group of a key is complete, and of this row and these settings."""

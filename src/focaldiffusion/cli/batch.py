@@ -80,7 +80,8 @@ def add_parser(commands: Commands) -> None:
         "--shard",
         type=shard,
         metavar="N/COUNT",
-        help="only every COUNT-th row from the N-th on, such as 3/20 for a job array",
+        help="only every COUNT-th row from the N-th on, counted from 1: 1/20 to 20/20 are the "
+        "jobs of an array",
     )
     parser.add_argument("--quiet", action="store_true", help="print only errors")
     group = add_engine(

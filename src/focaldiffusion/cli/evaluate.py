@@ -114,8 +114,8 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         "--shard",
         type=shard,
         metavar="N/COUNT",
-        help="only every COUNT-th sample from the N-th on, such as 3/20 for a job array; after all "
-        "shards, the same command without it makes the report",
+        help="only every COUNT-th sample from the N-th on, counted from 1: 1/20 to 20/20 are the "
+        "jobs of an array; after all shards, the same command without it makes the report",
     )
     add_engine(
         parser,

@@ -121,8 +121,8 @@ def run(options: argparse.Namespace) -> int:
         read_retouch(options.retouch)  # a mistake in it stops everything
     formats = options.depth_format or DEPTH_FORMATS
     check_formats(formats)
-    settings, cloud = settings_of(options), options.point_cloud or "auto"
-    recipe = Recipe(settings, options.order, lens(options), formats, cloud)
+    settings = settings_of(options)
+    recipe = Recipe(settings, options.order, lens(options), formats, options.point_cloud or "auto")
     jobs = _open_all(options, recipe)
     if options.retouch is not None and len(jobs) > 1:
         raise InputError(

@@ -23,10 +23,10 @@ class Bench(Protocol[_Given, _Made]):
         """
 
 
-class Place(Protocol[Task, Outcome]):
+class Place(Protocol[_Given, _Made]):
     """Where and how tasks are done."""
 
-    def open(self) -> Bench[Task, Outcome]:
+    def open(self) -> Bench[_Given, _Made]:
         """A place to work in this process.
 
         Raises:
@@ -34,13 +34,13 @@ class Place(Protocol[Task, Outcome]):
         """
 
 
-class Workshop(Place[Task, Outcome], Protocol[Task, Outcome]):
+class Workshop(Place[_Given, _Made], Protocol[_Given, _Made]):
     """A place that any process can open; small, so that it travels there."""
 
-    def need_bytes(self, task: Task) -> int:
+    def need_bytes(self, task: _Given) -> int:
         """Estimate of the memory that a process needs for a task; 0 where nothing is known."""
 
-    def lost(self, task: Task, how: str) -> Outcome:
+    def lost(self, task: _Given, how: str) -> _Made:
         """The outcome of a task whose workers ended before it did.
 
         Args:
@@ -49,14 +49,14 @@ class Workshop(Place[Task, Outcome], Protocol[Task, Outcome]):
         """
 
 
-class Engine(AbstractContextManager[Any], Protocol[Task, Outcome]):
+class Engine(AbstractContextManager[Any], Protocol[_Given, _Made]):
     """Runs tasks; its workers start with the block and end with it.
 
     A task whose worker the system killed, or whose machine died, is tried again, and lost if that
     happens once more. Tasks carry paths, never pixels.
     """
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Sequence[_Given]) -> Iterator[_Made]:
         """The outcome of each task as soon as it ends, in any order.
 
         Raises:
