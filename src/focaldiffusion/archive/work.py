@@ -218,16 +218,14 @@ class Bench:
 
     def _note(self, task: Task, result: Result) -> dict[str, Any]:
         """Entries for the provenance of a row."""
-        entry, block = (
-            task.entry,
-            {
-                "key": task.entry.key,
-                "digest": task.digest,
-                "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "size": list(result.all_in_focus.shape[:2]),
-            },
-        )
-        remote = {"frames": list(entry.frames)} if any(map(is_remote, entry.frames)) else {}
+        block = {
+            "key": task.entry.key,
+            "digest": task.digest,
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "size": list(result.all_in_focus.shape[:2]),
+        }
+        frames = task.entry.frames
+        remote = {"frames": list(frames)} if any(map(is_remote, frames)) else {}
         return {**remote, _BLOCK: block}
 
     def _prior_of(self, entry: Entry) -> PriorSource | None:
