@@ -207,7 +207,8 @@ def _check_columns(path: Path, columns: Iterable[str]) -> None:
     given = list(columns)
     for name in given:
         if name not in _COLUMNS:
-            raise InputError(f"{path}: the column {name!r} {unknown_name(name, _COLUMNS)}")
+            commas = " Separate columns by commas." if ";" in name else ""
+            raise InputError(f"{path}: the column {name!r} {unknown_name(name, _COLUMNS)}{commas}")
     if twice := sorted({name for name in given if given.count(name) > 1}):
         raise InputError(f"{path}: has the column {twice[0]!r} twice. Remove one.")
     if absent := [name for name in ("key", "frames") if name not in given]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.results import METADATA_FILE
-from focaldiffusion.io.staging import recover, write_whole
+from focaldiffusion.io.staging import file_errors_named, recover, write_whole
 from focaldiffusion.packages import OPTIONAL
 
 
@@ -77,10 +77,15 @@ class Storage:
             ) from None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file below the root, complete or not at all."""
+        """Write a small file below the root, complete or not at all.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / name, data)
+            with file_errors_named(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_whole(self.folder / name, data)
         else:
             self._files.pipe_file(self._url(name), data)
 
