@@ -61,7 +61,7 @@ def slurm(folder: Path) -> Any:
     return partial(
         SlurmEngine,
         logs=folder / "logs",
-        jobs=2,
+        jobs=1,
         cpus=1,
         options={"timeout_min": 10},
         cluster="local",
@@ -83,17 +83,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
 
 
-def test_jobs_of_slurm_evaluate_and_write_caches_as_one_process_does(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_job_of_slurm_evaluates_as_one_process_does(root: Path, tmp_path: Path) -> None:
     plan = EvaluationPlan("stacks", str(root), MODELS)
     found = evaluate(plan, tmp_path / "jobs", engine=slurm(tmp_path))
     assert figures(found) == figures(evaluate(plan, tmp_path / "one"))
     assert read_records(tmp_path / "jobs") == found
     assert all((tmp_path / "jobs" / str(one.picture)).is_file() for one in found)
-    write_cache(mixture(), tmp_path / "one cache", count=3)
-    write_cache(mixture(), tmp_path / "cache", count=3, engine=slurm(tmp_path))
-    assert files(tmp_path / "cache") == files(tmp_path / "one cache")
 
 
 def test_a_ray_cluster_evaluates_and_writes_caches_as_one_process_does(
