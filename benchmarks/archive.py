@@ -1,6 +1,7 @@
 """Batches of small stacks: memory, open files and overhead; kills; a shell loop; Ray.
 
     python benchmarks/archive.py flat --stacks 10000     # 1 % broken in twenty ways
+    python benchmarks/archive.py overhead --stacks 100   # over `fd.reconstruct` in a warm process
     python benchmarks/archive.py kills --kills 50
     python benchmarks/archive.py loop --stacks 40        # against `infer` for each stack
     python benchmarks/archive.py ray --stacks 200        # one worker and two; against `local`
@@ -15,7 +16,6 @@ import csv
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,11 +30,12 @@ import torch
 
 import focaldiffusion as fd
 from focaldiffusion.archive.batch import Batch
-from focaldiffusion.archive.local import LocalEngine, prepare_process
 from focaldiffusion.archive.manifest import Entry, read_manifest, write_manifest
-from focaldiffusion.archive.memory import budget_bytes, need_bytes
+from focaldiffusion.archive.report import Line
 from focaldiffusion.archive.storage import Storage
-from focaldiffusion.archive.work import Recipe, Workshop
+from focaldiffusion.archive.work import Bench, Recipe, Task, Workshop
+from focaldiffusion.engines.local import LocalEngine
+from focaldiffusion.engines.memory import budget_bytes
 from focaldiffusion.io.simulated import write_stack
 from focaldiffusion.optics import Camera
 from focaldiffusion.scene import Scene
@@ -173,13 +174,6 @@ def settings(*, depth: bool) -> fd.Settings:
     return fd.Settings(threads=1, device="cpu", image_only=not depth)
 
 
-def cpu_seconds() -> float:
-    """CPU seconds of this process, its living descendants and those that have ended."""
-    total = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    return total + sum(sum(one.cpu_times()[:2]) for one in processes)
-
-
 def measured() -> str:
     """Memory and open files of parent and workers."""
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
@@ -188,53 +182,64 @@ def measured() -> str:
 
 
 def flat(options: argparse.Namespace, home: Path) -> None:
-    """Memory and open files while a batch grows, its overhead, and its failures."""
+    """Memory and open files while a batch grows, and its failures."""
     manifest, broken = write_archive(home / "archive", options.stacks, options.broken)
     workshop = Workshop(Recipe(settings(depth=options.depth)), Storage(str(home / "out")))
     batch = Batch(read_manifest(manifest), manifest.parent, workshop)
-    size = workshop.recipe.settings.working_size
     started = time.monotonic()
     with (
-        LocalEngine(
-            workshop,
-            options.workers,
-            budget_bytes=budget_bytes(),
-            need_bytes=lambda task: need_bytes(task.entry, size),
-        ) as engine,
+        LocalEngine(workshop, options.workers, budget_bytes=budget_bytes()) as engine,
         batch.opened(),
     ):
-        warm = 0.0
         for done, _ in enumerate(batch.run(engine, batch.due()), start=1):
-            if done == options.stacks // 5:
-                warm = cpu_seconds()
             if done in (100, 200, 500) or done % 1000 == 0 or done == options.stacks:
                 seconds = time.monotonic() - started
                 print(f"{done} rows in {seconds:.0f} s: {measured()}", flush=True)
-        each = (cpu_seconds() - warm) / (options.stacks - options.stacks // 5)
     failed = {line.key for line in batch.lines() if line.status == "failed"}
     print(f"failed: {len(failed)}, as broken: {failed == broken}, rows: {len(batch.lines())}")
     for line in batch.lines():
         if line.status == "failed" and len(failed) <= len(BROKEN):
             print(f"  {line.key}: {line.error}")
-    alone, saved = reconstructed(home, options)
-    print(f"CPU seconds a stack: batch {each:.4f}; fd.reconstruct {alone:.4f}, save {saved:.4f}")
-    print(f"overhead of the batch over both: {100 * (each / (alone + saved) - 1):.1f} %")
 
 
-def reconstructed(home: Path, options: argparse.Namespace) -> tuple[float, float]:
-    """CPU seconds of `fd.reconstruct` and of `Result.save`, warm, for each stack."""
-    prepare_process()
-    chosen, spent = settings(depth=options.depth), [0.0, 0.0]
-    scenes = sorted((home / "archive" / "scenes").iterdir())
-    for number, scene in enumerate((scenes[0], *scenes)):
-        if number == 1:
-            spent = [0.0, 0.0]
+class InPairs(Workshop):
+    """Makes each row twice in a warm process: as a batch does, and by `fd.reconstruct`."""
+
+    def open(self) -> Bench:
+        """See `Workshop`."""
+        return _InPairs(self)
+
+
+class _InPairs(Bench):
+    def run(self, task: Task) -> Line:
         begun = time.process_time()
-        result = fd.reconstruct(scene, settings=chosen)
+        line = super().run(task)
         between = time.process_time()
-        result.save(home / "alone" / str(number))
-        spent = [spent[0] + between - begun, spent[1] + time.process_time() - between]
-    return spent[0] / len(scenes), spent[1] / len(scenes)
+        alone = Path(f"{self._storage.root}-alone") / task.entry.key
+        fd.reconstruct(task.entry.frames[0], settings=self._recipe.settings).save(alone)
+        spent = f"{between - begun} {time.process_time() - between}"
+        (alone.parent / f"{task.entry.key}.seconds").write_text(spent)
+        return line
+
+
+def overhead(options: argparse.Namespace, home: Path) -> None:
+    """CPU seconds of a batch, its parent included, over those of `fd.reconstruct` and `save`."""
+    manifest, _ = write_archive(home / "archive", options.stacks, 0)
+    workshop = InPairs(Recipe(settings(depth=options.depth)), Storage(str(home / "out")))
+    batch = Batch(read_manifest(manifest), manifest.parent, workshop)
+    with (
+        LocalEngine(workshop, options.workers, budget_bytes=budget_bytes()) as engine,
+        batch.opened(),
+    ):
+        begun = time.process_time()
+        for done, _ in enumerate(batch.run(engine, batch.due())):
+            begun = begun if done else time.process_time()
+        parent = (time.process_time() - begun) / (options.stacks - 1)
+    pairs = [path.read_text().split() for path in sorted((home / "out-alone").glob("*.seconds"))]
+    warm = pairs[2 * options.workers :]
+    inside, alone = (sum(map(float, one)) / len(warm) for one in zip(*warm, strict=True))
+    print(f"CPU seconds a stack: worker {inside:.4f}, parent {parent:.4f}; alone {alone:.4f}")
+    print(f"overhead of the batch: {100 * ((inside + parent) / alone - 1):.1f} %")
 
 
 def batch_command(manifest: Path, out: Path, *flags: str) -> list[str]:
@@ -319,7 +324,7 @@ def ray_nodes(options: argparse.Namespace, home: Path) -> None:
     import ray
     from ray.cluster_utils import Cluster
 
-    from focaldiffusion.archive.ray_engine import RayEngine
+    from focaldiffusion.engines.ray_cluster import RayEngine
 
     manifest, _ = write_archive(home / "archive", options.stacks, 0.05)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -346,7 +351,7 @@ def ray_nodes(options: argparse.Namespace, home: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    kinds = {"flat": flat, "kills": kills, "loop": loop, "ray": ray_nodes}
+    kinds = {"flat": flat, "overhead": overhead, "kills": kills, "loop": loop, "ray": ray_nodes}
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--stacks", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)

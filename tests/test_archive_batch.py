@@ -11,29 +11,13 @@ from archives import report_of, results_of, workshop_in, write_archive
 from command_line import contents, names
 
 from focaldiffusion.archive.batch import Batch
-from focaldiffusion.archive.engines import Engine
 from focaldiffusion.archive.manifest import read_manifest
 from focaldiffusion.archive.report import Line, Report
 from focaldiffusion.archive.storage import Storage
 from focaldiffusion.archive.work import Task, Workshop
+from focaldiffusion.engines.engine import Here
 from focaldiffusion.errors import InputError
 from focaldiffusion.shards import Shard
-
-
-class Here:
-    """An engine without processes."""
-
-    def __init__(self, workshop: Workshop) -> None:
-        self._bench = workshop.open()
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def run(self, tasks):
-        return map(self._bench.run, tasks)
 
 
 def run(manifest: Path, workshop: Workshop, retry=None, shard=None) -> list[str]:
@@ -151,7 +135,7 @@ def test_an_error_of_this_program_is_a_row_with_its_traceback(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("inside")
 
-    monkeypatch.setattr("focaldiffusion.archive.work.reconstruct", broken)
+    monkeypatch.setattr("focaldiffusion.archive.making.reconstruct", broken)
     run(manifest, workshop_in(out))
     assert "unexpected KeyError" in report_of(out)["plant 0"]["error"]
     assert "KeyError: 'inside'" in (out / "tracebacks.txt").read_text()

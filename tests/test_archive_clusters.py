@@ -44,7 +44,7 @@ def two_nodes() -> Iterator[Any]:
 
 
 def test_rows_of_a_node_that_dies_are_made_by_another(two_nodes: Any, tmp_path: Path) -> None:
-    from focaldiffusion.archive.ray_engine import RayEngine
+    from focaldiffusion.engines.ray_cluster import RayEngine
 
     cluster, second = two_nodes
     manifest = write_archive(tmp_path / "archive", 8, broken=(5,))
@@ -63,7 +63,7 @@ def test_rows_of_a_node_that_dies_are_made_by_another(two_nodes: Any, tmp_path: 
 
 def test_jobs_of_submitit_make_all_rows(tmp_path: Path) -> None:
     needs("submitit")
-    from focaldiffusion.archive.slurm_engine import SlurmEngine
+    from focaldiffusion.engines.slurm import SlurmEngine
 
     manifest = write_archive(tmp_path / "archive", 3, broken=(2,))
     workshop, logs = workshop_in(tmp_path / "out"), tmp_path / "logs"
@@ -81,6 +81,7 @@ def test_flags_of_another_engine_are_refused(
     assert "--address: no effect with --engine local; it belongs to ray" in err
     err = refusal(capsys, tmp_path, main, *argv, "--shard", "4/3")
     assert "argument --shard: 4/3: expected a number from 1 to the count" in err
+    assert "only `data cache` counts from 0" in err
     err = refusal(capsys, tmp_path, main, "batch", "--output", tmp_path / "out")
     assert "give either a manifest, or a folder with --watch" in err
     if OPTIONAL["submitit"].is_installed:

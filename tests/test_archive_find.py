@@ -17,11 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import find as card
 
+from focaldiffusion.archive import pile
 from focaldiffusion.archive.cutting import Series, Shot, cut
 from focaldiffusion.archive.looks import Look, focus_change, likeness
 from focaldiffusion.archive.manifest import read_manifest
 from focaldiffusion.archive.pile import find_series, photographs
 from focaldiffusion.cli.main import main
+from focaldiffusion.errors import InputError
 from focaldiffusion.io.capture import Capture, read_capture
 from focaldiffusion.io.drive import Drive, DriveKind
 from focaldiffusion.io.makernotes import FocusReading
@@ -150,6 +152,23 @@ def test_a_file_that_is_no_picture_is_said(tmp_path: Path) -> None:
     (tmp_path / "IMG_0001.JPG").write_bytes(b"not a picture")
     found = find_series(photographs(tmp_path), lambda stage, done, total: None)
     assert kinds(found) == [("unreadable", 1)]
+
+
+@pytest.mark.parametrize("reader", ["read_capture", "thumbnail"])
+def test_a_card_that_is_pulled_ends_the_search(
+    reader: str, stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = getattr(pile, reader)
+
+    def pulled(path: Path, *size: int) -> object:
+        for one in stack.iterdir():
+            one.unlink()
+        return read(path, *size)
+
+    monkeypatch.setattr(pile, reader, pulled)
+    paths = pile.photographs(stack)
+    with pytest.raises(InputError, match=r"frame_\d\.png: has vanished while photographs were re"):
+        pile.find_series(paths, lambda *_: None)
 
 
 def test_raw_beside_jpeg_is_one_stack(

@@ -15,11 +15,13 @@ from archives import report_of, results_of, workshop_in, write_archive
 from command_line import names
 from plant import command, run
 
-from focaldiffusion.archive.local import LocalEngine
 from focaldiffusion.archive.manifest import Entry, read_manifest
-from focaldiffusion.archive.memory import budget_bytes, need_bytes
-from focaldiffusion.archive.waiting import Waiting
-from focaldiffusion.archive.work import Task
+from focaldiffusion.archive.memory import need_bytes
+from focaldiffusion.archive.report import Line
+from focaldiffusion.archive.work import Task, Workshop
+from focaldiffusion.engines.local import LocalEngine
+from focaldiffusion.engines.memory import budget_bytes
+from focaldiffusion.engines.waiting import Waiting
 from focaldiffusion.errors import InputError
 
 FAST = ("--device", "cpu", "--align", "off", "--image-only")
@@ -63,30 +65,41 @@ def test_a_killed_worker_is_replaced_and_a_row_that_kills_it_twice_fails(tmp_pat
 
 
 def _kill(
-    engine: LocalEngine, often: dict[str, int], killed: set[int], ended: threading.Event
+    engine: LocalEngine[Task, Line], often: dict[str, int], killed: set[int], ended: threading.Event
 ) -> None:
     """Kill the workers of rows as often as wanted."""
     while not ended.wait(0.002):
-        for key, process in engine.at_work.items():
+        for process, task in engine.at_work.items():
+            key = task.entry.key
             if often[key] and process not in killed:
                 killed.add(process)
                 often[key] -= 1
                 os.kill(process, signal.SIGKILL)
 
 
+NEEDS = {"plant 0": 6, "plant 1": 6, "plant 2": 20, "plant 3": 3}
+
+
+class Measured(Workshop):
+    """Rows whose memory is known; workers get a plain workshop, and need not import this module."""
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return Workshop, (self.recipe, self.storage)
+
+    def need_bytes(self, task: Task) -> int:
+        return NEEDS[task.entry.key]
+
+
 def test_rows_wait_for_memory_and_one_that_never_fits_runs_alone(tmp_path: Path) -> None:
-    manifest = write_archive(tmp_path / "archive", 4)
-    needs = {"plant 0": 6, "plant 1": 6, "plant 2": 20, "plant 3": 3}
-    with LocalEngine(
-        workshop_in(tmp_path / "out"),
-        3,
-        budget_bytes=10,
-        need_bytes=lambda task: needs[task.entry.key],
-    ) as engine:
-        together = [set(engine.at_work) for _ in engine.run(tasks_of(manifest))]
+    manifest, plain = write_archive(tmp_path / "archive", 4), workshop_in(tmp_path / "out")
+    with LocalEngine(Measured(plain.recipe, plain.storage), 3, budget_bytes=10) as engine:
+        together = [
+            {task.entry.key for task in engine.at_work.values()}
+            for _ in engine.run(tasks_of(manifest))
+        ]
     assert len(together) == 4
     for keys in together:
-        assert len(keys) < 2 or sum(needs[key] for key in keys) <= 10
+        assert len(keys) < 2 or sum(NEEDS[key] for key in keys) <= 10
 
 
 def test_a_model_that_does_not_load_ends_the_batch_with_its_sentence(tmp_path: Path) -> None:

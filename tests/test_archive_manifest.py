@@ -63,6 +63,7 @@ FAULTS = {
     "empty": (b"", "has no column 'key'"),
     "no rows": (b"key,frames\n", "has no rows"),
     "other table": (b"name,age\nx,1\n", "the column 'name' is unknown"),
+    "semicolons": (b"key;frames\nx;1\n", "Separate columns by commas"),
     "a column twice": (b"key,frames,key\n", "the column 'key' twice"),
     "not text": (b"\xff\xfe\x00", "not a CSV in UTF-8"),
     "open quote": (b'key,frames\n"a,b\n', "not a CSV in UTF-8"),

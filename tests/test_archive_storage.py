@@ -74,6 +74,18 @@ def test_a_batch_into_object_storage_equals_one_into_a_folder(bucket: str, tmp_p
     assert changed() == made
 
 
+def test_a_set_in_object_storage_is_filled_from_results_there(bucket: str, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    manifest = write_archive(tmp_path / "archive", 1)
+    far = ("batch", manifest, "--output", f"{bucket}/out", *FAST, "--workers", "1")
+    assert run(*far) == 0
+    for _ in range(2):  # filled from the results; nothing is due
+        assert run(*far, "--zarr", f"{bucket}/all.zarr") == 0
+        root = zarr.open_group(f"{bucket}/all.zarr", mode="r")
+        assert root["plant 0"]["all_in_focus"].shape == (64, 96, 3)
+        assert root["plant 0"].attrs["metadata"]["batch"]["key"] == "plant 0"
+
+
 def test_frames_come_from_object_storage(bucket: str, tmp_path: Path) -> None:
     import s3fs
 

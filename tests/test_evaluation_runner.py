@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from fixtures import stacks
 
 from focaldiffusion.cli.main import main
 from focaldiffusion.errors import InputError
-from focaldiffusion.evaluation import runner
 from focaldiffusion.evaluation.baselines import MODELS
 from focaldiffusion.evaluation.plan import EvaluationPlan
 from focaldiffusion.evaluation.records import SAMPLES, read_records
@@ -187,23 +185,6 @@ def test_missing_samples_and_other_versions_do_not_count(root: Path, tmp_path: P
         InputError, match=r"by focaldiffusion 0\.0\.1, and this is .*Choose another"
     ):
         evaluate(plan(root), out)
-
-
-def test_a_killed_worker_is_reported_in_one_sentence(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        def __init__(self, *_: object) -> None: ...
-        def __enter__(self) -> Broken:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def map(self, *_: object) -> None:
-            raise BrokenProcessPool
-
-    monkeypatch.setattr(runner, "ProcessPoolExecutor", Broken)
-    with pytest.raises(InputError, match=r"one of 2 worker processes was killed"):
-        evaluate(plan(root), tmp_path / "out", workers=2)
 
 
 @pytest.mark.parametrize("model", MODELS)

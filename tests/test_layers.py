@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "focaldiffusion"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("allocation", "errors", "progress"),
     ("devices", "focus", "files", "optics", "packages", "psf", "shards", "signals", "threads"),
-    ("filters", "frames", "lens", "strips", "window"),
+    ("engines", "filters", "frames", "lens", "strips", "window"),
     ("config", "depth", "prior", "scene", "stack"),
     ("evidence", "fusion", "simulation"),
     ("align", "io", "models", "solve"),
@@ -55,6 +55,7 @@ HOMES = {
         "config",
         "data",
         "devices",
+        "engines",
         "evaluation",
         "files",
         "io",

@@ -26,7 +26,8 @@ class Shard:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
             raise InputError(
-                f"shard {self.number}/{self.count}: expected a number from 1 to the count."
+                f"shard {self.number}/{self.count}: expected a number from 1 to the count, such as "
+                "1/3, 2/3 and 3/3."
             )
 
     @classmethod
@@ -38,7 +39,7 @@ class Shard:
         """
         numbers = _numbers(text)
         if numbers is None:
-            raise InputError(f"shard {text!r}: expected NUMBER/COUNT, such as 3/20.")
+            raise InputError(f"shard {text!r}: expected NUMBER/COUNT, such as 1/3, 2/3 and 3/3.")
         return cls(*numbers)
 
     @classmethod
@@ -51,7 +52,8 @@ class Shard:
         number, count = _numbers(text) or (0, 0)
         if not number < count:
             raise InputError(
-                f"shard {text!r}: expected I/N with I from 0 to N - 1, such as 0/3, 1/3 and 2/3."
+                f"shard {text!r}: expected I/N with I from 0 to N - 1, such as 0/3, 1/3 and 2/3, "
+                "which are three shards; `batch` and `evaluate` count from 1."
             )
         return cls(number + 1, count)
 

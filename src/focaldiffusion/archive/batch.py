@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from focaldiffusion.archive.engines import Engine
 from focaldiffusion.archive.manifest import Entry
 from focaldiffusion.archive.report import Line, Report
 from focaldiffusion.archive.work import Task, Workshop
+from focaldiffusion.engines.engine import Engine
 from focaldiffusion.shards import Shard
 
 
@@ -42,11 +42,13 @@ class Batch:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Open the report for the block.
+        """Open the report for the block, and make the Zarr set if one is wanted.
 
         Raises:
-            InputError: see `Report.opened`.
+            InputError: see `Report.opened` and `ZarrSet.begin`.
         """
+        if self._workshop.zarr_set is not None:
+            self._workshop.zarr_set.begin()
         with self.report.opened(self._entries, whole=self._is_whole):
             yield
 
@@ -62,18 +64,23 @@ class Batch:
             digest = self._workshop.recipe.digest(entry, self._folder)
             line = self.report.lines.get(entry.key)
             if retry != "all" and line is not None and line.digest == digest:
-                if line.status == "done" and entry.key in there:
+                if line.status == "done" and entry.key in there and self._is_in_set(line):
                     continue
                 if line.status == "failed" and retry is None:
                     continue
             tasks.append(Task(entry, digest, again=retry == "all"))
         return tasks
 
+    def _is_in_set(self, line: Line) -> bool:
+        """Whether the results of a finished row are in the Zarr set, if one is wanted."""
+        zarr_set = self._workshop.zarr_set
+        return zarr_set is None or zarr_set.has(line.key, line.digest)
+
     def add(self, entries: Sequence[Entry]) -> None:
         """Add rows, or replace those of the same keys."""
         self._entries |= {entry.key: entry for entry in entries}
 
-    def run(self, engine: Engine, tasks: Sequence[Task]) -> Iterator[Line]:
+    def run(self, engine: Engine[Task, Line], tasks: Sequence[Task]) -> Iterator[Line]:
         """Work on rows; the report has each line before it is yielded.
 
         Args:

@@ -42,6 +42,7 @@ class Entry:
         focus_distances_m: lens to plane of sharp focus for each frame [m]; None leaves them to the
             files.
         focus_positions_m: stage or rail position of each frame [m], instead of distances.
+        prior: path or URL of a file with depth from elsewhere, see `read_prior`; empty for none.
         camera: as the files name it, for people.
         notes: for people.
         reason: what made these frames a stack, for people.
@@ -51,6 +52,7 @@ class Entry:
     frames: tuple[str, ...]
     focus_distances_m: tuple[float, ...] | None = None
     focus_positions_m: tuple[float, ...] | None = None
+    prior: str = ""
     camera: str = ""
     notes: str = ""
     reason: str = ""
@@ -139,6 +141,7 @@ def write_manifest(path: Path, entries: Sequence[Entry]) -> None:
     rows = [{name: getattr(entry, name) for name in _COLUMNS} for entry in entries]
     for row in rows:
         row["frames"] = tuple(_below(folder, frame) for frame in row["frames"])
+        row["prior"] = row["prior"] and _below(folder, row["prior"])
     data = _parquet(rows) if _is_parquet(path) else _csv(path, rows)
     with file_errors_named(path.parent):
         write_whole(path, data)
@@ -177,13 +180,17 @@ def _entry(place: str, row: Mapping[str, Any], folder: Path) -> Entry:
         raise InputError(f"{place}: {' and '.join(missing)} missing; each row needs both.")
     if not all(row["frames"]):
         raise InputError(f"{place}: frames names an empty path. Write one path for each frame.")
-    frames = tuple(
-        frame if _REMOTE.match(frame) else str(folder / frame) for frame in row["frames"]
-    )
+    frames = tuple(_absolute(folder, frame) for frame in row["frames"])
+    prior = row.get("prior", "")
     try:
-        return Entry(**{**row, "frames": frames})
+        return Entry(**{**row, "frames": frames, "prior": prior and _absolute(folder, prior)})
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+
+
+def _absolute(folder: Path, path: str) -> str:
+    """A path of a manifest in this folder; URLs stay."""
+    return path if _REMOTE.match(path) else str(folder / path)
 
 
 def _below(folder: Path, frame: str) -> str:
@@ -200,7 +207,8 @@ def _check_columns(path: Path, columns: Iterable[str]) -> None:
     given = list(columns)
     for name in given:
         if name not in _COLUMNS:
-            raise InputError(f"{path}: the column {name!r} {unknown_name(name, _COLUMNS)}")
+            commas = " Separate columns by commas." if ";" in name else ""
+            raise InputError(f"{path}: the column {name!r} {unknown_name(name, _COLUMNS)}{commas}")
     if twice := sorted({name for name in given if given.count(name) > 1}):
         raise InputError(f"{path}: has the column {twice[0]!r} twice. Remove one.")
     if absent := [name for name in ("key", "frames") if name not in given]:

@@ -1,9 +1,8 @@
-"""Estimate of the memory that a row needs, and of the memory that there is."""
+"""Estimate of the memory that a row needs."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from focaldiffusion.archive.manifest import Entry
 from focaldiffusion.archive.storage import is_remote
@@ -16,8 +15,6 @@ from focaldiffusion.io.images import probe_image
 _PROCESS_BYTES = 450 * 2**20
 _BYTES_PER_WORKING_PIXEL = 170
 _BYTES_PER_PIXEL = 30
-_SHARE = 0.85
-"""Part of the memory that is free at the start which rows may take."""
 
 
 def need_bytes(entry: Entry, working_size_px: int) -> int:
@@ -46,23 +43,3 @@ def need_bytes(entry: Entry, working_size_px: int) -> int:
     return round(
         _PROCESS_BYTES + _BYTES_PER_WORKING_PIXEL * working + _BYTES_PER_PIXEL * math.prod(size)
     )
-
-
-def budget_bytes() -> int:
-    """Memory that rows in work may take together: most of what is free for this process."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    return round(_SHARE * min(free, _group_bytes()))
-
-
-def _group_bytes() -> float:
-    """Memory that is free in the group that a scheduler or a container put this process in."""
-    try:
-        where = Path("/proc/self/cgroup").read_text(encoding="ascii").rpartition("::/")[2].strip()
-        group = Path("/sys/fs/cgroup") / where
-        most = (group / "memory.max").read_text(encoding="ascii")
-        taken = (group / "memory.current").read_text(encoding="ascii")
-        return math.inf if most.strip() == "max" else int(most) - int(taken)
-    except (OSError, ValueError):
-        return math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -70,6 +71,9 @@ def find_series(paths: Sequence[Path], progress: Report) -> list[Series]:
     Args:
         paths: of the photographs.
         progress: called as photographs are read.
+
+    Raises:
+        InputError: a photograph vanishes meanwhile.
     """
     shots = []
     for done, shot in enumerate(in_parallel(_shot, paths), start=1):
@@ -84,13 +88,30 @@ def find_series(paths: Sequence[Path], progress: Report) -> list[Series]:
         try:
             return Look.of(thumbnail(path, LOOK_PX))
         except InputError:
+            _check_there(path)
             return None
 
     return cut(shots, look_at)
 
 
 def _shot(path: Path) -> Shot:
-    return Shot(path, read_capture(path))
+    capture = read_capture(path)
+    if capture.size is None:
+        _check_there(path)
+    return Shot(path, capture)
+
+
+def _check_there(path: Path) -> None:
+    """Tell an unreadable photograph from a card that was pulled.
+
+    Raises:
+        InputError: the file has vanished since it was listed.
+    """
+    if not os.path.lexists(path):
+        raise InputError(
+            f"{path}: has vanished while photographs were read, perhaps with its card. Put it "
+            "back, and find again."
+        )
 
 
 def entries_of(series: Iterable[Series], folder: Path) -> list[Entry]:

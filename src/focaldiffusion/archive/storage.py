@@ -13,7 +13,7 @@ from typing import Any
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.results import METADATA_FILE
-from focaldiffusion.io.staging import recover, write_whole
+from focaldiffusion.io.staging import file_errors_named, recover, write_whole
 from focaldiffusion.packages import OPTIONAL
 
 
@@ -77,10 +77,15 @@ class Storage:
             ) from None
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file below the root, complete or not at all."""
+        """Write a small file below the root, complete or not at all.
+
+        Raises:
+            InputError: the disk is full, or the folder cannot be written.
+        """
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / name, data)
+            with file_errors_named(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_whole(self.folder / name, data)
         else:
             self._files.pipe_file(self._url(name), data)
 
@@ -107,6 +112,16 @@ class Storage:
                 self._files.rm_file(self._url(key, name))
             for name in (*made, METADATA_FILE):
                 self._files.put_file(str(folder / name), self._url(key, name))
+
+    @contextmanager
+    def saved(self, key: str) -> Iterator[Path]:
+        """The folder of the results of a key; those of object storage are copied for the block."""
+        if self.folder is not None:
+            yield self.folder / key
+            return
+        with tempfile.TemporaryDirectory(prefix="focaldiffusion-") as home:
+            self._files.get(f"{self._url(key)}/", f"{home}/{key}/", recursive=True)
+            yield Path(home) / key
 
     def _url(self, *parts: str) -> str:
         return "/".join((self.root.rstrip("/"), *parts))

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from focaldiffusion.archive.batch import Batch
-from focaldiffusion.archive.engines import Engine
 from focaldiffusion.archive.manifest import Entry
 from focaldiffusion.archive.report import Line
+from focaldiffusion.archive.work import Task
+from focaldiffusion.engines.engine import Engine
 from focaldiffusion.errors import InputError
 from focaldiffusion.files import is_folder
 
@@ -20,7 +21,12 @@ State = dict[str, tuple[int, int]]
 
 
 def watched(
-    batch: Batch, engine: Engine, folder: Path, *, rest_s: float, retry: str | None = None
+    batch: Batch,
+    engine: Engine[Task, Line],
+    folder: Path,
+    *,
+    rest_s: float,
+    retry: str | None = None,
 ) -> Iterator[Line]:
     """Work on each folder inside a folder once its files rest; goes on until interrupted.
 

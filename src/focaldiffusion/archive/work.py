@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import traceback
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -14,16 +12,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from focaldiffusion.allocation import is_out_of_memory
+from focaldiffusion.archive.making import failure, make_results
 from focaldiffusion.archive.manifest import Entry
+from focaldiffusion.archive.memory import need_bytes
 from focaldiffusion.archive.report import Line
 from focaldiffusion.archive.storage import Storage, is_remote, local_frames
-from focaldiffusion.errors import InputError, printable
+from focaldiffusion.archive.zarr_set import ZarrSet
+from focaldiffusion.errors import InputError
 from focaldiffusion.io.frame_order import FrameOrder
 from focaldiffusion.io.results import DepthFormat, PointCloud
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.lens import LensFacts
-from focaldiffusion.reconstruction import PHYSICS, DoubtfulInput, Settings, reconstruct
+from focaldiffusion.prior import PriorKind, PriorSource
+from focaldiffusion.priors.given import GivenPrior, read_prior
+from focaldiffusion.reconstruction import Settings
 from focaldiffusion.result import Result
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ _BLOCK = "batch"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of all rows of a batch.
+    """Settings of all stacks of a command.
 
     Attributes:
         settings: of the reconstruction; its number of threads is that of each process.
@@ -45,6 +47,10 @@ class Recipe:
         point_cloud: see `Result.save`.
         model: description of the learned model; None for the physical estimate.
         load: loads that model, once in each process.
+        prior: description of the depth network; None for none.
+        load_prior: loads that network, once in each process.
+        prior_kind: scale of the files that rows name as their priors.
+        lighter: advice on using less memory.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -54,6 +60,10 @@ class Recipe:
     point_cloud: PointCloud = "auto"
     model: dict[str, Any] | None = None
     load: Callable[[], FocalDiffusionPipeline] | None = None
+    prior: dict[str, str] | None = None
+    load_prior: Callable[[], PriorSource] | None = None
+    prior_kind: PriorKind | None = None
+    lighter: str = "Make the frames smaller, or give fewer frames."
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -64,6 +74,7 @@ class Recipe:
             "settings": asdict(settings),
             "lens": asdict(self.lens),
             "model": self.model,
+            "prior": self.prior,
         }
 
     def digest(self, entry: Entry, folder: Path) -> str:
@@ -73,12 +84,15 @@ class Recipe:
             entry: the row.
             folder: folder of the manifest; frames count relative to it, so that both can move.
         """
-        frames = [
-            frame if is_remote(frame) else Path(os.path.relpath(frame, folder)).as_posix()
-            for frame in entry.frames
-        ]
-        focus = entry.focus_distances_m, entry.focus_positions_m
-        text = json.dumps([entry.key, frames, focus, self._facts], sort_keys=True, default=str)
+
+        def moved(path: str) -> str:
+            return path if is_remote(path) else Path(os.path.relpath(path, folder)).as_posix()
+
+        row: list[object] = [entry.key, [moved(frame) for frame in entry.frames]]
+        row += [entry.focus_distances_m, entry.focus_positions_m]
+        if entry.prior:
+            row += [moved(entry.prior), self.prior_kind]
+        text = json.dumps([row, self._facts], sort_keys=True, default=str)
         return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
 
 
@@ -104,10 +118,12 @@ class Workshop:
     Attributes:
         recipe: settings of all rows.
         storage: place of the results.
+        zarr_set: gets all results, too; None for none.
     """
 
     recipe: Recipe
     storage: Storage
+    zarr_set: ZarrSet | None = None
 
     def open(self) -> Bench:
         """A warm place to work, with the model loaded.
@@ -117,13 +133,31 @@ class Workshop:
         """
         return Bench(self)
 
+    def need_bytes(self, task: Task) -> int:
+        """Memory that a process needs for a row, from the headers of its files."""
+        return need_bytes(task.entry, self.recipe.settings.working_size)
+
+    def lost(self, task: Task, how: str) -> Line:
+        """The outcome of a row whose workers ended before it did; see `engines.Workshop`."""
+        return Line(
+            task.entry.key,
+            "failed",
+            f"{task.entry.key}: its worker {how}; perhaps the system ran out of memory. Lower "
+            "--working-size, give fewer frames, or use a machine with more memory, and add --retry "
+            "failed.",
+            digest=task.digest,
+        )
+
 
 class Bench:
     """Makes results of rows, one after another; no error ends it."""
 
     def __init__(self, workshop: Workshop) -> None:
         self._recipe, self._storage = workshop.recipe, workshop.storage
-        self._model: Any = PHYSICS if self._recipe.load is None else self._recipe.load()
+        self._set = workshop.zarr_set
+        recipe = self._recipe
+        self._model = None if recipe.load is None else recipe.load()
+        self._prior = None if recipe.load_prior is None else recipe.load_prior()
 
     def run(self, task: Task) -> Line:
         """Make the results of a row; keep those that an earlier, interrupted run made of it."""
@@ -133,10 +167,13 @@ class Bench:
             if earlier is not None:
                 made = self._of_batch(key, earlier)
                 if made["digest"] == task.digest and not task.again:
+                    if self._set is not None and not self._set.has(key, task.digest):
+                        with self._storage.saved(key) as folder:
+                            self._set.add(key, folder, task.digest)
                     return self._line(task, earlier)
             return self._line(task, self._make(task))
         except Exception as error:
-            sentence, text = self._failure(task, error)
+            sentence, text = failure(key, error, self._recipe)
             return Line(key, "failed", sentence, digest=task.digest, traceback=text)
 
     def _of_batch(self, key: str, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +192,10 @@ class Bench:
     def _make(self, task: Task) -> dict[str, Any]:
         """Reconstruct and save; returns the provenance."""
         entry, recipe = task.entry, self._recipe
-        with local_frames(entry.frames) as source, warnings.catch_warnings():
-            warnings.simplefilter("ignore", DoubtfulInput)  # the report has it
+        with (
+            local_frames(entry.frames) as source,
+            self._storage.results(entry.key) as folder,
+        ):
             opened = open_stack(
                 source,
                 focus_distances_m=entry.focus_distances_m,
@@ -164,29 +203,42 @@ class Bench:
                 lens=recipe.lens,
                 order=recipe.order,
             )
-            result = reconstruct(
-                replace(opened, name=entry.key), model=self._model, settings=recipe.settings
-            )
-            provenance = dict(result.provenance)
-            if any(map(is_remote, entry.frames)):
-                provenance["frames"] = list(entry.frames)
-            provenance[_BLOCK] = {
-                "key": entry.key,
-                "digest": task.digest,
-                "finished": _now(),
-                "size": list(result.all_in_focus.shape[:2]),
-            }
-            self._save(entry.key, replace(result, provenance=provenance))
-        return provenance
-
-    def _save(self, key: str, result: Result) -> None:
-        with self._storage.results(key) as folder:
-            result.save(
+            result, _ = make_results(
+                replace(opened, name=entry.key),
                 folder,
+                recipe,
+                model=self._model,
+                prior=self._prior_of(entry),
                 overwrite=True,
-                point_cloud=self._recipe.point_cloud,
-                depth_formats=self._recipe.depth_formats,
+                note=lambda result: self._note(task, result),
             )
+            if self._set is not None:
+                self._set.add(entry.key, folder, task.digest)
+        return result.provenance
+
+    def _note(self, task: Task, result: Result) -> dict[str, Any]:
+        """Entries for the provenance of a row."""
+        block = {
+            "key": task.entry.key,
+            "digest": task.digest,
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "size": list(result.all_in_focus.shape[:2]),
+        }
+        frames = task.entry.frames
+        remote = {"frames": list(frames)} if any(map(is_remote, frames)) else {}
+        return {**remote, _BLOCK: block}
+
+    def _prior_of(self, entry: Entry) -> PriorSource | None:
+        """The file of the row, or the network of all rows; images alone need neither.
+
+        Raises:
+            InputError: see `read_prior`.
+        """
+        if not entry.prior or self._recipe.settings.image_only:
+            return self._prior
+        with local_frames((entry.prior,)) as path:
+            given = read_prior(Path(str(path)), self._recipe.prior_kind)
+        return GivenPrior(replace(given.prior, name=entry.prior))
 
     def _line(self, task: Task, provenance: dict[str, Any]) -> Line:
         block, confidence = provenance[_BLOCK], provenance["mean_confidence"]
@@ -202,21 +254,3 @@ class Bench:
             finished=block["finished"],
             digest=task.digest,
         )
-
-    def _failure(self, task: Task, error: Exception) -> tuple[str, str | None]:
-        """A sentence about an error, and the traceback of one of this program."""
-        if isinstance(error, InputError):
-            return str(error), None
-        if is_out_of_memory(error):
-            return (
-                f"not enough memory on {self._recipe.settings.device}. Remedies, most effective "
-                "first: lower --working-size, make the frames smaller, give fewer frames."
-            ), None
-        return printable(
-            f"unexpected {type(error).__name__}: {error}. This is an error of focaldiffusion; "
-            "please report it with its traceback."
-        ), "".join(traceback.format_exception(error))
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -6,29 +6,30 @@ import argparse
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.batch_progress import with_progress
-from focaldiffusion.cli.flags import (
-    Commands,
-    add_lens,
-    add_psf,
-    given_path,
-    lens,
-    positive_integer,
-    shard,
+from focaldiffusion.cli.engine_flags import add_engine, check_engine, cluster_engine
+from focaldiffusion.cli.flags import Commands, add_lens, add_psf, given_path, lens, shard
+from focaldiffusion.cli.infer_flags import (
+    DEPTH_FORMATS,
+    add_method,
+    add_results,
+    check_image_only,
+    settings_of,
 )
-from focaldiffusion.cli.infer_flags import add_method, formats, settings_of
+from focaldiffusion.cli.memory import lighter_work
 from focaldiffusion.cli.model_flags import add_model, chosen_model
 from focaldiffusion.cli.outcome import INTERNAL_ERROR
+from focaldiffusion.cli.prior_flags import add_prior, chosen_kind, chosen_network
 from focaldiffusion.errors import InputError
-from focaldiffusion.packages import check_installed
 
 if TYPE_CHECKING:
     from focaldiffusion.archive.batch import Batch
-    from focaldiffusion.archive.engines import Engine
-    from focaldiffusion.archive.work import Recipe, Workshop
+    from focaldiffusion.archive.report import Line
+    from focaldiffusion.archive.work import Recipe, Task, Workshop
+    from focaldiffusion.engines.engine import Engine
 
 _MOST_TRACEBACKS = 3
 
@@ -79,35 +80,14 @@ def add_parser(commands: Commands) -> None:
         "--shard",
         type=shard,
         metavar="N/COUNT",
-        help="only every COUNT-th row from the N-th on, such as 3/20 for a job array",
+        help="only every COUNT-th row from the N-th on, counted from 1: 1/20 to 20/20 are the "
+        "jobs of an array",
     )
     parser.add_argument("--quiet", action="store_true", help="print only errors")
-    _add_engine(parser)
-    _add_results(parser)
-    add_lens(parser, "Of all stacks. Overrides stack.json, which overrides EXIF.")
-    add_psf(parser).add_argument(
-        "--find-blur",
-        action="store_true",
-        help="measure the blur per dioptre from the frames even if the lens is known",
-    )
-    add_method(parser)
-    add_model(parser)
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("engine")
-    group.add_argument(
-        "--engine",
-        choices=("local", "ray", "slurm"),
-        default="local",
-        help="processes of this machine, a Ray cluster, or Slurm (default: local)",
-    )
-    group.add_argument(
-        "--workers",
-        type=positive_integer,
-        metavar="N",
-        help="stacks at a time; with slurm, jobs (default: one for each CPU, or 1 on a GPU; as "
-        "many as the cluster has room for with ray; 10 jobs)",
+    group = add_engine(
+        parser,
+        "stacks at a time; with slurm, jobs (default: one for each CPU, or 1 on a GPU; as many as "
+        "the cluster has room for with ray; 10 jobs)",
     )
     group.add_argument(
         "--memory-gb",
@@ -116,44 +96,24 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         help="memory that stacks in work may need together; others wait (default: most of what is "
         "free)",
     )
-    group.add_argument(
-        "--address", metavar="ADDRESS", help="ray: address of the cluster (default: auto)"
+    results = parser.add_argument_group("results")
+    add_results(results)
+    results.add_argument(
+        "--zarr",
+        type=_place,
+        metavar="SET",
+        help="also put all results into one Zarr set, a group for each key: a folder such as "
+        "results.zarr, or a URL",
     )
-    group.add_argument(
-        "--cpus",
-        type=positive_integer,
-        metavar="N",
-        help="ray: CPUs for each worker (default: 1); slurm: CPUs, and so stacks at a time, of "
-        "each job (default: 4)",
+    add_lens(parser, "Of all stacks. Overrides stack.json, which overrides EXIF.")
+    add_psf(parser).add_argument(
+        "--find-blur",
+        action="store_true",
+        help="measure the blur per dioptre from the frames even if the lens is known",
     )
-    group.add_argument(
-        "--slurm",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="options of submitit, such as slurm_partition=short timeout_min=240",
-    )
-
-
-def _add_results(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("results")
-    group.add_argument(
-        "--image-only", action="store_true", help="make the all-in-focus images alone"
-    )
-    group.add_argument(
-        "--depth-format",
-        type=formats,
-        default=("npy", "png"),
-        metavar="LIST",
-        help="formats of the depth maps: any of npy, png and exr (default: npy,png)",
-    )
-    group.add_argument(
-        "--point-cloud",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="write point clouds: for images of up to 2 megapixels, always, or never (default: "
-        "auto)",
-    )
+    add_method(parser)
+    add_prior(parser)
+    add_model(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -167,18 +127,26 @@ def run(options: argparse.Namespace) -> int:
     from focaldiffusion.archive.storage import Storage
     from focaldiffusion.archive.watch import watched
     from focaldiffusion.archive.work import Workshop
+    from focaldiffusion.archive.zarr_set import ZarrSet
     from focaldiffusion.io.results import check_formats
 
     if (options.manifest is None) == (options.watch is None):
         raise InputError("give either a manifest, or a folder with --watch.")
     if options.watch is not None and options.shard is not None:
         raise InputError("--shard: no effect with --watch, whose rows are not known yet. Drop it.")
-    check_formats(options.depth_format, options.point_cloud)
-    _check_engine(options)
-    workshop = Workshop(_recipe(options), Storage(options.output))
+    check_image_only(options)
+    formats = options.depth_format or DEPTH_FORMATS
+    check_formats(formats)
+    if options.zarr is not None and "npy" not in formats:
+        raise InputError("--zarr: takes the depth from npy files. Add npy to --depth-format.")
+    check_engine(options)
     entries, folder = [], options.watch
     if folder is None:
         entries, folder = read_manifest(options.manifest), options.manifest.parent
+    has_files = not options.image_only and any(entry.prior for entry in entries)
+    zarr_set = None if options.zarr is None else ZarrSet(options.zarr)
+    recipe = _recipe(options, has_files=has_files)
+    workshop = Workshop(recipe, Storage(options.output), zarr_set)
     batch = Batch(entries, folder.resolve(), workshop, options.shard)
     with _engine(options, workshop) as engine, batch.opened():
         if options.watch is None:
@@ -209,97 +177,55 @@ def _ended(batch: Batch, *, quiet: bool) -> int:
     return 2 if len(failed) == len(lines) else 1
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
+def _recipe(options: argparse.Namespace, *, has_files: bool) -> Recipe:
     """The settings from the flags.
 
+    Args:
+        options: the flags.
+        has_files: whether rows name files that are their priors.
+
     Raises:
-        InputError: a value makes no sense, or the model or the device is not available.
+        InputError: a value makes no sense, or the model, the prior or the device is not available.
     """
     from focaldiffusion.archive.work import Recipe
 
     settings = replace(settings_of(options), threads=options.threads or 1)
     model = chosen_model(options, settings.device)
-    if model is not None and options.image_only:
-        raise InputError("--model: no effect with --image-only, which makes no depth. Drop one.")
+    prior = chosen_network(options, has_files=has_files)
+    if prior is not None:
+        prior.fetch()  # before any worker needs it, and for its digest
     return Recipe(
         settings,
         options.order,
         lens(options),
-        options.depth_format,
-        options.point_cloud,
+        options.depth_format or DEPTH_FORMATS,
+        options.point_cloud or "auto",
         model=None if model is None else model.checkpoint.as_json(base_model=model.base_model),
         load=None if model is None else model.load,
+        prior=None if prior is None else prior.as_json(),
+        load_prior=None if prior is None else partial(prior.load, settings.device),
+        prior_kind=chosen_kind(options, has_files=has_files),
+        lighter=lighter_work(model),
     )
 
 
-def _check_engine(options: argparse.Namespace) -> None:
-    """Refuse flags of another engine, and an engine whose package is missing.
-
-    Raises:
-        InputError: names them.
-    """
-    owners = {"address": ("ray",), "cpus": ("ray", "slurm"), "slurm": ("slurm",)}
-    owners["memory_gb"] = ("local",)
-    for name, engines in owners.items():
-        if getattr(options, name) and options.engine not in engines:
-            raise InputError(
-                f"--{name.replace('_', '-')}: no effect with --engine {options.engine}; it belongs "
-                f"to {' and '.join(engines)}."
-            )
-    package = {"ray": "ray", "slurm": "submitit"}.get(options.engine)
-    if package is not None:
-        check_installed({package: f"--engine {options.engine}"})
-
-
-def _engine(options: argparse.Namespace, workshop: Workshop) -> Engine:
+def _engine(options: argparse.Namespace, workshop: Workshop) -> Engine[Task, Line]:
     """The engine of the flags.
 
     Raises:
         InputError: an option of it is wrong.
     """
-    is_cpu = workshop.recipe.settings.device == "cpu"
-    if options.engine == "ray":
-        from focaldiffusion.archive.ray_engine import RayEngine
-
-        return RayEngine(
-            workshop,
-            address=options.address or "auto",
-            workers=options.workers,
-            cpus=options.cpus or 1,
-            gpus=0 if is_cpu else 1,
-        )
-    if options.engine == "slurm":
-        from focaldiffusion.archive.slurm_engine import SlurmEngine
-
-        jobs, cpus = options.workers or 10, options.cpus or 4
-        return SlurmEngine(workshop, Path(".submitit"), jobs, cpus, _pairs(options.slurm))
-    from focaldiffusion.archive.local import LocalEngine
-    from focaldiffusion.archive.memory import budget_bytes, need_bytes
+    device = workshop.recipe.settings.device
+    make = cluster_engine(options, device)
+    if make is not None:
+        return make(workshop)
+    from focaldiffusion.engines.local import LocalEngine
+    from focaldiffusion.engines.memory import budget_bytes
     from focaldiffusion.threads import available_threads
 
     most = budget_bytes() if options.memory_gb is None else round(options.memory_gb * 1e9)
-    size = workshop.recipe.settings.working_size
-    return LocalEngine(
-        workshop,
-        options.workers or (available_threads() if is_cpu else 1),
-        budget_bytes=most,
-        need_bytes=lambda task: need_bytes(task.entry, size),
-    )
-
-
-def _pairs(texts: list[str]) -> dict[str, str | int]:
-    """Options of submitit; whole numbers become numbers.
-
-    Raises:
-        InputError: one has no equals sign.
-    """
-    pairs: dict[str, str | int] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--slurm {text!r}: expected KEY=VALUE, such as timeout_min=240.")
-        pairs[name] = int(value) if value.isdecimal() else value
-    return pairs
+    workers = options.workers or (available_threads() if device == "cpu" else 1)
+    return LocalEngine(workshop, workers, budget_bytes=most)
 
 
 def _positive(text: str) -> float:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focaldiffusion.cli.engine_flags import add_engine, check_engine, cluster_engine
 from focaldiffusion.cli.flags import (
     Commands,
     add_config,
@@ -24,6 +25,7 @@ from focaldiffusion.progress import Meter
 if TYPE_CHECKING:
     from focaldiffusion.config.run import Config
     from focaldiffusion.data.mixture import Mixture
+    from focaldiffusion.engines.engine import MakeEngine
     from focaldiffusion.shards import Shard
 
 
@@ -68,6 +70,21 @@ def add_parser(commands: Commands) -> None:
         "--output", type=given_path, metavar="CSV", help="write the bad samples and reasons there"
     )
     check.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _add_cache(kinds)
+    merge = kinds.add_parser(
+        "merge",
+        help="join the caches that several machines have written",
+        description="Join caches of the same stacks, such as shards in folders of their own, by "
+        "linking or copying their files.",
+    )
+    merge.set_defaults(run=_merge)
+    merge.add_argument("parts", type=Path, nargs="+", metavar="DIR", help="a cache")
+    merge.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the whole")
+    merge.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _add_cache(kinds: Commands) -> None:
+    """Add the command that writes samples once."""
     cache = kinds.add_parser(
         "cache",
         help="simulate stacks once, to train from them",
@@ -94,19 +111,15 @@ def add_parser(commands: Commands) -> None:
         "--shard",
         default="0/1",
         metavar="I/N",
-        help="write every N-th stack from I on: 0/3, 1/3 and 2/3 are three processes or machines",
+        help="write every N-th stack from I on, counted from 0: 0/3, 1/3 and 2/3 are three "
+        "processes or machines (`batch` and `evaluate` count from 1)",
+    )
+    add_engine(
+        cache,
+        "processes; with slurm, jobs (default: data.num_workers; as many as the cluster has room "
+        "for with ray; 10 jobs)",
     )
     cache.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the cache")
-    merge = kinds.add_parser(
-        "merge",
-        help="join the caches that several machines have written",
-        description="Join caches of the same stacks, such as shards in folders of their own, by "
-        "linking or copying their files.",
-    )
-    merge.set_defaults(run=_merge)
-    merge.add_argument("parts", type=Path, nargs="+", metavar="DIR", help="a cache")
-    merge.add_argument("--output", type=given_path, required=True, metavar="DIR", help="the whole")
-    merge.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -196,7 +209,11 @@ def _cache(options: argparse.Namespace) -> int:
     from focaldiffusion.shards import Shard
 
     shard = Shard.parse_from_zero(options.shard)
+    check_engine(options)
     config, mixture, device = _open(options)
+    if options.engine == "local" and options.workers is not None:
+        data = config.data.model_copy(update={"num_workers": options.workers})
+        config = config.model_copy(update={"data": data})
     made = [source for source in mixture.sources if source.dataset_type in FILELESS]
     endless = [source.name for source in made if source.max_samples is None]
     if options.samples is None and endless:
@@ -213,6 +230,7 @@ def _cache(options: argparse.Namespace) -> int:
             num_workers=config.data.num_workers,
             device=device,
             with_evidence=options.evidence,
+            engine=_cluster(options, device),
             meter=Meter(partial(progress, "stacks")),
         )
     if not options.quiet:
@@ -220,6 +238,20 @@ def _cache(options: argparse.Namespace) -> int:
         size = f"{bytes_of_sample(options.output) / 1e6:.1f} MB each" if written else "none here"
         print(f"{written} stacks of {options.split} in {options.output}, {size}")
     return 0
+
+
+def _cluster(options: argparse.Namespace, device: str) -> MakeEngine | None:
+    """The engine of a cluster, whose workers have CPUs alone; None for this machine.
+
+    Raises:
+        InputError: a GPU is asked for.
+    """
+    if options.engine != "local" and device != "cpu":
+        raise InputError(
+            f"--engine {options.engine} with --device {device}: workers of a cluster write caches "
+            "on CPUs. Give --device cpu."
+        )
+    return cluster_engine(options, "cpu")
 
 
 def _keep(
@@ -245,6 +277,7 @@ def _keep(
             count=count,
             shard=shard,
             device=device,
+            engine=_cluster(options, device),
             meter=Meter(partial(progress, "examples")),
         )
     if not options.quiet:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focaldiffusion.cli.engine_flags import add_engine, check_engine, cluster_engine
 from focaldiffusion.cli.flags import (
     Commands,
     add_device,
@@ -109,23 +110,20 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="evaluate at most N samples, evenly spaced",
     )
-    _add_processes(parser)
-    add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-
-
-def _add_processes(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that divide the work."""
     parser.add_argument(
         "--shard",
         type=shard,
         metavar="N/COUNT",
-        help="only every COUNT-th sample from the N-th on, such as 3/20 for a job array; after all "
-        "shards, the same command without it makes the report",
+        help="only every COUNT-th sample from the N-th on, counted from 1: 1/20 to 20/20 are the "
+        "jobs of an array; after all shards, the same command without it makes the report",
     )
-    parser.add_argument(
-        "--workers", type=positive_integer, default=1, metavar="N", help="processes (default: 1)"
+    add_engine(
+        parser,
+        "processes; with slurm, jobs (default: 1; as many as the cluster has room for with ray; 10 "
+        "jobs)",
     )
+    add_device(parser)
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +178,7 @@ def run(options: argparse.Namespace) -> int:
         return _export(options)
     if options.output_dir is None:
         raise InputError("--output-dir is missing: the folder for the report.")
+    check_engine(options)
     plan = _plan(options)
     with (
         file_errors_named(options.output_dir),
@@ -188,7 +187,8 @@ def run(options: argparse.Namespace) -> int:
         records = evaluate(
             plan,
             options.output_dir,
-            workers=options.workers,
+            workers=options.workers or 1,
+            engine=cluster_engine(options, plan.device),
             command=["focaldiffusion", *sys.argv[1:]],
             meter=Meter(partial(progress, "samples")),
             shard=options.shard,

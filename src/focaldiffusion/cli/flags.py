@@ -252,7 +252,8 @@ def shard(text: str) -> Shard:
     try:
         return Shard.parse(text)
     except InputError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("shard ").rstrip(".")) from None
+        sentence = str(error).removeprefix("shard ").rstrip(".")
+        raise argparse.ArgumentTypeError(f"{sentence} (only `data cache` counts from 0)") from None
 
 
 def positive_integer(text: str) -> int:

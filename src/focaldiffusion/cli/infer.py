@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import traceback
-import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from focaldiffusion.allocation import is_out_of_memory
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
@@ -21,25 +18,32 @@ from focaldiffusion.cli.flags import (
     given_path,
     lens,
 )
-from focaldiffusion.cli.infer_flags import add_looks, add_method, formats, settings_of
+from focaldiffusion.cli.infer_flags import (
+    DEPTH_FORMATS,
+    add_looks,
+    add_method,
+    add_results,
+    check_image_only,
+    settings_of,
+)
 from focaldiffusion.cli.memory import lighter_work
-from focaldiffusion.cli.model_flags import PHYSICS, add_model, chosen_model
+from focaldiffusion.cli.model_flags import add_model, chosen_model
 from focaldiffusion.cli.networks import Networks, load_networks
 from focaldiffusion.cli.outcome import INTERNAL_ERROR, StackOutcome, outcome_of
 from focaldiffusion.cli.prior_flags import add_prior, chosen_prior
 from focaldiffusion.cli.progress import progress_bars
+from focaldiffusion.engines.engine import Here
 from focaldiffusion.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from focaldiffusion.io.results import DepthFormat
+    from focaldiffusion.archive.work import Recipe
+    from focaldiffusion.cli.model_flags import ChosenModel
     from focaldiffusion.io.stacks import OpenedStack
-    from focaldiffusion.reconstruction import Settings
+    from focaldiffusion.priors.given import GivenPrior
+    from focaldiffusion.priors.shelf import FoundNetwork
 
 _OWN_SUFFIX = "_focaldiffusion"
 """Ending of the results folder beside a stack, used without --output."""
-
-_DEPTH_FORMATS: tuple[DepthFormat, ...] = ("npy", "png")
-"""Formats of the depth map, used without --depth-format."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -69,24 +73,7 @@ def add_parser(commands: Commands) -> None:
     existing.add_argument(
         "--skip-existing", action="store_true", help="skip stacks that already have results"
     )
-    parser.add_argument(
-        "--image-only",
-        action="store_true",
-        help="make the all-in-focus image alone, the same as with depth, in less time",
-    )
-    parser.add_argument(
-        "--depth-format",
-        type=formats,
-        metavar="LIST",
-        help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
-        "(float32) (default: npy,png)",
-    )
-    parser.add_argument(
-        "--point-cloud",
-        choices=("auto", "on", "off"),
-        help="write point_cloud.ply: for images of up to 2 megapixels, always, or never (default: "
-        "auto)",
-    )
+    add_results(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of the summary"
     )
@@ -126,14 +113,17 @@ def run(options: argparse.Namespace) -> int:
         InputError: a flag is wrong, an output is taken, or the model or prior does not
             exist.
     """
+    from focaldiffusion.archive.work import Recipe
     from focaldiffusion.io.results import check_formats, read_retouch
 
-    _check_image_only(options)
+    check_image_only(options)
     if options.retouch is not None:
         read_retouch(options.retouch)  # a mistake in it stops everything
-    check_formats(options.depth_format or _DEPTH_FORMATS)
+    formats = options.depth_format or DEPTH_FORMATS
+    check_formats(formats)
     settings = settings_of(options)
-    jobs = _open_all(options)
+    recipe = Recipe(settings, options.order, lens(options), formats, options.point_cloud or "auto")
+    jobs = _open_all(options, recipe)
     if options.retouch is not None and len(jobs) > 1:
         raise InputError(
             f"--retouch {options.retouch}: belongs to one stack, but {len(jobs)} are given. Run "
@@ -142,14 +132,9 @@ def run(options: argparse.Namespace) -> int:
     _check_outputs(jobs, options)
     model = chosen_model(options, settings.device)
     prior = chosen_prior(options, len(jobs))
-    networks = Networks(model)
-    if any(_is_due(job, options) for job in jobs):
-        networks = load_networks(model, prior, settings.device, quiet=options.quiet)
     several = len(jobs) > 1
     outcomes: list[StackOutcome] = []
-    for number, job in enumerate(jobs, start=1):
-        title = f"{job.name} ({number} of {len(jobs)})" if several else job.name
-        outcome = _process(job, settings, options, title, networks)
+    for outcome in Here(_Workshop(options, recipe, jobs, model, prior)).run(range(len(jobs))):
         outcomes.append(outcome)
         if outcome.error is not None:
             print(f"error: {outcome.failure if several else outcome.error}", file=sys.stderr)
@@ -205,31 +190,9 @@ def _given(source: str | list[str]) -> str:
     return " ".join(_paths(source))
 
 
-def _check_image_only(options: argparse.Namespace) -> None:
-    """Refuse flags that have an effect on depth alone, where none is wanted.
-
-    Raises:
-        InputError: names them.
-    """
-    if not options.image_only:
-        return
-    given = {
-        "--depth-format": options.depth_format is not None,
-        "--point-cloud": options.point_cloud is not None,
-        "--prior": options.prior is not None,
-        "--model": options.model != PHYSICS,
-        "--html": options.html,
-    }
-    flags = [flag for flag, is_given in given.items() if is_given]
-    if flags:
-        raise InputError(
-            f"{', '.join(flags)}: no effect with --image-only, which makes no depth. Drop "
-            "--image-only, or the others."
-        )
-
-
-def _open_all(options: argparse.Namespace) -> list[_Job]:
+def _open_all(options: argparse.Namespace, recipe: Recipe) -> list[_Job]:
     """Open every stack, which checks everything but the pixels."""
+    from focaldiffusion.archive.making import failure
     from focaldiffusion.io.stacks import open_stack
 
     if bool(options.stacks) == bool(options.files):
@@ -239,8 +202,8 @@ def _open_all(options: argparse.Namespace) -> list[_Job]:
     given = {
         "focus_distances_m": options.focus_distances,
         "focus_positions_m": options.focus_positions,
-        "lens": lens(options),
-        "order": options.order,
+        "lens": recipe.lens,
+        "order": recipe.order,
     }
     sources = [options.files] if options.files else options.stacks
     jobs: list[_Job] = []
@@ -249,22 +212,12 @@ def _open_all(options: argparse.Namespace) -> list[_Job]:
             opened = open_stack(source, **given)
             output = _output(source, opened, options, len(sources))
         except Exception as error:
-            jobs.append(_Job(source, failure=_failure(_given(source), None, error)))
+            sentence, text = failure(_given(source), error, recipe)
+            failed = StackOutcome(_given(source), None, "failed", sentence, traceback=text)
+            jobs.append(_Job(source, failure=failed))
         else:
             jobs.append(_Job(source, opened, output=output))
     return jobs
-
-
-def _failure(name: str, output: Path | None, error: Exception) -> StackOutcome:
-    """The outcome of a stack that an exception ended; called where it is caught."""
-    if isinstance(error, InputError):
-        return StackOutcome(name, output, "failed", str(error))
-    sentence = (
-        f"{name}: unexpected {type(error).__name__}: {error}. This is an error of focaldiffusion; "
-        "please report it with the traceback at the end."
-    )
-    text = traceback.format_exc()
-    return StackOutcome(name, output, "failed", printable(sentence), traceback=text)
 
 
 def _output(
@@ -321,60 +274,62 @@ def _is_due(job: _Job, options: argparse.Namespace) -> bool:
     return not (options.skip_existing and has_results(job.output))
 
 
-def _process(
-    job: _Job,
-    settings: Settings,
-    options: argparse.Namespace,
-    title: str,
-    networks: Networks,
-) -> StackOutcome:
-    """Reconstruct one stack and write its results."""
-    from focaldiffusion.io.results import read_retouch
-    from focaldiffusion.reconstruction import DoubtfulInput, reconstruct
-    from focaldiffusion.threads import threads
+class _Workshop:
+    """All stacks of the command, made in this process; see `engines.Workshop`."""
 
-    if job.opened is None or job.output is None:
-        assert job.failure is not None
-        return job.failure
-    if not _is_due(job, options):
-        return StackOutcome(job.name, job.output, "skipped")
-    try:
-        with progress_bars(title, quiet=options.quiet) as progress, threads(settings.threads):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DoubtfulInput)  # the summary has it
-                result = reconstruct(
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        recipe: Recipe,
+        jobs: list[_Job],
+        model: ChosenModel | None,
+        prior: FoundNetwork | GivenPrior | None,
+    ) -> None:
+        self._options, self._jobs, self._model, self._prior = options, jobs, model, prior
+        self._recipe = replace(recipe, lighter=lighter_work(model))
+        self._networks = Networks(model)
+
+    def open(self) -> _Workshop:
+        """Load the networks, unless all results exist.
+
+        Raises:
+            InputError: see `load_networks`.
+        """
+        if any(_is_due(job, self._options) for job in self._jobs):
+            self._networks = load_networks(
+                self._model, self._prior, self._recipe.settings.device, quiet=self._options.quiet
+            )
+        return self
+
+    def run(self, number: int) -> StackOutcome:
+        """Reconstruct the stack of this index and write its results."""
+        from focaldiffusion.archive.making import failure, make_results
+        from focaldiffusion.io.results import read_retouch
+
+        options, job = self._options, self._jobs[number]
+        if job.opened is None or job.output is None:
+            assert job.failure is not None
+            return job.failure
+        if not _is_due(job, options):
+            return StackOutcome(job.name, job.output, "skipped")
+        several = f" ({number + 1} of {len(self._jobs)})" if len(self._jobs) > 1 else ""
+        try:
+            with progress_bars(f"{job.name}{several}", quiet=options.quiet) as progress:
+                result, left_out = make_results(
                     job.opened,
-                    prior=networks.prior,
-                    model=networks.pipeline or PHYSICS,
-                    settings=settings,
+                    job.output,
+                    self._recipe,
+                    model=self._networks.pipeline,
+                    prior=self._networks.prior,
+                    overwrite=options.overwrite,
+                    retouch=None if options.retouch is None else read_retouch(options.retouch),
+                    with_page=options.html,
                     progress=progress,
                 )
-            if options.retouch is not None:
-                result = result.retouched(read_retouch(options.retouch))
-            page = None
-            if options.html:
-                from focaldiffusion.living_picture.picture import living_picture
-
-                progress("living picture", 0, 0)
-                page = living_picture(result)
-            progress("writing", 0, 0)
-            left_out = result.save(
-                job.output,
-                overwrite=options.overwrite,
-                point_cloud=options.point_cloud or "auto",
-                depth_formats=options.depth_format or _DEPTH_FORMATS,
-                living_picture=page,
-            )
-            return outcome_of(job.opened, result, job.output, left_out)
-    except Exception as error:
-        if isinstance(error, InputError) or not is_out_of_memory(error):
-            return _failure(job.name, job.output, error)
-        height, width = job.opened.frames.size
-        sentence = (
-            f"{job.name}: not enough memory on {settings.device} for {len(job.opened)} frames of "
-            f"{width}x{height}. {lighter_work(networks.chosen)}"
-        )
-        return StackOutcome(job.name, job.output, "failed", printable(sentence))
+                return outcome_of(job.opened, result, job.output, left_out)
+        except Exception as error:
+            sentence, text = failure(job.name, error, self._recipe, job.opened)
+            return StackOutcome(job.name, job.output, "failed", sentence, traceback=text)
 
 
 def _report(outcome: StackOutcome, *, summary: bool) -> None:

@@ -6,10 +6,37 @@ import argparse
 from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.flags import add_device, given_path, positive_integer, psf
-from focaldiffusion.cli.model_flags import sampling
+from focaldiffusion.cli.model_flags import PHYSICS, sampling
+from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
+    from focaldiffusion.io.results import DepthFormat
     from focaldiffusion.reconstruction import Settings
+
+DEPTH_FORMATS: tuple[DepthFormat, ...] = ("npy", "png")
+"""Formats of the depth map, used without --depth-format."""
+
+
+def add_results(parser: argparse._ActionsContainer) -> None:
+    """Add the flags for what is made of a stack."""
+    parser.add_argument(
+        "--image-only",
+        action="store_true",
+        help="make the all-in-focus image alone, the same as with depth, in less time",
+    )
+    parser.add_argument(
+        "--depth-format",
+        type=_formats,
+        metavar="LIST",
+        help="formats of the depth map: any of npy (float32), png (16-bit millimetres) and exr "
+        "(float32) (default: npy,png)",
+    )
+    parser.add_argument(
+        "--point-cloud",
+        choices=("auto", "on", "off"),
+        help="write point_cloud.ply: for images of up to 2 megapixels, always, or never (default: "
+        "auto)",
+    )
 
 
 def add_method(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +89,27 @@ def add_looks(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def formats(text: str) -> tuple[str, ...]:
-    """An argparse type for the formats of the depth map."""
-    return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))
+def check_image_only(options: argparse.Namespace) -> None:
+    """Refuse flags that have an effect on depth alone, where none is wanted.
+
+    Raises:
+        InputError: names them.
+    """
+    if not options.image_only:
+        return
+    given = {
+        "--depth-format": options.depth_format is not None,
+        "--point-cloud": options.point_cloud is not None,
+        "--prior": options.prior is not None,
+        "--model": options.model != PHYSICS,
+        "--html": "html" in options and options.html,
+    }
+    flags = [flag for flag, is_given in given.items() if is_given]
+    if flags:
+        raise InputError(
+            f"{', '.join(flags)}: no effect with --image-only, which makes no depth. Drop "
+            "--image-only, or the others."
+        )
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -87,3 +132,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         sampling=sampling(options),
         **{name: value for name, value in given.items() if value is not None},
     )
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """An argparse type for the formats of the depth map."""
+    return tuple(dict.fromkeys(filter(None, text.replace(",", " ").split())))

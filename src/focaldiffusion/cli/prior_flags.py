@@ -39,15 +39,19 @@ def add_prior(parser: argparse.ArgumentParser, **prior: Any) -> None:
     )
 
 
-def chosen_kind(options: argparse.Namespace) -> PriorKind | None:
+def chosen_kind(options: argparse.Namespace, *, has_files: bool = False) -> PriorKind | None:
     """The scale that the flags give.
+
+    Args:
+        options: the flags.
+        has_files: whether a manifest names files that are priors.
 
     Raises:
         InputError: it has no effect without a prior.
     """
     if options.prior_kind is None:
         return None
-    if not options.prior:
+    if not (options.prior or has_files):
         raise InputError("--prior-kind: no effect without --prior. Give both, or neither.")
     from focaldiffusion.prior import PriorKind
 
@@ -75,5 +79,35 @@ def chosen_prior(options: argparse.Namespace, stack_count: int) -> FoundNetwork 
         raise InputError(
             f"--prior {options.prior}: one file for {stack_count} stacks; expected one stack. Run "
             "them separately, or give a depth network."
+        )
+    return found
+
+
+def chosen_network(options: argparse.Namespace, *, has_files: bool) -> FoundNetwork | None:
+    """The depth network that the flags choose for all rows of a manifest; None for none.
+
+    Args:
+        options: the flags.
+        has_files: whether some rows name files that are their priors.
+
+    Raises:
+        InputError: no such network, its scale is unknown, or that of the files.
+    """
+    kind = chosen_kind(options, has_files=has_files)
+    if has_files and kind is None:
+        raise InputError(
+            f"{options.manifest}: its column prior names files, which do not say whether they hold "
+            f"depth or inverse depth. Give their --prior-kind: one of {', '.join(_KINDS)}."
+        )
+    if options.prior is None:
+        return None
+    from focaldiffusion.priors.given import GivenPrior
+    from focaldiffusion.priors.shelf import find_prior
+
+    found = find_prior(options.prior, kind)
+    if isinstance(found, GivenPrior):
+        raise InputError(
+            f"--prior {options.prior}: one file for all rows; expected a depth network. Name the "
+            "file of each stack in the column prior of the manifest."
         )
     return found

@@ -19,7 +19,8 @@ from focaldiffusion.data.loading import batches, read_by_workers
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
-from focaldiffusion.data.shard import claimed_by, sweep
+from focaldiffusion.data.shard import claimed_by, sweep, write_on
+from focaldiffusion.engines.engine import MakeEngine
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import claimed, file_errors_named, write_whole
@@ -39,6 +40,7 @@ def write_cache(
     num_workers: int = 0,
     device: torch.device | str = "cpu",
     with_evidence: bool = False,
+    engine: MakeEngine | None = None,
     meter: Meter | None = None,
 ) -> None:
     """Write the stacks of a mixture to a folder, or continue or extend a cache there.
@@ -56,6 +58,7 @@ def write_cache(
         device: where to simulate.
         with_evidence: also write the physical estimate of each stack, which takes longer to make
             than a training step.
+        engine: makes the engine of a cluster, whose workers write on their CPUs.
         meter: counts the samples, those of an interrupted run included.
 
     Raises:
@@ -73,6 +76,9 @@ def write_cache(
         meter = meter or Meter()
         meter.expect(len(wanted), done=len(wanted) - len(missing))
         writer = _Writer(mixture, directory, with_evidence)
+        if engine is not None:
+            write_on(engine, writer, missing, meter)
+            return
         for _ in writer.written(missing, num_workers, torch.device(device)):
             meter.advance()
 

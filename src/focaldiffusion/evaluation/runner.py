@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample, sha256_of_sample
+from focaldiffusion.engines.engine import Engine, Here, MakeEngine
+from focaldiffusion.engines.local import LocalEngine
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.baselines import check_base_model, open_model
 from focaldiffusion.evaluation.external import Predictions, write_prediction
@@ -45,6 +45,7 @@ def evaluate(
     directory: Path,
     *,
     workers: int = 1,
+    engine: MakeEngine | None = None,
     command: Sequence[str] = (),
     meter: Meter | None = None,
     shard: Shard | None = None,
@@ -56,7 +57,8 @@ def evaluate(
         directory: folder of the run. An unfinished run of the same plan is continued: finished
             records stay; failed ones are made again, as are those of data or predictions that have
             changed since.
-        workers: number of processes; 1 uses the current one.
+        workers: number of processes of this machine; 1 uses the current one.
+        engine: makes the engine of a cluster, which has workers of its own.
         command: command line as typed, for the report.
         meter: counts the samples.
         shard: part of the samples, whose records go to a folder of their own; a run without takes
@@ -80,14 +82,20 @@ def evaluate(
         begin(plan, home, workers, command, checkpoints)
         for folder in shards:
             check_same(plan, folder, checkpoints)
-        return _continued(plan, home, shards, workers, evaluator, meter or Meter())
+        if engine is None:
+            engine = Here if workers == 1 else partial(LocalEngine, workers=workers)
+            each = available_threads() // workers
+        else:
+            each = 1
+        running = engine(_Workshop(evaluator, max(1, each)))
+        return _continued(plan, home, shards, running, evaluator, meter or Meter())
 
 
 def _continued(
     plan: EvaluationPlan,
     directory: Path,
     shards: Sequence[Path],
-    workers: int,
+    engine: Engine[_Task, list[Record]],
     evaluator: _Evaluator,
     meter: Meter,
 ) -> list[Record]:
@@ -107,14 +115,16 @@ def _continued(
         if (missing := evaluator.missing(index, variant, done))
     ]
     meter.expect(len(tasks))
-    with (directory / SAMPLES).open("a", encoding="utf-8") as file:
-        for records in _results(evaluator, tasks, workers):
+    with engine, (directory / SAMPLES).open("a", encoding="utf-8") as file:
+        for records in engine.run(tasks):
             for record in records:
                 done[record.key] = record
                 file.write(record.line())
             file.flush()
             meter.advance()
-    return [done[key] for key in evaluator.keys_in_order() if key in done]
+    records = [done[key] for key in evaluator.keys_in_order() if key in done]
+    write_records(directory, records)  # in order, whichever worker was first
+    return records
 
 
 @dataclass(frozen=True)
@@ -214,27 +224,34 @@ class _Evaluator:
         for model, learned in self.learned.items():
             if model in task.models:
                 learned.load()
+        try:
+            sample = self._sample(task)
+        except Exception as error:
+            return self.failed(task, _reason(error))
+        if sample is None:
+            return []
         name = self.dataset.name(task.index)
-        common: dict[str, Any] = {
+        common = {**self._facts(task), "data_sha256": self.data_sha256(task.index)}
+        entropy = self._entropy(sample.stack)
+        return [self._record(common, sample, name, model, entropy) for model in task.models]
+
+    def failed(self, task: _Task, reason: str) -> list[Record]:
+        """The records of a task that ended before any model ran."""
+        facts = self._facts(task)
+        return [
+            Record(**facts, model=model, status="failed", error=reason) for model in task.models
+        ]
+
+    def _facts(self, task: _Task) -> dict[str, Any]:
+        """What all records of a task have in common."""
+        name = self.dataset.name(task.index)
+        return {
             "protocol": self.protocol.name,
             "variant": task.variant,
             "sample": name,
             "scene": self.dataset.scene_name(task.index),
             "counted": self.protocol.counts(name),
         }
-        try:
-            sample = self._sample(task)
-        except Exception as error:
-            failed = _reason(error)
-            return [
-                Record(**common, model=model, status="failed", error=failed)
-                for model in task.models
-            ]
-        if sample is None:
-            return []
-        common["data_sha256"] = self.data_sha256(task.index)
-        entropy = self._entropy(sample.stack)
-        return [self._record(common, sample, name, model, entropy) for model in task.models]
 
     def _sample(self, task: _Task) -> StackSample | None:
         if task.variant is None:
@@ -322,38 +339,29 @@ def _means(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _results(evaluator: _Evaluator, tasks: Sequence[_Task], workers: int) -> Iterator[list[Record]]:
-    """The records of each task, in order."""
-    if workers == 1 or len(tasks) < 2:
-        with threads():
-            yield from map(evaluator.run, tasks)
-        return
-    each = max(1, available_threads() // workers)
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (evaluator, each)
-    ) as pool:
-        try:
-            yield from pool.map(_work, tasks)
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"one of {workers} worker processes was killed, perhaps because the system ran out "
-                "of memory. The same command resumes the run; give it fewer --workers."
-            ) from error
+@dataclass(frozen=True)
+class _Workshop:
+    """See `engines.Workshop`; each process evaluates with some threads."""
 
+    evaluator: _Evaluator
+    thread_count: int
 
-_in_worker: tuple[_Evaluator, int] | None = None
+    def open(self) -> _Workshop:
+        return self
 
+    def run(self, task: _Task) -> list[Record]:
+        with threads(self.thread_count):
+            return self.evaluator.run(task)
 
-def _start_worker(evaluator: _Evaluator, thread_count: int) -> None:
-    global _in_worker
-    _in_worker = evaluator, thread_count
+    def need_bytes(self, task: _Task) -> int:
+        return 0
 
-
-def _work(task: _Task) -> list[Record]:
-    assert _in_worker is not None
-    evaluator, thread_count = _in_worker
-    with threads(thread_count):
-        return evaluator.run(task)
+    def lost(self, task: _Task, how: str) -> list[Record]:
+        return self.evaluator.failed(
+            task,
+            f"its worker {how}; perhaps the system ran out of memory. The same command tries it "
+            "again; give it fewer --workers.",
+        )
 
 
 def _earlier(directory: Path) -> list[Record]:

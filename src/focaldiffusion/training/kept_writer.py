@@ -12,7 +12,8 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.loading import batches, prepared, read_by_workers
 from focaldiffusion.data.mixture import Draw, Mixture
-from focaldiffusion.data.shard import claimed_by, sweep
+from focaldiffusion.data.shard import claimed_by, sweep, write_on
+from focaldiffusion.engines.engine import MakeEngine
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import file_errors_named
@@ -31,6 +32,7 @@ def write_examples(
     count: int | None = None,
     shard: Shard = Shard(),  # noqa: B008 - frozen
     device: torch.device | str = "cpu",
+    engine: MakeEngine | None = None,
     meter: Meter | None = None,
 ) -> None:
     """Fill a folder of examples, or continue to.
@@ -43,6 +45,7 @@ def write_examples(
             `training.draws_per_sample` draws.
         shard: the share of the positions that this process writes.
         device: where to simulate and estimate; on the CPU, `data.num_workers` processes do.
+        engine: makes the engine of a cluster, whose workers write on their CPUs.
         meter: counts the examples, those of an interrupted run included.
 
     Raises:
@@ -57,6 +60,9 @@ def write_examples(
         meter = meter or Meter()
         meter.expect(len(wanted), done=len(wanted) - len(missing))
         writer = _Writer(mixture, kept, config.model)
+        if engine is not None:
+            write_on(engine, writer, missing, meter)
+            return
         workers, device = config.data.num_workers, torch.device(device)
         if device.type == "cpu":
             for error in read_by_workers(writer, missing, workers):

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic
 
-from focaldiffusion.archive.engines import lost
-from focaldiffusion.archive.report import Line
-from focaldiffusion.archive.waiting import Job, Waiting
-from focaldiffusion.archive.work import Bench, Task, Workshop
+from focaldiffusion.engines.engine import Bench, Outcome, Task, Workshop
+from focaldiffusion.engines.waiting import Job, Waiting
 from focaldiffusion.errors import InputError
 
 
-class RayEngine:
-    """Actors that load the model once; rows of a node that dies are given to others."""
+class RayEngine(Generic[Task, Outcome]):
+    """Actors that load the model once; tasks of a node that dies are given to others."""
 
     def __init__(
         self,
-        workshop: Workshop,
+        workshop: Workshop[Task, Outcome],
         *,
         address: str = "auto",
         workers: int | None = None,
@@ -27,7 +28,7 @@ class RayEngine:
         """Describe the actors; they start with the `with` block.
 
         Args:
-            workshop: see `Workshop`; every node must see its storage and the frames.
+            workshop: see `Workshop`; every node must see its files.
             address: see `ray.init`.
             workers: number of actors; None for as many as the cluster has room for.
             cpus: CPUs of each actor.
@@ -35,10 +36,10 @@ class RayEngine:
         """
         self._workshop, self._address, self._count = workshop, address, workers
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
-        self._actors: dict[Any, _Actor] = {}
+        self._actors: dict[Any, _Actor[Task]] = {}
         self._ours = False
 
-    def __enter__(self) -> RayEngine:
+    def __enter__(self) -> RayEngine[Task, Outcome]:
         import ray
 
         if not ray.is_initialized():
@@ -63,7 +64,7 @@ class RayEngine:
         if self._ours:
             ray.shutdown()
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Line]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """See `Engine`."""
         import ray
 
@@ -95,21 +96,21 @@ class RayEngine:
         return room
 
     def _start(self) -> None:
-        """Start an actor; it gets rows once it is ready, since it may wait for a node."""
+        """Start an actor; it gets tasks once it is ready, since it may wait for a node."""
         import ray
 
         resources: Any = self._resources
         make: Any = ray.remote(**resources)(_RemoteBench)
-        handle = make.remote(self._workshop)
+        handle = make.remote(self._workshop, str(Path.cwd()))
         self._actors[handle.ready.remote()] = _Actor(handle)
 
-    def _give(self, actor: _Actor, job: Job) -> None:
+    def _give(self, actor: _Actor[Task], job: Job[Task]) -> None:
         actor.job = job
         old = next(ref for ref, one in self._actors.items() if one is actor)
         del self._actors[old]
         self._actors[actor.handle.run.remote(job.task)] = actor
 
-    def _heard(self, ref: Any, waiting: Waiting) -> Iterator[Line]:
+    def _heard(self, ref: Any, waiting: Waiting[Task]) -> Iterator[Outcome]:
         """Take the answer of an actor, or notice its end and start another."""
         import ray
 
@@ -125,7 +126,9 @@ class RayEngine:
             if actor.job.attempt == 1:
                 waiting.again(actor.job)
             else:
-                yield lost(actor.job.task, "died, twice, by itself or with its machine")
+                yield self._workshop.lost(
+                    actor.job.task, "died, twice, by itself or with its machine"
+                )
             return
         except ray.exceptions.RayTaskError as error:
             raise InputError(str(error.cause)) from error
@@ -135,39 +138,43 @@ class RayEngine:
             yield answer
 
 
-class _Actor:
+class _Actor(Generic[Task]):
     """An actor, seen from the driver.
 
     Attributes:
         handle: Ray's.
-        is_ready: whether it has loaded the model.
-        job: the row in work.
+        is_ready: whether its bench is open.
+        job: the task in work.
     """
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
         self.is_ready = False
-        self.job: Job | None = None
+        self.job: Job[Task] | None = None
 
 
 class _RemoteBench:
     """A bench in a process of Ray."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
-        self._bench: Bench | None = None
+    def __init__(self, workshop: Workshop[Any, Any], folder: str) -> None:
+        self._workshop, self._folder = workshop, folder
+        self._bench: Bench[Any, Any] | None = None
 
     def ready(self) -> None:
-        """Load the model; errors come back from here.
+        """Open the bench; errors come back from here.
 
         Raises:
             InputError: see `Workshop.open`.
         """
-        from focaldiffusion.archive.local import prepare_process
+        from focaldiffusion.engines.local import prepare_process
 
+        with suppress(
+            OSError
+        ):  # relative paths are those of the driver, where nodes see its folder
+            os.chdir(self._folder)
         prepare_process()
         self._bench = self._workshop.open()
 
-    def run(self, task: Task) -> Line:
+    def run(self, task: Any) -> Any:
         assert self._bench is not None
         return self._bench.run(task)

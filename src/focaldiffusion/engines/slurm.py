@@ -5,25 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-from focaldiffusion.archive.engines import lost
-from focaldiffusion.archive.local import LocalEngine
-from focaldiffusion.archive.memory import budget_bytes, need_bytes
-from focaldiffusion.archive.report import Line
-from focaldiffusion.archive.work import Task, Workshop
+from focaldiffusion.engines.engine import Outcome, Task, Workshop
+from focaldiffusion.engines.local import LocalEngine
+from focaldiffusion.engines.memory import budget_bytes
 from focaldiffusion.errors import InputError
 from focaldiffusion.shards import Shard
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
-class SlurmEngine:
-    """Jobs with a share of the rows each; a job that Slurm ends early is submitted again."""
+class SlurmEngine(Generic[Task, Outcome]):
+    """Jobs with a share of the tasks each; a job that Slurm ends early is submitted again."""
 
     def __init__(
         self,
-        workshop: Workshop,
+        workshop: Workshop[Task, Outcome],
         logs: Path,
         jobs: int,
         cpus: int,
@@ -33,10 +31,10 @@ class SlurmEngine:
         """Describe the jobs; they are submitted by `run`.
 
         Args:
-            workshop: see `Workshop`; every node must see its storage and the frames.
+            workshop: see `Workshop`; every node must see its files.
             logs: folder of submitit's files, on a disk that all nodes see.
             jobs: number of jobs.
-            cpus: CPUs, and so rows at a time, of each job.
+            cpus: CPUs, and so tasks at a time, of each job.
             options: for submitit, such as `timeout_min` or `slurm_partition`.
             cluster: "local" runs the jobs on this machine; None on Slurm.
         """
@@ -52,7 +50,7 @@ class SlurmEngine:
         self._workshop, self._jobs, self._cpus = workshop, jobs, cpus
         self._running: list[Any] = []
 
-    def __enter__(self) -> SlurmEngine:
+    def __enter__(self) -> SlurmEngine[Task, Outcome]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,8 +58,8 @@ class SlurmEngine:
             if not job.done():
                 job.cancel()
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Line]:
-        """See `Engine`; outcomes come when a job ends, results as its rows do."""
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """See `Engine`; outcomes come when a job ends, results as its tasks do."""
         count = min(self._jobs, len(tasks))
         shares = [Shard(number, count).of(tasks) for number in range(1, count + 1)]
         if not shares:
@@ -76,27 +74,32 @@ class SlurmEngine:
             if not ended:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    def _outcomes(self, job: Any, share: Sequence[Task]) -> list[Line]:
-        """The outcomes of a job; of one that died, each row fails and can be tried again."""
+    def _outcomes(self, job: Any, share: Sequence[Task]) -> list[Outcome]:
+        """The outcomes of a job; all tasks of one that died are lost."""
         if job.exception() is None:
             return list(job.result())
         reason = str(job.exception()).strip().splitlines()[-1]
-        return [lost(task, f"of job {job.job_id} ended ({reason})") for task in share]
+        return [
+            self._workshop.lost(task, f"of job {job.job_id} ended ({reason})") for task in share
+        ]
 
 
-class JobWork:
+def reason_of(error: Exception) -> str:
+    """The line of an error of submitit that says why a job died."""
+    first, *lines = filter(str.strip, str(error).splitlines())
+    rules = [number for number, line in enumerate(lines) if set(line) == {"-"}]
+    return lines[rules[-1] - 1] if len(rules) > 1 else first  # a traceback stands between rules
+
+
+class JobWork(Generic[Task, Outcome]):
     """The work of one job; submitit saves it, and submits it again after a preemption."""
 
-    def __init__(self, workshop: Workshop, tasks: tuple[Task, ...], workers: int) -> None:
+    def __init__(
+        self, workshop: Workshop[Task, Outcome], tasks: tuple[Task, ...], workers: int
+    ) -> None:
         self._workshop, self._tasks, self._workers = workshop, tasks, workers
 
-    def run(self) -> list[Line]:
-        """Make the results; those that an earlier start of the job made are kept."""
-        size = self._workshop.recipe.settings.working_size
-        with LocalEngine(
-            self._workshop,
-            self._workers,
-            budget_bytes=budget_bytes(),
-            need_bytes=lambda task: need_bytes(task.entry, size),
-        ) as engine:
+    def run(self) -> list[Outcome]:
+        """The outcomes; results that an earlier start of the job made are kept."""
+        with LocalEngine(self._workshop, self._workers, budget_bytes=budget_bytes()) as engine:
             return list(engine.run(self._tasks))
