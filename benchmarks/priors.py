@@ -81,6 +81,8 @@ def scenes(protocol_name: str, root: str, most: int | None) -> list[Scene]:
         name = dataset.name(index)
         if not protocol.counted_prefixes or name.startswith(protocol.counted_prefixes):
             samples.append(protocol.sample(dataset, index))
+    if len(samples) < 2:
+        raise InputError(f"{root}: {len(samples)} scenes; expected 2, for another image's depth.")
     return [
         Scene(
             one,

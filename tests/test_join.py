@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from sample_stacks import SIZE, native, photograph, texture
+from sample_stacks import FOCUS_M, SIZE, native, photograph, texture
 from torch import Tensor
 
 from focaldiffusion.prior import Prior, PriorKind
@@ -39,13 +40,22 @@ TRUTH_DPT = torch.where(CARD, 1.8, 0.55 + 0.5 * Y / SIZE[0] + DOME_DPT)
 NEAR_DPT, FAR_DPT = 2.0, 0.5
 
 
-@pytest.fixture(scope="module")
-def scene() -> tuple[FocalStack, Estimate]:
+def photographed(focus_m: Sequence[float] = FOCUS_M) -> tuple[FocalStack, Estimate]:
     """A textured card before a slanted wall, with a bare dome on its right."""
     image = torch.where(CARD, 0.6 * texture(seed=1), texture())
     image = torch.where(BARE, image.mean(), image)
-    stack = photograph(image, 1 / TRUTH_DPT)
+    stack = photograph(image, 1 / TRUTH_DPT, focus_m)
     return stack, estimate_depth(stack, PSF())
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[FocalStack, Estimate]:
+    return photographed()
+
+
+@pytest.fixture(scope="module", params=[(0.5, 2.0), (0.5, 1.0), (0.5, 1.0, 2.0)])
+def few_frames(request: pytest.FixtureRequest) -> tuple[FocalStack, Estimate]:
+    return photographed(request.param)
 
 
 def joined(scene: tuple[FocalStack, Estimate], prior: Prior) -> Joined:
@@ -100,6 +110,20 @@ def test_a_hostile_prior_changes_nothing(scene, name):
     assert not result.accepted
     assert torch.equal(result.coordinate, scene[1].coordinate)
     assert not result.share.any()
+
+
+def test_two_or_three_frames_give_the_scale_and_the_prior_the_shape(few_frames):
+    result = joined(few_frames, prior_of(3 * TRUTH_DPT - 7))
+    assert result.accepted
+    assert error(result.coordinate) < 0.5 * error(few_frames[1].coordinate)
+    assert error(result.coordinate, CARD) < error(few_frames[1].coordinate, CARD)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_prior_changes_nothing_of_two_or_three_frames(few_frames, name):
+    result = joined(few_frames, prior_of(HOSTILE[name]))
+    assert not result.accepted
+    assert torch.equal(result.coordinate, few_frames[1].coordinate)
 
 
 def test_where_the_prior_is_unknown_physics_stays(scene):

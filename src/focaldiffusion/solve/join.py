@@ -44,9 +44,9 @@ _RENDERED_PX = 160  # long side at which fits and proposals are rendered
 _NOISE = 0.8  # share of the median squared residual that is subtracted
 _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
-_HELPS = 0.8  # error of predictions, relative to none, up to which a prior is believed ...
-_RENDERED_WORSE = 1.12  # ... unless its residual, relative to that of physics, is above this
-_RENDERED_BETTER = 0.92  # below, it is believed for that
+# A prior is believed up to an error of predictions, relative to none, if the frames, rendered again,
+# differ from the captured ones by no more than this factor of their difference with physics.
+_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (0.95, 0.92))
 _HELPS_ALONE = 0.6  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
@@ -273,7 +273,7 @@ def join(
 def _believed(error: float, rendered: float | None) -> bool:
     if rendered is None:
         return error <= _HELPS_ALONE
-    return rendered <= _RENDERED_WORSE and (error <= _HELPS or rendered <= _RENDERED_BETTER)
+    return any(error <= most and rendered <= worst for most, worst in _BELIEVED)
 
 
 def _shapes(values: Array, kind: PriorKind) -> Iterator[Array]:
