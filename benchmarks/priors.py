@@ -25,6 +25,7 @@ from simulated_priors import Distortion, hostile, simulated
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.metrics import abs_rel, boundary_f1, delta
 from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.prior import Prior, PriorKind
@@ -47,6 +48,7 @@ PARTS: dict[str, list[tuple[Any, str, Any]]] = {
     "nothing": [],
     "steps placed on edges": [(joining, "steps_on_edges", _as_it_is)],
     "evidence beside a step belongs to its nearer side": [(joining, "nearer_side", _everywhere)],
+    "curve over the values of the prior": [(joining, "bent", _as_it_is)],
     "local scale by a screened Poisson equation": [(joining, "corrected", _as_it_is)],
     "the sweep votes": [(prior_fit, "_SWEEP_VOTES", 0.0)],
     "fits tried by re-rendering": [(prior_fit, "_MOST_FITS", 1)],

@@ -23,6 +23,7 @@ from focaldiffusion.solve.join import Joined, join
 from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
+    bent,
     corrected,
     likely_fits,
     nearer_side,
@@ -177,7 +178,7 @@ def test_steps_move_to_the_edges_of_the_image():
 
 def test_evidence_beside_a_step_counts_for_the_nearer_side_alone():
     weight = nearer_side(CARD.float().numpy())
-    beside = (X >= 50) & (X < 55) & (Y >= 30) & (Y < 50)
+    beside = (X >= 50) & (X < 53) & (Y >= 30) & (Y < 50)
     assert weight[CARD.numpy()].min() == 1
     assert weight[beside.numpy()].max() < 1e-3
     assert weight[(X > 70).numpy()].min() == 1
@@ -223,10 +224,22 @@ def test_a_prior_predicts_physics_or_does_not():
     assert predicts(nothing, Fit(0.0, 1.0, 1.0), NEAR_DPT, FAR_DPT) == 1
 
 
+def test_a_curve_over_the_prior_brings_it_to_physics():
+    level = TRUTH_DPT.double().numpy()
+    shape = level**1.3
+    sure = np.where(CARD.numpy() | BARE.numpy(), 0.0, 0.5)  # where the same depths are seen
+    before, after = (np.abs(one / level - 1)[BARE] for one in (shape, bent(shape, level, sure)))
+    assert after.mean() < 0.3 * before.mean()
+    sure[::7, ::5] = 0.5
+    level[::7, ::5] *= 3  # physics errs now and then
+    again = np.abs(bent(shape, level, sure) / TRUTH_DPT.numpy() - 1)[BARE]
+    assert again.mean() < 0.5 * before.mean()
+
+
 def test_a_correction_reaches_physics_and_fades():
     shape, level = np.ones((64, 256)), np.full((64, 256), 1.2)
     sure = np.zeros((64, 256))
     sure[:, :20] = 1.0
-    result = corrected(shape, level, sure, torch.full((3, 64, 256), 0.5))
+    result = corrected(shape, level, sure)
     assert result[:, :15] == pytest.approx(1.2, rel=1e-2)
     assert result[:, -15:] == pytest.approx(1.0, rel=1e-2)

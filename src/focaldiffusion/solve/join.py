@@ -28,6 +28,7 @@ from focaldiffusion.solve.consistency import Rerendering
 from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
+    bent,
     corrected,
     likely_fits,
     nearer_side,
@@ -44,8 +45,8 @@ _RENDERED_PX = 160  # long side at which fits and proposals are rendered
 _NOISE = 0.8  # share of the median squared residual that is subtracted
 _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
-# A prior is believed up to an error of predictions, relative to none, if the frames, rendered again,
-# differ from the captured ones by no more than this factor of their difference with physics.
+# A prior is believed up to an error of predictions, relative to none, and a residual of the frames
+# rendered with it, relative to that of physics: the better it predicts, the more residual.
 _BELIEVED = ((0.5, 1.3), (0.8, 1.1), (0.95, 0.92))
 _HELPS_ALONE = 0.6  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
@@ -109,7 +110,8 @@ class _Physics:
         whole = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
         guide = block_mean(whole, side)
         likelihood = evidence.posterior_at(coordinate) / evidence.posterior.amax(0)
-        sure = confidence * evidence.certainty * likelihood
+        # Where confidence is low, physics errs by whole surfaces: it counts twice.
+        sure = confidence.square() * evidence.certainty * likelihood
         level, sure = block_mean(torch.stack([coordinate, sure]), side)
         image = np.ascontiguousarray(guide.permute(1, 2, 0).cpu().numpy())
         segments = find_segments(image, stack.noise_std / side)
@@ -171,14 +173,14 @@ class _Scene:
         return cls(level, sure, guide, physics.segments, near, far, farthest, sign, shift)
 
     def coarser(self, side: int) -> _Scene:
-        """The same of blocks of pixels, without segments."""
+        """The same of blocks of pixels, for `corrected` alone."""
         level, sure = _blocks(np.stack([self.level, self.sure]), side)
-        return replace(self, level=level, sure=sure, guide=block_mean(self.guide, side))
+        return replace(self, level=level, sure=sure)
 
     def corrected(self, shape: Array, fit: Fit, sure: Array) -> Array:
-        """A fitted shape, moved to physics where `sure` says so; see `prior_fit.corrected`."""
-        fitted = np.maximum(fit.applied(shape), self.farthest)
-        return corrected(fitted, np.maximum(self.level, self.farthest), sure, self.guide)
+        """A fitted shape, moved to physics where `sure` says so; see `prior_fit`."""
+        fitted, level = (np.maximum(one, self.farthest) for one in (fit.applied(shape), self.level))
+        return corrected(bent(fitted, level, sure), level, sure)
 
     def on_axis(self, level: Array) -> Array:
         """Levels on the axis of the stack."""
