@@ -61,7 +61,7 @@ def few_frames(request: pytest.FixtureRequest) -> tuple[FocalStack, Estimate]:
 
 def joined(scene: tuple[FocalStack, Estimate], prior: Prior) -> Joined:
     stack, found = scene
-    surface = found.evidence, found.coordinate, found.confidence
+    surface = found.evidence, found.coordinate, found.agreement, found.confidence
     return join(stack, *surface, prior, found.calibration.blur_scale, found.psf)
 
 
@@ -153,6 +153,15 @@ def test_without_metres_either_end_of_the_sweep_may_be_near(scene, reversed_orde
     surfaces = found.coordinate, result.coordinate
     before, after = ((one - place).abs()[BARE].mean() for one in surfaces)
     assert after < before
+
+
+@pytest.mark.parametrize("name", ["constant", "noise", "another scene"])
+def test_a_hostile_prior_changes_nothing_without_metres(scene, name):
+    stack = FocalStack(scene[0].images)
+    found = estimate_depth(stack, PSF())
+    result = joined((stack, found), prior_of(HOSTILE[name]))
+    assert not result.accepted
+    assert torch.equal(result.coordinate, found.coordinate)
 
 
 def test_the_result_says_what_the_prior_did(scene, tmp_path: Path):

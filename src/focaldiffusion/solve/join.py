@@ -48,12 +48,14 @@ _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # A prior is believed up to an error of predictions, relative to none, and a residual of the frames
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
 _BELIEVED = ((0.5, 1.3), (0.8, 1.1), (0.95, 0.92))
-_HELPS_ALONE = 0.6  # the same error where nothing can be rendered
+_HELPS_ALONE = 0.5  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
 _FARTHEST_SHARE = 0.02  # quantile of the sure ones; the prior ends at twice that
 _LEAST = 0.01  # of the near end: the least that any surface may be
 _KNOWN = 0.5  # share of a pixel that a prior has to cover
+_UNANIMOUS = 16  # power of the agreement of directions: with one of eight against it, 0.1 is left
+_SUPPORTED = 0.5  # confidence at which agreement counts half
 _FAINT = 0.02  # sureness at which physics and prior decide alike
 _OFFSET = 0.5  # of the span, between zero and the far end of an axis that does not start at zero
 _AFFINE_OFFSETS = (0.1, 0.3, 1.0, 3.0)  # of affine depth, relative to its spread
@@ -92,6 +94,7 @@ class _Physics:
         guide: (3, h, w) sRGB.
         level: (h, w) coordinate.
         sure: (h, w) in [0, 1].
+        agreed: (h, w) in [0, 1], near 1 where all directions of completion found this level.
         segments: (h, w).
     """
 
@@ -100,11 +103,17 @@ class _Physics:
     guide: Tensor
     level: Array
     sure: Array
+    agreed: Array
     segments: Array
 
     @classmethod
     def of(
-        cls, stack: FocalStack, evidence: Evidence, coordinate: Tensor, confidence: Tensor
+        cls,
+        stack: FocalStack,
+        evidence: Evidence,
+        coordinate: Tensor,
+        agreement: Tensor,
+        confidence: Tensor,
     ) -> _Physics:
         side = max(1, round(max(stack.size) / _LONG_SIDE_PX))
         whole = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
@@ -112,11 +121,13 @@ class _Physics:
         likelihood = evidence.posterior_at(coordinate) / evidence.posterior.amax(0)
         # Where confidence is low, physics errs by whole surfaces: it counts twice.
         sure = confidence.square() * evidence.certainty * likelihood
-        level, sure = block_mean(torch.stack([coordinate, sure]), side)
+        # Where there is no evidence at all, the directions agree as well.
+        agreed = agreement**_UNANIMOUS * confidence / (confidence + _SUPPORTED)
+        fields = torch.stack([coordinate, sure, agreed])
+        level, sure, agreed = block_mean(fields, side).cpu().double().numpy()
         image = np.ascontiguousarray(guide.permute(1, 2, 0).cpu().numpy())
         segments = find_segments(image, stack.noise_std / side)
-        on_blocks = level.cpu().double().numpy(), sure.cpu().double().numpy()
-        return cls(side, whole, guide, *on_blocks, segments)
+        return cls(side, whole, guide, level, sure, agreed, segments)
 
     def enlarged(
         self, surface: Tensor, share: Tensor, keep: Tensor
@@ -221,6 +232,7 @@ def join(
     stack: FocalStack,
     evidence: Evidence,
     coordinate: Tensor,
+    agreement: Tensor,
     confidence: Tensor,
     prior: Prior,
     blur_scale: float | None,
@@ -232,12 +244,13 @@ def join(
         stack: the frames.
         evidence: their evidence.
         coordinate: (H, W) surface by physics.
+        agreement: (H, W) agreement of its directions, see `Completion`.
         confidence: (H, W) trust in it.
         prior: of the same view, at any size.
         blur_scale: see `rerender_residual`; None if unknown.
         psf: the shape of the blur.
     """
-    physics = _Physics.of(stack, evidence, coordinate, confidence)
+    physics = _Physics.of(stack, evidence, coordinate, agreement, confidence)
     given, known = _at_size_of(prior, physics.level)
     metric = stack.axis == "inverse_depth_dpt"
     tried = None
@@ -264,9 +277,13 @@ def join(
     }
     if not _believed(error, rendered):
         return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior)
+    # Beside outlines, where physics counts little, it is right if nothing contradicts it.
+    level, agreed = np.maximum(scene.level, scene.farthest), physics.agreed
+    joined = joined * (level / joined) ** agreed
     surface = torch.from_numpy(np.float32(scene.on_axis(joined))).to(coordinate)
     keep = torch.from_numpy(~known).to(surface.device)
-    share = torch.from_numpy(np.float32(_FAINT / (_FAINT + proposal.sure))).to(surface)
+    share = (1 - agreed) * _FAINT / (_FAINT + proposal.sure)
+    share = torch.from_numpy(np.float32(share)).to(surface)
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
     return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior)
