@@ -6,16 +6,18 @@
 Priors are distorted truth, see `simulated_priors.py`; their seeds are fixed. Prints Markdown tables
 of the mean over scenes for depth at the size at which it is solved: by strength of the distortion,
 with each error left out, with each part of the joining left out, with each scale that a prior may
-speak, and hostile priors. Physics is solved once for each scene.
+speak, hostile priors, and confidence by how far the prior decided. Physics is solved once for each
+scene.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +27,7 @@ from simulated_priors import Distortion, hostile, simulated
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.metrics import abs_rel, boundary_f1, delta
 from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.prior import Prior, PriorKind
@@ -47,12 +50,20 @@ PARTS: dict[str, list[tuple[Any, str, Any]]] = {
     "nothing": [],
     "steps placed on edges": [(joining, "steps_on_edges", _as_it_is)],
     "evidence beside a step belongs to its nearer side": [(joining, "nearer_side", _everywhere)],
+    "curve over the values of the prior": [(joining, "bent", _as_it_is)],
     "local scale by a screened Poisson equation": [(joining, "corrected", _as_it_is)],
     "the sweep votes": [(prior_fit, "_SWEEP_VOTES", 0.0)],
     "fits tried by re-rendering": [(prior_fit, "_MOST_FITS", 1)],
     "judge": [(joining, "_believed", lambda *_: True)],
 }
 """Names to replace, with their modules, for each part of the joining that is left out."""
+
+
+TABLES = ("strength", "error left out", "part left out", "scale", "hostile", "confidence")
+"""The tables, by the head of their first column."""
+
+SHARES = (0.0, 0.1, 0.5, 0.9, 1.1)
+"""Bounds of the shares of the prior in the table of confidence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +92,8 @@ def scenes(protocol_name: str, root: str, most: int | None) -> list[Scene]:
         name = dataset.name(index)
         if not protocol.counted_prefixes or name.startswith(protocol.counted_prefixes):
             samples.append(protocol.sample(dataset, index))
+    if len(samples) < 2:
+        raise InputError(f"{root}: {len(samples)} scenes; expected 2, for another image's depth.")
     return [
         Scene(
             one,
@@ -111,37 +124,76 @@ class Outcome:
     seconds: float
 
 
+def joined_with(
+    scene: Scene, prior: Prior, left_out: str = "nothing"
+) -> tuple[Estimate, Tensor, float]:
+    """The estimate after a prior, `Joined.share`, and the CPU time of the joining [s]."""
+    found = scene.physical
+    with ExitStack() as stack, torch.inference_mode():
+        for module, name, other in PARTS[left_out]:
+            stack.enter_context(patch.object(module, name, other))
+        start = time.process_time()
+        joined = joining.join(
+            scene.sample.stack,
+            found.evidence,
+            found.coordinate,
+            found.agreement,
+            found.confidence,
+            prior,
+            found.calibration.blur_scale,
+            found.psf,
+        )
+        seconds = time.process_time() - start
+    if joined.accepted:
+        found = with_surface(scene.sample.stack, found, joined.coordinate, Stages())
+    return found, joined.share, seconds
+
+
+def depth_of(found: Estimate) -> Tensor:
+    """(H, W) metres."""
+    return torch.where(found.coordinate > 1e-3, 1 / found.coordinate, torch.nan)
+
+
 def outcome(scene: Scene, prior: Prior | None, left_out: str = "nothing") -> Outcome:
     """The figures of physics, or of physics joined with a prior."""
-    found, share, seconds = scene.physical, 0.0, 0.0
+    found, share, seconds = scene.physical, torch.zeros(1), 0.0
     if prior is not None:
-        with ExitStack() as stack, torch.inference_mode():
-            for module, name, other in PARTS[left_out]:
-                stack.enter_context(patch.object(module, name, other))
-            start = time.process_time()
-            joined = joining.join(
-                scene.sample.stack,
-                found.evidence,
-                found.coordinate,
-                found.confidence,
-                prior,
-                found.calibration.blur_scale,
-                found.psf,
-            )
-            seconds, share = time.process_time() - start, float(joined.share.mean())
-        if joined.accepted:
-            found = with_surface(scene.sample.stack, found, joined.coordinate, Stages())
-    depth_m = torch.where(found.coordinate > 1e-3, 1 / found.coordinate, torch.nan)
-    truth_m, valid = scene.sample.depth_m, scene.sample.valid
+        found, share, seconds = joined_with(scene, prior, left_out)
+    depth_m, truth_m, valid = depth_of(found), scene.sample.depth_m, scene.sample.valid
     sure = valid & (found.confidence >= found.confidence[valid].median())
     return Outcome(
         abs_rel(depth_m, truth_m, valid),
         delta(depth_m, truth_m, valid, 1.05),
         boundary_f1(depth_m, truth_m, valid),
         abs_rel(depth_m, truth_m, sure),
-        share,
+        float(share.mean()),
         seconds,
     )
+
+
+def calibration(all_scenes: list[Scene], distortion: Distortion) -> Iterator[str]:
+    """Lines of the table of pixels by how far the prior decided."""
+    yield from (
+        "",
+        "| share of the prior | pixels | confidence | AbsRel | physics |",
+        "|---" * 5 + "|",
+    )
+    pixels = []
+    for scene in all_scenes:
+        found, share, _ = joined_with(scene, scene.simulated(distortion))
+        valid, truth_m = scene.sample.valid, scene.sample.depth_m
+        errors = [
+            (torch.nan_to_num(depth_of(one), nan=0) / truth_m - 1).abs()
+            for one in (found, scene.physical)
+        ]
+        fields = [share.expand_as(truth_m), found.confidence, *errors]
+        pixels.append(torch.stack([one[valid] for one in fields]))
+    share, *columns = torch.cat(pixels, 1)
+    for low, high in pairwise(SHARES):
+        here = (share >= low) & (share < high)
+        means = [f"{float(one[here].mean()):.3f}" for one in columns]
+        part = f"{float(here.float().mean()):.0%}"
+        yield f"| {' | '.join([f'{low:g} to {min(high, 1):g}', part, *means])} |"
 
 
 def row(name: str, physics: list[Outcome], found: list[Outcome]) -> str:
@@ -164,39 +216,51 @@ HEAD = (
 )
 
 
-def tables(all_scenes: list[Scene], strengths: list[float]) -> Iterator[str]:
-    """Lines of the Markdown tables."""
+def tables(all_scenes: list[Scene], strengths: list[float], wanted: Sequence[str]) -> Iterator[str]:
+    """Lines of the Markdown tables, those of `TABLES` that are wanted."""
     physics = [outcome(scene, None) for scene in all_scenes]
     usual = Distortion()
-
-    def head(title: str) -> Iterator[str]:
-        yield from ("", f"| {title} | {HEAD} |", "|---" * 9 + "|", row("physics", physics, physics))
-
-    yield from head("strength of the errors")
-    for strength in strengths:
-        found = [outcome(one, one.simulated(usual.times(strength))) for one in all_scenes]
-        yield row(f"{strength:g}", physics, found)
-    yield from head("error left out")
-    for error in fields(Distortion):
-        found = [outcome(one, one.simulated(usual.without(error.name))) for one in all_scenes]
-        yield row(error.name, physics, found)
-    yield from head("part left out")
-    for part in PARTS:
-        found = [outcome(one, one.simulated(usual), part) for one in all_scenes]
-        yield row(part, physics, found)
-    yield from head("scale of the prior")
-    for kind in PriorKind:
-        found = [outcome(one, one.simulated(usual, kind)) for one in all_scenes]
-        yield row(str(kind), physics, found)
-    yield from head("hostile prior")
     hostiles = [
         hostile(one.sample.depth_m, one.sample.valid, one.other_m, one.seed) for one in all_scenes
     ]
-    for name in hostiles[0]:
-        found = [
-            outcome(one, priors[name]) for one, priors in zip(all_scenes, hostiles, strict=True)
-        ]
-        yield row(name, physics, found)
+    rows: dict[str, dict[str, Callable[[int], Outcome]]] = {
+        "strength": {
+            f"{one:g}": lambda index, strength=one: outcome(
+                all_scenes[index], all_scenes[index].simulated(usual.times(strength))
+            )
+            for one in strengths
+        },
+        "error left out": {
+            one.name: lambda index, name=one.name: outcome(
+                all_scenes[index], all_scenes[index].simulated(usual.without(name))
+            )
+            for one in fields(Distortion)
+        },
+        "part left out": {
+            one: lambda index, part=one: outcome(
+                all_scenes[index], all_scenes[index].simulated(usual), part
+            )
+            for one in PARTS
+        },
+        "scale": {
+            str(one): lambda index, kind=one: outcome(
+                all_scenes[index], all_scenes[index].simulated(usual, kind)
+            )
+            for one in PriorKind
+        },
+        "hostile": {
+            one: lambda index, name=one: outcome(all_scenes[index], hostiles[index][name])
+            for one in hostiles[0]
+        },
+    }
+    for title, outcomes in rows.items():
+        if title in wanted:
+            yield from ("", f"| {title} | {HEAD} |", "|---" * 9 + "|")
+            yield row("physics", physics, physics)
+            for name, of in outcomes.items():
+                yield row(name, physics, [of(index) for index in range(len(all_scenes))])
+    if "confidence" in wanted:
+        yield from calibration(all_scenes, usual)
 
 
 def main() -> None:
@@ -205,10 +269,11 @@ def main() -> None:
     parser.add_argument("data_root", help="folder of its data")
     parser.add_argument("--scenes", type=int, help="the first of them only")
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.5, 1.0, 2.0])
+    parser.add_argument("--tables", choices=TABLES, nargs="+", default=TABLES, metavar="TABLE")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = scenes(options.protocol, options.data_root, options.scenes)
-    for line in tables(found, options.strengths):
+    for line in tables(found, options.strengths, options.tables):
         print(line, flush=True)
 
 

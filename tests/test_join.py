@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from sample_stacks import SIZE, native, photograph, texture
+from sample_stacks import FOCUS_M, SIZE, native, photograph, texture
 from torch import Tensor
 
 from focaldiffusion.prior import Prior, PriorKind
@@ -22,6 +23,7 @@ from focaldiffusion.solve.join import Joined, join
 from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
+    bent,
     corrected,
     likely_fits,
     nearer_side,
@@ -39,18 +41,27 @@ TRUTH_DPT = torch.where(CARD, 1.8, 0.55 + 0.5 * Y / SIZE[0] + DOME_DPT)
 NEAR_DPT, FAR_DPT = 2.0, 0.5
 
 
-@pytest.fixture(scope="module")
-def scene() -> tuple[FocalStack, Estimate]:
+def photographed(focus_m: Sequence[float] = FOCUS_M) -> tuple[FocalStack, Estimate]:
     """A textured card before a slanted wall, with a bare dome on its right."""
     image = torch.where(CARD, 0.6 * texture(seed=1), texture())
     image = torch.where(BARE, image.mean(), image)
-    stack = photograph(image, 1 / TRUTH_DPT)
+    stack = photograph(image, 1 / TRUTH_DPT, focus_m)
     return stack, estimate_depth(stack, PSF())
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[FocalStack, Estimate]:
+    return photographed()
+
+
+@pytest.fixture(scope="module", params=[(0.5, 2.0), (0.5, 1.0), (0.5, 1.0, 2.0)])
+def few_frames(request: pytest.FixtureRequest) -> tuple[FocalStack, Estimate]:
+    return photographed(request.param)
 
 
 def joined(scene: tuple[FocalStack, Estimate], prior: Prior) -> Joined:
     stack, found = scene
-    surface = found.evidence, found.coordinate, found.confidence
+    surface = found.evidence, found.coordinate, found.agreement, found.confidence
     return join(stack, *surface, prior, found.calibration.blur_scale, found.psf)
 
 
@@ -102,6 +113,20 @@ def test_a_hostile_prior_changes_nothing(scene, name):
     assert not result.share.any()
 
 
+def test_two_or_three_frames_give_the_scale_and_the_prior_the_shape(few_frames):
+    result = joined(few_frames, prior_of(3 * TRUTH_DPT - 7))
+    assert result.accepted
+    assert error(result.coordinate) < 0.5 * error(few_frames[1].coordinate)
+    assert error(result.coordinate, CARD) < error(few_frames[1].coordinate, CARD)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_prior_changes_nothing_of_two_or_three_frames(few_frames, name):
+    result = joined(few_frames, prior_of(HOSTILE[name]))
+    assert not result.accepted
+    assert torch.equal(result.coordinate, few_frames[1].coordinate)
+
+
 def test_where_the_prior_is_unknown_physics_stays(scene):
     unknown = X >= 80
     result = joined(scene, prior_of(TRUTH_DPT.masked_fill(unknown, math.nan)))
@@ -130,6 +155,15 @@ def test_without_metres_either_end_of_the_sweep_may_be_near(scene, reversed_orde
     assert after < before
 
 
+@pytest.mark.parametrize("name", ["constant", "noise", "another scene"])
+def test_a_hostile_prior_changes_nothing_without_metres(scene, name):
+    stack = FocalStack(scene[0].images)
+    found = estimate_depth(stack, PSF())
+    result = joined((stack, found), prior_of(HOSTILE[name]))
+    assert not result.accepted
+    assert torch.equal(result.coordinate, found.coordinate)
+
+
 def test_the_result_says_what_the_prior_did(scene, tmp_path: Path):
     stack = replace(scene[0], frames=native(scene[0]))
     result = recover(stack, prior=GivenPrior(prior_of(TRUTH_DPT)), physical=scene[1])
@@ -153,7 +187,7 @@ def test_steps_move_to_the_edges_of_the_image():
 
 def test_evidence_beside_a_step_counts_for_the_nearer_side_alone():
     weight = nearer_side(CARD.float().numpy())
-    beside = (X >= 50) & (X < 55) & (Y >= 30) & (Y < 50)
+    beside = (X >= 50) & (X < 53) & (Y >= 30) & (Y < 50)
     assert weight[CARD.numpy()].min() == 1
     assert weight[beside.numpy()].max() < 1e-3
     assert weight[(X > 70).numpy()].min() == 1
@@ -199,10 +233,22 @@ def test_a_prior_predicts_physics_or_does_not():
     assert predicts(nothing, Fit(0.0, 1.0, 1.0), NEAR_DPT, FAR_DPT) == 1
 
 
+def test_a_curve_over_the_prior_brings_it_to_physics():
+    level = TRUTH_DPT.double().numpy()
+    shape = level**1.3
+    sure = np.where(CARD.numpy() | BARE.numpy(), 0.0, 0.5)  # where the same depths are seen
+    before, after = (np.abs(one / level - 1)[BARE] for one in (shape, bent(shape, level, sure)))
+    assert after.mean() < 0.3 * before.mean()
+    sure[::7, ::5] = 0.5
+    level[::7, ::5] *= 3  # physics errs now and then
+    again = np.abs(bent(shape, level, sure) / TRUTH_DPT.numpy() - 1)[BARE]
+    assert again.mean() < 0.5 * before.mean()
+
+
 def test_a_correction_reaches_physics_and_fades():
     shape, level = np.ones((64, 256)), np.full((64, 256), 1.2)
     sure = np.zeros((64, 256))
     sure[:, :20] = 1.0
-    result = corrected(shape, level, sure, torch.full((3, 64, 256), 0.5))
+    result = corrected(shape, level, sure)
     assert result[:, :15] == pytest.approx(1.2, rel=1e-2)
     assert result[:, -15:] == pytest.approx(1.0, rel=1e-2)

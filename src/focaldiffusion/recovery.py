@@ -342,7 +342,7 @@ def _with_prior(
         given = prior(image.to(found.coordinate.device))
     with stages("joining the prior"), torch.inference_mode():
         used, scale = stack.without(found.calibration.left_out), found.calibration.blur_scale
-        surface = found.evidence, found.coordinate, found.confidence
+        surface = found.evidence, found.coordinate, found.agreement, found.confidence
         joined = join(used, *surface, given, scale, found.psf)
     if joined.accepted:
         found = with_surface(stack, found, joined.coordinate, stages)

@@ -8,6 +8,7 @@ it, and fades out around.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ from focaldiffusion.solve.consistency import Rerendering
 from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
+    bent,
     corrected,
     likely_fits,
     nearer_side,
@@ -44,15 +46,17 @@ _RENDERED_PX = 160  # long side at which fits and proposals are rendered
 _NOISE = 0.8  # share of the median squared residual that is subtracted
 _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
-_HELPS = 0.8  # error of predictions, relative to none, up to which a prior is believed ...
-_RENDERED_WORSE = 1.12  # ... unless its residual, relative to that of physics, is above this
-_RENDERED_BETTER = 0.92  # below, it is believed for that
-_HELPS_ALONE = 0.6  # the same error where nothing can be rendered
+# A prior is believed up to an error of predictions, relative to none, and a residual of the frames
+# rendered with it, relative to that of physics: the better it predicts, the more residual.
+_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (math.inf, 0.92))
+_HELPS_ALONE = 0.5  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
 _FARTHEST_SHARE = 0.02  # quantile of the sure ones; the prior ends at twice that
 _LEAST = 0.01  # of the near end: the least that any surface may be
 _KNOWN = 0.5  # share of a pixel that a prior has to cover
+_UNANIMOUS = 16  # power of the agreement of directions: with one of eight against it, 0.1 is left
+_SUPPORTED = 0.5  # confidence at which agreement counts half
 _FAINT = 0.02  # sureness at which physics and prior decide alike
 _OFFSET = 0.5  # of the span, between zero and the far end of an axis that does not start at zero
 _AFFINE_OFFSETS = (0.1, 0.3, 1.0, 3.0)  # of affine depth, relative to its spread
@@ -91,6 +95,7 @@ class _Physics:
         guide: (3, h, w) sRGB.
         level: (h, w) coordinate.
         sure: (h, w) in [0, 1].
+        agreed: (h, w) in [0, 1], near 1 where all directions of completion found this level.
         segments: (h, w).
     """
 
@@ -99,22 +104,31 @@ class _Physics:
     guide: Tensor
     level: Array
     sure: Array
+    agreed: Array
     segments: Array
 
     @classmethod
     def of(
-        cls, stack: FocalStack, evidence: Evidence, coordinate: Tensor, confidence: Tensor
+        cls,
+        stack: FocalStack,
+        evidence: Evidence,
+        coordinate: Tensor,
+        agreement: Tensor,
+        confidence: Tensor,
     ) -> _Physics:
         side = max(1, round(max(stack.size) / _LONG_SIDE_PX))
         whole = linear_to_srgb(evidence.all_in_focus.clamp(0, 1))
         guide = block_mean(whole, side)
         likelihood = evidence.posterior_at(coordinate) / evidence.posterior.amax(0)
-        sure = confidence * evidence.certainty * likelihood
-        level, sure = block_mean(torch.stack([coordinate, sure]), side)
+        # Where confidence is low, physics errs by whole surfaces: it counts twice.
+        sure = confidence.square() * evidence.certainty * likelihood
+        # Where there is no evidence at all, the directions agree as well.
+        agreed = agreement**_UNANIMOUS * confidence / (confidence + _SUPPORTED)
+        fields = torch.stack([coordinate, sure, agreed])
+        level, sure, agreed = block_mean(fields, side).cpu().double().numpy()
         image = np.ascontiguousarray(guide.permute(1, 2, 0).cpu().numpy())
         segments = find_segments(image, stack.noise_std / side)
-        on_blocks = level.cpu().double().numpy(), sure.cpu().double().numpy()
-        return cls(side, whole, guide, *on_blocks, segments)
+        return cls(side, whole, guide, level, sure, agreed, segments)
 
     def enlarged(
         self, surface: Tensor, share: Tensor, keep: Tensor
@@ -171,14 +185,14 @@ class _Scene:
         return cls(level, sure, guide, physics.segments, near, far, farthest, sign, shift)
 
     def coarser(self, side: int) -> _Scene:
-        """The same of blocks of pixels, without segments."""
+        """The same of blocks of pixels, for `corrected` alone."""
         level, sure = _blocks(np.stack([self.level, self.sure]), side)
-        return replace(self, level=level, sure=sure, guide=block_mean(self.guide, side))
+        return replace(self, level=level, sure=sure)
 
     def corrected(self, shape: Array, fit: Fit, sure: Array) -> Array:
-        """A fitted shape, moved to physics where `sure` says so; see `prior_fit.corrected`."""
-        fitted = np.maximum(fit.applied(shape), self.farthest)
-        return corrected(fitted, np.maximum(self.level, self.farthest), sure, self.guide)
+        """A fitted shape, moved to physics where `sure` says so; see `prior_fit`."""
+        fitted, level = (np.maximum(one, self.farthest) for one in (fit.applied(shape), self.level))
+        return corrected(bent(fitted, level, sure), level, sure)
 
     def on_axis(self, level: Array) -> Array:
         """Levels on the axis of the stack."""
@@ -219,6 +233,7 @@ def join(
     stack: FocalStack,
     evidence: Evidence,
     coordinate: Tensor,
+    agreement: Tensor,
     confidence: Tensor,
     prior: Prior,
     blur_scale: float | None,
@@ -230,12 +245,13 @@ def join(
         stack: the frames.
         evidence: their evidence.
         coordinate: (H, W) surface by physics.
+        agreement: (H, W) agreement of its directions, see `Completion`.
         confidence: (H, W) trust in it.
         prior: of the same view, at any size.
         blur_scale: see `rerender_residual`; None if unknown.
         psf: the shape of the blur.
     """
-    physics = _Physics.of(stack, evidence, coordinate, confidence)
+    physics = _Physics.of(stack, evidence, coordinate, agreement, confidence)
     given, known = _at_size_of(prior, physics.level)
     metric = stack.axis == "inverse_depth_dpt"
     tried = None
@@ -260,11 +276,16 @@ def join(
         "predicts": error,
         "rendered": rendered,
     }
-    if not _believed(error, rendered):
+    is_flat = proposal.fit.scale == 0  # nothing of the prior is left
+    if is_flat or not _believed(error, rendered):
         return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior)
+    # Beside outlines, where physics counts little, it is right if nothing contradicts it.
+    level, agreed = np.maximum(scene.level, scene.farthest), physics.agreed
+    joined = joined * (level / joined) ** agreed
     surface = torch.from_numpy(np.float32(scene.on_axis(joined))).to(coordinate)
     keep = torch.from_numpy(~known).to(surface.device)
-    share = torch.from_numpy(np.float32(_FAINT / (_FAINT + proposal.sure))).to(surface)
+    share = (1 - agreed) * _FAINT / (_FAINT + proposal.sure)
+    share = torch.from_numpy(np.float32(share)).to(surface)
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
     return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior)
@@ -273,7 +294,7 @@ def join(
 def _believed(error: float, rendered: float | None) -> bool:
     if rendered is None:
         return error <= _HELPS_ALONE
-    return rendered <= _RENDERED_WORSE and (error <= _HELPS or rendered <= _RENDERED_BETTER)
+    return any(error <= most and rendered <= worst for most, worst in _BELIEVED)
 
 
 def _shapes(values: Array, kind: PriorKind) -> Iterator[Array]:

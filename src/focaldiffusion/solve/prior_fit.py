@@ -7,7 +7,9 @@ A monocular network knows the shape of a scene, but neither its scale nor where 
 2. `fitted`: one scale and one shift for the image, such that most regions in which physics is sure
    agree, regions and not pixels, for a network errs by whole objects. The sweep votes too: it
    usually covers the scene.
-3. `corrected`: where physics is sure, its ratio to the prior is known. A screened Poisson equation
+3. `bent`: a curve over its values brings it closer to sure physics, for its scale is not the same
+   near and far.
+4. `corrected`: where physics is sure, its ratio to the prior is known. A screened Poisson equation
    spreads the logarithm of that ratio within surfaces, and it fades to nothing far from what is
    known. So the gradient of the prior, times a smooth scale, remains.
 """
@@ -27,9 +29,10 @@ from focaldiffusion.solve.complete import smooth
 
 Array = NDArray[Any]
 
-_EDGE_PX = 9  # window in which a step makes the prior unsure
+_EDGE_PX = 7  # window in which a step makes the prior unsure
 _EDGE_STEP = 0.08  # of the range of the prior, which does
-_SIDE_PX = 13  # window in which only the nearer side of a step is compared with physics
+_IMAGE_EDGE = 2.0  # weight of the image among the channels that stop the filling
+_SIDE_PX = 7  # window in which only the nearer side of a step is compared with physics
 _RANGE = (0.03, 0.97)  # quantiles that the sweep covers
 _CELLS = 4  # regions are cut at a grid of this number of cells on the long side
 _SMALLEST = 0.001  # share of the image, of a region that votes
@@ -47,7 +50,12 @@ _LIKELY = 0.6  # of the votes of the best fit, from which another is worth a try
 _OTHER_SCALE = 0.15  # ... if its scale differs by this share of that which spans the sweep
 _PREDICTED = 0.1  # relative error of a prediction that counts 1 ...
 _MOST_WRONG = 5.0  # ... and the most that any counts
-_PRIOR_EDGE = 3.0  # weight of the prior's logarithm among the channels that stop smoothing
+_BINS = 16  # of the prior's range, over which a curve is smooth ...
+_SMOOTH_BINS = 2.0  # ... within this standard deviation
+_BENT_LOG = 0.15  # difference from the curve at which a ratio counts half
+_BENT_ROUNDS = 3
+_KNOWN_PIXELS = 0.5  # sure ones that are worth as much as none
+_PRIOR_EDGE = 3.0  # weight of the prior's logarithm, whose steps stop smoothing
 _LARGEST_LOG = 1.0  # of a ratio to the prior
 _OUTLIER_LOG = 0.1  # difference from its surroundings, from which a known ratio counts little
 _FAINT = 1e-3  # sureness that is worth as much as none, see `smooth`
@@ -117,7 +125,7 @@ def steps_on_edges(shape: Array, guide: Tensor) -> Array:
     step = (cv2.dilate(plane, kernel) - cv2.erode(plane, kernel)) / _spread(plane)
     certain = 1 / (1 + (step / _EDGE_STEP) ** 4)
     values, certainty = (torch.from_numpy(np.float32(field))[None] for field in (plane, certain))
-    return smooth(values, certainty, guide.cpu()[None])[0].numpy()
+    return smooth(values, certainty, _IMAGE_EDGE * guide.cpu()[None])[0].numpy()
 
 
 def nearer_side(shape: Array) -> Array:
@@ -207,7 +215,34 @@ def _median(values: Array, weights: Array) -> float:
     return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
-def corrected(shape: Array, level: Array, sure: Array, guide: Tensor) -> Array:
+def bent(shape: Array, level: Array, sure: Array) -> Array:
+    """The fitted prior after the curve of its values that brings it to sure physics.
+
+    A network's scale is not the same near and far. The logarithm of the ratio of physics to the
+    prior is smoothed over the values of the prior, robustly, wherever they are in the image.
+
+    Args:
+        shape: (H, W) the fitted prior, positive.
+        level: (H, W) physics, positive.
+        sure: (H, W) in [0, 1].
+    """
+    ratio, root = np.log(level / shape), np.sqrt(shape)  # a scale between those of near and far
+    low, high = np.quantile(root, (0.01, 0.99))
+    place = ((root - low) / max(float(high - low), 1e-9)).clip(0, 1)
+    index = np.minimum(place * _BINS, _BINS - 1).astype(int).ravel()
+    centres = (np.arange(_BINS) + 0.5) / _BINS
+    near = np.exp(-0.5 * (np.subtract.outer(centres, centres) * _BINS / _SMOOTH_BINS) ** 2)
+    curve = np.zeros(_BINS)
+    for _ in range(_BENT_ROUNDS):
+        rest = (ratio - np.interp(place, centres, curve)).clip(-_LARGEST_LOG, _LARGEST_LOG)
+        trusted = sure / (1 + (rest / _BENT_LOG) ** 2)
+        known = near @ np.bincount(index, trusted.ravel(), minlength=_BINS)
+        total = near @ np.bincount(index, (trusted * rest).ravel(), minlength=_BINS)
+        curve += total / (known + _KNOWN_PIXELS)
+    return shape * np.exp(np.interp(place, centres, curve))
+
+
+def corrected(shape: Array, level: Array, sure: Array) -> Array:
     """The fitted prior, moved to physics where that is sure, and smoothly so around.
 
     min_r Σ W (r - log(level / shape))² + λ Σ a |∇r|², and the result is shape · exp(r).
@@ -215,16 +250,14 @@ def corrected(shape: Array, level: Array, sure: Array, guide: Tensor) -> Array:
     Args:
         shape: (H, W) the fitted prior, positive.
         level: (H, W) physics, positive.
-        sure: (H, W) in [0, 1], W.
-        guide: (3, H, W) sRGB; a falls with its gradient, and with the gradient of the prior.
+        sure: (H, W) in [0, 1], W; a falls with the gradient of the prior.
     """
     ratio = np.log(level / shape)
-    edges = torch.from_numpy(np.float32(_PRIOR_EDGE * np.log(shape)))
-    channels = torch.cat([guide.cpu(), edges[None]])
-    smoothed = _spread_out(ratio, sure, channels)
+    steps = torch.from_numpy(np.float32(_PRIOR_EDGE * np.log(shape)))[None]
+    smoothed = _spread_out(ratio, sure, steps)
     # Physics is wrong beside outlines now and then: what stands out counts less the second time.
     trusted = sure / (1 + ((ratio - smoothed) / _OUTLIER_LOG) ** 2) ** 2
-    return shape * np.exp(_spread_out(ratio, trusted, channels))
+    return shape * np.exp(_spread_out(ratio, trusted, steps))
 
 
 def _spread_out(ratio: Array, sure: Array, channels: Tensor) -> Array:
