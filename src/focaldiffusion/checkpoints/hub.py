@@ -267,6 +267,7 @@ def widened_base(
         vae,
         start=model.start,
         depth_code=model.depth_code,
+        timestep=model.timestep,
     )
 
 

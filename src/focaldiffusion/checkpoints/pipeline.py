@@ -71,6 +71,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         start: str = "estimate",
         depth_code: str = "log",
         patch_factor: int | None = None,
+        timestep: float = 1000.0,
     ) -> None:
         """Assemble a model from its parts.
 
@@ -83,18 +84,26 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start: start of the flow: "estimate" or "noise".
             depth_code: kind of `SurfaceCode`: "log" or "inverse".
             patch_factor: side [px] of a latent cell of the patch codec; None with a vae.
+            timestep: told to the network at noise level 1; "noise" needs the 1000 of its base.
 
         Raises:
             InputError: the parts do not fit each other.
         """
         super().__init__()
         self.register_modules(denoiser=denoiser, prompt=prompt, scheduler=scheduler, vae=vae)
-        self.register_to_config(start=start, depth_code=depth_code, patch_factor=patch_factor)
+        self.register_to_config(
+            start=start, depth_code=depth_code, patch_factor=patch_factor, timestep=timestep
+        )
         self._check_parts()
 
     @classmethod
     def from_preset(
-        cls, name: str, start: Start = "estimate", seed: int = 0, depth_code: str = "log"
+        cls,
+        name: str,
+        start: Start = "estimate",
+        seed: int = 0,
+        depth_code: str = "log",
+        timestep: float = 1000.0,
     ) -> FocalDiffusionPipeline:
         """A model with random weights; with `estimate` it returns the physical estimate.
 
@@ -103,6 +112,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start: start of the flow.
             seed: seed of the weights; torch's global generator is left untouched.
             depth_code: kind of `SurfaceCode`.
+            timestep: see the class.
 
         Raises:
             InputError: the preset does not exist.
@@ -127,6 +137,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start=start,
             depth_code=depth_code,
             patch_factor=preset.patch_factor,
+            timestep=timestep,
         )
         pipeline.register_to_config(_name_or_path=f"{name}, random weights of seed {seed}")
         return pipeline
@@ -170,6 +181,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             self.scheduler,
             self.codec,
             self.config["start"],
+            self.config["timestep"],
             self._execution_device,
         )
 
@@ -351,6 +363,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             "weights": self.denoiser.config.get("_name_or_path"),
             "start": self.config["start"],
             "depth_code": self.config["depth_code"],
+            "timestep": self.config["timestep"],
             "dtype": str(self.denoiser.dtype).removeprefix("torch."),
             **asdict(sampling),
             "steps": self._steps(sampling.steps),

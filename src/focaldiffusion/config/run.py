@@ -23,6 +23,9 @@ class ModelConfig(Section):
     """Start of the flow: the physical estimate (one exact step) or noise (generative)."""
     depth_code: Literal["log", "inverse"] = "log"
     """Depth code of the network: even steps of log z or of 1/z."""
+    timestep: Annotated[float, Field(gt=0, le=1000)] = 1000.0
+    """Timestep that the network is told at noise level 1. At 1000 a base model expects pure noise,
+    but `start: estimate` shows it images; smaller ones need that start."""
     with_image: bool = True
     """Train the image half too, which only `--fill-unsharp` shows; false takes a third less time
     with an autoencoder."""
@@ -67,6 +70,8 @@ class TrainingConfig(Section):
     """Weights of the transformer that train; its new input and output layers always do."""
     lora_rank: PositiveInt = 16
     """Rank of the adapters of `tuning: lora`."""
+    lora_layers: Literal["attention", "attention_and_feed_forward"] = "attention"
+    """Layers of a block that `tuning: lora` adapts."""
     lora_alpha: PositiveFloat = 16.0
     """Adapters are scaled by lora_alpha / lora_rank."""
     start_from: PathText | None = None
@@ -233,6 +238,15 @@ class Config(Section):
             raise ValueError(
                 f"validation.num_inference_steps is {steps}, but model.start estimate reaches the "
                 "result in 1 step. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_has_its_timestep(self) -> Config:
+        if self.model.start == "noise" and self.model.timestep != ModelConfig().timestep:
+            raise ValueError(
+                f"model.timestep is {self.model.timestep:g}, but model.start noise follows the "
+                "timesteps of its base model. Leave it out"
             )
         return self
 

@@ -60,6 +60,7 @@ class Completer:
         scheduler: of the flow.
         codec: between images or depth codes and latents.
         start: of the flow.
+        timestep: told to the network at noise level 1.
         device: of the computation. With offloading, the weights wait on another.
     """
 
@@ -68,6 +69,7 @@ class Completer:
     scheduler: FlowMatchEulerDiscreteScheduler
     codec: LatentCodec
     start: Start
+    timestep: float
     device: torch.device
 
     @property
@@ -114,7 +116,7 @@ class Completer:
             hidden_states=torch.cat([state, condition], dim=1).to(dtype),
             encoder_hidden_states=embeds.to(dtype),
             pooled_projections=pooled.to(dtype),
-            timestep=1000 * sigma,  # not rounded to an integer
+            timestep=self.timestep * sigma,  # not rounded to an integer
             return_dict=False,
         )[0]
 

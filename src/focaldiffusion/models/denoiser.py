@@ -25,7 +25,7 @@ ALWAYS_TRAINED = ("pos_embed.proj", "proj_out")
 """The layers that `widen` changes. They train in every tuning mode and are saved beside adapters:
 their output is zero at first, so with them frozen nothing else would have a gradient."""
 
-LORA_TARGETS = (
+ATTENTION_LAYERS = (
     "to_q",
     "to_k",
     "to_v",
@@ -35,7 +35,9 @@ LORA_TARGETS = (
     "add_v_proj",
     "to_add_out",
 )
-"""Endings of the names of adapted layers; they match both attentions of a dual layer."""
+"""Endings of the names of attention layers; they match both attentions of a dual layer."""
+
+_FEED_FORWARD_LAYERS = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 AttentionBackend = Literal["native", "flash", "xformers"]
 
@@ -142,6 +144,12 @@ def network_class(folder: Path) -> type[SD3Transformer2DModel] | type[Convolutio
             "that this program wrote."
         )
     return classes[name]
+
+
+def lora_targets(layers: Literal["attention", "attention_and_feed_forward"]) -> list[str]:
+    """Endings of the names of the layers that `training.lora_layers` adapts."""
+    both = ATTENTION_LAYERS + _FEED_FORWARD_LAYERS
+    return list(ATTENTION_LAYERS if layers == "attention" else both)
 
 
 def quantize(network: nn.Module) -> None:

@@ -26,7 +26,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.models.codecs import autoencoder_dtype
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, build
+from focaldiffusion.models.denoiser import (
+    ALWAYS_TRAINED,
+    ATTENTION_LAYERS,
+    build,
+    lora_targets,
+)
 from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
 # Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
@@ -78,7 +83,7 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
     tuning: Literal["lora", "full"] = "full"
     if preset.base_model_id is not None:
         tuning = "lora"
-        _let_train(work.network, "lora", TrainingConfig().lora_rank)
+        _let_train(work.network, TrainingConfig())
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
     optimizer_bytes = _MORE_BYTES_PER_TRAINED * trained
     training_bytes = peak_bytes(work.model, work.train)
@@ -119,7 +124,7 @@ def training_bytes(
     height, width = (side + -side % multiple for side in size_px)
     computed = torch.float32 if training.mixed_precision == "no" else torch.bfloat16
     work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training))
-    _let_train(work.network, training.tuning, training.lora_rank)
+    _let_train(work.network, training)
     if training.gradient_checkpointing:
         work.save_memory()
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
@@ -266,18 +271,20 @@ def _checkpoint(block: nn.Module, *args: Any) -> Any:
     )
 
 
-def _let_train(network: Any, tuning: str, rank: int) -> None:
+def _let_train(network: Any, training: TrainingConfig) -> None:
     """Let the weights of a way of tuning train; those of a convolutional network all do."""
+    tuning = training.tuning
     if tuning == "full":
         return
     network.requires_grad_(False)
     if tuning == "lora":
         from peft import LoraConfig
 
-        network.add_adapter(LoraConfig(r=rank, target_modules=list(LORA_TARGETS)))
+        targets = lora_targets(training.lora_layers)
+        network.add_adapter(LoraConfig(r=training.lora_rank, target_modules=targets))
     elif tuning == "attention_only":
         for name, module in network.named_modules():
-            if name.endswith(LORA_TARGETS):
+            if name.endswith(ATTENTION_LAYERS):
                 module.requires_grad_(True)
     for name in ALWAYS_TRAINED:
         network.get_submodule(name).requires_grad_(True)
