@@ -23,6 +23,9 @@ class ModelConfig(Section):
     """Start of the flow: the physical estimate (one exact step) or noise (generative)."""
     depth_code: Literal["log", "inverse"] = "log"
     """Depth code of the network: even steps of log z or of 1/z."""
+    gate: Literal["confidence", "learnt"] = "confidence"
+    """Weight of the network against physics: one minus the confidence of physics, or `learnt`, by
+    the precision that the network predicts for itself."""
     timestep: Annotated[float, Field(gt=0, le=1000)] = 1000.0
     """Timestep that the network is told at noise level 1. At 1000 a base model expects pure noise,
     but `start: estimate` shows it images; smaller ones need that start."""
@@ -153,6 +156,8 @@ class LossesConfig(Section):
     """Scale-aware error of log depth (SiLog)."""
     depth_gradient: NonNegative = 0.0
     """Gradient matching of log depth over four scales."""
+    depth_nll: NonNegative = 0.0
+    """Negative log likelihood of the depth code, which trains `model.gate: learnt`."""
     consistency_weight: NonNegative = 0.0
     """Difference between the frames and the re-rendered result; needs no ground truth."""
 
@@ -247,6 +252,22 @@ class Config(Section):
             raise ValueError(
                 f"model.timestep is {self.model.timestep:g}, but model.start noise follows the "
                 "timesteps of its base model. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_learnt_gate_learns(self) -> Config:
+        if self.model.gate == "learnt" and self.model.start == "noise":
+            raise ValueError(
+                "model.gate learnt with model.start noise: a doubt belongs to one step from the "
+                "physical estimate. Set model.start: estimate"
+            )
+        learns = self.losses.depth_weight * self.losses.depth_nll > 0
+        if learns != (self.model.gate == "learnt"):
+            raise ValueError(
+                f"model.gate {self.model.gate} with losses.depth_weight "
+                f"{self.losses.depth_weight:g} and losses.depth_nll {self.losses.depth_nll:g}: a "
+                "learnt gate, and no other, needs that loss. Set both, or neither"
             )
         return self
 

@@ -32,6 +32,7 @@ from focaldiffusion.models.denoiser import (
     build,
     lora_targets,
 )
+from focaldiffusion.models.gate import Gate
 from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
 # Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
@@ -108,6 +109,7 @@ def training_bytes(
     training: TrainingConfig,
     optimizer: str,
     decoded: int = 2,
+    gate: Gate = "confidence",
 ) -> int:
     """Bytes that one step of a training needs: weights, coding, both passes and the optimiser.
 
@@ -118,12 +120,13 @@ def training_bytes(
         training: weights that train, their number formats, gradient checkpointing, running mean.
         optimizer: `optimizer.type`.
         decoded: planes of each stack that the loss decodes, of image and depth.
+        gate: `model.gate`.
     """
     preset = PRESETS[name]
     multiple = preset.factor * cells_of_token(preset.network)
     height, width = (side + -side % multiple for side in size_px)
     computed = torch.float32 if training.mixed_precision == "no" else torch.bfloat16
-    work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training))
+    work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training), gate)
     _let_train(work.network, training)
     if training.gradient_checkpointing:
         work.save_memory()
@@ -148,6 +151,7 @@ class _Work:
         stacks: int = 1,
         computed: torch.dtype = torch.bfloat16,
         coded: torch.dtype = torch.bfloat16,
+        gate: Gate = "confidence",
     ) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -156,7 +160,7 @@ class _Work:
         self.autoencoder: Any = None
         with torch.device("meta"):
             # Not the method of diffusers, which warns of what only loading has to heed.
-            self.network: Any = nn.Module.to(build(preset, "estimate"), computed)
+            self.network: Any = nn.Module.to(build(preset, "estimate", gate), computed)
             self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
                 self.autoencoder = nn.Module.to(AutoencoderKL(**preset.autoencoder), coded)
@@ -192,7 +196,8 @@ class _Work:
         predicted = self.predict()
         losses = [predicted.square().mean()]
         if self.autoencoder is not None:
-            for latents in predicted.chunk(2, dim=1)[:decoded]:
+            channels = self.latents.shape[1]
+            for latents in predicted.split(channels, dim=1)[:decoded]:
                 image = self.autoencoder.decode(latents.to(self.latents)).sample
                 losses.append(image.float().square().mean())
         # `Tensor.backward` would leave the mode that fuses attention.

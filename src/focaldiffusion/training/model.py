@@ -79,7 +79,12 @@ def trainable_model(
             )
         assert model.preset is not None
         pipeline = FocalDiffusionPipeline.from_preset(
-            model.preset, model.start, training.seed, model.depth_code, model.timestep
+            model.preset,
+            model.start,
+            training.seed,
+            model.depth_code,
+            model.timestep,
+            model.gate,
         )
     else:
         prompt = _zeros(model) if prompt_of_zeros else _base_prompt(model, device)
