@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TOLERANCE
-from pipelines import EXACT, physical, quiet
+from pipelines import EXACT, last_layer, physical, quiet
 
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.errors import InputError
@@ -71,12 +71,11 @@ def test_untrained_it_returns_physics_and_saved_it_is_the_same(name: str, tmp_pa
         refined = model.refine(stack, estimate)
         torch.testing.assert_close(refined.coordinate, estimate.coordinate, **EXACT)
     with torch.no_grad():
-        for parameter in model.denoiser.parameters():
-            parameter.add_(0.01)
+        last_layer(model).weight.normal_(std=0.02, generator=torch.Generator().manual_seed(5))
     model.save_pretrained(tmp_path)
     loaded = quiet(FocalDiffusionPipeline.from_pretrained(tmp_path))
     assert loaded.completer.has_doubt
     one, two = (m.refine(stack, estimate, with_image=True) for m in (model, loaded))
     assert torch.equal(one.coordinate, two.coordinate)
-    assert (one.coordinate - estimate.coordinate).abs().max() > 0.001
+    assert (one.coordinate - estimate.coordinate).abs().max() > 0.01
     assert one.generation.image.shape == (3, *stack.size)
