@@ -22,8 +22,8 @@ from focaldiffusion.models.surface_code import SurfaceCode
 
 Gate = Literal["confidence", "learnt"]
 
-_UNSURE_LOG_SCALE = -1.5  # a, of errors in code units
-_SURE_STEP = 2.0  # k
+_UNSURE_LOG_SCALE = -1.45  # a, of errors in code units
+_SURE_STEP = 1.7  # k
 _LEAST_SCALE = 1e-3  # half a step of 10 bits
 _AT_THE_BOUND = 1 / 16  # code units: a surface this close to a bound counts as on it
 
