@@ -63,13 +63,20 @@ def save_base(folder: Path, name: str, device: str) -> Path:
     for part, module in parts:
         random_weights(module, device).save_pretrained(folder / part)  # type: ignore[operator]
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
-    _text_encoders(preset).save_pretrained(folder)
+    first = preset.pooled_prompt_channels // 2
+    widths = first, preset.pooled_prompt_channels - first
+    text_encoders(preset, widths).save_pretrained(folder)
     return folder
 
 
-def _text_encoders(preset: Preset) -> StableDiffusion3Pipeline:
-    """Text encoders and tokenizers that give the preset a prompt of its widths."""
-    width = preset.pooled_prompt_channels // 2
+def text_encoders(preset: Preset, clip_widths: tuple[int, int]) -> StableDiffusion3Pipeline:
+    """Text encoders and tokenizers that give a preset a prompt of its widths.
+
+    Args:
+        preset: of the transformer that reads the prompt.
+        clip_widths: of the two CLIP encoders; together the width of the pooled prompt.
+    """
+    first, second = map(_clip, clip_widths)
     t5 = T5Config(
         vocab_size=4, d_model=preset.prompt_channels, d_kv=8, d_ff=16, num_layers=1, num_heads=2
     )
@@ -78,10 +85,10 @@ def _text_encoders(preset: Preset) -> StableDiffusion3Pipeline:
         transformer=None,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=None,
-        text_encoder=_clip(width),
-        tokenizer=_clip_tokenizer(),
-        text_encoder_2=_clip(width),
-        tokenizer_2=_clip_tokenizer(),
+        text_encoder=first,
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=second,
+        tokenizer_2=clip_tokenizer(),
         text_encoder_3=T5EncoderModel(t5).eval(),
         tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512),
     ).to(torch.bfloat16)
@@ -102,6 +109,7 @@ def _clip(width: int) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(config).eval()
 
 
-def _clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
+    """A tokenizer of a vocabulary of five."""
     vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3, "b</w>": 4}
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)

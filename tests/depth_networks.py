@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.marigold.pipeline_marigold_depth import MarigoldDepthPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from miniature import clip_tokenizer
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from random_base import clip_tokenizer
 
 METRES = 10.0
 """Depth of `constant` networks that speak metres."""

@@ -27,7 +27,7 @@ from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import FEATURES, HISTOGRAM_BINS, SURROUNDINGS, Proposal
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, ATTENTION_LAYERS
 
 PROVENANCE: dict[str, Any] = {"steps": 3, "data": ["procedural"], "loss": 0.25}
 
@@ -83,7 +83,9 @@ def with_adapter(base: Path) -> FocalDiffusionPipeline:
     model = widened_base(ModelConfig(base_model_id=str(base)), empty_prompt())
     torch.manual_seed(1)
     model.denoiser.add_adapter(
-        LoraConfig(r=2, lora_alpha=6, init_lora_weights=False, target_modules=list(LORA_TARGETS))
+        LoraConfig(
+            r=2, lora_alpha=6, init_lora_weights=False, target_modules=list(ATTENTION_LAYERS)
+        )
     )
     return randomised(model, ALWAYS_TRAINED)
 

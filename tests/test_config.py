@@ -183,6 +183,10 @@ def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch, value: str 
             "my.yaml: validation.num_inference_steps is 4, but model.start estimate reaches",
         ),
         (
+            "model: {start: noise, timestep: 500}",
+            "my.yaml: model.timestep is 500, but model.start noise follows the timesteps of its",
+        ),
+        (
             "training:\n  learning_rate: 1",
             "my.yaml:2: training.learning_rate is unknown; did you mean optimizer.learning_rate?",
         ),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rooms import SIZE, photographed, room, source
 
-from focaldiffusion.data.batch import StackBatch, collate
+from focaldiffusion.data.batch import StackBatch, collate, estimated
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.photographer import photograph
 from focaldiffusion.errors import InputError
@@ -94,3 +94,23 @@ def test_unlike_sizes_are_named():
     other = photograph(small, source(), torch.Generator().manual_seed(0))
     with pytest.raises(InputError, match=r"room 1: 32x24, but room 0 of the same batch is 64x48"):
         collate([photographed(0), other])
+
+
+def test_estimates_in_step_equal_single_ones():
+    many = [simulated(0, 3), simulated(1, 2, (36, 64)), simulated(2, 2), simulated(3, 4)]
+    (known,) = estimated(many[:1])
+    alone = estimated(many, in_step=False)
+    together = estimated([known, *many[1:]], in_step=True)
+    assert together[0].estimate is known.estimate
+    for one, two in zip(alone, together, strict=True):
+        assert one.source == two.source
+        for name in ("coordinate", "agreement", "confidence"):
+            maps = [getattr(sample.estimate, name) for sample in (one, two)]
+            torch.testing.assert_close(*maps, rtol=0, atol=1e-5)
+        posteriors = [sample.estimate.evidence.posterior for sample in (one, two)]
+        torch.testing.assert_close(*posteriors, rtol=0, atol=1e-5)
+
+
+def simulated(index: int, frames: int, size: tuple[int, int] = SIZE) -> StackSample:
+    of_frames = source(focal_stack_size=(frames, frames))
+    return photograph(room(index, size), of_frames, torch.Generator().manual_seed(index))

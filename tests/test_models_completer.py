@@ -8,9 +8,12 @@ from conftest import TOLERANCE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.models.completer import Tile, blend, tiles_of
+from focaldiffusion.models.presets import PRESETS
 
 MULTIPLE = 8
+TINY = PRESETS["tiny"]
 
 sizes = st.tuples(*[st.integers(1, 40).map(lambda cells: cells * MULTIPLE)] * 2)
 sides = st.integers(4, 16).map(lambda cells: cells * MULTIPLE)
@@ -79,3 +82,17 @@ def test_parts_that_differ_leave_no_seam(size, side_px, seed):
 def test_nothing_to_blend_is_an_error():
     with pytest.raises(ValueError, match="no tile"):
         blend((8, 8), [])
+
+
+def test_the_network_is_told_the_timestep_of_its_configuration(tmp_path):
+    FocalDiffusionPipeline.from_preset("tiny", timestep=100).save_pretrained(tmp_path)
+    completer = FocalDiffusionPipeline.from_pretrained(tmp_path).completer
+    told = []
+    completer.denoiser.register_forward_pre_hook(
+        lambda _, __, inputs: told.append(inputs["timestep"]), with_kwargs=True
+    )
+    channels = TINY.state_channels, TINY.condition_channels
+    state, condition = (torch.zeros(2, count, 8, 8) for count in channels)
+    with torch.no_grad():
+        completer.velocity(state, torch.tensor([1.0, 0.5]), condition)
+    assert told[0].tolist() == [100, 50]

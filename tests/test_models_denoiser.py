@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.denoiser import (
     ALWAYS_TRAINED,
-    LORA_TARGETS,
+    ATTENTION_LAYERS,
     _DispatchedAttention,
     build,
     use_attention,
@@ -149,7 +149,7 @@ def test_adapters_are_on_every_projection_of_every_attention(wide: SD3Transforme
         for name, module in wide.named_modules()
         if isinstance(module, nn.Linear) and (".attn." in name or ".attn2." in name)
     }
-    wide.add_adapter(LoraConfig(r=2, target_modules=list(LORA_TARGETS)))
+    wide.add_adapter(LoraConfig(r=2, target_modules=list(ATTENTION_LAYERS)))
     adapted = {name for name, module in wide.named_modules() if hasattr(module, "lora_A")}
     assert adapted == expected
     assert any(".attn2." in name for name in adapted)

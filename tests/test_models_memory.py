@@ -69,7 +69,7 @@ def test_the_network_allocates_what_is_predicted(name: str, task: str) -> None:
     predicted, real = float32_work(name), float32_work(name)
     if task != "infer" and name == "tiny":
         for work in (predicted, real):
-            _let_train(work.network, "lora", TrainingConfig().lora_rank)
+            _let_train(work.network, TrainingConfig())
     if task == "train_checkpointed":
         predicted.network.enable_gradient_checkpointing(_checkpoint)
         real.network.enable_gradient_checkpointing()

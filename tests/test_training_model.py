@@ -22,7 +22,7 @@ from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.config.run import Config, ModelConfig, OptimizerConfig, TrainingConfig
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize
+from focaldiffusion.models.denoiser import ALWAYS_TRAINED, ATTENTION_LAYERS, quantize
 from focaldiffusion.training import model as model_module
 from focaldiffusion.training.model import Mean, make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.trainer import train
@@ -53,8 +53,8 @@ def base(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(folder)
 
 
-def moving(base: str, tuning: str) -> set[str]:
-    training = TrainingConfig(tuning=tuning, lora_rank=2)  # type: ignore[arg-type]
+def moving(base: str, tuning: str, **keys: str) -> set[str]:
+    training = TrainingConfig(tuning=tuning, lora_rank=2, **keys)  # type: ignore[arg-type]
     return set(
         trained_parameters(
             trainable_model(ModelConfig(base_model_id=base), training, "cpu").denoiser
@@ -68,11 +68,14 @@ def test_every_tuning_moves_its_own_weights(base: str) -> None:
     lora = moving(base, "lora")
     assert widened < lora
     adapted = {name.partition(".lora_")[0] for name in lora - widened}
-    assert all(name.endswith(LORA_TARGETS) for name in adapted)
+    assert all(name.endswith(ATTENTION_LAYERS) for name in adapted)
     assert any(".attn2." in name for name in adapted)
     attention = moving(base, "attention_only")
     assert widened < attention
     assert {name.rpartition(".")[0] for name in attention - widened} == adapted
+    wider = moving(base, "lora", lora_layers="attention_and_feed_forward") - lora
+    more = {name.partition(".lora_")[0].partition(".ff")[2] for name in wider}
+    assert more == {".net.0.proj", ".net.2", "_context.net.0.proj", "_context.net.2"}
     full = moving(base, "full")
     assert attention < full
     assert any(".ff." in name for name in full)

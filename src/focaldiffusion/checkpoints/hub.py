@@ -247,6 +247,7 @@ def widened_base(
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.codecs import VAECodec
     from focaldiffusion.models.conditioning import condition_channels
+    from focaldiffusion.models.gate import gate_channels
 
     base_model = base_model or model.base_model_id
     if base_model is None:
@@ -259,6 +260,7 @@ def widened_base(
         codec.channels + codec.depth_channels,
         codec.channels + condition_channels(codec.factor, keep_pixels=False),
         model.start,
+        gate_channels(model.gate, codec.factor),
     )
     return FocalDiffusionPipeline(
         transformer,
@@ -267,6 +269,8 @@ def widened_base(
         vae,
         start=model.start,
         depth_code=model.depth_code,
+        timestep=model.timestep,
+        gate=model.gate,
     )
 
 

@@ -28,6 +28,7 @@ from focaldiffusion.models.conditioning import Proposal, condition_channels, pro
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build, realign_weights
 from focaldiffusion.models.flow import Start
+from focaldiffusion.models.gate import Gate, gate_channels, gated_coordinate
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.models.surface_code import SurfaceCode
@@ -41,7 +42,6 @@ from focaldiffusion.threads import network_threads
 
 _SHIFT = 3.0  # shift of the noise levels in Stable Diffusion 3.5
 _SMALLEST_TILE_TOKENS = 4  # per side, so that the quarter shared with a neighbour is one token
-_AT_THE_BOUND = 1 / 16  # code units: a surface this close to a bound counts as on it
 _TOLERATED_SPREAD = 1 / 16  # code units: members that agree within half a bin of the conditioning
 _MAD_TO_STD = 1.4826  # for a normal distribution
 
@@ -71,6 +71,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         start: str = "estimate",
         depth_code: str = "log",
         patch_factor: int | None = None,
+        timestep: float = 1000.0,
+        gate: str = "confidence",
     ) -> None:
         """Assemble a model from its parts.
 
@@ -83,18 +85,32 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start: start of the flow: "estimate" or "noise".
             depth_code: kind of `SurfaceCode`: "log" or "inverse".
             patch_factor: side [px] of a latent cell of the patch codec; None with a vae.
+            timestep: told to the network at noise level 1; "noise" needs the 1000 of its base.
+            gate: weight of the network against physics: "confidence" or "learnt".
 
         Raises:
             InputError: the parts do not fit each other.
         """
         super().__init__()
         self.register_modules(denoiser=denoiser, prompt=prompt, scheduler=scheduler, vae=vae)
-        self.register_to_config(start=start, depth_code=depth_code, patch_factor=patch_factor)
+        self.register_to_config(
+            start=start,
+            depth_code=depth_code,
+            patch_factor=patch_factor,
+            timestep=timestep,
+            gate=gate,
+        )
         self._check_parts()
 
     @classmethod
     def from_preset(
-        cls, name: str, start: Start = "estimate", seed: int = 0, depth_code: str = "log"
+        cls,
+        name: str,
+        start: Start = "estimate",
+        seed: int = 0,
+        depth_code: str = "log",
+        timestep: float = 1000.0,
+        gate: Gate = "confidence",
     ) -> FocalDiffusionPipeline:
         """A model with random weights; with `estimate` it returns the physical estimate.
 
@@ -103,6 +119,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start: start of the flow.
             seed: seed of the weights; torch's global generator is left untouched.
             depth_code: kind of `SurfaceCode`.
+            timestep: see the class.
+            gate: see the class.
 
         Raises:
             InputError: the preset does not exist.
@@ -112,7 +130,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         preset = PRESETS[name]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            denoiser = build(preset, start).eval()
+            denoiser = build(preset, start, gate).eval()
             vae = None if preset.autoencoder is None else AutoencoderKL(**preset.autoencoder).eval()
         prompt = EmptyPrompt(
             preset.prompt_tokens,
@@ -127,6 +145,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start=start,
             depth_code=depth_code,
             patch_factor=preset.patch_factor,
+            timestep=timestep,
+            gate=gate,
         )
         pipeline.register_to_config(_name_or_path=f"{name}, random weights of seed {seed}")
         return pipeline
@@ -170,6 +190,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             self.scheduler,
             self.codec,
             self.config["start"],
+            self.config["timestep"],
             self._execution_device,
         )
 
@@ -269,7 +290,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             The image (B, 3, H, W), sRGB, and the depth code (B, 1, H, W); may leave [-1, 1].
         """
         planes = self.completer.predict(proposal, self._steps(steps), generator, with_image=True)
-        return planes[:, :3], planes[:, 3:]
+        return planes[:, :3], planes[:, 3:4]
 
     @torch.no_grad()
     def refine(
@@ -283,8 +304,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     ) -> Estimate:
         """Complete a physical estimate. With its options bound, this is a `Refine`.
 
-        The surface blends the physical one with the median of the ensemble, weighted by confidence
-        in physics: evidence wins over a guess. Confidence is that of `with_surface` times
+        The surface blends the physical one with the median of the ensemble, see
+        `gated_coordinate`: evidence wins over a guess. Confidence is that of `with_surface` times
         exp(-(spread / tolerated)² / 2): where the members differ, evidence and prior together leave
         the depth open.
 
@@ -311,7 +332,12 @@ class FocalDiffusionPipeline(DiffusionPipeline):
                 f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
                 "float32; if it already uses one of them, its weights are damaged."
             )
-        coordinate = _coordinate(planes[-1], code, physical)
+        # The depth code is last, or the doubt of a learnt gate after it.
+        refined_code, *doubts = planes[-1 - self.completer.has_doubt :]
+        doubt = doubts[0] if doubts else None
+        coordinate = gated_coordinate(
+            refined_code, doubt, code, physical.coordinate, physical.confidence
+        )
         refined = with_surface(stack, physical, coordinate, stages)
         spread = spreads[-1] if sampling.ensemble > 1 else None
         if spread is not None:
@@ -351,6 +377,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             "weights": self.denoiser.config.get("_name_or_path"),
             "start": self.config["start"],
             "depth_code": self.config["depth_code"],
+            "timestep": self.config["timestep"],
+            "gate": self.config["gate"],
             "dtype": str(self.denoiser.dtype).removeprefix("torch."),
             **asdict(sampling),
             "steps": self._steps(sampling.steps),
@@ -372,12 +400,13 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             )
         codec = self.codec
         state = codec.channels + codec.depth_channels
+        out = state + gate_channels(self.config["gate"], codec.factor)
         condition = codec.channels + condition_channels(codec.factor, self.vae is None)
         got = (self.denoiser.config.in_channels, self.denoiser.config.out_channels)
-        if got != (state + condition, state):
+        if got != (state + condition, out):
             raise InputError(
                 f"the denoiser has {got[0]} input and {got[1]} output channels; expected "
-                f"{state + condition} and {state} with this codec. Widen it first, or take all "
+                f"{state + condition} and {out} with this codec. Widen it first, or take all "
                 "parts from one checkpoint."
             )
         # A convolutional network reads no prompt, so any one fits.
@@ -417,18 +446,3 @@ def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
 
     middle = median(members)
     return middle, _MAD_TO_STD * median((members - middle).abs())
-
-
-def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:
-    """The surface (H, W) of a refined code, blended with physics by confidence in physics.
-
-    Codes saturate at their bounds. If physics lies beyond a bound and the model stays on it, keep
-    physics.
-    """
-    physical = code.encode(estimate.coordinate)
-    beyond = physical.abs() == 1
-    stays = (refined - physical).abs() < _AT_THE_BOUND
-    completed = code.decode(torch.lerp(refined, physical, estimate.confidence))
-    trust = torch.where(stays, 1.0, estimate.confidence)
-    kept = torch.lerp(code.decode(refined), estimate.coordinate, trust)
-    return torch.where(beyond, kept, completed)

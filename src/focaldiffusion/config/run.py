@@ -23,6 +23,12 @@ class ModelConfig(Section):
     """Start of the flow: the physical estimate (one exact step) or noise (generative)."""
     depth_code: Literal["log", "inverse"] = "log"
     """Depth code of the network: even steps of log z or of 1/z."""
+    gate: Literal["confidence", "learnt"] = "confidence"
+    """Weight of the network against physics: one minus the confidence of physics, or `learnt`, by
+    the precision that the network predicts for itself."""
+    timestep: Annotated[float, Field(gt=0, le=1000)] = 1000.0
+    """Timestep that the network is told at noise level 1. At 1000 a base model expects pure noise,
+    but `start: estimate` shows it images; smaller ones need that start."""
     with_image: bool = True
     """Train the image half too, which only `--fill-unsharp` shows; false takes a third less time
     with an autoencoder."""
@@ -67,6 +73,8 @@ class TrainingConfig(Section):
     """Weights of the transformer that train; its new input and output layers always do."""
     lora_rank: PositiveInt = 16
     """Rank of the adapters of `tuning: lora`."""
+    lora_layers: Literal["attention", "attention_and_feed_forward"] = "attention"
+    """Layers of a block that `tuning: lora` adapts."""
     lora_alpha: PositiveFloat = 16.0
     """Adapters are scaled by lora_alpha / lora_rank."""
     start_from: PathText | None = None
@@ -148,6 +156,8 @@ class LossesConfig(Section):
     """Scale-aware error of log depth (SiLog)."""
     depth_gradient: NonNegative = 0.0
     """Gradient matching of log depth over four scales."""
+    depth_nll: NonNegative = 0.0
+    """Negative log likelihood of the depth code, which trains `model.gate: learnt`."""
     consistency_weight: NonNegative = 0.0
     """Difference between the frames and the re-rendered result; needs no ground truth."""
 
@@ -233,6 +243,31 @@ class Config(Section):
             raise ValueError(
                 f"validation.num_inference_steps is {steps}, but model.start estimate reaches the "
                 "result in 1 step. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_has_its_timestep(self) -> Config:
+        if self.model.start == "noise" and self.model.timestep != ModelConfig().timestep:
+            raise ValueError(
+                f"model.timestep is {self.model.timestep:g}, but model.start noise follows the "
+                "timesteps of its base model. Leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_learnt_gate_learns(self) -> Config:
+        if self.model.gate == "learnt" and self.model.start == "noise":
+            raise ValueError(
+                "model.gate learnt with model.start noise: a doubt belongs to one step from the "
+                "physical estimate. Set model.start: estimate"
+            )
+        learns = self.losses.depth_weight * self.losses.depth_nll > 0
+        if learns != (self.model.gate == "learnt"):
+            raise ValueError(
+                f"model.gate {self.model.gate} with losses.depth_weight "
+                f"{self.losses.depth_weight:g} and losses.depth_nll {self.losses.depth_nll:g}: a "
+                "learnt gate, and no other, needs that loss. Set both, or neither"
             )
         return self
 

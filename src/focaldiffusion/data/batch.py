@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera
-from focaldiffusion.recovery import Estimate
+from focaldiffusion.psf import PSF
+from focaldiffusion.recovery import Estimate, estimate_depths
 from focaldiffusion.scene import Scene
 from focaldiffusion.stack import FocalStack
 
@@ -121,6 +122,28 @@ def of_one_size(sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
     for index, size in enumerate(sizes):
         groups.setdefault(size, []).append(index)
     return list(groups.values())
+
+
+def estimated(samples: Sequence[StackSample], in_step: bool | None = None) -> list[StackSample]:
+    """The samples with a physical estimate each; those that have none get one.
+
+    Args:
+        samples: of any sizes, on one device.
+        in_step: make the estimates of a size together, which starts fewer kernels; None does so on
+            any device but a CPU, which is a fifth faster with one stack at a time.
+    """
+    missing = [index for index, sample in enumerate(samples) if sample.estimate is None]
+    completed = list(samples)
+    if in_step is None:
+        in_step = samples[0].stack.images.device.type != "cpu"
+    groups = of_one_size([samples[index].stack.size for index in missing])
+    for group in groups if in_step else [[one] for one in range(len(missing))]:
+        indices = [missing[one] for one in group]
+        made = estimate_depths([samples[index].stack for index in indices], PSF())
+        for index, estimate in zip(indices, made, strict=True):
+            # Made for inference alone, its tensors could not be saved for a backward pass.
+            completed[index] = replace(samples[index], estimate=estimate.mapped(Tensor.clone))
+    return completed
 
 
 def collate(samples: Sequence[StackSample]) -> StackBatch:

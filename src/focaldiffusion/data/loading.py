@@ -6,26 +6,24 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import cv2
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from focaldiffusion.config.data import DataConfig, Split
 from focaldiffusion.config.sources import resolve_sources
-from focaldiffusion.data.batch import StackBatch, collate, moved, of_one_size
+from focaldiffusion.data.batch import StackBatch, collate, estimated, moved, of_one_size
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.transport import Piped, Sender
 from focaldiffusion.errors import InputError
-from focaldiffusion.psf import PSF
-from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.scene import Scene
 from focaldiffusion.signals import ENDING
 
@@ -108,7 +106,7 @@ def prepared(
         make_input: called with each batch of one size and its draws; makes what this yields.
         num_workers: processes, of one thread each; 0 reads in this one.
         device: where the result is.
-        with_estimates: make the physical estimate of each stack that has none.
+        with_estimates: make the physical estimate of each stack that has none, see `estimated`.
         find_input: looks up a cached input for `make_input` before the samples are read.
 
     Raises:
@@ -118,17 +116,18 @@ def prepared(
     groups = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
     reader = _Reader(mixture, device.type == "cpu", with_estimates, make_input, find_input)
     parts = read_by_workers(reader, groups, num_workers, pinned=device.type == "cuda")
-    for group, part in zip(groups, parts, strict=True):
-        if isinstance(part, InputError):
-            raise part
-        if device.type == "cpu":
-            yield part
-        elif isinstance(part[0], tuple):
-            yield [make_input(cached.to(device), draws) for draws, cached in part]
-        else:
-            samples = [moved(sample, device) for sample in part]
-            made = _photographed(samples, mixture, group, with_estimates)
-            yield [make_input(batch, draws) for draws, batch in made]
+    with closing(parts):  # a traceback would keep the workers alive
+        for group, part in zip(groups, parts, strict=True):
+            if isinstance(part, InputError):
+                raise part
+            if device.type == "cpu":
+                yield part
+            elif isinstance(part[0], tuple):
+                yield [make_input(cached.to(device), draws) for draws, cached in part]
+            else:
+                samples = [moved(sample, device) for sample in part]
+                made = _photographed(samples, mixture, group, with_estimates)
+                yield [make_input(batch, draws) for draws, batch in made]
 
 
 class Reader(Protocol[_Item]):
@@ -139,8 +138,10 @@ class Reader(Protocol[_Item]):
 
 def read_by_workers(
     reader: Reader[_Item], items: Sequence[_Item], num_workers: int, *, pinned: bool = False
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """The reader's answer to each item, in their order; 0 workers read in this process.
+
+    Closing it ends the workers.
 
     Args:
         reader: answers.
@@ -207,11 +208,9 @@ def _photographed(
         if isinstance(sample, Scene):
             source = mixture.sources[draw.source]
             sample = photograph(sample, source, draw.generator("simulation"))
-        if with_estimates and sample.estimate is None:
-            made = estimate_depth(sample.stack, PSF())
-            # Made for inference alone, its tensors could not be saved for a backward pass.
-            sample = replace(sample, estimate=made.mapped(Tensor.clone))
         stacks.append(sample)
+    if with_estimates:
+        stacks = estimated(stacks)
     return [
         ([draws[index] for index in group], collate([stacks[index] for index in group]))
         for group in of_one_size([one.stack.size for one in stacks])

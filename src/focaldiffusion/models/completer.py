@@ -13,6 +13,7 @@ from torch import Tensor
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, decode_state, pad, unpad
 from focaldiffusion.models.conditioning import Proposal, latent_condition
 from focaldiffusion.models.flow import Start, sample
+from focaldiffusion.models.gate import doubt_plane
 from focaldiffusion.models.presets import cells_of_token, max_side_tokens
 from focaldiffusion.progress import Meter
 
@@ -60,6 +61,7 @@ class Completer:
         scheduler: of the flow.
         codec: between images or depth codes and latents.
         start: of the flow.
+        timestep: told to the network at noise level 1.
         device: of the computation. With offloading, the weights wait on another.
     """
 
@@ -68,6 +70,7 @@ class Completer:
     scheduler: FlowMatchEulerDiscreteScheduler
     codec: LatentCodec
     start: Start
+    timestep: float
     device: torch.device
 
     @property
@@ -97,7 +100,19 @@ class Completer:
         """`condition` from the fused image (B, 3, H, W) and the maps of `latent_condition`."""
         return torch.cat([self.codec.encode_image(image).float(), maps], dim=1)
 
-    def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+    @property
+    def state_channels(self) -> int:
+        """Channels of a state: image latents, then depth latents."""
+        return self.codec.channels + self.codec.depth_channels
+
+    @property
+    def has_doubt(self) -> bool:
+        """Whether the network predicts a doubt, for a learnt gate."""
+        return bool(self.denoiser.config["out_channels"] > self.state_channels)
+
+    def velocity(
+        self, state: Tensor, sigma: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """Velocity that the network predicts at a state of the flow, to sample and to train.
 
         Args:
@@ -106,17 +121,21 @@ class Completer:
             condition: result of `condition`.
 
         Returns:
-            (B, C, h, w) in the dtype of the network.
+            (B, C, h, w) in the dtype of the network; and the doubt (B, 1, H, W) of a learnt gate.
         """
         dtype = self.denoiser.dtype
         embeds, pooled = self.prompt(len(state))
-        return self.denoiser(
+        predicted = self.denoiser(
             hidden_states=torch.cat([state, condition], dim=1).to(dtype),
             encoder_hidden_states=embeds.to(dtype),
             pooled_projections=pooled.to(dtype),
-            timestep=1000 * sigma,  # not rounded to an integer
+            timestep=self.timestep * sigma,  # not rounded to an integer
             return_dict=False,
         )[0]
+        if not self.has_doubt:
+            return predicted, None
+        rest = predicted[:, self.state_channels :]
+        return predicted[:, : self.state_channels], doubt_plane(rest, self.codec.factor)
 
     def predict(
         self,
@@ -151,15 +170,17 @@ class Completer:
         if self.start == "noise":
             # One noise for the whole image, so that overlapping tiles agree.
             cells = (padded_height // self.codec.factor, padded_width // self.codec.factor)
-            channels = self.codec.channels + self.codec.depth_channels
-            noise = self.noise((batch, channels, *cells), generator)
+            noise = self.noise((batch, self.state_channels, *cells), generator)
 
         def planes_of(tile: Tile) -> Tensor:
             part = padded.map(tile.of)
             condition = self.condition(part)
 
+            doubts: list[Tensor] = []
+
             def velocity(state: Tensor, sigma: Tensor) -> Tensor:
-                predicted = self.velocity(state, sigma, condition)
+                predicted, doubt = self.velocity(state, sigma, condition)
+                doubts[:] = [] if doubt is None else [doubt]
                 meter.advance()
                 return predicted
 
@@ -169,8 +190,10 @@ class Completer:
                 start = tile.of(noise, self.codec.factor)
             state = sample(velocity, start, steps, self.scheduler)
             if with_image:
-                return torch.cat(decode_state(self.codec, state), dim=1)
-            return self.codec.decode_depth(state[:, self.codec.channels :])
+                return torch.cat([*decode_state(self.codec, state), *doubts], dim=1)
+            return torch.cat(
+                [self.codec.decode_depth(state[:, self.codec.channels :]), *doubts], dim=1
+            )
 
         planes = blend((padded_height, padded_width), ((tile, planes_of(tile)) for tile in tiles))
         return unpad(planes, (height, width))

@@ -126,6 +126,15 @@ def latent_condition(proposal: Proposal, factor: int, keep_pixels: bool) -> Tens
     return torch.cat([*pooled, functional.avg_pool2d(smooth, factor)], dim=1)
 
 
+def confidence_map(maps: Tensor, factor: int, keep_pixels: bool) -> Tensor:
+    """The confidence (B, 1, H, W) in maps of `latent_condition`, or means of cells."""
+    index = 1 + FEATURES.index("confidence")
+    if keep_pixels:
+        cells = maps[:, index * factor**2 : (index + 1) * factor**2]
+        return functional.pixel_shuffle(cells, factor)
+    return functional.interpolate(maps[:, index : index + 1], scale_factor=factor)
+
+
 def condition_channels(factor: int, keep_pixels: bool) -> int:
     """Number of channels of `latent_condition`."""
     maps = 1 + len(FEATURES)

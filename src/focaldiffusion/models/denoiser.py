@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.flow import Start
+from focaldiffusion.models.gate import Gate, gate_channels
 from focaldiffusion.models.presets import Preset
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ ALWAYS_TRAINED = ("pos_embed.proj", "proj_out")
 """The layers that `widen` changes. They train in every tuning mode and are saved beside adapters:
 their output is zero at first, so with them frozen nothing else would have a gradient."""
 
-LORA_TARGETS = (
+ATTENTION_LAYERS = (
     "to_q",
     "to_k",
     "to_v",
@@ -35,7 +36,9 @@ LORA_TARGETS = (
     "add_v_proj",
     "to_add_out",
 )
-"""Endings of the names of adapted layers; they match both attentions of a dual layer."""
+"""Endings of the names of attention layers; they match both attentions of a dual layer."""
+
+_FEED_FORWARD_LAYERS = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 AttentionBackend = Literal["native", "flash", "xformers"]
 
@@ -43,7 +46,11 @@ _ATTENTION_PACKAGES = {"flash": "flash-attn", "xformers": "xformers"}
 
 
 def widen(
-    base: SD3Transformer2DModel, state_channels: int, condition_channels: int, start: Start
+    base: SD3Transformer2DModel,
+    state_channels: int,
+    condition_channels: int,
+    start: Start,
+    doubt_channels: int = 0,
 ) -> SD3Transformer2DModel:
     """Let a text-to-image transformer read image, depth and conditioning, and predict both.
 
@@ -56,6 +63,7 @@ def widen(
         state_channels: of image and depth latents; the C of the image come first.
         condition_channels: joined to the state as further input channels.
         start: of the flow.
+        doubt_channels: further output channels, zero at first, see `models.gate`.
 
     Returns:
         `base`.
@@ -75,7 +83,8 @@ def widen(
     width = old_out.in_features
     like_base: Any = {"device": old_in.weight.device, "dtype": old_in.weight.dtype}
     new_in = nn.Conv2d(state_channels + condition_channels, width, patch, stride=patch, **like_base)
-    new_out = nn.Linear(width, patch**2 * state_channels, **like_base)
+    out_channels = state_channels + doubt_channels
+    new_out = nn.Linear(width, patch**2 * out_channels, **like_base)
     with torch.no_grad():
         _zero(new_in)
         _zero(new_out)
@@ -87,14 +96,16 @@ def widen(
                 cells_of_new, cells_of_old = (w.unflatten(0, (patch**2, -1)) for w in (new, old))
                 cells_of_new[:, :channels] = cells_of_old
     base.pos_embed.proj, base.proj_out = new_in, new_out
-    base.out_channels = state_channels
+    base.out_channels = out_channels
     base.register_to_config(
-        in_channels=state_channels + condition_channels, out_channels=state_channels
+        in_channels=state_channels + condition_channels, out_channels=out_channels
     )
     return base
 
 
-def build(preset: Preset, start: Start) -> SD3Transformer2DModel | ConvolutionalDenoiser:
+def build(
+    preset: Preset, start: Start, gate: Gate = "confidence"
+) -> SD3Transformer2DModel | ConvolutionalDenoiser:
     """The network of a preset with random weights; with `estimate` its output is zero."""
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
@@ -102,7 +113,7 @@ def build(preset: Preset, start: Start) -> SD3Transformer2DModel | Convolutional
 
     channels = {
         "in_channels": preset.state_channels + preset.condition_channels,
-        "out_channels": preset.state_channels,
+        "out_channels": preset.state_channels + gate_channels(gate, preset.factor),
     }
     network: SD3Transformer2DModel | ConvolutionalDenoiser
     if "patch_size" not in preset.network:
@@ -142,6 +153,12 @@ def network_class(folder: Path) -> type[SD3Transformer2DModel] | type[Convolutio
             "that this program wrote."
         )
     return classes[name]
+
+
+def lora_targets(layers: Literal["attention", "attention_and_feed_forward"]) -> list[str]:
+    """Endings of the names of the layers that `training.lora_layers` adapts."""
+    both = ATTENTION_LAYERS + _FEED_FORWARD_LAYERS
+    return list(ATTENTION_LAYERS if layers == "attention" else both)
 
 
 def quantize(network: nn.Module) -> None:

@@ -26,7 +26,13 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from focaldiffusion.config.run import TrainingConfig
 from focaldiffusion.models.codecs import autoencoder_dtype
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, build
+from focaldiffusion.models.denoiser import (
+    ALWAYS_TRAINED,
+    ATTENTION_LAYERS,
+    build,
+    lora_targets,
+)
+from focaldiffusion.models.gate import Gate
 from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
 # Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
@@ -78,7 +84,7 @@ def memory_row(name: str, side_px: int) -> MemoryRow:
     tuning: Literal["lora", "full"] = "full"
     if preset.base_model_id is not None:
         tuning = "lora"
-        _let_train(work.network, "lora", TrainingConfig().lora_rank)
+        _let_train(work.network, TrainingConfig())
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
     optimizer_bytes = _MORE_BYTES_PER_TRAINED * trained
     training_bytes = peak_bytes(work.model, work.train)
@@ -103,6 +109,7 @@ def training_bytes(
     training: TrainingConfig,
     optimizer: str,
     decoded: int = 2,
+    gate: Gate = "confidence",
 ) -> int:
     """Bytes that one step of a training needs: weights, coding, both passes and the optimiser.
 
@@ -113,13 +120,14 @@ def training_bytes(
         training: weights that train, their number formats, gradient checkpointing, running mean.
         optimizer: `optimizer.type`.
         decoded: planes of each stack that the loss decodes, of image and depth.
+        gate: `model.gate`.
     """
     preset = PRESETS[name]
     multiple = preset.factor * cells_of_token(preset.network)
     height, width = (side + -side % multiple for side in size_px)
     computed = torch.float32 if training.mixed_precision == "no" else torch.bfloat16
-    work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training))
-    _let_train(work.network, training.tuning, training.lora_rank)
+    work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training), gate)
+    _let_train(work.network, training)
     if training.gradient_checkpointing:
         work.save_memory()
     trained = sum(one.numel() for one in work.network.parameters() if one.requires_grad)
@@ -143,6 +151,7 @@ class _Work:
         stacks: int = 1,
         computed: torch.dtype = torch.bfloat16,
         coded: torch.dtype = torch.bfloat16,
+        gate: Gate = "confidence",
     ) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -151,7 +160,7 @@ class _Work:
         self.autoencoder: Any = None
         with torch.device("meta"):
             # Not the method of diffusers, which warns of what only loading has to heed.
-            self.network: Any = nn.Module.to(build(preset, "estimate"), computed)
+            self.network: Any = nn.Module.to(build(preset, "estimate", gate), computed)
             self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
                 self.autoencoder = nn.Module.to(AutoencoderKL(**preset.autoencoder), coded)
@@ -187,7 +196,8 @@ class _Work:
         predicted = self.predict()
         losses = [predicted.square().mean()]
         if self.autoencoder is not None:
-            for latents in predicted.chunk(2, dim=1)[:decoded]:
+            channels = self.latents.shape[1]
+            for latents in predicted.split(channels, dim=1)[:decoded]:
                 image = self.autoencoder.decode(latents.to(self.latents)).sample
                 losses.append(image.float().square().mean())
         # `Tensor.backward` would leave the mode that fuses attention.
@@ -266,18 +276,20 @@ def _checkpoint(block: nn.Module, *args: Any) -> Any:
     )
 
 
-def _let_train(network: Any, tuning: str, rank: int) -> None:
+def _let_train(network: Any, training: TrainingConfig) -> None:
     """Let the weights of a way of tuning train; those of a convolutional network all do."""
+    tuning = training.tuning
     if tuning == "full":
         return
     network.requires_grad_(False)
     if tuning == "lora":
         from peft import LoraConfig
 
-        network.add_adapter(LoraConfig(r=rank, target_modules=list(LORA_TARGETS)))
+        targets = lora_targets(training.lora_layers)
+        network.add_adapter(LoraConfig(r=training.lora_rank, target_modules=targets))
     elif tuning == "attention_only":
         for name, module in network.named_modules():
-            if name.endswith(LORA_TARGETS):
+            if name.endswith(ATTENTION_LAYERS):
                 module.requires_grad_(True)
     for name in ALWAYS_TRAINED:
         network.get_submodule(name).requires_grad_(True)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from focaldiffusion.checkpoints.hub import is_hub_id, resolve_base
 from focaldiffusion.config.run import Config, ModelConfig
-from focaldiffusion.data.batch import StackBatch
+from focaldiffusion.data.batch import StackBatch, collate, estimated
 from focaldiffusion.data.dry_run import SourceCheck
 from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.memory import training_bytes
 from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.psf import PSF
-from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.training.examples import examples_of
 from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, check_sides, prepare_batch
@@ -102,11 +99,7 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
 
 def _estimated(batch: StackBatch) -> StackBatch:
     """The batch, completed by physical estimates."""
-    made = tuple(
-        known or estimate_depth(batch.stack(index), PSF()).mapped(torch.Tensor.clone)
-        for index, known in enumerate(batch.estimates)
-    )
-    return replace(batch, estimates=made)
+    return collate(estimated([batch.sample(index) for index in range(len(batch))]))
 
 
 def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
@@ -122,7 +115,8 @@ def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
         images, what = images * training.patches_per_stack, "patches"
     check_sides(batch.sources[0], size_px, PRESETS[name].max_side_px)
     decoded = len(Objective(config.losses).decodes)
-    need = training_bytes(name, size_px, images, training, config.optimizer.type, decoded)
+    optimizer, gate = config.optimizer.type, config.model.gate
+    need = training_bytes(name, size_px, images, training, optimizer, decoded, gate)
     checkpointing = ", gradient checkpointing" if training.gradient_checkpointing else ""
     posteriors = [one.evidence.posterior for one in batch.estimates if one is not None]
     data = sum(one.nbytes for one in (batch.images, *posteriors))

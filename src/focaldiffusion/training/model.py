@@ -18,7 +18,13 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import read_json, reading
 from focaldiffusion.io.staging import file_errors_named, staging
 from focaldiffusion.models.codecs import autoencoder_dtype
-from focaldiffusion.models.denoiser import ALWAYS_TRAINED, LORA_TARGETS, quantize, use_attention
+from focaldiffusion.models.denoiser import (
+    ALWAYS_TRAINED,
+    ATTENTION_LAYERS,
+    lora_targets,
+    quantize,
+    use_attention,
+)
 
 if TYPE_CHECKING:
     from focaldiffusion.checkpoints.checkpoint import Checkpoint
@@ -73,7 +79,12 @@ def trainable_model(
             )
         assert model.preset is not None
         pipeline = FocalDiffusionPipeline.from_preset(
-            model.preset, model.start, training.seed, model.depth_code
+            model.preset,
+            model.start,
+            training.seed,
+            model.depth_code,
+            model.timestep,
+            model.gate,
         )
     else:
         prompt = _zeros(model) if prompt_of_zeros else _base_prompt(model, device)
@@ -134,7 +145,7 @@ def _choose_trained(network: nn.Module, training: TrainingConfig) -> None:
         adapter = LoraConfig(
             r=training.lora_rank,
             lora_alpha=training.lora_alpha,  # type: ignore[arg-type]
-            target_modules=list(LORA_TARGETS),
+            target_modules=lora_targets(training.lora_layers),
         )
         network.add_adapter(adapter)  # type: ignore[operator]
     elif training.tuning == "lora":
@@ -142,7 +153,7 @@ def _choose_trained(network: nn.Module, training: TrainingConfig) -> None:
             parameter.requires_grad_("lora_" in name)
     elif training.tuning == "attention_only":
         for name, module in network.named_modules():
-            if name.endswith(LORA_TARGETS):
+            if name.endswith(ATTENTION_LAYERS):
                 module.requires_grad_(True)
     if training.tuning != "full":
         for name in ALWAYS_TRAINED:
