@@ -15,7 +15,8 @@ def test_interpolated_transfer_functions_are_those_of_the_radius():
     transfers = _Transfers(grid, PSF(), options)
     radii_px = torch.tensor([0.0, 0.1, 0.36, 1.6, 7.13, 19.9])
     transfers.prepare(radii_px)
-    error = (transfers.at(radii_px) - grid.quadrant(PSF(), radii_px)).abs()
+    (found,) = transfers.at(radii_px[None])
+    error = (found - grid.quadrant(PSF(), radii_px)).abs()
     assert 0 < error.max() < 5e-3  # at the corner, where |f| = 0.7
     low = error[:, : error.shape[1] // 2, : error.shape[2] // 2]
     assert low.max() < 5e-4  # at half the Nyquist frequency and below
@@ -26,7 +27,8 @@ def test_double_precision_is_not_interpolated():
     radii_px = torch.tensor([1.6], dtype=torch.float64)
     transfers = _Transfers(grid, PSF(), options)
     transfers.prepare(radii_px)
-    assert torch.equal(transfers.at(radii_px), grid.quadrant(PSF(), radii_px))
+    (found,) = transfers.at(radii_px[None])
+    assert torch.equal(found, grid.quadrant(PSF(), radii_px))
 
 
 def test_the_misfit_is_the_sum_over_the_frames():

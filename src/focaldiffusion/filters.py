@@ -106,14 +106,20 @@ def srgb_luma(images: Tensor) -> Tensor:
 def noise_std(images: Tensor, step: float = 1 / 255) -> float:
     """Standard deviation of the noise in a stack's sRGB luma, at least that of rounding.
 
-    Immerkær, Fast Noise Variance Estimation (1996): the median absolute response to a mask that
-    ignores linear ramps. The smallest value over all frames counts, because sharp texture adds to
-    it.
-
     Args:
         images: (N, 3, H, W) linear RGB.
         step: see `FocalStack.step`.
     """
-    response = srgb_luma(images.detach()).diff(n=2, dim=-1).diff(n=2, dim=-2) / 6
+    return noise_std_of_luma(srgb_luma(images.detach()), step)
+
+
+def noise_std_of_luma(luma: Tensor, step: float) -> float:
+    """`noise_std` from the sRGB luma (N, H, W).
+
+    Immerkær, Fast Noise Variance Estimation (1996): the median absolute response to a mask that
+    ignores linear ramps. The smallest value over all frames counts, because sharp texture adds to
+    it.
+    """
+    response = luma.diff(n=2, dim=-1).diff(n=2, dim=-2) / 6
     measured = response.abs().flatten(1).median(dim=1).values.min() / 0.6745
     return max(float(measured), _MIN_NOISE_STD, _ROUNDING_STD * step)

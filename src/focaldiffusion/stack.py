@@ -210,14 +210,21 @@ class FocalStack:
         """(N, 3, H, W) linear light before exposure was evened out; clipped where it reaches 1."""
         if self.gains is None:
             return self.images
-        return (self.images * self.gains.to(self.images)[:, :, None, None]).clamp(0, 1)
+        return (self.images * self.gains.to(self.images)[:, :, None, None]).clamp_(0, 1)
 
     @property
     def unclipped(self) -> Tensor:
         """(N, H, W) bool, pixels whose light no channel clips, before or after evening out."""
-        # Dividing by a gain takes a clipped pixel below 1, where it looks like any other.
-        clear = self.photographed.detach().amax(1) < _CLIPPED
-        return clear if self.gains is None else clear & (self.images.detach().amax(1) < _CLIPPED)
+        images = self.images.detach()
+        if self.gains is None:
+            return images.amax(1) < _CLIPPED
+        # Dividing by a gain takes a clipped pixel below 1, where it looks like any other. Products
+        # of one frame at a time: those of all would be the peak of memory.
+        clear = [
+            torch.maximum(image, image * gain).amax(0) < _CLIPPED
+            for image, gain in zip(images, self.gains.to(images)[:, :, None, None], strict=True)
+        ]
+        return torch.stack(clear)
 
     @property
     def usable(self) -> Tensor:

@@ -16,6 +16,7 @@ distance 1, so they hold at every resolution. `to_pixels` gives the matrix in pi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -252,9 +253,7 @@ class _TilePair:
         rows, columns = height // self.tile * self.tile, width // self.tile * self.tile
         top, left = (height - rows) // 2, (width - columns) // 2
         self.window = np.s_[top : top + rows, left : left + columns]
-        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-        self.x = self._in_tiles((x + 0.5 - width / 2) / self.unit_px)
-        self.y = self._in_tiles((y + 0.5 - height / 2) / self.unit_px)
+        self.x, self.y = (self._in_tiles(one) for one in _positions(self.size))
         # Half, because the mean of both frames' gradients counts; derivatives by centred shifts.
         self.slope_scale = 0.5 * self.unit_px / 32
         self.slopes = [self._in_tiles(slope) for slope in _slopes(first, self.slope_scale)]
@@ -340,6 +339,15 @@ class _TilePair:
         rows, columns = image.shape
         shape = rows // self.tile, self.tile, columns // self.tile, self.tile
         return image.reshape(shape).transpose(0, 2, 1, 3).reshape(-1, self.tile**2)
+
+
+@lru_cache(maxsize=16)
+def _positions(size: tuple[int, int]) -> tuple[Plane, Plane]:
+    """x and y (H, W) of all pixels in half diagonals from the centre."""
+    height, width = size
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    unit_px = half_diagonal_px(size)
+    return (x + 0.5 - width / 2) / unit_px, (y + 0.5 - height / 2) / unit_px
 
 
 def _eliminate(moments: Matrix, count: int) -> tuple[Matrix, Matrix, Matrix]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from focaldiffusion.allocation import give_back_freed_memory
 from focaldiffusion.filters import bracket
 from focaldiffusion.frames import FrameSource, alpha_of, frame_of
 from focaldiffusion.fusion.tiles import Tile, detail_energy, tiles_of
@@ -75,6 +76,7 @@ def fuse(
     Returns:
         The fused image and the origin of its pixels.
     """
+    give_back_freed_memory()  # volumes of the sweep leave gaps that no native image fits into
     count, size = len(frames.names), frames.size
     numbers = numbers or range(count)
     levels = max(1, min(size).bit_length() - 4)

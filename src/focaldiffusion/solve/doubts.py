@@ -23,6 +23,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.solve.calibrate import Calibration, calibrate
 from focaldiffusion.solve.small_stack import SmallStack
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import in_parallel
 
 # Chosen on still_life, room_4, macro_12 and a simulated scene, each right and with 20 faults.
 # Share of the misfit without blur: right 0.3 and more, a phone's frames that moved 0.10, equal
@@ -40,6 +41,7 @@ _SUSPECT = 2.0  # misfit of a frame over the median, from which the others are t
 _BETTER_WITHOUT = 0.7
 _STRANGER = 0.7  # times as good as another order, the sweep without a frame is the explanation
 _SUBSET = 12  # frames that are examined together
+_EXAMINED_PX = 128  # long side of the parts of a long stack; a stranger differs at any size
 _FEWEST = 4  # frames, to blame one of them
 _UNIT_TOLERANCE = 0.12  # relative; the blur scale is found to 7 %
 _AS_DIOPTRES = 0.6  # misfit with the numbers read as dioptres, from which they are taken for them
@@ -253,38 +255,51 @@ def _strange_frames(
 ) -> tuple[tuple[int, ...], float] | None:
     """Indices of frames that no blur explains together with the others.
 
-    A frame is strange if the others are explained much better without it. The share of misfit per
-    degree of freedom that is left without all of them is returned too.
+    The share of misfit per degree of freedom that is left without all of them is returned too.
     """
     stack, growth = whole.stack, _growth(calibration)
     parts = math.ceil(len(stack) / _SUBSET)
     places = stack.places.argsort().tolist() if stack.axis == "order" else list(range(len(stack)))
-    strange: list[int] = []
-    shares = []
-    for part in range(parts):
-        small = whole if parts == 1 else SmallStack.of(stack, places[part::parts])
-        most, share = len(small.frames) // 4, 1.0
-        for _ in range(max(1, most)):
-            count = len(small.frames)
-            if count < _FEWEST:
-                break
-            scale, focus = model.scale * small.shrink, small.focus(growth)
-            of_frames = small.misfit_of_frames(scale, psf, focus).mean((1, 2))
-            worst = int(of_frames.argmax())
-            if float(of_frames[worst]) < _SUSPECT * float(of_frames.median()):
-                break
-            rest = small.without(worst)
-            # A foreign frame spoils the blur scale too, so others are tried without it.
-            scales = [model.scale * one for one in _WIDE_SCALES]
-            without = _best(rest, psf, scales, rest.focus(growth)).misfit
-            total = float(of_frames.sum())
-            # Of the others alone: the one sharp frame of a flat scene has most of the misfit too.
-            if without > _BETTER_WITHOUT * (total - float(of_frames[worst])):
-                break
-            strange.append(int(small.frames[worst]))
-            small, share = rest, share * (without / (count - 2)) / (total / (count - 1))
-        shares.append(share)
-    return (tuple(sorted(strange)), min(shares)) if strange else None
+
+    def examined(part: int) -> tuple[list[int], float]:
+        if parts == 1:
+            return _strange_of_some(whole, model, growth, psf)
+        some = SmallStack.of(stack, places[part::parts], long_side_px=_EXAMINED_PX)
+        return _strange_of_some(some, model, growth, psf)
+
+    found = list(in_parallel(examined, range(parts)))
+    strange = sorted(index for indices, _ in found for index in indices)
+    return (tuple(strange), min(share for _, share in found)) if strange else None
+
+
+def _strange_of_some(
+    small: SmallStack, model: _Model, growth: float, psf: PSF
+) -> tuple[list[int], float]:
+    """Indices of strange frames among those that are examined together, and the share of misfit.
+
+    A frame is strange if the others are explained much better without it.
+    """
+    strange, share = [], 1.0
+    for _ in range(max(1, len(small.frames) // 4)):
+        count = len(small.frames)
+        if count < _FEWEST:
+            break
+        scale, focus = model.scale * small.shrink, small.focus(growth)
+        of_frames = small.misfit_of_frames(scale, psf, focus).mean((1, 2))
+        worst = int(of_frames.argmax())
+        if float(of_frames[worst]) < _SUSPECT * float(of_frames.median()):
+            break
+        rest = small.without(worst)
+        # A foreign frame spoils the blur scale too, so others are tried without it.
+        scales = [model.scale * one for one in _WIDE_SCALES]
+        without = _best(rest, psf, scales, rest.focus(growth)).misfit
+        total = float(of_frames.sum())
+        # Of the others alone: the one sharp frame of a flat scene has most of the misfit too.
+        if without > _BETTER_WITHOUT * (total - float(of_frames[worst])):
+            break
+        strange.append(int(small.frames[worst]))
+        small, share = rest, share * (without / (count - 2)) / (total / (count - 1))
+    return strange, share
 
 
 def _strange(stack: FocalStack, left_out: Sequence[int]) -> str:

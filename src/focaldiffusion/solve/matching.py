@@ -10,10 +10,8 @@ plane of the scene, so evidence travels along a slanted plane as freely as along
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 
 import torch
@@ -123,33 +121,26 @@ def aggregate_all(
 ) -> list[tuple[Tensor, Tensor]]:
     """`aggregate` for several images of one size, which a GPU passes in step.
 
-    An image is turned to each of its four sides. There, one direction runs straight down and one
-    down to the right.
+    An image is passed from each of its four sides. From there, one direction runs straight and one
+    aslant.
     """
     most = max(cost.numel() for cost in costs)
     at_once = max(1, _VOLUMES * values_at_once(costs[0].device) // most)
-    turned = (
-        image
-        for turns in range(4)
-        for image in map(partial(_Image.turned, turns), costs, guides, labels)
-    )
-    groups = iter(lambda: list(islice(turned, at_once)), [])
+    sides = [_Image.sides(*one) for one in zip(costs, guides, labels, strict=True)]
+    images = (image for side in zip(*sides, strict=True) for image in side)
+    groups = iter(lambda: list(islice(images, at_once)), [])
     passed = in_parallel(_paths, groups)
     found = list(chain.from_iterable(passed))
     for _ in range(DIRECTIONS):
         meter.advance()
-    return [_turned_back(found[index :: len(costs)]) for index in range(len(costs))]
+    return [_of_all_sides(found[index :: len(costs)]) for index in range(len(costs))]
 
 
-def _turned_back(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Sum and choices of an image, see `aggregate`, from those at its turns, see `_paths`."""
-    sums = [one.transpose(0, 1) for one, _ in found]
-    level, upright = (
-        here + back.rot90(2, (1, 2)) for here, back in zip(sums[:2], sums[2:], strict=True)
-    )
-    total = level + upright.rot90(-1, (1, 2))
-    choices = [one.rot90(-turns, (1, 2)) for turns, (_, one) in enumerate(found)]
-    return total, torch.cat(choices)
+def _of_all_sides(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Sum and choices of an image, see `aggregate`, from those of its sides, see `_paths`."""
+    (down, first), (left, second), (up, third), (right, fourth) = found
+    total = (down + up).transpose(0, 1) + (left + right).permute(1, 2, 0)
+    return total, torch.cat([first, second.mT, third, fourth.mT])
 
 
 def edges(guide: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,43 +168,83 @@ def _outlines(guide: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """An image to be passed row by row; its sides change places at odd turns.
+    """An image to be passed row by row from one of its sides.
+
+    Rows are columns where it is passed from the left or right, so that H and W change places. It is
+    not turned further: copies of large arrays take as long as the paths.
 
     Attributes:
         cost: (H, K + P, W), see `aggregate`.
-        price: (H, 2, 1, W) price of a jump from the previous pixel of a path straight down and of
-            one down to the right, within one surface.
+        price: (H, 2, 1, W) price of a jump from the previous pixel of a straight path and of a
+            slanted one, within one surface.
         cheap: (H, 2, 1, W) the same, to a farther surface; None without a background.
         depth: (H or 1, K + P, W or 1) depths of the labels times `_APART`.
+        beyond: in the shape of `depth`, least price of a jump to a label; None without a
+            background.
         count: K.
-        background: see `Labels`, times `_APART`.
+        is_backward: whether paths begin at the last row.
+        is_mirrored: whether slanted paths come from the right.
     """
 
     cost: Tensor
     price: Tensor
     cheap: Tensor | None
     depth: Tensor
+    beyond: Tensor | None
     count: int
-    background: float | None
+    is_backward: bool
+    is_mirrored: bool
 
     @classmethod
-    def turned(cls, turns: int, cost: Tensor, guide: Tensor, labels: Labels) -> _Image:
-        """An image as `aggregate` has it, turned by quarters to the left."""
-
-        def turn(planes: Tensor) -> Tensor:
-            return planes.rot90(turns, (-2, -1))
-
+    def sides(cls, cost: Tensor, guide: Tensor, labels: Labels) -> list[_Image]:
+        """An image as `aggregate` has it, from above, the right, below and the left."""
         depth = labels.hypotheses[:, None, None] * _APART
         if len(labels.planes):
             depth = torch.cat([depth.expand(-1, *cost.shape[1:]), labels.planes * _APART])
-        guide, cheap, background = turn(guide), None, labels.background
-        price = _jump_prices(guide)
-        if background is not None:
+        beyond = farther = None
+        if labels.background is not None:
+            beyond = (depth < labels.background * _APART) * _JUMP_PRICE
             farther = _JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)
-            farther = farther.clamp_min_(_STEP_PRICE)[:, None, None]
-            cheap, background = torch.minimum(price, farther), background * _APART
-        by_row = (turn(field).transpose(0, 1).contiguous() for field in (cost, depth))
-        return cls(next(by_row), price, cheap, next(by_row), len(labels.hypotheses), background)
+            farther = farther.clamp_min_(_STEP_PRICE)[None]
+
+        def by_row(field: Tensor | None) -> Tensor | None:
+            return None if field is None else field.transpose(0, 1)
+
+        def by_column(field: Tensor | None) -> Tensor | None:
+            return None if field is None else field.permute(2, 0, 1).contiguous()
+
+        result = []
+        ways = [
+            [order(one) for one in (cost, depth, beyond, farther)] for order in (by_row, by_column)
+        ]
+        for turns in range(4):
+            cost_here, depth_here, beyond_here, farther_here = ways[turns % 2]
+            back, mirrored = turns in (1, 2), turns in (2, 3)
+            price = _faced(_jump_prices(guide.rot90(turns, (1, 2))), back, mirrored)
+            cheap = None if farther_here is None else torch.minimum(price, farther_here[:, None])
+            result.append(
+                cls(
+                    cost_here,
+                    price,
+                    cheap,
+                    depth_here,
+                    beyond_here,
+                    len(labels.hypotheses),
+                    back,
+                    mirrored,
+                )
+            )
+        return result
+
+    def ahead(self, field: Tensor) -> Tensor:
+        """A field (H, ..., W) of this side, or of its paths, as if these came from top and left."""
+        return _faced(field, self.is_backward, self.is_mirrored)
+
+
+def _faced(field: Tensor, is_backward: bool, is_mirrored: bool) -> Tensor:
+    """A field (H, ..., W), turned where paths begin at the last row or come from the right."""
+    dims = [dim for dim, turned in ((0, is_backward), (-1, is_mirrored)) if turned]
+    return field.flip(dims) if dims else field
 
 
 def _jump_prices(guide: Tensor) -> Tensor:
@@ -233,23 +264,29 @@ def _paths(images: Sequence[_Image]) -> list[tuple[Tensor, Tensor]]:
         path cost.
     """
     cost, price, cheap, depth, beyond, count = _together(images)
+    alone = images[0] if len(images) == 1 else None
+    backward, mirrored = (alone.is_backward, alone.is_mirrored) if alone else (False, False)
     height, members, _, labels, width = cost.shape
     sums, chosen = torch.empty_like(cost[:, :, 0]), cost.new_empty(height, members, 2, width)
     path, step = (cost.new_empty(members, 2, size, width) for size in (labels, count))
-    # Of some rows: path costs above the lowest one, and the depth of that one. The first column
-    # stays zero: beyond the border, paths begin.
+    # Of some rows: path costs above the lowest one, and the depth of that one. The column beyond
+    # the border stays zero: paths begin there.
     at_once = max(1, values_at_once(cost.device) // (8 * path.numel()))
     excess = cost.new_zeros(at_once + 1, members, 2, labels, width + 1)
     lowest = cost.new_empty(members, 2, 1, width)
     nearest = cost.new_zeros(at_once + 1, members, 2, 1, width + 1)
-    for y in range(height):
-        row = y % at_once
-        before = _predecessors(excess[row])
+    inside = slice(width) if mirrored else slice(1, None)
+    for index in range(height):
+        row = index % at_once
+        y, here, last = index, row + 1, row
+        if backward:
+            y, here, last = height - 1 - index, at_once - row - 1, at_once - row
+        before = _predecessors(excess[last], mirrored)
         if cheap is None or beyond is None:
             torch.minimum(before, price[y], out=path)
         else:
             # Nearer labels are nearer by more than any price.
-            torch.sub(depth[y], _predecessors(nearest[row]), out=path)
+            torch.sub(depth[y], _predecessors(nearest[last], mirrored), out=path)
             torch.clamp(path, cheap[y], price[y], out=path)
             torch.maximum(path, beyond[y], out=path)
             torch.minimum(before, path, out=path)
@@ -259,25 +296,38 @@ def _paths(images: Sequence[_Image]) -> list[tuple[Tensor, Tensor]]:
         torch.minimum(below, step[:, :, 1:], out=below)
         path += cost[y]
         torch.amin(path, 2, keepdim=True, out=lowest)
-        torch.sub(path, lowest, out=excess[row + 1, ..., 1:])
+        torch.sub(path, lowest, out=excess[here][..., inside])
         if cheap is not None:
-            _depth_of_lowest(depth[y], excess[row + 1, ..., 1:], nearest[row + 1, ..., 1:])
-        if row + 1 == at_once or y + 1 == height:
-            rows, found = slice(y - row, y + 1), excess[1 : row + 2, ..., 1:]
+            _depth_of_lowest(depth[y], excess[here][..., inside], nearest[here][..., inside])
+        if row + 1 == at_once or index + 1 == height:
+            done = slice(here, at_once) if backward else slice(1, here + 1)
+            rows = slice(y, y + row + 1) if backward else slice(y - row, y + 1)
+            found = excess[done][..., inside]
             if cheap is None:
-                _depth_of_lowest(depth[rows], found, nearest[1 : row + 2, ..., 1:])
+                _depth_of_lowest(depth[rows], found, nearest[done][..., inside])
             torch.sum(found, 2, out=sums[rows])
-            chosen[rows] = nearest[1 : row + 2, :, :, 0, 1:]
-            excess[0], nearest[0] = excess[row + 1], nearest[row + 1]
+            chosen[rows] = nearest[done, :, :, 0, inside]
+            first = at_once if backward else 0
+            excess[first], nearest[first] = excess[here], nearest[here]
     chosen.div_(_APART)
+    return _apart(images, sums, chosen, count)
+
+
+def _apart(
+    images: Sequence[_Image], sums: Tensor, chosen: Tensor, count: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Results of `_paths` for each of the images from those of all, see `_together`."""
+    if len(images) == 1:
+        return [(sums[:, 0], chosen[:, 0].transpose(0, 1))]
     result = []
     for index, image in enumerate(images):
         rows, columns = slice(image.cost.shape[0]), slice(image.cost.shape[2])
         own = sums[rows, index, :, columns]
-        if image.cost.shape[1] < labels:
+        if image.cost.shape[1] < own.shape[1]:
             planes = slice(count, count + image.cost.shape[1] - image.count)
             own = torch.cat([own[:, : image.count], own[:, planes]], 1)
-        result.append((own, chosen[rows, index, :, columns].transpose(0, 1)))
+        choices = image.ahead(chosen[rows, index, :, columns])
+        result.append((image.ahead(own), choices.transpose(0, 1)))
     return result
 
 
@@ -286,24 +336,26 @@ def _depth_of_lowest(depth: Tensor, excess: Tensor, out: Tensor) -> None:
     torch.amin(torch.add(depth, excess, alpha=_WORSE), -2, keepdim=True, out=out)
 
 
-def _predecessors(padded: Tensor) -> Tensor:
+def _predecessors(padded: Tensor, is_mirrored: bool) -> Tensor:
     """View (..., 2, L, W) of values (..., 2, L, W + 1) where the next row finds its predecessors.
 
-    That is the pixel above for the first direction, and the one to its left for the second.
+    That is the pixel of the same column for the first direction, and the one to its left, or to its
+    right where mirrored, for the second.
     """
     size, stride = list(padded.shape), list(padded.stride())
     size[-1] -= 1
-    stride[-3] -= 1
-    return padded.as_strided(size, stride, padded.storage_offset() + 1)
+    stride[-3] += 1 if is_mirrored else -1
+    return padded.as_strided(size, stride, padded.storage_offset() + (not is_mirrored))
 
 
 def _together(
     images: Sequence[_Image],
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, int]:
-    """Cost, price, cheap price and depth of images by row, (H, G, 1 or 2, 1 or K + P, W).
+    """Cost, price, cheap price, depth and least price of images by row, and their largest K.
 
+    They are (H, G, 1 or 2, 1 or K + P, W). The paths of several images all come from top and left.
     Smaller images are enlarged at the right and lower border, where all is free. Labels that an
-    image lacks cost too much. Also the price of jumps beyond the background, and K.
+    image lacks cost too much.
     """
     count = max(image.count for image in images)
     planes = max(image.cost.shape[1] - image.count for image in images)
@@ -311,28 +363,31 @@ def _together(
 
     def joined(fields: Sequence[Tensor], fill: float) -> Tensor:
         if len(fields) == 1:
-            return fields[0][:, None].expand(height, -1, -1, -1)
+            return fields[0][:, None, None].expand(height, -1, -1, -1, -1)
         of_all = fields[0].new_full((height, len(fields), count + planes, width), fill)
         for index, (field, image) in enumerate(zip(fields, images, strict=True)):
             rows, columns = image.cost.shape[0], image.cost.shape[2]
-            here = of_all[:rows, index, :, :columns]
+            here, field = of_all[:rows, index, :, :columns], image.ahead(field)
             here[:, : image.count] = field[:, : image.count]
             here[:, count : count + field.shape[1] - image.count] = field[:, image.count :]
-        return of_all
+        return of_all[:, :, None]
 
     def priced(fields: Sequence[Tensor]) -> Tensor:
         if len(fields) == 1:
             return fields[0][:, None]
         of_all = fields[0].new_zeros(height, len(fields), 2, 1, width)
-        for index, field in enumerate(fields):
-            of_all[: field.shape[0], index, ..., : field.shape[-1]] = field
+        for index, (field, image) in enumerate(zip(fields, images, strict=True)):
+            of_all[: field.shape[0], index, ..., : field.shape[-1]] = image.ahead(field)
         return of_all
 
-    depth = joined([image.depth for image in images], 0.0)[:, :, None]
     cheap = beyond = None
     if any(image.cheap is not None for image in images):
         cheap = priced([image.price if image.cheap is None else image.cheap for image in images])
-        ends = [-math.inf if image.background is None else image.background for image in images]
-        beyond = (depth < depth.new_tensor(ends)[:, None, None, None]) * _JUMP_PRICE
-    cost = joined([image.cost for image in images], _ABSENT)[:, :, None]
-    return cost, priced([image.price for image in images]), cheap, depth, beyond, count
+        free = images[0].depth.new_zeros(1, 1, 1)
+        of_each = [free if image.beyond is None else image.beyond for image in images]
+        beyond = joined(
+            [one.expand_as(image.depth) for one, image in zip(of_each, images, strict=True)], 0.0
+        )
+    cost = joined([image.cost for image in images], _ABSENT)
+    price = priced([image.price for image in images])
+    return cost, price, cheap, joined([image.depth for image in images], 0.0), beyond, count

@@ -47,17 +47,24 @@ class SmallStack:
     shrink: float
 
     @classmethod
-    def of(cls, stack: FocalStack, frames: Sequence[int] | None = None) -> SmallStack:
+    def of(
+        cls,
+        stack: FocalStack,
+        frames: Sequence[int] | None = None,
+        *,
+        long_side_px: int = _LONG_SIDE_PX,
+    ) -> SmallStack:
         """Shrink a stack.
 
         Args:
             stack: the frames.
             frames: indices of the frames to use; None for up to 12 along the stack, which are
                 enough to measure its blur.
+            long_side_px: longer side of the small size, unless the stack is smaller.
         """
         height, width = stack.size
         shrink = min(
-            1.0, max(_LONG_SIDE_PX / max(height, width), _LEAST_SIDE_PX / min(height, width))
+            1.0, max(long_side_px / max(height, width), _LEAST_SIDE_PX / min(height, width))
         )
         size = (round(height * shrink), round(width * shrink))
         if frames is None:
