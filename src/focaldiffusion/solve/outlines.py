@@ -94,10 +94,12 @@ def search_outlines(
     keep &= level.isnan()
     small = torch.where(level.isnan(), owned.surface, level)
     (other,) = follow_blocks(small[None], small_guide, guide, side) if side > 1 else small[None]
-    keep = keep.repeat_interleave(side, 0).repeat_interleave(side, 1)[
-        : stack.size[0], : stack.size[1]
-    ]
+    height, width = stack.size
+    keep, competing = (
+        field.repeat_interleave(side, -2).repeat_interleave(side, -1)[..., :height, :width]
+        for field in (keep, owned.competing)
+    )
     coordinate = torch.where(keep, completion.coordinate, other)
     contradicted = (other - completion.coordinate).abs() * blur_scale > _APART_PX
     agreement = torch.where(contradicted, _CONTRADICTED, 1.0) * completion.agreement
-    return Completion(coordinate, agreement, completion.planes)
+    return Completion(coordinate, agreement, completion.planes, competing)
