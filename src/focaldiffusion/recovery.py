@@ -268,7 +268,8 @@ def estimate_depths(
     with torch.inference_mode():
         with stages("completing") as meter:  # 6
             evidences, scales = [one for _, one in found], [one.blur_scale for one, _ in found]
-            matched, completions = completed(stacks, evidences, scales, psf, meter)
+            growths = [one.step_growth for one, _ in found]
+            matched, completions = completed(stacks, evidences, scales, growths, psf, meter)
         with stages("checking"):  # 7
             for stack, (calibration, evidence), before, completion in zip(
                 stacks, found, matched, completions, strict=True

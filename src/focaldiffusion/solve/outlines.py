@@ -14,6 +14,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, complete_all, follow_blocks
 from focaldiffusion.solve.consistency import Rerendering, Search, in_step
 from focaldiffusion.solve.decide import better_levels, second_fits_better
+from focaldiffusion.solve.nearness import Nearness
 from focaldiffusion.solve.owners import owned_surface
 from focaldiffusion.stack import FocalStack
 
@@ -47,23 +48,54 @@ def completed(
     stacks: Sequence[FocalStack],
     evidence: Sequence[Evidence],
     blur_scales: Sequence[float | None],
+    step_growths: Sequence[float],
     psf: PSF,
     meter: Meter | None = None,
 ) -> tuple[list[Completion], list[Completion]]:
-    """Completions of stacks of one size, and the same with outlines where depth is metric."""
-    metric = [stack.axis == "inverse_depth_dpt" for stack in stacks]
-    backgrounds = [
-        float(stack.focus_coordinates.min()) if falls_with_distance else None
-        for stack, falls_with_distance in zip(stacks, metric, strict=True)
+    """Completions of stacks of one size, and the same with outlines where near and far are known.
+
+    Without focus distances, re-rendering the completion may show which end of the sweep is nearer;
+    the stack is then completed again on an axis that grows towards the camera.
+    """
+    matched = complete_all(evidence, meter, backgrounds=_backgrounds(stacks))
+    turned: dict[int, Nearness] = {}
+    for index, (stack, scale) in enumerate(zip(stacks, blur_scales, strict=True)):
+        if scale is None or stack.axis == "inverse_depth_dpt":
+            continue
+        surface = evidence[index], matched[index].coordinate
+        nearness = Nearness.of(stack, *surface, scale, psf, step_growths[index])
+        if nearness is not None:
+            turned[index] = nearness
+    again = []
+    if turned:
+        backgrounds = _backgrounds([one.stack for one in turned.values()])
+        again = complete_all([one.evidence for one in turned.values()], backgrounds=backgrounds)
+    given = dict(zip(turned, again, strict=True))
+    searches = {}
+    for index, (stack, scale) in enumerate(zip(stacks, blur_scales, strict=True)):
+        if scale is None:
+            continue
+        if index in turned:
+            one = turned[index].stack, turned[index].evidence, given[index]
+        elif stack.axis == "inverse_depth_dpt":
+            one = stack, evidence[index], matched[index]
+        else:
+            continue
+        searches[index] = search_outlines(*one, scale, psf)
+    found = dict(zip(searches, in_step(list(searches.values())), strict=True))
+    outlined = [
+        turned[index].back(found[index]) if index in turned else found.get(index, one)
+        for index, one in enumerate(matched)
     ]
-    matched = complete_all(evidence, meter, backgrounds=backgrounds)
-    searches = {
-        index: search_outlines(stacks[index], evidence[index], matched[index], scale, psf)
-        for index, scale in enumerate(blur_scales)
-        if metric[index] and scale is not None
-    }
-    outlined = dict(zip(searches, in_step(list(searches.values())), strict=True))
-    return matched, [outlined.get(index, one) for index, one in enumerate(matched)]
+    return matched, outlined
+
+
+def _backgrounds(stacks: Sequence[FocalStack]) -> list[float | None]:
+    """The farthest focus of each stack, where the axis falls with distance."""
+    return [
+        float(stack.focus_coordinates.min()) if stack.axis == "inverse_depth_dpt" else None
+        for stack in stacks
+    ]
 
 
 def search_outlines(
