@@ -63,16 +63,26 @@ def _on_axis(stack: FocalStack, coordinate: Plane, blur_scale: float | None) -> 
         if sign is None:
             sign = float((stack.focus_coordinates[-1] - stack.focus_coordinates[0]).sign())
         return coordinate * np.float32(sign)
-    # NaN where depth is indistinguishable from infinity: less than an eighth of a pixel of blur, or
-    # beyond a kilometre if the blur is unknown.
-    least_dpt = 1e-3 if blur_scale is None else far_bound_dpt(blur_scale, tolerance_px=0.125)
-    known = np.where(coordinate > least_dpt, coordinate, np.float32("nan"))
+    # NaN where depth is indistinguishable from infinity.
+    known = np.where(coordinate > _least_dpt(blur_scale), coordinate, np.float32("nan"))
     return np.reciprocal(known, out=known)
 
 
 def _interval(stack: FocalStack, low: Plane, high: Plane, blur_scale: float) -> dict[str, Plane]:
-    """`depth_near` and `depth_far` from both ends of an interval on the axis of the stack."""
-    ends = [_on_axis(stack, end, blur_scale) for end in (low, high)]
+    """`depth_near` and `depth_far` from both ends of an interval on the axis of the stack.
+
+    The ends may be overwritten.
+    """
     if stack.axis == "inverse_depth_dpt":
-        ends = [np.nan_to_num(end, copy=False, nan=np.inf) for end in ends]
+        for end in (low, high):
+            np.copyto(end, 0, where=end <= _least_dpt(blur_scale))
+            with np.errstate(divide="ignore"):
+                np.reciprocal(end, out=end)
+        return {"depth_near": high, "depth_far": low}
+    ends = [_on_axis(stack, end, blur_scale) for end in (low, high)]
     return {"depth_near": np.minimum(*ends), "depth_far": np.maximum(*ends)}
+
+
+def _least_dpt(blur_scale: float | None) -> float:
+    """An eighth of a pixel of blur, or a kilometre if the blur is unknown."""
+    return 1e-3 if blur_scale is None else far_bound_dpt(blur_scale, tolerance_px=0.125)
