@@ -58,35 +58,28 @@ def completed(
     the stack is then completed again on an axis that grows towards the camera.
     """
     matched = complete_all(evidence, meter, backgrounds=_backgrounds(stacks))
+    scenes, given = list(zip(stacks, evidence, strict=True)), list(matched)
     turned: dict[int, Nearness] = {}
-    for index, (stack, scale) in enumerate(zip(stacks, blur_scales, strict=True)):
-        if scale is None or stack.axis == "inverse_depth_dpt":
-            continue
-        surface = evidence[index], matched[index].coordinate
-        nearness = Nearness.of(stack, *surface, scale, psf, step_growths[index])
-        if nearness is not None:
-            turned[index] = nearness
-    again = []
+    for index, (scale, growth) in enumerate(zip(blur_scales, step_growths, strict=True)):
+        if scale is not None and stacks[index].axis != "inverse_depth_dpt":
+            surface = matched[index].coordinate
+            nearness = Nearness.of(*scenes[index], surface, scale, psf, growth)
+            if nearness is not None:
+                turned[index] = nearness
+                scenes[index] = nearness.stack, nearness.evidence
     if turned:
-        backgrounds = _backgrounds([one.stack for one in turned.values()])
-        again = complete_all([one.evidence for one in turned.values()], backgrounds=backgrounds)
-    given = dict(zip(turned, again, strict=True))
-    searches = {}
-    for index, (stack, scale) in enumerate(zip(stacks, blur_scales, strict=True)):
-        if scale is None:
-            continue
-        if index in turned:
-            one = turned[index].stack, turned[index].evidence, given[index]
-        elif stack.axis == "inverse_depth_dpt":
-            one = stack, evidence[index], matched[index]
-        else:
-            continue
-        searches[index] = search_outlines(*one, scale, psf)
-    found = dict(zip(searches, in_step(list(searches.values())), strict=True))
-    outlined = [
-        turned[index].back(found[index]) if index in turned else found.get(index, one)
-        for index, one in enumerate(matched)
-    ]
+        backgrounds = _backgrounds([scenes[index][0] for index in turned])
+        again = complete_all([scenes[index][1] for index in turned], backgrounds=backgrounds)
+        for index, completion in zip(turned, again, strict=True):
+            given[index] = completion
+    searches = {
+        index: search_outlines(*scenes[index], given[index], scale, psf)
+        for index, scale in enumerate(blur_scales)
+        if scale is not None and scenes[index][0].axis == "inverse_depth_dpt"
+    }
+    outlined = list(matched)
+    for index, found in zip(searches, in_step(list(searches.values())), strict=True):
+        outlined[index] = turned[index].back(found) if index in turned else found
     return matched, outlined
 
 
