@@ -61,7 +61,9 @@ def least(own: Sequence[np.ndarray], joint: Tables) -> float:
 def test_labels_of_trees_have_the_least_sum(name, costs):
     for seed in SEEDS:
         own, joint = costs(TREES[name], seed)
-        assert total(least_cost_labels(own, joint), own, joint) == pytest.approx(least(own, joint))
+        assert total(least_cost_labels(own, joint).labels, own, joint) == pytest.approx(
+            least(own, joint)
+        )
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -70,7 +72,7 @@ def test_labels_of_small_loops_have_nearly_the_least_sum(name):
     exact = 0
     for seed in SEEDS:
         own, joint = stepwise(LOOPS[name], seed)
-        found, best = total(least_cost_labels(own, joint), own, joint), least(own, joint)
+        found, best = total(least_cost_labels(own, joint).labels, own, joint), least(own, joint)
         exact += found == pytest.approx(best)
         assert found <= 1.2 * best
     assert exact >= len(SEEDS) - 1
@@ -78,7 +80,7 @@ def test_labels_of_small_loops_have_nearly_the_least_sum(name):
 
 def test_no_change_of_a_single_label_lowers_the_sum():
     own, joint = drawn([(a, b) for b in range(12) for a in range(b)], seed=0)
-    labels = least_cost_labels(own, joint)
+    labels = least_cost_labels(own, joint).labels
     found = total(labels, own, joint)
     for node, costs in enumerate(own):
         for label in range(len(costs)):
@@ -89,22 +91,40 @@ def test_no_change_of_a_single_label_lowers_the_sum():
 
 def test_a_node_without_neighbours_takes_its_cheapest_label():
     own, joint = drawn([(0, 2)], seed=0)  # node 1 has none
-    labels = least_cost_labels(own, joint)
+    labels = least_cost_labels(own, joint).labels
     assert labels[1] == own[1].argmin()
-    assert least_cost_labels(own, {}).tolist() == [one.argmin() for one in own]
-    assert least_cost_labels([], {}).shape == (0,)
+    assert least_cost_labels(own, {}).labels.tolist() == [one.argmin() for one in own]
+    assert least_cost_labels([], {}).labels.shape == (0,)
 
 
 def test_the_same_costs_give_the_same_labels():
     own, joint = drawn(LOOPS["square with a diagonal"], seed=0)
     kept = [costs.copy() for costs in own], {pair: table.copy() for pair, table in joint.items()}
-    labels = least_cost_labels(own, joint)
-    assert np.array_equal(labels, least_cost_labels(own, dict(reversed(joint.items()))))
+    labels = least_cost_labels(own, joint).labels
+    assert np.array_equal(labels, least_cost_labels(own, dict(reversed(joint.items()))).labels)
     # The arguments are not written to.
     assert all(np.array_equal(a, b) for a, b in zip(own, kept[0], strict=True))
     assert all(np.array_equal(joint[pair], kept[1][pair]) for pair in joint)
 
 
+def test_rises_of_chains_are_those_of_the_least_sums():
+    for seed in SEEDS:
+        own, joint = drawn([(0, 1), (1, 2)], seed)
+        found = least_cost_labels(own, joint)
+        best = least(own, joint)
+        for node, rises in enumerate(found.rises):
+            for label, rise in enumerate(rises):
+                fixed = [
+                    costs[label : label + 1] if at == node else costs
+                    for at, costs in enumerate(own)
+                ]
+                tables = {
+                    pair: table.take([label], pair.index(node)) if node in pair else table
+                    for pair, table in joint.items()
+                }
+                assert rise == pytest.approx(least(fixed, tables) - best, abs=1e-4)
+
+
 def test_of_equal_labels_the_first_is_taken():
     own = [np.zeros(3, np.float32)] * 2
-    assert least_cost_labels(own, {(0, 1): np.zeros((3, 3), np.float32)}).tolist() == [0, 0]
+    assert least_cost_labels(own, {(0, 1): np.zeros((3, 3), np.float32)}).labels.tolist() == [0, 0]

@@ -60,21 +60,22 @@ def test_its_depth_is_that_of_the_results(results: Path) -> None:
     facts = facts_of((results / "living_picture.html").read_text("utf-8"))
     content = zlib.decompress(base64.b64decode(facts["bytes"]))
     count = SIZE[0] * SIZE[1]
-    steps = np.frombuffer(content, "<u2", count)
+    assert facts["has_interval"]
+    steps = np.frombuffer(content, "<u2", 3 * count).reshape(3, count)
     nearness = facts["low"] + steps / 65535 * (facts["high"] - facts["low"])
-    wanted = 1 / np.load(results / "depth.npy").ravel()
+    names = ("depth", "depth_near", "depth_far")
+    wanted = [1 / np.load(results / f"{name}.npy").ravel() for name in names]
     np.testing.assert_allclose(nearness, wanted, atol=(facts["high"] - facts["low"]) / 65535)
-    sure = np.frombuffer(content, np.uint8, offset=2 * count)
+    sure = np.frombuffer(content, np.uint8, offset=6 * count)
     stored = np.asarray(Image.open(results / "confidence.png")).ravel()
     assert (sure == stored).all()
-    assert len(facts["half"]) == 256
 
 
 def test_saved_results_make_the_same_page(results: Path) -> None:
     again = facts_of(living_picture(SavedResult.open(results)))
     first = facts_of((results / "living_picture.html").read_text("utf-8"))
     assert again["size"] == first["size"]
-    for name in ("focus", "half", "shown", "low", "high"):
+    for name in ("focus", "shown", "low", "high"):
         assert again[name] == pytest.approx(first[name]), name
 
 

@@ -162,6 +162,23 @@ def test_an_axis_without_a_near_end_is_only_completed(grade):
     assert torch.equal(found.agreement, completion.agreement)
 
 
+@pytest.mark.parametrize("nearest_first", [False, True])
+def test_an_order_gets_outlines_where_occlusion_shows_the_near_end(nearest_first):
+    card = card_in(SMALL)
+    depth_m = torch.where(card, NEAR_M, FAR_M)
+    metric = photograph(torch.where(card, BARE, texture(SMALL)), depth_m, size=SMALL)
+    order = metric.focus_coordinates.argsort(descending=nearest_first)
+    found = estimate_depth(FocalStack(metric.images[order]), PSF())
+    nearness = 1 - found.coordinate if nearest_first else found.coordinate
+    inner, outer = card & ~beside(~card), ~card & ~beside(card)
+    middle = (nearness[inner].median() + nearness[outer].median()) / 2
+    assert nearness[inner].median() > nearness[outer].median()
+    assert ((nearness > middle) == card)[beside(card)].float().mean() > 0.99
+    assert found.competing is not None
+    low, high = found.competing
+    assert (low <= high).all()
+
+
 def test_the_estimate_has_outlines():
     found = estimate_depth(of_grade("calibrated"), PSF())
     scale = found.calibration.blur_scale

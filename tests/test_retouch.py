@@ -19,6 +19,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.fusion.retouch import Canvas, Retouch, Stroke
 from focaldiffusion.io.images import read_pixels
 from focaldiffusion.io.png import save_png
+from focaldiffusion.saved import SavedResult
 
 STROKES = [
     {"tool": "source", "frame": 2, "size_px": 14, "softness": 0.5, "points": [[10, 10], [40, 30]]},
@@ -175,8 +176,11 @@ def test_infer_replays_the_strokes_of_the_app_bit_for_bit(
         file = {"source": "source_index.png"}.get(name, f"{name}.png")
         stored = imagecodecs.png_decode((again / file).read_bytes())
         assert (stored == view.layer(name).native).all(), name
-    (depth,) = again.glob("*.npy")
-    np.testing.assert_array_equal(np.load(depth), view.layer("depth").native)
+    depth = SavedResult.open(again).depth
+    np.testing.assert_array_equal(depth, view.layer("depth").native)
+    for end, widest in (("depth_near", np.fmin), ("depth_far", np.fmax)):
+        stored = np.load(again / f"{end}.npy")
+        np.testing.assert_array_equal(stored, widest(getattr(view.saved, end), depth))
     assert json.loads((again / "retouch.json").read_text())["strokes"][0]["frame"] == 2
 
 

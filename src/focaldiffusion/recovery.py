@@ -22,7 +22,7 @@
     captured pixels are used.
     -> Fusion, image (H', W', 3) and source index (H', W')
 10. Enlarge. Depth is enlarged to native size, following the edges of the fused image.
-    -> Result, depth and confidence (H', W')
+    -> Result, depth, its interval and confidence (H', W')
 """
 
 from __future__ import annotations
@@ -31,19 +31,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from focaldiffusion import __version__
 from focaldiffusion.align.alignment import Alignment
+from focaldiffusion.enlarge import enlarged
 from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean
 from focaldiffusion.fusion.fuse import Fusion, fill, frame_weights, fuse
 from focaldiffusion.fusion.highlights import spare_highlights
-from focaldiffusion.fusion.upsample import upsample
 from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.lens import LensFacts
@@ -51,7 +49,7 @@ from focaldiffusion.optics import Camera
 from focaldiffusion.prior import PriorSource
 from focaldiffusion.progress import Stages, peak_memory_mib
 from focaldiffusion.psf import PSF
-from focaldiffusion.result import FIELD_OF_AXIS, Plane, Result, depth_on_axis
+from focaldiffusion.result import Plane, Result
 from focaldiffusion.solve.calibrate import Calibration, calibrate
 from focaldiffusion.solve.consistency import confidence, rerender_residual, reversal
 from focaldiffusion.solve.doubts import doubting_direction, examined_calibration
@@ -99,6 +97,7 @@ class Estimate:
             depth.
         generation: a model's contribution; None for the physical estimate.
         joined: a prior's contribution; None without one.
+        competing: (2, H, W) see `Completion`.
     """
 
     evidence: Evidence
@@ -110,6 +109,7 @@ class Estimate:
     residual_rms: float | None
     generation: Generation | None = None
     joined: Joined | None = None
+    competing: Tensor | None = None
 
     def mapped(
         self, plane: Callable[[Tensor], Tensor], light: Callable[[Tensor], Tensor] | None = None
@@ -133,6 +133,7 @@ class Estimate:
             coordinate=plane(self.coordinate),
             agreement=plane(self.agreement),
             confidence=plane(self.confidence),
+            competing=None if self.competing is None else plane(self.competing),
         )
 
     def to(self, device: torch.device | str) -> Estimate:
@@ -267,7 +268,8 @@ def estimate_depths(
     with torch.inference_mode():
         with stages("completing") as meter:  # 6
             evidences, scales = [one for _, one in found], [one.blur_scale for one, _ in found]
-            matched, completions = completed(stacks, evidences, scales, psf, meter)
+            growths = [one.step_growth for one, _ in found]
+            matched, completions = completed(stacks, evidences, scales, growths, psf, meter)
         with stages("checking"):  # 7
             for stack, (calibration, evidence), before, completion in zip(
                 stacks, found, matched, completions, strict=True
@@ -280,7 +282,7 @@ def estimate_depths(
                 surface, agreement = completion.coordinate, completion.agreement
                 trust, rms = _checked(stack, evidence, surface, agreement, calibration, psf)
                 one = Estimate(evidence, surface, agreement, trust, calibration, psf, rms)
-                estimates.append(one)
+                estimates.append(replace(one, competing=completion.competing))
     return estimates
 
 
@@ -400,20 +402,11 @@ def _filled(stack: FocalStack, found: Estimate, fusion: Fusion) -> Fusion:
 
 
 def _enlarged(stack: FocalStack, found: Estimate, fusion: Fusion) -> dict[str, Plane]:
-    """Depth and confidence (H', W') by their fields; unknown where all frames are transparent."""
-    surface = upsample(found.coordinate, fusion.all_in_focus)
-    depth = depth_on_axis(stack, surface, found.calibration.blur_scale)
-    of_prior = {} if found.joined is None else {"prior_share": found.joined.share}
-    shares = {"confidence": found.confidence, **of_prior}
-    size = fusion.all_in_focus.shape[1::-1]
-    maps = {
-        name: np.asarray(cv2.resize(share.cpu().numpy(), size), np.float32)
-        for name, share in shares.items()
-    }
-    if fusion.alpha is not None:
-        for plane, empty in ((depth, np.nan), *((share, 0) for share in maps.values())):
-            plane[fusion.alpha == 0] = empty
-    return {FIELD_OF_AXIS[stack.axis]: depth, **maps}
+    shares = {"confidence": found.confidence}
+    if found.joined is not None:
+        shares["prior_share"] = found.joined.share
+    scale = found.calibration.blur_scale
+    return enlarged(stack, found.coordinate, shares, found.competing, scale, fusion)
 
 
 def _provenance(

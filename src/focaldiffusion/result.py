@@ -17,6 +17,7 @@ from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.frames import Pixels
 from focaldiffusion.fusion.retouch import Canvas, Retouch
 from focaldiffusion.io.colour_scales import DepthRange
+from focaldiffusion.io.depth_files import write_npy
 from focaldiffusion.io.images import ImageMetadata, pillow_image
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.io.panels import depth_picture, srgb_pixels
@@ -35,7 +36,7 @@ from focaldiffusion.io.results import (
     write_retouch,
 )
 from focaldiffusion.lens import LensFacts
-from focaldiffusion.optics import Camera, far_bound_dpt
+from focaldiffusion.optics import Camera
 from focaldiffusion.solve.calibrate import Calibration
 from focaldiffusion.stack import Axis, FocalStack, Grade
 from focaldiffusion.threads import in_parallel
@@ -72,6 +73,9 @@ class Result:
         height_m: (H, W) float32, metres relative to the first stage position, positive in the
             direction of the listed positions.
         depth_relative: (H, W) float32, position in the focus sweep: 0 first frame, 1 last frame.
+        depth_near: (H, W) float32, low end of the interval that holds the true depth in nine of ten
+            pixels, in the unit of the depth; None without a blur scale that can be trusted.
+        depth_far: (H, W) float32, high end of that interval; infinite where the depth may be.
         prior_share: (H, W) float32 in [0, 1], how far the prior decided on the depth; 0 where
             physics did; None without a prior.
         camera: optics at native size; None if the focal length is unknown.
@@ -94,6 +98,8 @@ class Result:
     depth_m: Plane | None = None
     height_m: Plane | None = None
     depth_relative: Plane | None = None
+    depth_near: Plane | None = None
+    depth_far: Plane | None = None
     prior_share: Plane | None = None
     camera: Camera | None = None
     lens: LensFacts = field(default_factory=LensFacts)
@@ -111,7 +117,8 @@ class Result:
         maps += ["confidence"] * (self.confidence is not None)
         if maps not in ([], [self.depth_field, "confidence"]):
             raise ValueError(f"expected {self.depth_field} and confidence, or neither; got {maps}")
-        maps += ["prior_share"] * (self.prior_share is not None)
+        others = "depth_near", "depth_far", "prior_share"
+        maps += [name for name in others if getattr(self, name) is not None]
         for name in (*maps, "source_index"):
             check_shape(name, getattr(self, name), size)
 
@@ -181,6 +188,9 @@ class Result:
         canvas = Canvas(before.copy(), self.source_index.copy(), *maps.values())
         for stroke in retouch.strokes:
             canvas.apply(stroke, frame_pixels)
+        if self.depth_near is not None and self.depth_far is not None:
+            maps["depth_near"] = np.fmin(self.depth_near, maps[self.depth_field])
+            maps["depth_far"] = np.fmax(self.depth_far, maps[self.depth_field])
         shares = canvas.pixels / np.float32(np.iinfo(before.dtype).max)
         is_kept = canvas.pixels == before
         image = np.where(is_kept, self.all_in_focus, self.levels.normalised(shares))
@@ -230,6 +240,13 @@ class Result:
             if self.confidence is not None:
                 depth = self.depth_field, self.depth
                 writers.append(partial(write_depth, folder, *depth, depth_formats))
+            if "npy" in depth_formats:
+                ends = {"depth_near": self.depth_near, "depth_far": self.depth_far}
+                writers += [
+                    partial(write_npy, folder / f"{name}.npy", end)
+                    for name, end in ends.items()
+                    if end is not None
+                ]
             if self.depth_m is not None:
                 points = self.depth_m, self.all_in_focus, self.camera
                 writers.append(partial(write_points, folder, *points, point_cloud))
@@ -295,19 +312,3 @@ class Result:
     def _repr_png_(self) -> bytes | None:
         """The overview for notebooks."""
         return pillow_image(self.overview())._repr_png_()
-
-
-def depth_on_axis(stack: FocalStack, coordinate: Plane, blur_scale: float | None) -> Plane:
-    """Depth, height or relative depth (H', W') from coordinates on the axis of the stack."""
-    if stack.axis == "order":
-        return np.clip(coordinate, 0, 1)
-    if stack.axis == "position_m":
-        sign = stack.height_sign
-        if sign is None:
-            sign = float((stack.focus_coordinates[-1] - stack.focus_coordinates[0]).sign())
-        return coordinate * np.float32(sign)
-    # NaN where depth is indistinguishable from infinity: less than an eighth of a pixel of blur, or
-    # beyond a kilometre if the blur is unknown.
-    least_dpt = 1e-3 if blur_scale is None else far_bound_dpt(blur_scale, tolerance_px=0.125)
-    known = np.where(coordinate > least_dpt, coordinate, np.float32("nan"))
-    return np.reciprocal(known, out=known)

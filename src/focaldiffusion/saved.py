@@ -18,6 +18,7 @@ from focaldiffusion.io.images import ImageMetadata, read_metadata
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.io.npy import read_npy_file
 from focaldiffusion.io.png import read_png
+from focaldiffusion.io.reading import reading
 from focaldiffusion.io.results import DEPTH_STEMS, METADATA_FILE, has_results
 from focaldiffusion.io.stacks import open_stack
 from focaldiffusion.lens import LensFacts
@@ -102,6 +103,24 @@ class SavedResult:
             )
         path = self.folder / f"{DEPTH_STEMS[self.depth_field]}.npy"
         return np.asarray(read_npy_file(path), np.float32)
+
+    @cached_property
+    def depth_near(self) -> Plane | None:
+        """Low end of the interval of the depth (H, W), mapped from disk; None if unknown."""
+        return self._mapped("depth_near.npy")
+
+    @cached_property
+    def depth_far(self) -> Plane | None:
+        """High end of the interval of the depth (H, W), mapped from disk; None if unknown."""
+        return self._mapped("depth_far.npy")
+
+    def _mapped(self, name: str) -> Plane | None:
+        path = self.folder / name
+        if not path.exists():
+            return None
+        with reading(path, "cannot be read as a .npy file"):
+            mapped: Plane = np.load(path, mmap_mode="r")
+        return mapped
 
     @cached_property
     def confidence(self) -> Plane:

@@ -17,7 +17,7 @@ from focaldiffusion.errors import InputError
 from focaldiffusion.fusion.fuse import generated_mark
 from focaldiffusion.io.colour_scales import ColourScale, DepthRange
 from focaldiffusion.io.pyramid import encoded_jpeg, encoded_png, level_count
-from focaldiffusion.solve.uncertainty import depth_interval
+from focaldiffusion.solve.uncertainty import distance_interval
 
 COLOURS = ("viridis", "cividis", "inferno", "turbo", "gray")
 """Colour maps of the page; all but turbo and gray are safe for the colour-blind."""
@@ -165,9 +165,7 @@ def probe(place: Place, x: float, y: float) -> dict[str, Any]:
 
 
 def measure(place: Place, start: tuple[float, float], end: tuple[float, float]) -> dict[str, Any]:
-    """Distance between the points that two native pixels show.
-
-    The errors of the two depths count as independent.
+    """Distance between the points that two native pixels show, see `distance_interval`.
 
     Raises:
         InputError: the depth is not metric, a depth is unknown, or the focal length is.
@@ -184,29 +182,20 @@ def measure(place: Place, start: tuple[float, float], end: tuple[float, float]) 
         raise InputError(
             "a distance in metres needs the focal length. Give the lens and run it again."
         )
-    found = []
+    points, rays, intervals = [], [], []
     for x, y in (start, end):
         column, row = _pixel(view, x, y)
         value, low, high, _ = _depth_at(view, column, row)
         if not math.isfinite(value):
             raise InputError(f"the depth at {column}, {row} is unknown. Choose another point.")
-        ends = [value if one is None else one for one in (low, high)]
-        found.append(((column, row), value, ends))
-    points = [_xyz_m(view, *pixel, value) for pixel, value, _ in found]
-    distance_m = float(np.linalg.norm(points[1] - points[0]))  # type: ignore[operator]
-    longer, shorter = [0.0], [0.0]
-    for index, (pixel, _, ends) in enumerate(found):
-        other = points[1 - index]
-        moved = [
-            math.inf if math.isinf(z) else float(np.linalg.norm(_xyz_m(view, *pixel, z) - other))  # type: ignore[operator]
-            for z in ends
-        ]
-        longer.append(max(0.0, *(one - distance_m for one in moved)))
-        shorter.append(max(0.0, *(distance_m - one for one in moved)))
+        points.append(_xyz_m(view, column, row, value))
+        rays.append(_xyz_m(view, column, row, 1.0))
+        intervals.append((value if low is None else low, value, value if high is None else high))
+    low_m, high_m = distance_interval(np.array(rays), intervals)
     return {
-        "distance_m": distance_m,
-        "low_m": max(0.0, distance_m - math.hypot(*shorter)),
-        "high_m": jsonable(distance_m + math.hypot(*longer)),
+        "distance_m": float(np.linalg.norm(np.subtract(*points))),  # type: ignore[arg-type]
+        "low_m": low_m,
+        "high_m": jsonable(high_m),
         "unit": "m",
     }
 
@@ -267,9 +256,11 @@ def _depth_at(view: View, column: int, row: int) -> tuple[float, float | None, f
     assert saved.depth_field is not None
     value = float(view.layer("depth").native[row, column])
     confidence = float(view.layer("confidence").native[row, column]) / 255
-    interval = depth_interval(value, confidence, saved.depth_field, saved.metadata["blur_scale"])
-    low, high = (None, None) if interval is None else (float(end) for end in interval)
-    return value, low, high, confidence
+    if saved.depth_near is None or saved.depth_far is None:
+        return value, None, None, confidence
+    low, high = float(saved.depth_near[row, column]), float(saved.depth_far[row, column])
+    # A depth that was set by hand may lie outside.
+    return value, float(np.fmin(low, value)), float(np.fmax(high, value)), confidence
 
 
 def _xyz_m(view: View, column: int, row: int, depth_m: float) -> NDArray[np.float64] | None:

@@ -49,6 +49,7 @@ _DEPTH_TEXTS = {
     "height": "float32 metres relative to the first stage position",
     "depth_relative": "float32, 0 first frame to 1 last",
 }
+_INTERVAL = "interval of the depth, in its unit, that holds nine of ten true depths"
 _MOST_BYTES = 1 << 26  # of a retouch.json
 _MILLIMETRES, _POINT_CLOUD = "depth_mm.png", "point_cloud.ply"
 
@@ -56,6 +57,8 @@ OWN_FILES: dict[str, str] = {
     "all_in_focus.png": "sharp everywhere; range of values, bit depth, ICC profile and EXIF of the "
     "input",
     **{f"{stem}.{kind}": text for stem, text in _DEPTH_TEXTS.items() for kind in ("npy", "exr")},
+    "depth_near.npy": f"float32, {_INTERVAL}; its low end",
+    "depth_far.npy": f"float32, {_INTERVAL}; its high end, infinite where the depth may be",
     _MILLIMETRES: "16-bit millimetres along the optical axis, 0 where unknown",
     "depth_colored.png": "depth in colours, with its scale",
     "overview.png": "frames, all in focus, depth and confidence side by side",

@@ -21,7 +21,6 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.result import Plane, Result
 from focaldiffusion.saved import SavedResult
 from focaldiffusion.simulation.render import render
-from focaldiffusion.solve.uncertainty import depth_interval
 from focaldiffusion.virtual_camera import nearness
 
 _PICTURES = 10
@@ -93,25 +92,21 @@ def _depth_facts(
 ) -> dict[str, Any]:
     """The depth as the page reads it: nearness and confidence of each pixel, row by row."""
     depth, sure = (_reduced(one, _DEPTH_PX, True) for one in (result.depth, confidence))
-    near = nearness(depth, field)
-    low, high = float(near.min()), float(near.max())
-    steps = np.rint((near - low) / max(high - low, 1e-12) * _STEPS).astype("<u2")
+    maps = [nearness(depth, field)]
+    if result.depth_near is not None and result.depth_far is not None:
+        for end in (result.depth_near, result.depth_far):
+            maps.append(nearness(_reduced(end, _DEPTH_PX, True), field))
+    low, high = (float(end) for end in np.quantile(maps, (0, 1)))
+    steps = np.rint((np.stack(maps) - low) / max(high - low, 1e-12) * _STEPS).astype("<u2")
     levels = np.rint(sure * 255).astype(np.uint8)
     packed = zlib.compress(steps.tobytes() + levels.tobytes(), 9)
-    scale = _working_blur_scale(result)
-    # Half the width of the interval, in nearness, at each level of confidence.
-    half = None
-    if scale is not None:
-        interval = depth_interval(np.zeros(256), np.arange(256) / 255, "height_m", scale)
-        assert interval is not None
-        half = interval[1].tolist()
     return {
         "size": list(depth.shape),
         "bytes": base64.b64encode(packed).decode(),
         "low": low,
         "high": high,
         "shown": list(ends),
-        "half": half,
+        "has_interval": len(maps) > 1,
         "is_known": bool(np.isfinite(depth).any()),
     }
 

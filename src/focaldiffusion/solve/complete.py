@@ -56,11 +56,14 @@ class Completion:
             neighbouring hypothesis, on their own. It is high where texture on all sides supports
             the surface and low for a guess, but also high where the image has no evidence at all.
         planes: (P, 3) planes of the scene, coefficients of `plane_basis`.
+        competing: (2, H, W) least and greatest coordinate of the surfaces that fit nearly as well;
+            None where no other was weighed.
     """
 
     coordinate: Tensor
     agreement: Tensor
     planes: Tensor
+    competing: Tensor | None = None
 
 
 def complete(

@@ -69,11 +69,8 @@ def rerender_residual(
         (H, W) in sRGB units, over frames and channels.
     """
     focus = focus_of(stack, step_growth)
-    if stack.axis == "order":
-        ends = ordered_focus(stack.sweep_length, step_growth).to(coordinate)
-        coordinate = interpolated(coordinate, torch.linspace(0, 1, len(ends)).to(ends), ends)
     if stack.axis != "inverse_depth_dpt":
-        rising, falling = _both_ways(coordinate, focus)
+        rising, falling = _modelled_ways(stack, coordinate, step_growth)
         ratio = _reversal(stack, evidence, rising, falling, blur_scale, psf)
         coordinate, focus = rising if ratio <= 1 else falling
     rerendering = Rerendering(stack, evidence, focus, blur_scale, psf, _CHECK_SIZE)
@@ -102,6 +99,29 @@ def reversal(
     return _reversal(stack, evidence, *ways, blur_scale, psf)
 
 
+def direction(
+    stack: FocalStack,
+    evidence: Evidence,
+    coordinate: Tensor,
+    blur_scale: float,
+    psf: PSF,
+    *,
+    step_growth: float,
+) -> float:
+    """`reversal` of a stack without focus distances: below 1 if larger coordinates are nearer.
+
+    Args:
+        stack: the frames.
+        evidence: see `rerender_residual`.
+        coordinate: (H, W), the completed surface.
+        blur_scale: see `rerender_residual`.
+        psf: the shape of the blur.
+        step_growth: see `ordered_focus`.
+    """
+    ways = _modelled_ways(stack, coordinate, step_growth)
+    return _reversal(stack, evidence, *ways, blur_scale, psf)
+
+
 Surface = tuple[Tensor, Tensor]
 """Coordinate of each pixel (H, W) and focus of each frame (N,), the larger ones nearer."""
 
@@ -110,6 +130,16 @@ def _both_ways(coordinate: Tensor, focus: Tensor) -> tuple[Surface, Surface]:
     """The axis from zero up with its last end as the nearer one, and with its first end."""
     first, last = torch.cat([coordinate.flatten(), focus]).aminmax()
     return (coordinate - first, focus - first), (last - coordinate, last - focus)
+
+
+def _modelled_ways(
+    stack: FocalStack, coordinate: Tensor, step_growth: float
+) -> tuple[Surface, Surface]:
+    """`_both_ways` of a stack without focus distances, even in blur."""
+    if stack.axis == "order":
+        ends = ordered_focus(stack.sweep_length, step_growth).to(coordinate)
+        coordinate = interpolated(coordinate, torch.linspace(0, 1, len(ends)).to(ends), ends)
+    return _both_ways(coordinate, focus_of(stack, step_growth))
 
 
 def _reversal(

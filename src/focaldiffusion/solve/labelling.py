@@ -17,9 +17,21 @@ _MOST_CHANGES = 10  # rounds of changing single labels afterwards
 _NEVER = np.float32(1e30)  # cost of labels that a node with fewer labels than others lacks
 
 
-def least_cost_labels(
-    own: Sequence[Array], joint: Mapping[tuple[int, int], Array]
-) -> NDArray[np.int64]:
+@dataclass(frozen=True, eq=False)
+class Labelling:
+    """One label for each node, and how close the others come.
+
+    Attributes:
+        labels: (nodes,) index of the label of each node.
+        rises: (L_a,) for each node a, by how much the sum of costs rises with another label and the
+            best labels elsewhere. Exact on chains; elsewhere an estimate, which may be negative.
+    """
+
+    labels: NDArray[np.int64]
+    rises: list[Array]
+
+
+def least_cost_labels(own: Sequence[Array], joint: Mapping[tuple[int, int], Array]) -> Labelling:
     """Labels with a low sum of costs: sequential tree-reweighted message passing.
 
     Kolmogorov, Convergent Tree-Reweighted Message Passing for Energy Minimization (2006), followed
@@ -28,13 +40,10 @@ def least_cost_labels(
     Args:
         own: (L_a,) cost of each label of node a.
         joint: (L_a, L_b) cost of the labels of neighbours a < b, by (a, b).
-
-    Returns:
-        (nodes,) index of the label of each node.
     """
     labels = np.array([costs.argmin() for costs in own], np.int64)
     if not joint:
-        return labels
+        return Labelling(labels, [costs - costs.min() for costs in own])
     costs = np.full((len(own), max(map(len, own))), np.inf, np.float32)
     for node, some in enumerate(own):
         costs[node, : len(some)] = some
@@ -50,6 +59,8 @@ def least_cost_labels(
                 rest = rest[step.speaker] - messages[graph.opposite[step.outgoing]]
                 told = (rest[:, :, None] + graph.tables[step.outgoing]).min(1)
                 messages[step.outgoing] = told - told.min(1, keepdims=True)
+    with_others = costs.copy()
+    np.add.at(with_others, graph.source[graph.opposite], messages)
     for _ in range(_MOST_CHANGES):
         before = labels.copy()
         for step in graph.forward:
@@ -58,7 +69,11 @@ def least_cost_labels(
             labels[step.nodes] = total.argmin(1)
         if (before == labels).all():
             break
-    return labels
+    rises = [
+        total[: len(some)] - total[label]
+        for total, some, label in zip(with_others, own, labels, strict=True)
+    ]
+    return Labelling(labels, rises)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, complete_all, follow_blocks
 from focaldiffusion.solve.consistency import Rerendering, Search, in_step
 from focaldiffusion.solve.decide import better_levels, second_fits_better
+from focaldiffusion.solve.nearness import Nearness
 from focaldiffusion.solve.owners import owned_surface
 from focaldiffusion.stack import FocalStack
 
@@ -47,23 +48,47 @@ def completed(
     stacks: Sequence[FocalStack],
     evidence: Sequence[Evidence],
     blur_scales: Sequence[float | None],
+    step_growths: Sequence[float],
     psf: PSF,
     meter: Meter | None = None,
 ) -> tuple[list[Completion], list[Completion]]:
-    """Completions of stacks of one size, and the same with outlines where depth is metric."""
-    metric = [stack.axis == "inverse_depth_dpt" for stack in stacks]
-    backgrounds = [
-        float(stack.focus_coordinates.min()) if falls_with_distance else None
-        for stack, falls_with_distance in zip(stacks, metric, strict=True)
-    ]
-    matched = complete_all(evidence, meter, backgrounds=backgrounds)
+    """Completions of stacks of one size, and the same with outlines where near and far are known.
+
+    Without focus distances, re-rendering the completion may show which end of the sweep is nearer;
+    the stack is then completed again on an axis that grows towards the camera.
+    """
+    matched = complete_all(evidence, meter, backgrounds=_backgrounds(stacks))
+    scenes, given = list(zip(stacks, evidence, strict=True)), list(matched)
+    turned: dict[int, Nearness] = {}
+    for index, (scale, growth) in enumerate(zip(blur_scales, step_growths, strict=True)):
+        if scale is not None and stacks[index].axis != "inverse_depth_dpt":
+            surface = matched[index].coordinate
+            nearness = Nearness.of(*scenes[index], surface, scale, psf, growth)
+            if nearness is not None:
+                turned[index] = nearness
+                scenes[index] = nearness.stack, nearness.evidence
+    if turned:
+        backgrounds = _backgrounds([scenes[index][0] for index in turned])
+        again = complete_all([scenes[index][1] for index in turned], backgrounds=backgrounds)
+        for index, completion in zip(turned, again, strict=True):
+            given[index] = completion
     searches = {
-        index: search_outlines(stacks[index], evidence[index], matched[index], scale, psf)
+        index: search_outlines(*scenes[index], given[index], scale, psf)
         for index, scale in enumerate(blur_scales)
-        if metric[index] and scale is not None
+        if scale is not None and scenes[index][0].axis == "inverse_depth_dpt"
     }
-    outlined = dict(zip(searches, in_step(list(searches.values())), strict=True))
-    return matched, [outlined.get(index, one) for index, one in enumerate(matched)]
+    outlined = list(matched)
+    for index, found in zip(searches, in_step(list(searches.values())), strict=True):
+        outlined[index] = turned[index].back(found) if index in turned else found
+    return matched, outlined
+
+
+def _backgrounds(stacks: Sequence[FocalStack]) -> list[float | None]:
+    """The farthest focus of each stack, where the axis falls with distance."""
+    return [
+        float(stack.focus_coordinates.min()) if stack.axis == "inverse_depth_dpt" else None
+        for stack in stacks
+    ]
 
 
 def search_outlines(
@@ -94,10 +119,12 @@ def search_outlines(
     keep &= level.isnan()
     small = torch.where(level.isnan(), owned.surface, level)
     (other,) = follow_blocks(small[None], small_guide, guide, side) if side > 1 else small[None]
-    keep = keep.repeat_interleave(side, 0).repeat_interleave(side, 1)[
-        : stack.size[0], : stack.size[1]
-    ]
+    height, width = stack.size
+    keep, competing = (
+        field.repeat_interleave(side, -2).repeat_interleave(side, -1)[..., :height, :width]
+        for field in (keep, owned.competing)
+    )
     coordinate = torch.where(keep, completion.coordinate, other)
     contradicted = (other - completion.coordinate).abs() * blur_scale > _APART_PX
     agreement = torch.where(contradicted, _CONTRADICTED, 1.0) * completion.agreement
-    return Completion(coordinate, agreement, completion.planes)
+    return Completion(coordinate, agreement, completion.planes, competing)

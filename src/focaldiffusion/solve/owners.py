@@ -44,6 +44,7 @@ _BEYOND_QUANTILE = 0.02  # of inverse depth at sure pixels; half of it bounds th
 _SURE = 3.0  # doubt about the worst hypothesis, from which a pixel is sure
 _CLEAR = 0.3  # weight per pixel, from which a contact shows a depth
 _SHOWN = (0.1, 0.5, 0.9)  # quantiles, by weight, of the depths that an outline shows
+_CLOSE_PRICE = 8.0  # sum of costs by which a label may be above the best, and still compete
 _LABELS = 40  # most promising planes of a segment
 _SAMPLES = 600  # pixels of a segment at which planes are compared
 _TEXTURED = 0.35  # share of supported pixels in a textured segment
@@ -138,12 +139,14 @@ class Owned:
         segments: (H, W) integers.
         joined: (H, W) integers, J segments after those within one textured surface are joined.
         levels: those that the outline of each of the J shows, ascending.
+        competing: (2, H, W) least and greatest coordinate that costs little more than the best.
     """
 
     surface: Tensor
     segments: Tensor
     joined: Tensor
     levels: list[Array]
+    competing: Tensor
 
 
 def owned_surface(
@@ -174,23 +177,25 @@ def owned_surface(
     candidates = _all_candidates(
         parts, evidence, contacts, given, planes.cpu().double().numpy(), farthest
     )
-    labels = least_cost_labels([one.own for one in candidates], _joint_costs(contacts, candidates))
-    chosen = np.array(
-        [
-            one.planes[label] if label < len(one.planes) else np.full(3, np.nan)
-            for one, label in zip(candidates, labels, strict=True)
-        ]
-    )[parts]
-    y, x = np.mgrid[: parts.shape[0], : parts.shape[1]]
-    u, v = image_coordinates(x, y, parts.shape)
-    level = chosen[..., 0] * u + chosen[..., 1] * v + chosen[..., 2]
-    result = np.where(np.isnan(level), given, level)
-    result = result.clip(evidence.hypotheses[0], evidence.hypotheses[-1])
+    found = least_cost_labels([one.own for one in candidates], _joint_costs(contacts, candidates))
+    result, competing = np.empty(given.shape), np.empty((2, *given.shape))
+    for pixels, one, label, rises in zip(
+        _pixels_of(parts), candidates, found.labels, found.rises, strict=True
+    ):
+        y, x = np.divmod(pixels, parts.shape[1])
+        close = np.flatnonzero(rises < _CLOSE_PRICE)  # with the label itself
+        depth = np.concatenate([one.planes @ _basis(y, x, parts.shape), given[y, x][None]])
+        result[y, x] = depth[label]
+        competing[:, y, x] = depth[close].min(0), depth[close].max(0)
+    result, competing = (
+        field.clip(evidence.hypotheses[0], evidence.hypotheses[-1]) for field in (result, competing)
+    )
     return Owned(
         torch.from_numpy(result).to(surface),
         torch.from_numpy(segments).to(surface.device),
         torch.from_numpy(parts).to(surface.device),
         [_shown_levels(contacts, one.contacts, farthest) for one in candidates],
+        torch.from_numpy(competing).to(surface),
     )
 
 
@@ -331,8 +336,7 @@ def _all_candidates(
     farthest: float,
 ) -> list[_Candidates]:
     count, size = int(segments.max()) + 1, segments.shape
-    order = segments.ravel().argsort(kind="stable")
-    pixels = np.split(order, np.bincount(segments.ravel()).cumsum()[:-1])
+    pixels = _pixels_of(segments)
     touched: list[list[int]] = [[] for _ in range(count)]
     for contact, (one, other) in enumerate(contacts.sides.tolist()):
         touched[one].append(contact)
@@ -385,6 +389,12 @@ def _all_candidates(
             )
         )
     return result
+
+
+def _pixels_of(segments: Array) -> list[Array]:
+    """Flat indices of the pixels of each segment."""
+    order = segments.ravel().argsort(kind="stable")
+    return np.split(order, np.bincount(segments.ravel()).cumsum()[:-1])
 
 
 def _basis(y: Array, x: Array, size: tuple[int, int]) -> Array:

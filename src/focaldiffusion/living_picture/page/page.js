@@ -4,12 +4,14 @@
   const [rows, columns] = facts.size;
   const count = rows * columns;
 
-  // Nearness (16 bits) and confidence (8 bits) of every pixel, deflated.
+  // Nearness (16 bits) of every pixel, of both ends of its interval, and confidence (8 bits),
+  // deflated.
   const packed = Uint8Array.from(atob(facts.bytes), (letter) => letter.charCodeAt(0));
   const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = await new Response(unpacked).arrayBuffer();
-  const steps = new Uint16Array(bytes, 0, count);
-  const sure = new Uint8Array(bytes, 2 * count, count);
+  const values = (facts.has_interval ? 3 : 1) * count;
+  const steps = new Uint16Array(bytes, 0, values);
+  const sure = new Uint8Array(bytes, 2 * values, count);
   const nearnessOf = (step) => facts.low + (step / 65535) * (facts.high - facts.low);
 
   const stage = document.getElementById("stage");
@@ -40,14 +42,9 @@
     const at = row * columns + column;
     const nearness = nearnessOf(steps[at]);
     let text = `${facts.field === "height_m" ? "Height" : "Depth"} ${inWords(nearness)}`;
-    if (facts.half) {
-      const half = facts.half[sure[at]];
-      const ends = [nearness + half, nearness - half];
-      if (facts.field === "depth_relative") {
-        text += `, between ${inWords(Math.min(1, ends[0]))} and ${inWords(Math.max(0, ends[1]))}`;
-      } else {
-        text += `, between ${inWords(ends[0])} and ${inWords(ends[1])}`;
-      }
+    if (facts.has_interval) {
+      const ends = [1, 2].map((map) => nearnessOf(steps[map * count + at]));
+      text += `, between ${inWords(Math.max(...ends))} and ${inWords(Math.min(...ends))}`;
     }
     readout.value = `${text}; confidence ${Math.round(sure[at] / 2.55)} %`;
     mark.hidden = false;
