@@ -207,33 +207,28 @@ class _Image:
             farther = _JUMP_PRICE * torch.exp(-_outlines(guide) / _OUTLINE_STD)
             farther = farther.clamp_min_(_STEP_PRICE)[None]
 
-        def by_row(field: Tensor | None) -> Tensor | None:
-            return None if field is None else field.transpose(0, 1)
+        def by_row(field: Tensor) -> Tensor:
+            return field.transpose(0, 1)
 
-        def by_column(field: Tensor | None) -> Tensor | None:
-            return None if field is None else field.permute(2, 0, 1).contiguous()
+        def by_column(field: Tensor) -> Tensor:
+            return field.permute(2, 0, 1).contiguous()
 
-        result = []
         ways = [
-            [order(one) for one in (cost, depth, beyond, farther)] for order in (by_row, by_column)
-        ]
-        for turns in range(4):
-            cost_here, depth_here, beyond_here, farther_here = ways[turns % 2]
-            back, mirrored = turns in (1, 2), turns in (2, 3)
-            price = _faced(_jump_prices(guide.rot90(turns, (1, 2))), back, mirrored)
-            cheap = None if farther_here is None else torch.minimum(price, farther_here[:, None])
-            result.append(
-                cls(
-                    cost_here,
-                    price,
-                    cheap,
-                    depth_here,
-                    beyond_here,
-                    len(labels.hypotheses),
-                    back,
-                    mirrored,
-                )
+            (
+                order(cost),
+                order(depth),
+                None if beyond is None else order(beyond),
+                None if farther is None else order(farther)[:, None],
             )
+            for order in (by_row, by_column)
+        ]
+        count, result = len(labels.hypotheses), []
+        for turns in range(4):
+            costs, depths, least, most = ways[turns % 2]
+            facing = turns in (1, 2), turns in (2, 3)
+            price = _faced(_jump_prices(guide.rot90(turns, (1, 2))), *facing)
+            cheap = None if most is None else torch.minimum(price, most)
+            result.append(cls(costs, price, cheap, depths, least, count, *facing))
         return result
 
     def ahead(self, field: Tensor) -> Tensor:
