@@ -8,7 +8,6 @@ it, and fades out around.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,7 +47,7 @@ _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # A prior is believed up to an error of predictions, relative to none, and a residual of the frames
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
-_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (math.inf, 0.92))
+_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (1.0, 0.92))
 _HELPS_ALONE = 0.5  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
