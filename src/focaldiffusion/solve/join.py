@@ -1,9 +1,9 @@
 """Joins a prior with physics: one more surface, which has to prove itself.
 
 The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
-a whole if it predicts sure physics hardly better than the median of the rest does, and re-rendering
-does not speak for it either, or speaks against it. Region by region, sure physics then outweighs
-it, and fades out around.
+a whole if it predicts sure physics hardly better than the median of the rest does, unless
+re-rendering speaks for it, or if re-rendering speaks against it. Pixel by pixel, sure physics then
+outweighs it, and so does physics on which all directions agree.
 """
 
 from __future__ import annotations
@@ -283,8 +283,8 @@ def join(
     joined = joined * (level / joined) ** agreed
     surface = torch.from_numpy(np.float32(scene.on_axis(joined))).to(coordinate)
     keep = torch.from_numpy(~known).to(surface.device)
-    share = (1 - agreed) * _FAINT / (_FAINT + proposal.sure)
-    share = torch.from_numpy(np.float32(share)).to(surface)
+    decided = (1 - agreed) * _FAINT / (_FAINT + proposal.sure)
+    share = torch.from_numpy(np.float32(decided)).to(surface)
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
     return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior)
