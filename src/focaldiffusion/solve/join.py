@@ -94,7 +94,7 @@ class _Physics:
         guide: (3, h, w) sRGB.
         level: (h, w) coordinate.
         sure: (h, w) in [0, 1].
-        agreed: (h, w) in [0, 1], near 1 where all directions of completion found this level.
+        agreed: (h, w) in [0, 1], 0 unless all directions of completion found this level.
         segments: (h, w).
     """
 
