@@ -1,14 +1,13 @@
 """Joins a prior with physics: one more surface, which has to prove itself.
 
 The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
-a whole if it predicts sure physics hardly better than the median of the rest does, and re-rendering
-does not speak for it either, or speaks against it. Region by region, sure physics then outweighs
-it, and fades out around.
+a whole if it predicts sure physics hardly better than the median of the rest does, unless
+re-rendering speaks for it, or if re-rendering speaks against it. Pixel by pixel, sure physics then
+outweighs it, and so does physics on which all directions agree.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,7 +47,7 @@ _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # A prior is believed up to an error of predictions, relative to none, and a residual of the frames
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
-_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (math.inf, 0.92))
+_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (1.0, 0.92))
 _HELPS_ALONE = 0.5  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
@@ -95,7 +94,7 @@ class _Physics:
         guide: (3, h, w) sRGB.
         level: (h, w) coordinate.
         sure: (h, w) in [0, 1].
-        agreed: (h, w) in [0, 1], near 1 where all directions of completion found this level.
+        agreed: (h, w) in [0, 1], 0 unless all directions of completion found this level.
         segments: (h, w).
     """
 
@@ -284,8 +283,8 @@ def join(
     joined = joined * (level / joined) ** agreed
     surface = torch.from_numpy(np.float32(scene.on_axis(joined))).to(coordinate)
     keep = torch.from_numpy(~known).to(surface.device)
-    share = (1 - agreed) * _FAINT / (_FAINT + proposal.sure)
-    share = torch.from_numpy(np.float32(share)).to(surface)
+    decided = (1 - agreed) * _FAINT / (_FAINT + proposal.sure)
+    share = torch.from_numpy(np.float32(decided)).to(surface)
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
     return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior)

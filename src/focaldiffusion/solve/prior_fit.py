@@ -50,6 +50,7 @@ _LIKELY = 0.6  # of the votes of the best fit, from which another is worth a try
 _OTHER_SCALE = 0.15  # ... if its scale differs by this share of that which spans the sweep
 _PREDICTED = 0.1  # relative error of a prediction that counts 1 ...
 _MOST_WRONG = 5.0  # ... and the most that any counts
+_FLAT = 0.2  # mean error without a prior, up to which there is nothing to predict
 _BINS = 16  # of the prior's range, over which a curve is smooth ...
 _SMOOTH_BINS = 2.0  # ... within this standard deviation
 _BENT_LOG = 0.15  # difference from the curve at which a ratio counts half
@@ -206,7 +207,8 @@ def predicts(regions: Regions, fit: Fit, near: float, far: float) -> float:
             rest = regions.level - scale * regions.prior
             off = (rest - _median(rest[~here], regions.sure[~here]))[here] / tolerance[here]
             errors[index] += float((regions.sure[here] * np.abs(off).clip(None, _MOST_WRONG)).sum())
-    return errors[0] / errors[1] if errors[1] > 0 else 1.0
+    is_flat = errors[1] <= _FLAT * regions.sure.sum()
+    return 1.0 if is_flat else errors[0] / errors[1]
 
 
 def _median(values: Array, weights: Array) -> float:
@@ -216,7 +218,7 @@ def _median(values: Array, weights: Array) -> float:
 
 
 def bent(shape: Array, level: Array, sure: Array) -> Array:
-    """The fitted prior after the curve of its values that brings it to sure physics.
+    """The fitted prior after the rising curve of its values that brings it to sure physics.
 
     A network's scale is not the same near and far. The logarithm of the ratio of physics to the
     prior is smoothed over the values of the prior, robustly, wherever they are in the image.
@@ -239,6 +241,10 @@ def bent(shape: Array, level: Array, sure: Array) -> Array:
         known = near @ np.bincount(index, trusted.ravel(), minlength=_BINS)
         total = near @ np.bincount(index, (trusted * rest).ravel(), minlength=_BINS)
         curve += total / (known + _KNOWN_PIXELS)
+    # A curve that falls would make sense of a prior that is wrong about near and far.
+    values = 2 * np.log(low + centres * (high - low))
+    rising, falling = values + curve, (values + curve)[::-1]
+    curve = (np.maximum.accumulate(rising) + np.minimum.accumulate(falling)[::-1]) / 2 - values
     return shape * np.exp(np.interp(place, centres, curve))
 
 
