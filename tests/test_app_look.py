@@ -125,6 +125,14 @@ def test_a_distance_is_that_of_the_points_with_an_interval(place: Place) -> None
     assert look.measure(place, (20, 20), (20, 20))["distance_m"] == 0
 
 
+def test_without_intervals_of_depth_a_distance_has_none(tmp_path: Path) -> None:
+    place = place_of(tmp_path)
+    Path(place.results, "depth_near.npy").unlink()
+    found = look.measure(place, (20, 20), (80, 50))
+    assert found["distance_m"] > 0
+    assert (found["low_m"], found["high_m"]) == (None, None)
+
+
 def test_distances_need_metres(relative: Place) -> None:
     with pytest.raises(InputError, match=r"needs depth in metres.*Give the focus distances"):
         look.measure(relative, (1, 1), (2, 2))

@@ -190,8 +190,10 @@ def measure(place: Place, start: tuple[float, float], end: tuple[float, float]) 
             raise InputError(f"the depth at {column}, {row} is unknown. Choose another point.")
         points.append(_xyz_m(view, column, row, value))
         rays.append(_xyz_m(view, column, row, 1.0))
-        intervals.append((value if low is None else low, value, value if high is None else high))
-    low_m, high_m = distance_interval(np.array(rays), intervals)
+        if low is not None and high is not None:
+            intervals.append((low, value, high))
+    is_known = len(intervals) == len(points)
+    low_m, high_m = distance_interval(np.array(rays), intervals) if is_known else (None, None)
     return {
         "distance_m": float(np.linalg.norm(np.subtract(*points))),  # type: ignore[arg-type]
         "low_m": low_m,
