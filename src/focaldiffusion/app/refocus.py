@@ -18,7 +18,7 @@ from focaldiffusion.simulation.bokeh import Shape
 from focaldiffusion.threads import threads
 from focaldiffusion.virtual_camera import blur_scale_px_m, nearness, photograph, tilted_plane
 
-_DRAFTS = {"disc": (448, 8), "hexagon": (448, 8), "cats_eye": (240, 6)}
+_DRAFTS = {"disc": (352, 6), "hexagon": (352, 6), "cats_eye": (192, 6)}
 """Long side and layers of a draft; blur that changes over the image takes four times as long."""
 _FULL_PX, _FULL_LAYERS = 2048, 16  # more takes minutes
 _DRAFT_QUALITY, _FULL_QUALITY = 85, 92
