@@ -1,4 +1,4 @@
-"""What the app refuses, in a real browser: each time a sentence that can be read on the page."""
+"""Refusals of the app in a real browser: each is a sentence that can be read on the page."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SPANS = {"depth_m": (0.5, 2.0), "height_m": (1e-4, 3e-4), "depth_relative": (0.0
 
 
 def maps(field: str, blur_px: float | None, alpha: np.ndarray | None = None, trust: float = 0.9):
-    """Maps at twice the working size; the blur grows by so many pixels over the span."""
+    """Maps at twice the working size; over the span the blur grows by the given pixels."""
     low, high = SPANS[field]
     surface = torch.linspace(low, high, SIZE[1]).expand(SIZE).contiguous()
     image = np.full((2 * SIZE[0], 2 * SIZE[1], 3), 0.5, np.float32)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from focaldiffusion.cli.batch_progress import with_progress
 from focaldiffusion.cli.engine_flags import add_engine, check_engine, cluster_engine
-from focaldiffusion.cli.flags import Commands, add_lens, add_psf, given_path, lens, shard
+from focaldiffusion.cli.flags import Commands, add_lens, given_path, lens, shard
 from focaldiffusion.cli.infer_flags import (
     DEPTH_FORMATS,
+    add_blur,
     add_method,
     add_results,
     check_image_only,
@@ -106,11 +107,7 @@ def add_parser(commands: Commands) -> None:
         "results.zarr, or a URL",
     )
     add_lens(parser, "Of all stacks. Overrides stack.json, which overrides EXIF.")
-    add_psf(parser).add_argument(
-        "--find-blur",
-        action="store_true",
-        help="measure the blur per dioptre from the frames even if the lens is known",
-    )
+    add_blur(parser)
     add_method(parser)
     add_prior(parser)
     add_model(parser)

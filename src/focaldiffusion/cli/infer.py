@@ -14,12 +14,12 @@ from focaldiffusion.cli.flags import (
     Numbers,
     add_focus_distances,
     add_lens,
-    add_psf,
     given_path,
     lens,
 )
 from focaldiffusion.cli.infer_flags import (
     DEPTH_FORMATS,
+    add_blur,
     add_looks,
     add_method,
     add_results,
@@ -91,11 +91,7 @@ def add_parser(commands: Commands) -> None:
         help="position of a rail or stage for each frame, such as 0,1e-5,2e-5 [m]",
     )
     add_lens(parser, "Overrides stack.json, which overrides EXIF.")
-    add_psf(parser).add_argument(
-        "--find-blur",
-        action="store_true",
-        help="measure the blur per dioptre from the frames even if the lens is known",
-    )
+    add_blur(parser)
     add_method(parser)
     add_looks(parser)
     add_prior(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from focaldiffusion.cli.flags import add_device, given_path, positive_integer, psf
+from focaldiffusion.cli.flags import add_device, add_psf, given_path, positive_integer, psf
 from focaldiffusion.cli.model_flags import PHYSICS, sampling
 from focaldiffusion.errors import InputError
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 DEPTH_FORMATS: tuple[DepthFormat, ...] = ("npy", "png")
 """Formats of the depth map, used without --depth-format."""
+
+
+def add_blur(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for the blur: its shape, and whether it is measured."""
+    add_psf(parser).add_argument(
+        "--find-blur",
+        action="store_true",
+        help="measure the blur per dioptre from the frames even if the lens is known",
+    )
 
 
 def add_results(parser: argparse._ActionsContainer) -> None:

@@ -243,7 +243,7 @@ class _Evaluator:
         ]
 
     def _facts(self, task: _Task) -> dict[str, Any]:
-        """What all records of a task have in common."""
+        """The entries that all records of a task share."""
         name = self.dataset.name(task.index)
         return {
             "protocol": self.protocol.name,

@@ -64,8 +64,8 @@ def distance_interval(
     """Interval of the distance [m] between two points whose depths have intervals.
 
     It holds the distance of the likeliest points. The errors of the two inverse depths count as
-    independent. Towards either end of its interval each has an exponential distribution, of which
-    `SHARE` lies within.
+    independent. Towards either end of its interval each has an exponential distribution, and
+    `SHARE` of it lies within.
 
     Args:
         rays: (2, 3) direction of each point, with depth 1.
