@@ -3,11 +3,11 @@
     python benchmarks/priors.py rendered FOLDER
     python benchmarks/priors.py stacks FOLDER --scenes 9 --strengths 0.5 1
 
-Priors are distorted truth, see `simulated_priors.py`; their seeds are fixed. Prints Markdown tables
-of the mean over scenes for depth at the size at which it is solved: by strength of the distortion,
-with each error left out, with each part of the joining left out, with each scale that a prior may
-speak, hostile priors, and confidence by how far the prior decided. Physics is solved once for each
-scene.
+Priors are distorted truth, see `focaldiffusion.simulation.priors`; their seeds are fixed. Prints
+Markdown tables of the mean over scenes for depth at the size at which it is solved: by strength of
+the distortion, with each error left out, with each part of the joining left out, with each scale
+that a prior may speak, hostile priors, and confidence by how far the prior decided. Physics is
+solved once for each scene.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from simulated_priors import Distortion, hostile, simulated
+from hostile_priors import hostile
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
@@ -34,6 +34,7 @@ from focaldiffusion.prior import Prior, PriorKind
 from focaldiffusion.progress import Stages
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, with_surface
+from focaldiffusion.simulation.priors import Distortion, simulated
 from focaldiffusion.solve import join as joining
 from focaldiffusion.solve import prior_fit
 

@@ -60,7 +60,7 @@ def output(model: FocalDiffusionPipeline) -> Tensor:
         return torch.rand(1, channels, 32, 64, generator=generator)
 
     proposal = Proposal(
-        *map(rand, (3, 1, len(FEATURES), HISTOGRAM_BINS, SURROUNDINGS)),
+        *map(rand, (3, 1, len(FEATURES), HISTOGRAM_BINS, SURROUNDINGS, 0)),
     )
     return torch.cat(model.predict(proposal, generator=torch.Generator().manual_seed(2)), 1)
 

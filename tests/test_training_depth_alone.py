@@ -63,7 +63,7 @@ def test_the_flow_leaves_the_image_half_alone(stacks: Path, tmp_path: Path) -> N
     mixture = open_split(config.data, "train", 0)
     (batch,) = batches(mixture, (0, 1), 2, with_estimates=True)
     pipeline = FocalDiffusionPipeline.from_preset("tiny")
-    examples = examples_of(batch, "log", with_stacks=False, with_image=False)
+    examples = examples_of(batch, "log", with_stacks=False, with_image=False, has_prior=False)
     part = prepare(pipeline.completer, examples, [torch.Generator().manual_seed(i) for i in (0, 1)])
     Objective(LossesConfig(diffusion_weight=1)).sums(pipeline.completer, part).sum().backward()
     # Rows are (row, column, channel) of a token, the channel fastest.

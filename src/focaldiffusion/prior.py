@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -75,6 +76,14 @@ class Prior:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.values.shape[0], self.values.shape[1]
+
+    def mapped(self, plane: Callable[[Tensor], Tensor]) -> Prior:
+        """The prior with a change to its values (H, W), such as a crop.
+
+        Raises:
+            InputError: none of the known ones is left.
+        """
+        return replace(self, values=plane(self.values))
 
 
 class PriorSource(Protocol):

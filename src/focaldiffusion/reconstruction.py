@@ -163,7 +163,7 @@ def reconstruct(
         if not isinstance(source, (OpenedStack, FocalStack)):
             opened = open_stack(source, **{**given, "order": order})  # type: ignore[arg-type]  # 1
         # Before the long work, which would be wasted if the model or prior is missing.
-        refine = _refine(model, settings, stages)
+        refine = _refine(model, settings, stages, has_prior=prior is not None)
         shelf = _prior_source(prior, settings, stages)
         if isinstance(opened, OpenedStack):
             working = registered(opened, settings, stages)  # 2 and 3
@@ -318,7 +318,11 @@ def _check_arguments(
 
 
 def _refine(
-    model: str | Path | FocalDiffusionPipeline, settings: Settings, stages: Stages
+    model: str | Path | FocalDiffusionPipeline,
+    settings: Settings,
+    stages: Stages,
+    *,
+    has_prior: bool,
 ) -> Refine | None:
     """Stage 8; None without a model."""
     if model == PHYSICS:
@@ -328,8 +332,9 @@ def _refine(
 
         with stages("loading the model"):
             model = find_checkpoint(str(model), [PHYSICS]).load(device=settings.device)
-    model.check_inputs(settings.sampling, with_image=settings.fill_unsharp)
-    return partial(model.refine, sampling=settings.sampling, with_image=settings.fill_unsharp)
+    with_image = settings.fill_unsharp
+    model.check_inputs(settings.sampling, with_image=with_image, has_prior=has_prior)
+    return partial(model.refine, sampling=settings.sampling, with_image=with_image)
 
 
 def _check_prior(prior: object, settings: Settings) -> None:

@@ -46,7 +46,7 @@ from focaldiffusion.io.images import ImageMetadata
 from focaldiffusion.io.levels import Levels
 from focaldiffusion.lens import LensFacts
 from focaldiffusion.optics import Camera
-from focaldiffusion.prior import PriorSource
+from focaldiffusion.prior import Prior, PriorSource
 from focaldiffusion.progress import Stages, peak_memory_mib
 from focaldiffusion.psf import PSF
 from focaldiffusion.result import Plane, Result
@@ -200,7 +200,10 @@ def recover(
     )
     fusion = _fused(stack, calibration, evidence, stages)  # 9, which a prior looks at
     if found and prior:
-        found = _with_prior(stack, found, prior, fusion, stages)
+        with stages("asking the prior"):
+            image = torch.from_numpy(fusion.all_in_focus).permute(2, 0, 1)
+            given = prior(image.to(found.coordinate.device))
+        found = joined_with(stack, found, given, stages)
     if found and refine:
         found = refine(stack, found, stages)  # 8
     doubts = absurd_aperture(stack, calibration, facts)
@@ -335,13 +338,8 @@ def with_surface(
     return replace(physical, coordinate=coordinate, confidence=trust, residual_rms=residual_rms)
 
 
-def _with_prior(
-    stack: FocalStack, found: Estimate, prior: PriorSource, fusion: Fusion, stages: Stages
-) -> Estimate:
-    """The estimate joined with the prior that the fused image has, checked as in stage 7."""
-    with stages("asking the prior"):
-        image = torch.from_numpy(fusion.all_in_focus).permute(2, 0, 1)
-        given = prior(image.to(found.coordinate.device))
+def joined_with(stack: FocalStack, found: Estimate, given: Prior, stages: Stages) -> Estimate:
+    """The estimate joined with a prior of the same view, checked as in stage 7."""
     with stages("joining the prior"), torch.inference_mode():
         used, scale = stack.without(found.calibration.left_out), found.calibration.blur_scale
         surface = found.evidence, found.coordinate, found.agreement, found.confidence

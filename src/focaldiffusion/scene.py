@@ -8,6 +8,7 @@ from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
 from focaldiffusion.optics import Camera
+from focaldiffusion.prior import Prior
 from focaldiffusion.window import Window
 
 
@@ -24,6 +25,7 @@ class Scene:
         focus_distances_m: where to focus the frames [m]; None leaves it to the simulation.
         focal_range_m: (near, far) of the sweep [m], chosen without looking at the truth; replaces
             the configured one.
+        prior: depth from elsewhere, (H, W); None for none.
 
     Raises:
         InputError: no valid depth, a valid depth that is not positive, or a camera without an
@@ -37,6 +39,7 @@ class Scene:
     source: str
     focus_distances_m: tuple[float, ...] | None = None
     focal_range_m: tuple[float, float] | None = None
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         check_shape("Scene.all_in_focus", self.all_in_focus, (3, "H", "W"))
@@ -84,6 +87,7 @@ class Scene:
             depth_m=window.nearest(self.depth_m),
             valid=window.nearest(self.valid),
             camera=window.camera(self.camera),
+            prior=self.prior and self.prior.mapped(window.nearest),
         )
 
 

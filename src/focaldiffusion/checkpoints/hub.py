@@ -246,7 +246,7 @@ def widened_base(
 
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.codecs import VAECodec
-    from focaldiffusion.models.conditioning import condition_channels
+    from focaldiffusion.models.conditioning import condition_channels, prior_channels
     from focaldiffusion.models.gate import gate_channels
 
     base_model = base_model or model.base_model_id
@@ -255,10 +255,12 @@ def widened_base(
     folder = resolve_base(base_model, variant=model.variant)
     vae = load_part(AutoencoderKL, folder, "vae", model.variant, dtype)
     codec = VAECodec(vae)
+    maps = condition_channels(codec.factor, keep_pixels=False)
+    maps += prior_channels(model.with_prior, codec.factor, keep_pixels=False)
     transformer = widen(
         load_part(SD3Transformer2DModel, folder, "transformer", model.variant, dtype),
         codec.channels + codec.depth_channels,
-        codec.channels + condition_channels(codec.factor, keep_pixels=False),
+        codec.channels + maps,
         model.start,
         gate_channels(model.gate, codec.factor),
     )
@@ -271,6 +273,7 @@ def widened_base(
         depth_code=model.depth_code,
         timestep=model.timestep,
         gate=model.gate,
+        with_prior=model.with_prior,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from os import PathLike
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -21,18 +21,20 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor, nn
 
+from focaldiffusion.checkpoints.parts import check_parts, without_prior
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
 from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators, Sampling
-from focaldiffusion.models.conditioning import Proposal, condition_channels, proposal_of
+from focaldiffusion.models.conditioning import Proposal, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build, realign_weights
 from focaldiffusion.models.flow import Start
-from focaldiffusion.models.gate import Gate, gate_channels, gated_coordinate
+from focaldiffusion.models.gate import Gate, gated_coordinate
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import srgb_to_linear
+from focaldiffusion.prior import PriorSource
 from focaldiffusion.progress import Meter, Report, Stages
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, Generation, recover, with_surface
@@ -73,6 +75,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         patch_factor: int | None = None,
         timestep: float = 1000.0,
         gate: str = "confidence",
+        with_prior: bool = False,
     ) -> None:
         """Assemble a model from its parts.
 
@@ -87,6 +90,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             patch_factor: side [px] of a latent cell of the patch codec; None with a vae.
             timestep: told to the network at noise level 1; "noise" needs the 1000 of its base.
             gate: weight of the network against physics: "confidence" or "learnt".
+            with_prior: whether the network sees a prior, which every stack then needs.
 
         Raises:
             InputError: the parts do not fit each other.
@@ -99,8 +103,9 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             patch_factor=patch_factor,
             timestep=timestep,
             gate=gate,
+            with_prior=with_prior,
         )
-        self._check_parts()
+        check_parts(self)
 
     @classmethod
     def from_preset(
@@ -111,6 +116,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         depth_code: str = "log",
         timestep: float = 1000.0,
         gate: Gate = "confidence",
+        with_prior: bool = False,
     ) -> FocalDiffusionPipeline:
         """A model with random weights; with `estimate` it returns the physical estimate.
 
@@ -121,6 +127,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             depth_code: kind of `SurfaceCode`.
             timestep: see the class.
             gate: see the class.
+            with_prior: see the class.
 
         Raises:
             InputError: the preset does not exist.
@@ -130,7 +137,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         preset = PRESETS[name]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            denoiser = build(preset, start, gate).eval()
+            denoiser = build(preset, start, gate, with_prior).eval()
             vae = None if preset.autoencoder is None else AutoencoderKL(**preset.autoencoder).eval()
         prompt = EmptyPrompt(
             preset.prompt_tokens,
@@ -147,6 +154,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             patch_factor=preset.patch_factor,
             timestep=timestep,
             gate=gate,
+            with_prior=with_prior,
         )
         pipeline.register_to_config(_name_or_path=f"{name}, random weights of seed {seed}")
         return pipeline
@@ -199,6 +207,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         stack: FocalStack,
         *,
         psf: PSF | None = None,
+        prior: PriorSource | None = None,
         sampling: Sampling | None = None,
         fill_unsharp: bool = False,
     ) -> Result:
@@ -207,6 +216,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         Args:
             stack: stack of any size; depth is solved at working size.
             psf: shape of the lens blur; None for a disc.
+            prior: gives depth from elsewhere; None for none.
             sampling: how to run the model.
             fill_unsharp: fill pixels that no frame shows sharp from the generated image.
 
@@ -217,24 +227,27 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             InputError: see `check_inputs`.
         """
         sampling = sampling or Sampling()
-        self.check_inputs(sampling, with_image=fill_unsharp)
+        self.check_inputs(sampling, with_image=fill_unsharp, has_prior=prior is not None)
         return recover(
             stack.at_working_size(),
             psf=psf,
             check_lens=False,
+            prior=prior,
             refine=partial(self.refine, sampling=sampling, with_image=fill_unsharp),
             fill_unsharp=fill_unsharp,
             stages=Stages(self._bars()),
             camera=stack.camera and stack.camera.resized((stack.frames or stack).size),
         )
 
-    def check_inputs(self, sampling: Sampling, *, with_image: bool) -> None:
+    def check_inputs(self, sampling: Sampling, *, with_image: bool, has_prior: bool) -> None:
         """Check the sampling options, before the long work.
 
         Raises:
             InputError: steps, ensemble or tiles that this model does not support; an image of a
-                model that was trained for depth alone.
+                model that was trained for depth alone; no prior for one that sees it.
         """
+        if self.config["with_prior"] and not has_prior:
+            raise without_prior(str(self.name_or_path or "the model"))
         if with_image and not self.has_image_half:
             raise InputError(
                 "fill_unsharp: this model was trained for depth alone (model.with_image false). "
@@ -270,10 +283,15 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             stack, evidence, estimate.calibration.blur_scale, self.config["depth_code"]
         )
         code = whole.around(estimate.coordinate, estimate.confidence)
-        proposal = proposal_of(
-            evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
-        )
-        return proposal, code
+        shown = estimate.coordinate, estimate.agreement, estimate.confidence
+        return proposal_of(evidence, *shown, code, self._prior_of(estimate)), code
+
+    def _prior_of(self, estimate: Estimate) -> Tensor | None:
+        """The maps of a prior for a network that sees it."""
+        if not self.config["with_prior"]:
+            return None
+        assert estimate.joined is not None  # `check_inputs`
+        return estimate.joined.maps()
 
     @torch.no_grad()
     def predict(
@@ -320,7 +338,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             InputError: see `check_inputs`; or the model returns NaN or infinity.
         """
         sampling = sampling or Sampling()
-        self.check_inputs(sampling, with_image=with_image)
+        has_prior = physical.joined is not None
+        self.check_inputs(sampling, with_image=with_image, has_prior=has_prior)
         stages = stages or Stages(self._bars())
         proposal, code = self.propose(stack, physical)
         with stages("generating") as meter, network_threads():
@@ -379,6 +398,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             "depth_code": self.config["depth_code"],
             "timestep": self.config["timestep"],
             "gate": self.config["gate"],
+            "with_prior": self.config["with_prior"],
             "dtype": str(self.denoiser.dtype).removeprefix("torch."),
             **asdict(sampling),
             "steps": self._steps(sampling.steps),
@@ -388,35 +408,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
 
     def _steps(self, steps: int | None) -> int:
         return DEFAULT_STEPS[self.config["start"]] if steps is None else steps
-
-    def _check_parts(self) -> None:
-        start, patch_factor = self.config["start"], self.config["patch_factor"]
-        if start not in get_args(Start):
-            raise InputError(f"start {start!r} is unknown; expected {', '.join(get_args(Start))}.")
-        if (self.vae is None) == (patch_factor is None):
-            raise InputError(
-                f"vae is {'missing' if self.vae is None else 'given'} and patch_factor is "
-                f"{patch_factor}; expected one of the two."
-            )
-        codec = self.codec
-        state = codec.channels + codec.depth_channels
-        out = state + gate_channels(self.config["gate"], codec.factor)
-        condition = codec.channels + condition_channels(codec.factor, self.vae is None)
-        got = (self.denoiser.config.in_channels, self.denoiser.config.out_channels)
-        if got != (state + condition, out):
-            raise InputError(
-                f"the denoiser has {got[0]} input and {got[1]} output channels; expected "
-                f"{state + condition} and {out} with this codec. Widen it first, or take all "
-                "parts from one checkpoint."
-            )
-        # A convolutional network reads no prompt, so any one fits.
-        read, given = self.denoiser.config, self.prompt.config
-        widths = (read.get("joint_attention_dim"), read.get("pooled_projection_dim"))
-        if widths not in ((None, None), (given["channels"], given["pooled_channels"])):
-            raise InputError(
-                f"the prompt has {given['channels']} channels, and {given['pooled_channels']} "
-                f"pooled; the denoiser reads {widths[0]} and {widths[1]}. Take both from one model."
-            )
 
     def _bars(self) -> Report:
         """Show stages as diffusers' progress bars, one after another."""

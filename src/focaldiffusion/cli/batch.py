@@ -187,7 +187,8 @@ def _recipe(options: argparse.Namespace, *, has_files: bool) -> Recipe:
     from focaldiffusion.archive.work import Recipe
 
     settings = replace(settings_of(options), threads=options.threads or 1)
-    model = chosen_model(options, settings.device)
+    has_prior = options.prior is not None or has_files
+    model = chosen_model(options, settings.device, has_prior=has_prior)
     prior = chosen_network(options, has_files=has_files)
     if prior is not None:
         prior.fetch()  # before any worker needs it, and for its digest

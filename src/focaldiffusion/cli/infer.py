@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
             "them one by one."
         )
     _check_outputs(jobs, options)
-    model = chosen_model(options, settings.device)
+    model = chosen_model(options, settings.device, has_prior=options.prior is not None)
     prior = chosen_prior(options, len(jobs))
     several = len(jobs) > 1
     outcomes: list[StackOutcome] = []

@@ -126,7 +126,8 @@ class ChosenModel:
         )
         if self.attention is not None:
             use_attention(pipeline.denoiser, self.attention)
-        pipeline.check_inputs(self.sampling, with_image=False)
+        # Whether there is a prior was checked when the model was chosen.
+        pipeline.check_inputs(self.sampling, with_image=False, has_prior=True)
         return pipeline
 
 
@@ -138,12 +139,19 @@ def sampling(options: argparse.Namespace) -> Sampling:
     return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 
-def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None:
+def chosen_model(
+    options: argparse.Namespace, device: str, *, has_prior: bool
+) -> ChosenModel | None:
     """The model that the flags choose; None for the physical estimate.
 
+    Args:
+        options: the flags.
+        device: torch device.
+        has_prior: whether stacks get a prior.
+
     Raises:
-        InputError: the model does not exist, --config contradicts it, or a flag has no effect on
-            the physical estimate.
+        InputError: the model does not exist, --config contradicts it, it needs a prior and there is
+            none, or a flag has no effect on the physical estimate.
     """
     if options.model == PHYSICS:
         given = [name for name in _OF_MODELS if getattr(options, name) is not None]
@@ -157,8 +165,11 @@ def chosen_model(options: argparse.Namespace, device: str) -> ChosenModel | None
     import torch
 
     from focaldiffusion.checkpoints.checkpoint import default_dtype, find_checkpoint
+    from focaldiffusion.checkpoints.parts import without_prior
 
     checkpoint = find_checkpoint(options.model, others=[PHYSICS])
+    if checkpoint.description.config.model.with_prior and not has_prior:
+        raise without_prior(options.model)
     if options.config is not None:
         from focaldiffusion.config.load import load_config
 

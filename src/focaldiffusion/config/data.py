@@ -21,9 +21,13 @@ from focaldiffusion.config.section import NonNegative, PathText, Section, Share
 from focaldiffusion.errors import InputError
 from focaldiffusion.focus import check_focus
 from focaldiffusion.lens import LensFacts, implausible
+from focaldiffusion.prior import PriorKind
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SIMULATED_PRIOR = "simulated"
+"""Word of `DatasetOptions.prior` for one made from the truth."""
+
 _LONGEST_NAME_BYTES = 100
 
 
@@ -205,6 +209,12 @@ class DatasetOptions(Section):
     """Simulate the stack from image and depth, or read a pre-rendered one."""
     focus_distances_m: _FocusDistances | None = None
     """Focus of each frame [m], shared by all stacks that the list gives none; null is infinity."""
+    prior: PathText | None = None
+    """Depth from elsewhere, joined with physics: folder or hub id of a network; files, such as
+    `priors/{name}.npy` with the name of a sample; or `simulated`, from the truth, to train on."""
+    prior_kind: PriorKind | None = None
+    """Scale of the prior: `metric-depth`, `affine-depth` or `affine-inverse-depth`; files need it,
+    networks state their own."""
     layout: str | None = None
     """Published arrangement of the data set's files, see docs/data.md."""
 
@@ -332,3 +342,13 @@ class Source(Section):
     weight: float = 1.0
     allow_missing: bool = False
     options: DatasetOptions = DatasetOptions()
+
+    @model_validator(mode="after")
+    def _truth_reaches_no_prediction(self) -> Source:
+        if self.options.prior == SIMULATED_PRIOR and self.split != "train":
+            raise InputError(
+                f"source {self.name} of {self.split}: prior {SIMULATED_PRIOR} is made from the "
+                "truth, which no prediction may see. Set it in data.dataset_kwargs.train, and give "
+                f"data.dataset_kwargs.{self.split}.prior a network or files."
+            )
+        return self

@@ -29,6 +29,9 @@ class ModelConfig(Section):
     timestep: Annotated[float, Field(gt=0, le=1000)] = 1000.0
     """Timestep that the network is told at noise level 1. At 1000 a base model expects pure noise,
     but `start: estimate` shows it images; smaller ones need that start."""
+    with_prior: bool = False
+    """Show the network the prior of `data.dataset_kwargs`, fitted to physics. The model then needs
+    one for every stack."""
     with_image: bool = True
     """Train the image half too, which only `--fill-unsharp` shows; false takes a third less time
     with an autoencoder."""

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
 from focaldiffusion.optics import Camera
+from focaldiffusion.prior import Prior
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depths
 from focaldiffusion.scene import Scene
@@ -42,6 +43,7 @@ class StackBatch:
         cameras: camera of each stack, or None.
         sources: name of each sample in messages.
         estimates: physical estimate of each stack; None where it was not made.
+        priors: prior of each stack; None where there is none.
     """
 
     images: Tensor
@@ -55,6 +57,7 @@ class StackBatch:
     cameras: tuple[Camera | None, ...]
     sources: tuple[str, ...]
     estimates: tuple[Estimate | None, ...]
+    priors: tuple[Prior | None, ...]
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -74,7 +77,9 @@ class StackBatch:
         # An asynchronous copy to the CPU would return memory that is still being written.
         waits = torch.device(device).type == "cpu"
         batch = moved(self, device, non_blocking=not waits)
-        return replace(batch, estimates=tuple(one and one.to(device) for one in self.estimates))
+        estimates = tuple(one and one.to(device) for one in self.estimates)
+        priors = tuple(one and one.mapped(lambda p: p.to(device)) for one in self.priors)
+        return replace(batch, estimates=estimates, priors=priors)
 
     def stack(self, index: int) -> FocalStack:
         """One stack, without padding."""
@@ -95,6 +100,7 @@ class StackBatch:
             self.sources[index],
             self.estimates[index],
             has_truth=bool(self.valid[index].any()),
+            prior=self.priors[index],
         )
 
     def _of_cameras(self, value: Callable[[Camera], float | None]) -> Tensor:
@@ -113,6 +119,8 @@ def moved(holder: _Holder, device: torch.device | str, *, non_blocking: bool = F
             changed[field.name] = moved(value, device)
         elif isinstance(value, Estimate):
             changed[field.name] = value.to(device)
+        elif isinstance(value, Prior):
+            changed[field.name] = value.mapped(lambda values: values.to(device))
     return replace(holder, **changed)
 
 
@@ -185,4 +193,5 @@ def collate(samples: Sequence[StackSample]) -> StackBatch:
         cameras=tuple(s.stack.camera for s in samples),
         sources=tuple(s.source for s in samples),
         estimates=tuple(s.estimate for s in samples),
+        priors=tuple(s.prior for s in samples),
     )

@@ -17,6 +17,7 @@ from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, read_by_workers
 from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.data.priors import asks_network
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.data.shard import claimed_by, sweep, write_on
@@ -66,6 +67,12 @@ def write_cache(
             process writes.
     """
     count = len(mixture) if count is None else count
+    blind = [one.name for one in mixture.sources if asks_network(one.options)]
+    if blind and not with_evidence:
+        raise InputError(
+            f"source {blind[0]}: its prior is a network, which looks at the image of the evidence. "
+            "Write the cache with --evidence."
+        )
     with file_errors_named(directory):
         _begin(directory, _index(mixture, count, with_evidence))
     with claimed_by(shard, directory):

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from focaldiffusion.errors import InputError, check_shape
+from focaldiffusion.prior import Prior
 from focaldiffusion.recovery import Estimate
 from focaldiffusion.scene import Scene, check_depth
 from focaldiffusion.stack import FocalStack
@@ -27,6 +28,7 @@ class StackSample:
         source: name of the sample in messages.
         estimate: physical estimate of the stack; None where it was not made.
         has_truth: False for samples without ground truth.
+        prior: depth from elsewhere, (H, W); None for none.
 
     Raises:
         InputError: a truth without valid depth, or a valid depth that is not positive.
@@ -39,6 +41,7 @@ class StackSample:
     source: str
     estimate: Estimate | None = None
     has_truth: bool = True
+    prior: Prior | None = None
 
     def __post_init__(self) -> None:
         check_shape("StackSample.depth_m", self.depth_m, self.stack.size)

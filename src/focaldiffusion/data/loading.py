@@ -21,6 +21,7 @@ from focaldiffusion.data.batch import StackBatch, collate, estimated, moved, of_
 from focaldiffusion.data.dataset import Sample
 from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.data.photographer import photograph
+from focaldiffusion.data.priors import with_network_priors
 from focaldiffusion.data.registry import open_dataset
 from focaldiffusion.data.transport import Piped, Sender
 from focaldiffusion.errors import InputError
@@ -210,7 +211,8 @@ def _photographed(
             sample = photograph(sample, source, draw.generator("simulation"))
         stacks.append(sample)
     if with_estimates:
-        stacks = estimated(stacks)
+        sources = [mixture.sources[draw.source] for draw in draws]
+        stacks = with_network_priors(estimated(stacks), sources)
     return [
         ([draws[index] for index in group], collate([stacks[index] for index in group]))
         for group in of_one_size([one.stack.size for one in stacks])

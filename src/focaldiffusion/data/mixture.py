@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import Dataset, Sample
+from focaldiffusion.data.priors import with_own_prior
 from focaldiffusion.data.transforms import transform
 from focaldiffusion.errors import InputError
 
 _Indices = NDArray[np.int64]
-_Purpose = Literal["transforms", "simulation", "flow"]
+_Purpose = Literal["transforms", "simulation", "flow", "prior"]
 _PURPOSES: tuple[_Purpose, ...] = get_args(_Purpose)
 
 
@@ -141,7 +142,13 @@ class Mixture:
         """
         draw = self.draw(position)
         source = self.sources[draw.source]
-        sample = self.datasets[draw.source][draw.sample]
+        dataset = self.datasets[draw.source]
+        sample = with_own_prior(
+            dataset[draw.sample],
+            source.options,
+            dataset.name(draw.sample),
+            draw.generator("prior"),
+        )
         options, size = source.options.transforms, source.image_size
         return transform(sample, options, size, draw.generator("transforms"))
 

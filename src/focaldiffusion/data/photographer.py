@@ -63,7 +63,8 @@ def photograph(scene: Scene, source: Source, generator: torch.Generator) -> Stac
         )
     except InputError as error:
         raise InputError(f"{scene.source}: {error}") from error
-    return StackSample(stack, scene.depth_m, scene.valid, scene.all_in_focus, scene.source)
+    truth = scene.depth_m, scene.valid, scene.all_in_focus
+    return StackSample(stack, *truth, scene.source, prior=scene.prior)
 
 
 def _ideal(options: SimulatorKwargs) -> SimulatorKwargs:

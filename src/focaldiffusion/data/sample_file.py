@@ -21,6 +21,7 @@ from focaldiffusion.evidence import Evidence
 from focaldiffusion.io.reading import parsed_json, reading
 from focaldiffusion.io.staging import file_errors_named, write_whole
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
+from focaldiffusion.prior import Prior
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate
 from focaldiffusion.solve.calibrate import Calibration
@@ -35,6 +36,7 @@ _DTYPES = {
     "first_all_in_focus": ("uint8", "uint16"),
     "posterior_codes": ("uint8",),
     "never_sharp": ("bool",),
+    "prior": ("float32",),
     **dict.fromkeys(("focus_distances_m", "focus_positions_m", "hypotheses"), ("float32",)),
     **dict.fromkeys(("sharpest", "coordinate", "agreement", "confidence"), ("float32",)),
 }
@@ -66,9 +68,11 @@ def write_sample(path: Path, sample: StackSample) -> None:
         "focus_distances_m": _numpy(stack.focus_distances_m),
         "focus_positions_m": _numpy(stack.focus_positions_m),
     }
-    estimate = sample.estimate
+    estimate, prior = sample.estimate, sample.prior
     if estimate is not None:
         tensors |= _maps_of(estimate)
+    if prior is not None:
+        tensors["prior"] = prior.values.numpy()
     known = {name: np.ascontiguousarray(t) for name, t in tensors.items() if t is not None}
     camera = stack.camera
     notes: dict[str, Any] = {
@@ -76,6 +80,8 @@ def write_sample(path: Path, sample: StackSample) -> None:
         "camera": camera and {name: getattr(camera, name) for name in _CAMERA},
         "estimate": None if estimate is None else _notes_of(estimate),
     }
+    if prior is not None:
+        notes["prior"] = {"kind": str(prior.kind), "name": prior.name}
     notes["sha256"] = _digest(known, notes)
     # One entry of metadata: the order of several would differ from file to file.
     data = save(known, metadata={"notes": json.dumps(notes)})
@@ -124,6 +130,9 @@ def _sample(notes: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> StackSam
         notes["source"],
         notes.get("estimate") and _estimate(notes["estimate"], stack, tensors),
         has_truth=bool(tensors["valid"].any()),
+        prior=Prior(torch.from_numpy(tensors["prior"]), **notes["prior"])
+        if "prior" in tensors
+        else None,
     )
 
 

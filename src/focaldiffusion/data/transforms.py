@@ -109,6 +109,7 @@ def _mapped(
     The native frames of a stack are dropped, because its images no longer show them.
     """
     depth_m, valid = plane(sample.depth_m), plane(sample.valid)
+    prior = None if sample.prior is None else sample.prior.mapped(plane)
     if isinstance(sample, Scene):
         return replace(
             sample,
@@ -116,6 +117,7 @@ def _mapped(
             depth_m=depth_m,
             valid=valid,
             camera=optics(sample.camera),
+            prior=prior,
         )
     camera = None if sample.stack.camera is None else optics(sample.stack.camera)
     return replace(
@@ -125,6 +127,7 @@ def _mapped(
         valid=valid,
         all_in_focus=None if sample.all_in_focus is None else light(sample.all_in_focus),
         estimate=None if sample.estimate is None else sample.estimate.mapped(plane, light),
+        prior=prior,
     )
 
 

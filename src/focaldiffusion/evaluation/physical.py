@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.checkpoints.checkpoint import find_checkpoint
+from focaldiffusion.checkpoints.parts import without_prior
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.prediction import Prediction, channels_first
 from focaldiffusion.models.completer import Sampling
@@ -115,11 +117,28 @@ class Learned:
         is_adapter = self.checkpoint.description.weights == "adapter"
         self.base_model = base_model if is_adapter else None
         self._estimates = estimates
-        self._pipeline: FocalDiffusionPipeline | None = None
+        self._prior: Joined | None = None
+        self._loaded: list[FocalDiffusionPipeline] = []
+
+    def beside(self, priors: Sequence[Joined]) -> list[Learned]:
+        """This model, or one that sees a prior with each of them.
+
+        Raises:
+            InputError: it sees a prior, and there is none.
+        """
+        if not self.checkpoint.description.config.model.with_prior:
+            return [self]
+        if not priors:
+            raise without_prior(self.name)
+        models = [copy(self) for _ in priors]  # their weights are shared
+        for model, prior in zip(models, priors, strict=True):
+            model.name, model._prior = f"{self.name}+{prior.prior}", prior
+        return models
 
     def as_json(self) -> dict[str, Any]:
         """Description for the report."""
-        return self.checkpoint.as_json(base_model=self.base_model)
+        described = self.checkpoint.as_json(base_model=self.base_model)
+        return described if self._prior is None else {**described, "prior": self._prior.as_json()}
 
     def load(self) -> FocalDiffusionPipeline:
         """The model, loaded once per process; called before `predict` to keep it out of its time.
@@ -127,22 +146,27 @@ class Learned:
         Raises:
             InputError: its weights are damaged or missing.
         """
-        if self._pipeline is None:
-            self._pipeline = self.checkpoint.load(
-                base_model=self.base_model, device=self._estimates.device
-            )
-        return self._pipeline
+        if self._prior is not None:
+            self._prior.load()
+        if not self._loaded:
+            device = self._estimates.device
+            self._loaded.append(self.checkpoint.load(base_model=self.base_model, device=device))
+        return self._loaded[0]
 
     def predict(self, stack: FocalStack, sample: str) -> Prediction:
         """See `Model`."""
-        return self._estimates.of(stack).prediction(self.load().refine)
+        return self._predicted(stack, self.load().refine)
 
     def predict_again(self, stack: FocalStack, count: int) -> Iterator[Prediction]:
         """Predictions from seeds 1 to `count`; none from a model that uses no random numbers."""
         pipeline = self.load()
         for seed in range(1, count + 1) if pipeline.config["start"] == "noise" else ():
             refine = partial(pipeline.refine, sampling=Sampling(seed=seed))
-            yield self._estimates.of(stack).prediction(refine)
+            yield self._predicted(stack, refine)
+
+    def _predicted(self, stack: FocalStack, refine: Refine) -> Prediction:
+        prior = None if self._prior is None else self._prior.load()
+        return self._estimates.of(stack).prediction(refine, prior)
 
 
 class Joined:
@@ -166,6 +190,7 @@ class Joined:
                 "a depth network. Score one stack with `focaldiffusion infer --prior`."
             )
         found.fetch()
+        self.prior = prior
         self.name = f"physics+{prior}"
         self._found = found
         self._estimates = estimates

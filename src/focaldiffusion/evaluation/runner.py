@@ -149,12 +149,18 @@ class _Evaluator:
         self.protocol, self.dataset = plan.open()
         self.estimates = estimates = PhysicalEstimates(plan.device)
         self.models: dict[str, Model] = {}
+        priors = [Joined(one, plan.kind, estimates) for one in plan.priors]
+        opened = [
+            open_model(one, device=plan.device, estimates=estimates, base_model=plan.base_model)
+            for one in plan.models
+        ]
         for model in (
             *(
-                open_model(one, device=plan.device, estimates=estimates, base_model=plan.base_model)
-                for one in plan.models
+                each
+                for one in opened
+                for each in (one.beside(priors) if isinstance(one, Learned) else [one])
             ),
-            *(Joined(one, plan.kind, estimates) for one in plan.priors),
+            *priors,
             *(Predictions(Path(folder)) for folder in plan.predictions),
         ):
             if model.name in self.models:

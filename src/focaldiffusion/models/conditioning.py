@@ -29,6 +29,9 @@ FEATURES = (
 )
 """The channels of `Proposal.features`."""
 
+PRIOR_MAPS = ("fitted prior", "share of the prior")
+"""The channels of `Proposal.prior`, where a network sees a prior."""
+
 HISTOGRAM_BINS = 16
 
 # In code units, a 512th of the range. Hypotheses beyond the bounds of the code, such as infinity,
@@ -48,6 +51,9 @@ class Proposal:
         histogram: (B, M, H, W) posterior over M even bins of the code, near first, summing to 1.
         surroundings: (B, S, H, W) in [-1, 1], means of the trusted surface around each pixel, see
             `focaldiffusion.models.surroundings`.
+        prior: (B, P, H, W), the maps named in `PRIOR_MAPS`: the code of a prior, fitted to trusted
+            physics by scale and shift, or the surface itself where the prior is unknown; and how
+            far the prior decided the surface, in [0, 1]. P is 0 for a network that sees none.
     """
 
     all_in_focus: Tensor
@@ -55,6 +61,7 @@ class Proposal:
     features: Tensor
     histogram: Tensor
     surroundings: Tensor
+    prior: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Proposal:
         """The proposal with one change to each of its (B, C, H, W): padded, cropped, moved."""
@@ -73,6 +80,7 @@ def proposal_of(
     agreement: Tensor,
     confidence: Tensor,
     code: SurfaceCode,
+    prior: Tensor | None = None,
 ) -> Proposal:
     """The proposal of one physical estimate, B = 1.
 
@@ -82,6 +90,8 @@ def proposal_of(
         agreement: (H, W) in [0, 1], of the completion's directions.
         confidence: (H, W) in [0, 1], of the physical estimate.
         code: of surfaces on that axis.
+        prior: (2, H, W) a fitted prior, in the same unit, and its share of the surface; None for a
+            network that sees none.
     """
     histogram, mean, std = _posterior_in_code(evidence, code)
     entropy = -(histogram * histogram.clamp_min(1e-12).log()).sum(0) / math.log(HISTOGRAM_BINS)
@@ -89,12 +99,16 @@ def proposal_of(
     image = 2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1)) - 1
     depth_code = code.encode(coordinate)
     around = surroundings(coordinate, depth_code, confidence, image, code.encode)
+    shown = depth_code.new_zeros((0, *depth_code.shape))
+    if prior is not None:
+        shown = torch.stack([code.encode(prior[0]), prior[1]])
     return Proposal(
         all_in_focus=image[None],
         depth_code=depth_code[None, None],
         features=torch.stack(maps)[None],
         histogram=histogram[None],
         surroundings=around[None],
+        prior=shown[None],
     )
 
 
@@ -114,16 +128,20 @@ def latent_condition(proposal: Proposal, factor: int, keep_pixels: bool) -> Tens
         (B, `condition_channels`, h, w) in [-1, 1].
     """
     maps = torch.cat([proposal.depth_code, proposal.features], dim=1)
-    if keep_pixels:
-        pooled = [functional.pixel_unshuffle(maps, factor)]
-    else:
-        pooled = [
-            functional.avg_pool2d(maps, factor),
-            -functional.max_pool2d(-maps, factor),
-            functional.max_pool2d(maps, factor),
-        ]
     smooth = torch.cat([proposal.histogram, proposal.surroundings], dim=1)
-    return torch.cat([*pooled, functional.avg_pool2d(smooth, factor)], dim=1)
+    pooled = [_of_cells(maps, factor, keep_pixels), functional.avg_pool2d(smooth, factor)]
+    if proposal.prior.shape[1]:  # last, so that a network without it has the same other inputs
+        pooled.append(_of_cells(proposal.prior, factor, keep_pixels))
+    return torch.cat(pooled, dim=1)
+
+
+def _of_cells(maps: Tensor, factor: int, keep_pixels: bool) -> Tensor:
+    """Maps (B, C, H, W) on the latent grid: all pixels, or mean, minimum and maximum of each."""
+    if keep_pixels:
+        return functional.pixel_unshuffle(maps, factor)
+    mean = functional.avg_pool2d(maps, factor)
+    lowest, highest = (sign * functional.max_pool2d(sign * maps, factor) for sign in (-1, 1))
+    return torch.cat([mean, lowest, highest], dim=1)
 
 
 def confidence_map(maps: Tensor, factor: int, keep_pixels: bool) -> Tensor:
@@ -136,9 +154,18 @@ def confidence_map(maps: Tensor, factor: int, keep_pixels: bool) -> Tensor:
 
 
 def condition_channels(factor: int, keep_pixels: bool) -> int:
-    """Number of channels of `latent_condition`."""
+    """Number of channels of `latent_condition` without a prior."""
     maps = 1 + len(FEATURES)
-    return maps * (factor**2 if keep_pixels else 3) + HISTOGRAM_BINS + SURROUNDINGS
+    return maps * _channels_of_map(factor, keep_pixels) + HISTOGRAM_BINS + SURROUNDINGS
+
+
+def prior_channels(with_prior: bool, factor: int, keep_pixels: bool) -> int:
+    """Number of channels that a prior adds to `latent_condition`."""
+    return len(PRIOR_MAPS) * _channels_of_map(factor, keep_pixels) if with_prior else 0
+
+
+def _channels_of_map(factor: int, keep_pixels: bool) -> int:
+    return factor**2 if keep_pixels else 3
 
 
 def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, Tensor, Tensor]:

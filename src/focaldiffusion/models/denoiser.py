@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from focaldiffusion.errors import InputError
+from focaldiffusion.models.conditioning import prior_channels
 from focaldiffusion.models.flow import Start
 from focaldiffusion.models.gate import Gate, gate_channels
 from focaldiffusion.models.presets import Preset
@@ -104,9 +105,12 @@ def widen(
 
 
 def build(
-    preset: Preset, start: Start, gate: Gate = "confidence"
+    preset: Preset, start: Start, gate: Gate = "confidence", with_prior: bool = False
 ) -> SD3Transformer2DModel | ConvolutionalDenoiser:
-    """The network of a preset with random weights; with `estimate` its output is zero."""
+    """The network of a preset with random weights; with `estimate` its output is zero.
+
+    The inputs of a prior have no effect yet: all other weights are those of the network without.
+    """
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
     from focaldiffusion.models.convolutional import ConvolutionalDenoiser
@@ -124,7 +128,31 @@ def build(
         last = network.proj_out
     if start == "estimate":
         _zero(last)
+    if with_prior:
+        extra = prior_channels(True, preset.factor, preset.autoencoder is None)
+        _append_inputs(network, channels["in_channels"], extra)
     return network
+
+
+def _append_inputs(
+    network: SD3Transformer2DModel | ConvolutionalDenoiser, channels: int, extra: int
+) -> None:
+    """Give a network input channels of zero weight after its own `channels`, in place."""
+    is_small = "patch_size" not in network.config
+    holder, name = (network, "conv_in") if is_small else (network.pos_embed, "proj")
+    old: nn.Conv2d = getattr(holder, name)
+    width, kernel, stride = old.out_channels, old.kernel_size, old.stride
+    new = nn.Conv2d(old.in_channels + extra, width, kernel, stride)  # type: ignore[arg-type]
+    with torch.no_grad():
+        _zero(new)
+        new.weight[:, :channels] = old.weight[:, :channels]
+        # The noise level of a small network comes last.
+        new.weight[:, channels + extra :] = old.weight[:, channels:]
+        assert new.bias is not None
+        assert old.bias is not None
+        new.bias += old.bias
+    setattr(holder, name, new)
+    network.register_to_config(in_channels=channels + extra)
 
 
 def network_class(folder: Path) -> type[SD3Transformer2DModel] | type[ConvolutionalDenoiser]:

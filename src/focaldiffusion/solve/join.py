@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import block_mean
@@ -72,16 +73,25 @@ class Joined:
         prior: its name and kind; `predicts`, its error of predicting sure physics, relative to
             none; `rendered`, the residual of re-rendering with it, relative to that of physics;
             None without blur or metric depth.
+        fitted: (h, w) the prior on that axis by scale and shift alone, whatever was decided about
+            it, at the size at which surfaces are joined; NaN where unknown.
     """
 
     coordinate: Tensor
     share: Tensor
     accepted: bool
     prior: dict[str, Any]
+    fitted: Tensor
 
     def summary(self) -> dict[str, Any]:
         """For the provenance; JSON-serialisable."""
         return {**self.prior, "accepted": self.accepted, "share": float(self.share.mean())}
+
+    def maps(self) -> Tensor:
+        """(2, H, W): the fitted prior, the surface where that is unknown, and its share."""
+        size = self.coordinate.shape
+        fitted = functional.interpolate(self.fitted[None, None], size, mode="bilinear")[0, 0]
+        return torch.stack([torch.where(fitted.isnan(), self.coordinate, fitted), self.share])
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,8 +286,11 @@ def join(
         "rendered": rendered,
     }
     is_flat = proposal.fit.scale == 0  # nothing of the prior is left
+    level = scene.on_axis(np.maximum(proposal.fit.applied(proposal.shape), scene.farthest))
+    level = np.where(known & (not is_flat), level, np.nan)
+    fitted = torch.from_numpy(np.float32(level)).to(coordinate)
     if is_flat or not _believed(error, rendered):
-        return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior)
+        return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior, fitted)
     # Beside outlines, where physics counts little, it is right if nothing contradicts it.
     level, agreed = np.maximum(scene.level, scene.farthest), physics.agreed
     joined = joined * (level / joined) ** agreed
@@ -287,7 +300,7 @@ def join(
     share = torch.from_numpy(np.float32(decided)).to(surface)
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
-    return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior)
+    return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior, fitted)
 
 
 def _believed(error: float, rendered: float | None) -> bool:

@@ -12,6 +12,7 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.batch import StackBatch, collate, estimated
 from focaldiffusion.data.dry_run import SourceCheck
 from focaldiffusion.data.mixture import Draw
+from focaldiffusion.data.priors import with_network_priors
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.memory import training_bytes
 from focaldiffusion.models.presets import PRESETS
@@ -40,13 +41,14 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
         InputError: the model cannot be built, or a loss is not finite.
     """
     trained = [
-        (check, _estimated(check.batch))
+        (check, _estimated(check))
         for check in checks
         if check.source.split == "train" and check.batch is not None
     ]
     for check, batch in trained:
         # Without weights too: it is what training refuses data for.
-        examples_of(batch, config.model.depth_code, with_stacks=False)
+        code, shows_prior = config.model.depth_code, config.model.with_prior
+        examples_of(batch, code, with_stacks=False, with_prior=shows_prior)
         yield from _needs(config, check.source.name, batch)
     base = config.model.base_model_id
     if base is not None and is_hub_id(base) and not Path(base).is_dir():
@@ -97,9 +99,12 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
         yield f"{check.source.name}: one step taken, loss {loss.item():.4g} ({terms})"
 
 
-def _estimated(batch: StackBatch) -> StackBatch:
-    """The batch, completed by physical estimates."""
-    return collate(estimated([batch.sample(index) for index in range(len(batch))]))
+def _estimated(check: SourceCheck) -> StackBatch:
+    """The first batch of a source, completed by physical estimates and priors."""
+    batch = check.batch
+    assert batch is not None
+    samples = estimated([batch.sample(index) for index in range(len(batch))])
+    return collate(with_network_priors(samples, [check.source] * len(samples)))
 
 
 def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:

@@ -18,6 +18,8 @@ from focaldiffusion.models.completer import Completer
 from focaldiffusion.models.conditioning import Proposal, latent_condition, proposal_of
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import inverse_m, linear_to_srgb
+from focaldiffusion.progress import Stages
+from focaldiffusion.recovery import joined_with
 from focaldiffusion.stack import FocalStack
 
 
@@ -147,17 +149,20 @@ def examples_of(
     *,
     with_stacks: bool,
     with_image: bool = True,
+    with_prior: bool = False,
 ) -> Examples:
-    """The examples of a batch with physical estimates.
+    """The examples of a batch with physical estimates, joined with their priors where there are.
 
     Args:
         batch: with an estimate for each of its stacks.
         depth_code: `model.depth_code`.
         with_stacks: keep the frames, which only the re-render loss reads.
         with_image: `model.with_image`; without, the true images count as unknown.
+        with_prior: `model.with_prior`; whether the network sees the priors, too.
 
     Raises:
-        InputError: a stack without focus distances, so that its depth in metres has no code.
+        InputError: a stack without focus distances, so that its depth in metres has no code, or
+            without a prior that the network sees.
     """
     parts = []
     for index in range(len(batch)):
@@ -165,11 +170,26 @@ def examples_of(
         if estimate is None:
             raise ValueError("the batch has no physical estimates: read it with_estimates")
         check_metric(stack, batch.sources[index])
+        shown = None
+        if (prior := batch.priors[index]) is not None:
+            estimate = joined_with(stack, estimate, prior, Stages())
+            assert estimate.joined is not None
+            shown = estimate.joined.maps() if with_prior else None
+        elif with_prior:
+            raise InputError(
+                f"{batch.sources[index]}: has no prior, which model.with_prior needs. Give "
+                "data.dataset_kwargs.prior; a cache has the prior that it was written with."
+            )
         scale = estimate.calibration.blur_scale
         whole = SurfaceCode.from_stack(stack, estimate.evidence, scale, depth_code)
         code = whole.around(estimate.coordinate, estimate.confidence)
         proposal = proposal_of(
-            estimate.evidence, estimate.coordinate, estimate.agreement, estimate.confidence, code
+            estimate.evidence,
+            estimate.coordinate,
+            estimate.agreement,
+            estimate.confidence,
+            code,
+            shown,
         )
         one = slice(index, index + 1)
         has_image = batch.has_all_in_focus[one] & with_image

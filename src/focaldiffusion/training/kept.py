@@ -26,7 +26,7 @@ from focaldiffusion.models.surroundings import SURROUNDINGS
 from focaldiffusion.training.examples import Examples, Grid, Shown, Truth
 
 _INDEX = "examples.json"
-_FORMAT = 3
+_FORMAT = 4
 _PNG_OFFSET = 2**15  # makes signed codes unsigned, neighbours included
 
 
@@ -49,6 +49,7 @@ _IN_PIXELS = {
     "features": _SIGNED,
     "histogram": _FROM_0_TO_1,
     "surroundings": _SIGNED,
+    "prior": _HALF,
     _TRUE_IMAGE: _SIGNED,
     "true_depth_code": _HALF,
     "valid": _MASK,
@@ -99,6 +100,7 @@ class KeptExamples:
             "grid": None if grid is None else asdict(grid),
             "depth_code": config.model.depth_code,
             "with_image": config.model.with_image,
+            "with_prior": config.model.with_prior,
             "channels": [*FEATURES, SURROUNDINGS],
             "seed": mixture.seed,
             # Without the place of the data, which may differ from machine to machine.

@@ -128,7 +128,13 @@ class _Writer:
     def keep(self, batch: StackBatch, draws: Sequence[Draw]) -> Examples:
         """Keep the examples of a batch."""
         model = self.model
-        made = examples_of(batch, model.depth_code, with_stacks=False, with_image=model.with_image)
+        made = examples_of(
+            batch,
+            model.depth_code,
+            with_stacks=False,
+            with_image=model.with_image,
+            with_prior=model.with_prior,
+        )
         return self.kept.add(draws, made)
 
 

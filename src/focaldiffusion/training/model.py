@@ -85,6 +85,7 @@ def trainable_model(
             model.depth_code,
             model.timestep,
             model.gate,
+            model.with_prior,
         )
     else:
         prompt = _zeros(model) if prompt_of_zeros else _base_prompt(model, device)

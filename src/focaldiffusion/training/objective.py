@@ -172,7 +172,11 @@ def prepare_batch(
         examples = batch
     else:
         examples = examples_of(
-            batch, model.depth_code, with_stacks=with_stacks, with_image=model.with_image
+            batch,
+            model.depth_code,
+            with_stacks=with_stacks,
+            with_image=model.with_image,
+            with_prior=model.with_prior,
         )
         if kept is not None:
             examples = kept.add(draws, examples)  # rounded as in every later epoch

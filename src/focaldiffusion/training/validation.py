@@ -24,6 +24,7 @@ from focaldiffusion.io.colour_scales import ColourScale, DepthRange
 from focaldiffusion.io.panels import Panel, Strip, page, srgb_pixels
 from focaldiffusion.models.completer import Sampling
 from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.recovery import recover
 from focaldiffusion.result import Result
 
@@ -145,7 +146,8 @@ class Validation:
         if pipeline is not None:
             sampling = Sampling(steps=self._config.validation.num_inference_steps)
             refine = partial(pipeline.refine, sampling=sampling)
-        found = recover(working, check_lens=False, refine=refine, physical=physical)
+        prior = None if sample.prior is None else GivenPrior(sample.prior)
+        found = recover(working, check_lens=False, prior=prior, refine=refine, physical=physical)
         if found.depth_m is None:
             raise InputError(
                 f"{sample.source}: has no focus distances, so its depth is not in metres and "

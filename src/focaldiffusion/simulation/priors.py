@@ -1,9 +1,9 @@
-"""Priors simulated from the truth, distorted as monocular networks err, and hostile ones.
+"""Priors simulated from the truth, distorted as monocular networks err.
 
 `simulated` distorts the true inverse depth, in this order: things thinner than a few pixels vanish,
 a tenth of the surfaces is wrong by a factor of two, a smooth field bends the rest, a monotone curve
 bends all, edges are shifted and blurred, and scale and shift are lost. Everything follows from a
-seed.
+seed. They augment training and serve benchmarks; no reconstruction ever sees one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def simulated(
     """
     errors = distortion or Distortion()
     draw = np.random.default_rng(seed)
-    inverse = _true_dpt(depth_m, valid)
+    inverse = true_dpt(depth_m, valid)
     if (width := round(errors.thin_px)) > 1:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
         inverse = cv2.morphologyEx(inverse, cv2.MORPH_OPEN, disc)
@@ -96,39 +96,8 @@ def simulated(
     return Prior(torch.from_numpy(np.float32(values)), kind, f"simulated, seed {seed}")
 
 
-def hostile(depth_m: Tensor, valid: Tensor, other_m: Tensor, seed: int) -> dict[str, Prior]:
-    """Priors that know nothing of an image, or the contrary of it.
-
-    Args:
-        depth_m: (H, W) truth.
-        valid: (H, W) bool.
-        other_m: depth of another image, of any size.
-        seed: of the noise.
-    """
-    inverse = _true_dpt(depth_m, valid)
-    height, width = inverse.shape
-    draw = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    other = cv2.resize(_true_dpt(other_m, other_m > 0), (width, height))
-    cloudy = sum(
-        cv2.resize(draw.normal(size=(knots, knots)), (width, height), interpolation=cv2.INTER_CUBIC)
-        for knots in (4, 8, 16, 32)
-    )
-    values = {
-        "constant": np.ones(inverse.shape),
-        "slanted plane": 0.5 * x / width - 0.8 * y / height,
-        "inverted": -inverse,
-        "another image": other,
-        "white noise": draw.normal(size=inverse.shape),
-        "cloudy noise": cloudy,
-    }
-    return {
-        name: Prior(torch.from_numpy(np.float32(field)), PriorKind.AFFINE_INVERSE_DEPTH, name)
-        for name, field in values.items()
-    }
-
-
-def _true_dpt(depth_m: Tensor, valid: Tensor) -> Array:
+def true_dpt(depth_m: Tensor, valid: Tensor) -> Array:
+    """Inverse depth (H, W) of a truth; where that is unknown, of the nearest known pixel."""
     known = (valid & (depth_m > 0)).numpy()
     return _nearest(inverse_m(depth_m.double()).numpy(), known)
 
