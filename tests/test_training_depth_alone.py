@@ -63,7 +63,7 @@ def test_the_flow_leaves_the_image_half_alone(stacks: Path, tmp_path: Path) -> N
     mixture = open_split(config.data, "train", 0)
     (batch,) = batches(mixture, (0, 1), 2, with_estimates=True)
     pipeline = FocalDiffusionPipeline.from_preset("tiny")
-    examples = examples_of(batch, "log", with_stacks=False, with_image=False, has_prior=False)
+    examples = examples_of(batch, "log", with_stacks=False, with_image=False)
     part = prepare(pipeline.completer, examples, [torch.Generator().manual_seed(i) for i in (0, 1)])
     Objective(LossesConfig(diffusion_weight=1)).sums(pipeline.completer, part).sum().backward()
     # Rows are (row, column, channel) of a token, the channel fastest.
@@ -78,7 +78,7 @@ def test_a_model_of_depth_alone_fills_nothing(stacks: Path, tmp_path: Path) -> N
     checkpoint = find_checkpoint(str(ending.checkpoint))
     assert checkpoint.description.config.model.with_image is False
     pipeline = checkpoint.load()
-    pipeline.check_inputs(Sampling(), with_image=False)
+    pipeline.check_inputs(Sampling(), with_image=False, has_prior=False)
     stack = photographed(focus_distances_m=torch.tensor([1.0, 2.0]), camera=room().camera).stack
     assert pipeline(stack).depth_m is not None
     with pytest.raises(InputError, match=r"fill_unsharp: this model was trained for depth alone"):

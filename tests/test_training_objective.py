@@ -414,7 +414,7 @@ def test_a_learnt_gate_fuses_before_the_losses_and_learns(preset: str) -> None:
     if preset == "compact":
         assert torch.equal(part.confidence, confidence)
     assert part.confidence.shape == part.physical.shape == confidence.shape
-    losses = LossesConfig(diffusion_weight=0, depth_weight=1, depth_nll=1, depth_gradient=1)
+    losses = LossesConfig(diffusion_weight=0, depth_weight=1, depth_gated=1, depth_gradient=1)
     objective = Objective(losses)
     optimizer = torch.optim.Adam(pipeline.denoiser.parameters(), 1e-3)
     losses_seen = []

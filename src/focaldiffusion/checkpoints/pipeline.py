@@ -351,11 +351,11 @@ class FocalDiffusionPipeline(DiffusionPipeline):
                 f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
                 "float32; if it already uses one of them, its weights are damaged."
             )
-        # The depth code is last, or the doubt of a learnt gate after it.
-        refined_code, *doubts = planes[-1 - self.completer.has_doubt :]
-        doubt = doubts[0] if doubts else None
+        # The depth code is last, or the say of a learnt gate after it.
+        refined_code, *says = planes[-1 - self.completer.has_say :]
+        say = says[0] if says else None
         coordinate = gated_coordinate(
-            refined_code, doubt, code, physical.coordinate, physical.confidence
+            refined_code, say, code, physical.coordinate, physical.confidence
         )
         refined = with_surface(stack, physical, coordinate, stages)
         spread = spreads[-1] if sampling.ensemble > 1 else None

@@ -342,13 +342,3 @@ class Source(Section):
     weight: float = 1.0
     allow_missing: bool = False
     options: DatasetOptions = DatasetOptions()
-
-    @model_validator(mode="after")
-    def _truth_reaches_no_prediction(self) -> Source:
-        if self.options.prior == SIMULATED_PRIOR and self.split != "train":
-            raise InputError(
-                f"source {self.name} of {self.split}: prior {SIMULATED_PRIOR} is made from the "
-                "truth, which no prediction may see. Set it in data.dataset_kwargs.train, and give "
-                f"data.dataset_kwargs.{self.split}.prior a network or files."
-            )
-        return self

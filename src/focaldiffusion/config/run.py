@@ -24,8 +24,8 @@ class ModelConfig(Section):
     depth_code: Literal["log", "inverse"] = "log"
     """Depth code of the network: even steps of log z or of 1/z."""
     gate: Literal["confidence", "learnt"] = "confidence"
-    """Weight of the network against physics: one minus the confidence of physics, or `learnt`, by
-    the precision that the network predicts for itself."""
+    """Weight of the network against physics: one minus the confidence of physics, or `learnt`,
+    which corrects that weight by a number that the network predicts for each pixel."""
     timestep: Annotated[float, Field(gt=0, le=1000)] = 1000.0
     """Timestep that the network is told at noise level 1. At 1000 a base model expects pure noise,
     but `start: estimate` shows it images; smaller ones need that start."""
@@ -159,8 +159,8 @@ class LossesConfig(Section):
     """Scale-aware error of log depth (SiLog)."""
     depth_gradient: NonNegative = 0.0
     """Gradient matching of log depth over four scales."""
-    depth_nll: NonNegative = 0.0
-    """Negative log likelihood of the depth code, which trains `model.gate: learnt`."""
+    depth_gated: NonNegative = 0.0
+    """Absolute error of the depth code after `model.gate: learnt`, which this term trains."""
     consistency_weight: NonNegative = 0.0
     """Difference between the frames and the re-rendered result; needs no ground truth."""
 
@@ -262,15 +262,16 @@ class Config(Section):
     def _a_learnt_gate_learns(self) -> Config:
         if self.model.gate == "learnt" and self.model.start == "noise":
             raise ValueError(
-                "model.gate learnt with model.start noise: a doubt belongs to one step from the "
+                "model.gate learnt with model.start noise: its say belongs to one step from the "
                 "physical estimate. Set model.start: estimate"
             )
-        learns = self.losses.depth_weight * self.losses.depth_nll > 0
+        losses = self.losses
+        learns = losses.depth_weight * losses.depth_gated > 0
         if learns != (self.model.gate == "learnt"):
             raise ValueError(
-                f"model.gate {self.model.gate} with losses.depth_weight "
-                f"{self.losses.depth_weight:g} and losses.depth_nll {self.losses.depth_nll:g}: a "
-                "learnt gate, and no other, needs that loss. Set both, or neither"
+                f"model.gate {self.model.gate} with losses.depth_weight {losses.depth_weight:g} "
+                f"and losses.depth_gated {losses.depth_gated:g}: a learnt gate, and no other, "
+                "needs that loss. Set both, or neither"
             )
         return self
 

@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 from focaldiffusion.config.data import (
+    SIMULATED_PRIOR,
     DataConfig,
     DataRoot,
     DatasetKwargs,
@@ -111,6 +112,13 @@ def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
             f"source {source.name} of data.{split}_sources has no dataset_type. Give it one, or "
             "all of them by data.dataset_type."
         )
+    options = _options(data.dataset_kwargs, source.dataset_kwargs, split)
+    if options.prior == SIMULATED_PRIOR and split != "train":
+        raise InputError(
+            f"source {source.name} of data.{split}: a {SIMULATED_PRIOR} prior is made from the "
+            "truth, which no prediction may see. Set it in data.dataset_kwargs.train, and give "
+            f"data.dataset_kwargs.{split}.prior a network or files."
+        )
     frames = source.focal_stack_size or data.focal_stack_size
     size = source.image_size or data.image_size
     return Source(
@@ -125,7 +133,7 @@ def _resolved(source: SourceConfig, data: DataConfig, split: Split) -> Source:
         max_samples=source.max_samples or getattr(data, f"max_{split}_samples"),
         weight=source.weight,
         allow_missing=data.allow_missing or data.skip_bad_samples > 0,
-        options=_options(data.dataset_kwargs, source.dataset_kwargs, split),
+        options=options,
     )
 
 

@@ -17,7 +17,7 @@ from focaldiffusion.config.data import Source
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, read_by_workers
 from focaldiffusion.data.mixture import Mixture
-from focaldiffusion.data.priors import asks_network
+from focaldiffusion.data.priors import asks_network, is_file
 from focaldiffusion.data.roots import Roots
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.data.shard import claimed_by, sweep, write_on
@@ -184,8 +184,9 @@ def bytes_of_sample(directory: Path) -> float:
 class Cache:
     """The data set of a cache: `data_root` is its folder.
 
-    The stacks are finished: only the `transforms` of the source can still vary them. Other options
-    must be left out or equal those that the cache was written with.
+    The stacks are finished: only the `transforms` of the source can still vary them, and a prior
+    that is a network or simulated replaces their own. Other options must be left out or equal those
+    that the cache was written with.
     """
 
     def __init__(self, source: Source) -> None:
@@ -235,7 +236,8 @@ def _check_source(source: Source, written: list[dict[str, Any]], path: Path) -> 
             f"{source.name}: a file list ({source.filelist}) with dataset_type cache, which holds "
             "what it was written with. Leave it out."
         )
-    given = source.options.model_dump(mode="json", exclude_defaults=True, exclude={"transforms"})
+    free = {"transforms"} if is_file(source.options) else {"transforms", "prior", "prior_kind"}
+    given = source.options.model_dump(mode="json", exclude_defaults=True, exclude=free)
     whole = source.options.model_dump(mode="json")
     others = [key for key in given if all(whole[key] != one["options"].get(key) for one in written)]
     if others:

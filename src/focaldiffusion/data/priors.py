@@ -25,7 +25,20 @@ _STRENGTHS = (0.25, 1.0)  # of the errors of simulated priors, relative to the u
 
 def asks_network(options: DatasetOptions) -> bool:
     """Whether the prior of a source is a network, which looks at images."""
-    return not (options.prior in (None, SIMULATED_PRIOR) or _is_file(options))
+    return not (options.prior in (None, SIMULATED_PRIOR) or is_file(options))
+
+
+def check_prior(sample: StackSample) -> None:
+    """Refuse a sample without a prior, where a network sees one.
+
+    Raises:
+        InputError: it has none.
+    """
+    if sample.prior is None:
+        raise InputError(
+            f"{sample.source}: has no prior, which model.with_prior needs. Give "
+            "data.dataset_kwargs.prior; a cache has the prior that it was written with."
+        )
 
 
 def with_own_prior(
@@ -82,7 +95,8 @@ def with_network_priors(
     return completed
 
 
-def _is_file(options: DatasetOptions) -> bool:
+def is_file(options: DatasetOptions) -> bool:
+    """Whether the priors of a source are files, which belong to its samples as read."""
     return options.prior is not None and Path(options.prior).suffix.lower() in FILE_SUFFIXES
 
 

@@ -154,7 +154,10 @@ def pad(planes: Tensor, multiple: int) -> Tensor:
     height, width = planes.shape[-2:]
     if height % multiple == width % multiple == 0:
         return planes  # `pad` would copy them
-    return functional.pad(planes, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    right, bottom = -width % multiple, -height % multiple
+    if planes.shape[1] == 0:  # the maps of a prior that is not shown, which torch refuses to repeat
+        return planes.new_empty((*planes.shape[:2], height + bottom, width + right))
+    return functional.pad(planes, (0, right, 0, bottom), mode="replicate")
 
 
 def unpad(planes: Tensor, size: tuple[int, int]) -> Tensor:

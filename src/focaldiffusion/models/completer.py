@@ -13,7 +13,7 @@ from torch import Tensor
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, decode_state, pad, unpad
 from focaldiffusion.models.conditioning import Proposal, latent_condition
 from focaldiffusion.models.flow import Start, sample
-from focaldiffusion.models.gate import doubt_plane
+from focaldiffusion.models.gate import say_plane
 from focaldiffusion.models.presets import cells_of_token, max_side_tokens
 from focaldiffusion.progress import Meter
 
@@ -106,8 +106,8 @@ class Completer:
         return self.codec.channels + self.codec.depth_channels
 
     @property
-    def has_doubt(self) -> bool:
-        """Whether the network predicts a doubt, for a learnt gate."""
+    def has_say(self) -> bool:
+        """Whether the network predicts its say, for a learnt gate."""
         return bool(self.denoiser.config["out_channels"] > self.state_channels)
 
     def velocity(
@@ -121,7 +121,7 @@ class Completer:
             condition: result of `condition`.
 
         Returns:
-            (B, C, h, w) in the dtype of the network; and the doubt (B, 1, H, W) of a learnt gate.
+            (B, C, h, w) in the dtype of the network; and the say (B, 1, H, W) of a learnt gate.
         """
         dtype = self.denoiser.dtype
         embeds, pooled = self.prompt(len(state))
@@ -132,10 +132,10 @@ class Completer:
             timestep=self.timestep * sigma,  # not rounded to an integer
             return_dict=False,
         )[0]
-        if not self.has_doubt:
+        if not self.has_say:
             return predicted, None
         rest = predicted[:, self.state_channels :]
-        return predicted[:, : self.state_channels], doubt_plane(rest, self.codec.factor)
+        return predicted[:, : self.state_channels], say_plane(rest, self.codec.factor)
 
     def predict(
         self,
@@ -176,11 +176,11 @@ class Completer:
             part = padded.map(tile.of)
             condition = self.condition(part)
 
-            doubts: list[Tensor] = []
+            says: list[Tensor] = []
 
             def velocity(state: Tensor, sigma: Tensor) -> Tensor:
-                predicted, doubt = self.velocity(state, sigma, condition)
-                doubts[:] = [] if doubt is None else [doubt]
+                predicted, say = self.velocity(state, sigma, condition)
+                says[:] = [] if say is None else [say]
                 meter.advance()
                 return predicted
 
@@ -190,9 +190,9 @@ class Completer:
                 start = tile.of(noise, self.codec.factor)
             state = sample(velocity, start, steps, self.scheduler)
             if with_image:
-                return torch.cat([*decode_state(self.codec, state), *doubts], dim=1)
+                return torch.cat([*decode_state(self.codec, state), *says], dim=1)
             return torch.cat(
-                [self.codec.decode_depth(state[:, self.codec.channels :]), *doubts], dim=1
+                [self.codec.decode_depth(state[:, self.codec.channels :]), *says], dim=1
             )
 
         planes = blend((padded_height, padded_width), ((tile, planes_of(tile)) for tile in tiles))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import prior_channels
@@ -51,7 +52,7 @@ def widen(
     state_channels: int,
     condition_channels: int,
     start: Start,
-    doubt_channels: int = 0,
+    say_channels: int = 0,
 ) -> SD3Transformer2DModel:
     """Let a text-to-image transformer read image, depth and conditioning, and predict both.
 
@@ -64,7 +65,7 @@ def widen(
         state_channels: of image and depth latents; the C of the image come first.
         condition_channels: joined to the state as further input channels.
         start: of the flow.
-        doubt_channels: further output channels, zero at first, see `models.gate`.
+        say_channels: further output channels, zero at first, see `models.gate`.
 
     Returns:
         `base`.
@@ -84,7 +85,7 @@ def widen(
     width = old_out.in_features
     like_base: Any = {"device": old_in.weight.device, "dtype": old_in.weight.dtype}
     new_in = nn.Conv2d(state_channels + condition_channels, width, patch, stride=patch, **like_base)
-    out_channels = state_channels + doubt_channels
+    out_channels = state_channels + say_channels
     new_out = nn.Linear(width, patch**2 * out_channels, **like_base)
     with torch.no_grad():
         _zero(new_in)
@@ -142,7 +143,8 @@ def _append_inputs(
     holder, name = (network, "conv_in") if is_small else (network.pos_embed, "proj")
     old: nn.Conv2d = getattr(holder, name)
     width, kernel, stride = old.out_channels, old.kernel_size, old.stride
-    new = nn.Conv2d(old.in_channels + extra, width, kernel, stride)  # type: ignore[arg-type]
+    # Without random numbers, which later parts of a model would miss.
+    new: nn.Conv2d = skip_init(nn.Conv2d, old.in_channels + extra, width, kernel, stride)
     with torch.no_grad():
         _zero(new)
         new.weight[:, :channels] = old.weight[:, :channels]

@@ -1,12 +1,9 @@
 """The gate between physics and a network: by confidence in physics, or learnt.
 
-A network with a learnt gate predicts, beside its surface, how far off it may be. Both surfaces are
-weighted by precision, 1 / b², with the scale b of a Laplace distribution around each:
+Physics keeps its surface to the extent of its confidence. A learnt gate corrects the logit of that
+share by a number that the network predicts for each pixel, its say:
 
-    log b of physics   = a - k confidence, fitted to the errors of physics on training stacks
-    log b of a network = a + the doubt that it predicts, 0 before training
-
-The untrained network repeats physics, so that no weight changes its result.
+    share of physics = sigmoid(logit(confidence) - say), with a say of 0 before training
 """
 
 from __future__ import annotations
@@ -22,9 +19,7 @@ from focaldiffusion.models.surface_code import SurfaceCode
 
 Gate = Literal["confidence", "learnt"]
 
-_UNSURE_LOG_SCALE = -1.45  # a, of errors in code units
-_SURE_STEP = 1.7  # k
-_LEAST_SCALE = 1e-3  # half a step of 10 bits
+_SUREST = 0.01  # share of the network where physics is certain, before its say
 _AT_THE_BOUND = 1 / 16  # code units: a surface this close to a bound counts as on it
 
 
@@ -39,41 +34,24 @@ def gate_channels(gate: str, factor: int) -> int:
     return factor**2 if gate == "learnt" else 0
 
 
-def doubt_plane(cells: Tensor, factor: int) -> Tensor:
-    """The doubt (B, 1, H, W) of a network's last channels (B, factor², h, w)."""
+def say_plane(cells: Tensor, factor: int) -> Tensor:
+    """The say (B, 1, H, W) of a network's last channels (B, factor², h, w)."""
     return functional.pixel_shuffle(cells.float(), factor)
 
 
-def fused(
-    physical: Tensor, completed: Tensor, doubt: Tensor, confidence: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Two surfaces in code units, weighted by precision, and the scale of the result.
+def share_of_physics(confidence: Tensor, say: Tensor | None) -> Tensor:
+    """Share of the surface of physics in the result, in [0, 1].
 
     Args:
-        physical: (..., H, W) surface of physics.
-        completed: that of the network.
-        doubt: predicted with it.
         confidence: in [0, 1], of physics.
-
-    Returns:
-        The surface, and the scale b > 0 of its errors.
+        say: of the network, see above; None without a learnt gate.
     """
-    of_physics = _UNSURE_LOG_SCALE - _SURE_STEP * confidence
-    of_network = _UNSURE_LOG_SCALE + doubt
-    weight = torch.sigmoid(2 * (of_physics - of_network))
-    precision = torch.logaddexp(-2 * of_physics, -2 * of_network)
-    scale = torch.exp(-precision / 2).clamp_min(_LEAST_SCALE)
-    return torch.lerp(physical, completed, weight), scale
-
-
-def surprise(error: Tensor, scale: Tensor) -> Tensor:
-    """Negative log likelihood of errors, from 0 for none at the least scale."""
-    return error.abs() / scale + torch.log(scale / _LEAST_SCALE)
+    return confidence if say is None else torch.sigmoid(torch.logit(confidence, _SUREST) - say)
 
 
 def gated_coordinate(
     refined: Tensor,
-    doubt: Tensor | None,
+    say: Tensor | None,
     code: SurfaceCode,
     coordinate: Tensor,
     confidence: Tensor,
@@ -85,16 +63,13 @@ def gated_coordinate(
 
     Args:
         refined: (H, W) code of the network.
-        doubt: (H, W), predicted with it; None weights the network by 1 - confidence.
+        say: (H, W), predicted with it; None for the gate by confidence.
         code: of the surface.
         coordinate: (H, W) surface of physics.
         confidence: (H, W) in it.
     """
     physical = code.encode(coordinate)
-    if doubt is None:
-        blended = torch.lerp(refined, physical, confidence)
-    else:
-        blended, _ = fused(physical, refined, doubt, confidence)
+    blended = torch.lerp(refined, physical, share_of_physics(confidence, say))
     beyond = physical.abs() == 1
     stays = (refined - physical).abs() < _AT_THE_BOUND
     trust = torch.where(stays, 1.0, confidence)

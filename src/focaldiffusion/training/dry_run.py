@@ -12,7 +12,7 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.batch import StackBatch, collate, estimated
 from focaldiffusion.data.dry_run import SourceCheck
 from focaldiffusion.data.mixture import Draw
-from focaldiffusion.data.priors import with_network_priors
+from focaldiffusion.data.priors import check_prior, with_network_priors
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.memory import training_bytes
 from focaldiffusion.models.presets import PRESETS
@@ -40,6 +40,9 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     Raises:
         InputError: the model cannot be built, or a loss is not finite.
     """
+    for check in checks:
+        if config.model.with_prior and check.source.split == "val" and check.batch is not None:
+            check_prior(_estimated(check).sample(0))
     trained = [
         (check, _estimated(check))
         for check in checks

@@ -12,6 +12,7 @@ from torch import Tensor
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.dataset import check_metric
 from focaldiffusion.data.draws import integer
+from focaldiffusion.data.priors import check_prior
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import PatchCodec, pad
 from focaldiffusion.models.completer import Completer
@@ -171,15 +172,12 @@ def examples_of(
             raise ValueError("the batch has no physical estimates: read it with_estimates")
         check_metric(stack, batch.sources[index])
         shown = None
+        if with_prior:
+            check_prior(batch.sample(index))
         if (prior := batch.priors[index]) is not None:
             estimate = joined_with(stack, estimate, prior, Stages())
             assert estimate.joined is not None
             shown = estimate.joined.maps() if with_prior else None
-        elif with_prior:
-            raise InputError(
-                f"{batch.sources[index]}: has no prior, which model.with_prior needs. Give "
-                "data.dataset_kwargs.prior; a cache has the prior that it was written with."
-            )
         scale = estimate.calibration.blur_scale
         whole = SurfaceCode.from_stack(stack, estimate.evidence, scale, depth_code)
         code = whole.around(estimate.coordinate, estimate.confidence)

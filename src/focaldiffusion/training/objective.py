@@ -22,7 +22,7 @@ from focaldiffusion.models.codecs import PatchCodec, encode_state, pad, unpad
 from focaldiffusion.models.completer import Completer
 from focaldiffusion.models.conditioning import confidence_map
 from focaldiffusion.models.flow import clean_from_velocity, draw_sigma, noised, velocity
-from focaldiffusion.models.gate import fused, surprise
+from focaldiffusion.models.gate import share_of_physics
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.render import render
@@ -228,7 +228,7 @@ class Objective:
             "depth_gradient": _Term(
                 depth * losses.depth_gradient, lambda p: _pairs(p.truth), ("depth",)
             ),
-            "depth_nll": _Term(depth * losses.depth_nll, pixels, ("depth",)),
+            "depth_gated": _Term(depth * losses.depth_gated, pixels, ("depth",)),
             "consistency": _Term(losses.consistency_weight, frame_pixels, ("image", "depth")),
         }
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
@@ -249,7 +249,7 @@ class Objective:
             prepared: result of `prepare`.
         """
         state = noised(prepared.clean, prepared.start, prepared.sigma)
-        predicted, doubt = completer.velocity(state, prepared.sigma, prepared.condition)
+        predicted, say = completer.velocity(state, prepared.sigma, prepared.condition)
         predicted = predicted.float()
         sums: dict[str, Tensor] = {}
         if "flow" in self.terms:
@@ -265,12 +265,12 @@ class Objective:
                 codec.decode_depth(depth) if "depth" in self.decodes else truth.depth_code,
             )
             shown, code = (unpad(one, truth.size) for one in planes)
-            if doubt is not None:
-                doubt = unpad(doubt, truth.size)
-                code, scale = fused(prepared.physical, code, doubt, prepared.confidence)
-                if "depth_nll" in self.terms:
-                    unlikely = surprise(code - truth.depth_code, scale)
-                    sums["depth_nll"] = (unlikely * truth.valid).sum()
+            if "depth_gated" in self.terms:
+                assert say is not None
+                share = share_of_physics(prepared.confidence, unpad(say, truth.size))
+                # The surface learns from the other terms alone, as without a gate.
+                gated = torch.lerp(code.detach(), prepared.physical, share)
+                sums["depth_gated"] = ((gated - truth.depth_code).abs() * truth.valid).sum()
             sums |= self._decoded(truth, shown, code)
         return torch.stack([sums[name] for name in self.terms])
 

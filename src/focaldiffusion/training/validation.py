@@ -17,6 +17,7 @@ from focaldiffusion.data.check import BadSample, names_of
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import spread
+from focaldiffusion.data.priors import check_prior
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.metrics import depth_metrics
@@ -139,6 +140,8 @@ class Validation:
 
     def _recovered(self, sample: StackSample, pipeline: FocalDiffusionPipeline | None) -> Result:
         """The result of `focaldiffusion infer`, reusing the sample's physical estimate."""
+        if self._config.model.with_prior:
+            check_prior(sample)
         working = sample.stack.at_working_size()
         # An estimate at another size is computed again.
         physical = sample.estimate if working.size == sample.stack.size else None

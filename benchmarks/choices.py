@@ -1,0 +1,195 @@
+"""Settings of training compared on small stacks: the network of `compact`, a CPU, minutes.
+
+    python benchmarks/choices.py make FOLDER --sets SETS     # stacks with evidence, once
+    python benchmarks/choices.py train FOLDER CHOICE         # one of `CHOICES`, each seed a run
+    python benchmarks/choices.py judge FOLDER CHOICE ...     # a Markdown table
+
+SETS is a folder of path-traced scenes (`benchmarks/path_traced_rooms.py`). They are judged and
+never trained on. Figures are those of the depth at the size at which it is solved, blended with
+physics as in a result. Choices with a prior get simulated ones, with seeds that no training stack
+has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from focaldiffusion.checkpoints.checkpoint import find_checkpoint
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.config.data import Split
+from focaldiffusion.config.load import load_config
+from focaldiffusion.config.run import Config
+from focaldiffusion.data.cache import write_cache
+from focaldiffusion.data.dataset import StackSample
+from focaldiffusion.data.loading import open_split
+from focaldiffusion.data.sample_file import read_sample
+from focaldiffusion.evaluation.metrics import abs_rel, delta
+from focaldiffusion.evaluation.statistics import difference
+from focaldiffusion.progress import Stages
+from focaldiffusion.recovery import Estimate, joined_with
+from focaldiffusion.simulation.priors import Distortion, simulated
+from focaldiffusion.training.trainer import train
+
+RECIPE = Path(__file__).with_name("choices.yaml")
+SIMULATOR = "data.dataset_kwargs.train.simulator_kwargs"
+STACKS = {
+    "half": [f"{SIMULATOR}.ideal_share=0.5", f"{SIMULATOR}.focus_jitter_dpt=0.02"],
+    "faulty": [f"{SIMULATOR}.ideal_share=0", f"{SIMULATOR}.focus_jitter_dpt=0.05"],
+}
+"""Training stacks by name, of the same scenes: half of them without faults, or all with."""
+
+_SIMULATED = "data.dataset_kwargs.train.prior=simulated"
+FIRST_UNSEEN_SEED = 1000
+STRENGTHS = (0.5, 1.0)  # of the errors of the priors that are judged
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Training stacks and settings of a run, and whether its stacks have priors."""
+
+    stacks: str = "half"
+    overrides: tuple[str, ...] = ()
+    has_prior: bool = False
+
+
+CHOICES = {
+    "half": Choice(),
+    "faulty": Choice("faulty"),
+    "learnt-gate": Choice(
+        overrides=("model.gate=learnt", "losses.depth_gated=1"),
+    ),
+    "joined": Choice(overrides=(_SIMULATED,), has_prior=True),
+    "channel": Choice(overrides=(_SIMULATED, "model.with_prior=true"), has_prior=True),
+}
+
+
+def make(folder: Path, sets: Path, count: int) -> None:
+    """Write the stacks with their evidence; continues after an interruption."""
+    for name, overrides in STACKS.items():
+        _write(folder / name, "train", overrides, count)
+    test = f"data.test_sources={json.dumps([{'name': 'unseen', 'dataset_type': 'stacks'}])}"
+    _write(folder / "test", "test", [test, f"data.data_root={sets}"], None)
+
+
+def _write(folder: Path, split: Split, overrides: list[str], count: int | None) -> None:
+    config = load_config(RECIPE, overrides).config
+    write_cache(open_split(config.data, split, 0), folder, count=count, with_evidence=True)
+
+
+def configured(folder: Path, name: str, seed: int, steps: int) -> Config:
+    """The run of a choice."""
+    choice = CHOICES[name]
+    root = folder / choice.stacks
+    count = len(json.loads((root / "cache.json").read_text(encoding="utf-8"))["samples"])
+    source = {"name": "stacks", "dataset_type": "cache", "data_root": str(root)}
+    shown = "-".join(part for part in (choice.stacks, *choice.overrides) if "losses" not in part)
+    settings = [
+        f"data.train_sources={json.dumps([source])}",
+        "data.dataset_type=null",
+        "data.image_size=null",
+        "data.test_sources=null",
+        f"training.seed={seed}",
+        f"training.num_epochs={round(steps * 16 / count)}",
+        f"training.examples_dir={folder / 'examples' / f'{shown}-{seed}'.replace('=', '-')}",
+        f"output.save_dir={folder / 'runs' / f'{name}-{seed}'}",
+        *choice.overrides,
+    ]
+    return load_config(RECIPE, settings).config
+
+
+def judged(
+    folder: Path, names: list[str], seeds: list[int]
+) -> tuple[dict[str, dict[str, list[float]]], list[str]]:
+    """AbsRel of every unseen stack by row, that of physics first, and the scenes."""
+    models = {
+        name: [_model(folder, name, seed) for seed in seeds if _run(folder, name, seed).exists()]
+        for name in names
+    }
+    found: dict[str, dict[str, list[float]]] = {}
+    paths = sorted((folder / "test" / "samples").glob("*.safetensors"))
+    for index, path in enumerate(paths):
+        sample = read_sample(path)
+        assert sample.estimate is not None
+        cases: dict[str, Estimate] = {"": sample.estimate}
+        if any(CHOICES[name].has_prior for name in names):
+            for strength in STRENGTHS:
+                prior = simulated(
+                    sample.depth_m,
+                    sample.valid,
+                    FIRST_UNSEEN_SEED + index,
+                    Distortion().times(strength),
+                )
+                joined = joined_with(sample.stack, sample.estimate, prior, Stages())
+                cases[f"prior {strength:g}"] = joined
+        for case, estimate in cases.items():
+            _note(found, f"physics {case}".strip(), sample, [estimate])
+            for name in names:
+                if CHOICES[name].has_prior == bool(case):
+                    refined = [model.refine(sample.stack, estimate) for model in models[name]]
+                    _note(found, f"{name} {case}".strip(), sample, refined)
+    return found, [str(index) for index in range(len(paths))]
+
+
+def _note(found: Any, row: str, sample: StackSample, estimates: list[Estimate]) -> None:
+    """Add the mean figures of estimates, one for each seed, to a row."""
+    figures = found.setdefault(row, {"abs_rel": [], "delta": []})
+    depths = [1 / one.coordinate.clamp_min(1e-6) for one in estimates]
+    truth = sample.depth_m, sample.valid
+    figures["abs_rel"].append(sum(abs_rel(one, *truth) for one in depths) / len(depths))
+    figures["delta"].append(sum(delta(one, *truth, 1.05) for one in depths) / len(depths))
+
+
+def _run(folder: Path, name: str, seed: int) -> Path:
+    return folder / "runs" / f"{name}-{seed}" / "checkpoints"
+
+
+def _model(folder: Path, name: str, seed: int) -> FocalDiffusionPipeline:
+    newest = max(_run(folder, name, seed).glob("step-*"))
+    model = find_checkpoint(str(newest)).load()
+    model.set_progress_bar_config(disable=True)
+    return model
+
+
+def table(folder: Path, names: list[str], seeds: list[int]) -> str:
+    """The rows of physics and of the choices; differences are to the physics of their priors."""
+    found, scenes = judged(folder, names, seeds)
+    rows = ["| | AbsRel | minus physics, 95 % | δ1.05 |", "|---|---|---|---|"]
+    for row, figures in found.items():
+        case = next((f" prior {one:g}" for one in STRENGTHS if row.endswith(f" {one:g}")), "")
+        change = difference(found[f"physics{case}"]["abs_rel"], figures["abs_rel"], scenes, "down")
+        low, high = change.change.interval or (0.0, 0.0)
+        share = sum(figures["delta"]) / len(scenes)
+        moved = "" if row.startswith("physics") else f"[{low:+.4f}, {high:+.4f}]"
+        rows.append(f"| {row} | {change.b:.4f} | {moved} | {share:.3f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("command", choices=("make", "train", "judge"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("choices", nargs="*", metavar="CHOICE", help=", ".join(CHOICES))
+    parser.add_argument("--sets", type=Path, help="folder of scenes to judge on, for make")
+    parser.add_argument("--count", type=int, default=64, help="training stacks (default: 64)")
+    parser.add_argument("--steps", type=int, default=250, help="steps of a run (default: 250)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.command == "make":
+        make(options.folder, options.sets, options.count)
+    elif options.command == "train":
+        for name in options.choices:
+            for seed in options.seeds:
+                train(configured(options.folder, name, seed, options.steps))
+    else:
+        print(table(options.folder, options.choices, options.seeds))
+
+
+if __name__ == "__main__":
+    main()
