@@ -16,7 +16,10 @@ from fixtures import stacks
 from plant import SIZE, run
 
 import focaldiffusion as fd
+from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
+from focaldiffusion.checkpoints.saving import save_checkpoint
 from focaldiffusion.cli.main import main
+from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.io.depth_files import write_npy
 
 
@@ -100,6 +103,46 @@ def test_a_prior_of_another_aspect_fails_its_stack(
 def test_what_is_not_a_prior_is_refused(stack: Path, prior: object) -> None:
     with pytest.raises(fd.InputError, match=r"^prior: got (int|Tensor); expected a name, a folder"):
         fd.reconstruct(stack, prior=prior)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose network sees a prior."""
+    folder = tmp_path_factory.mktemp("models") / "seeing"
+    model = FocalDiffusionPipeline.from_preset("compact", with_prior=True)
+    config = Config(model=ModelConfig(preset="compact", with_prior=True))
+    save_checkpoint(model, folder, config, {"steps": 0}, adapter_only=False)
+    return folder
+
+
+def test_a_model_that_sees_a_prior(
+    stack: Path, network: Path, seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (stack, "--output", tmp_path / "out", "--model", seeing, "--quiet")
+    said = refusal(capsys, tmp_path, main, "infer", *given)
+    assert f"{seeing}: was trained with a prior (model.with_prior) and cannot run without" in said
+    with pytest.raises(fd.InputError, match=r"seeing: was trained with a prior"):
+        fd.reconstruct(stack, model=seeing)
+    assert run("infer", *given, "--prior", network) == 0
+    facts = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert facts["generation"]["with_prior"] is True
+
+
+def test_an_evaluation_runs_it_with_each_prior(
+    network: Path, seeing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stacks.write(tmp_path / "root" / "desk")
+    out = tmp_path / "out"
+    flags = ("--dataset", "stacks", "--data-root", tmp_path / "root", "--output-dir", out)
+    model = ("--no-baselines", "--model", seeing, "--quiet")
+    assert exit_code(main, "evaluate", *flags, *model) == 2
+    assert "cannot run without one" in capsys.readouterr().err
+    assert exit_code(main, "evaluate", *flags, *model, "--prior", network) == 0
+    rows = list(csv.DictReader((out / "metrics.csv").open(encoding="utf-8")))
+    name = f"{seeing}+{network}"
+    assert {row["model"] for row in rows} == {"physics", f"physics+{network}", name}
+    facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert facts["checkpoints"][name]["prior"]["name"] == str(network)
 
 
 def test_an_evaluation_scores_it_beside_physics(

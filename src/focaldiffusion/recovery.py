@@ -200,10 +200,7 @@ def recover(
     )
     fusion = _fused(stack, calibration, evidence, stages)  # 9, which a prior looks at
     if found and prior:
-        with stages("asking the prior"):
-            image = torch.from_numpy(fusion.all_in_focus).permute(2, 0, 1)
-            given = prior(image.to(found.coordinate.device))
-        found = joined_with(stack, found, given, stages)
+        found = joined_with(stack, found, _asked(prior, found, fusion, stages), stages)
     if found and refine:
         found = refine(stack, found, stages)  # 8
     doubts = absurd_aperture(stack, calibration, facts)
@@ -336,6 +333,13 @@ def with_surface(
         )
         trust = trust * box_mean((now / before).clamp_max(1), _SUPPORT_PX)
     return replace(physical, coordinate=coordinate, confidence=trust, residual_rms=residual_rms)
+
+
+def _asked(prior: PriorSource, found: Estimate, fusion: Fusion, stages: Stages) -> Prior:
+    """The prior of the fused image."""
+    with stages("asking the prior"):
+        image = torch.from_numpy(fusion.all_in_focus).permute(2, 0, 1)
+        return prior(image.to(found.coordinate.device))
 
 
 def joined_with(stack: FocalStack, found: Estimate, given: Prior, stages: Stages) -> Estimate:
