@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,21 +52,25 @@ STRENGTHS = (0.5, 1.0)  # of the errors of the priors that are judged
 
 @dataclass(frozen=True)
 class Choice:
-    """Training stacks and settings of a run, and whether its stacks have priors."""
+    """Training stacks, their priors and the settings of a run.
+
+    Attributes:
+        stacks: a name in `STACKS`.
+        prior: settings of the priors that the stacks get; none for stacks without.
+        overrides: all other settings.
+    """
 
     stacks: str = "half"
+    prior: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
-    has_prior: bool = False
 
 
 CHOICES = {
     "half": Choice(),
     "faulty": Choice("faulty"),
-    "learnt-gate": Choice(
-        overrides=("model.gate=learnt", "losses.depth_gated=1"),
-    ),
-    "joined": Choice(overrides=(_SIMULATED,), has_prior=True),
-    "channel": Choice(overrides=(_SIMULATED, "model.with_prior=true"), has_prior=True),
+    "learnt-gate": Choice(overrides=("model.gate=learnt", "losses.depth_gated=1")),
+    "joined": Choice(prior=(_SIMULATED,)),
+    "channel": Choice(prior=(_SIMULATED, "model.with_prior=true")),
 }
 
 
@@ -88,50 +93,50 @@ def configured(folder: Path, name: str, seed: int, steps: int) -> Config:
     root = folder / choice.stacks
     count = len(json.loads((root / "cache.json").read_text(encoding="utf-8"))["samples"])
     source = {"name": "stacks", "dataset_type": "cache", "data_root": str(root)}
-    shown = "-".join(part for part in (choice.stacks, *choice.overrides) if "losses" not in part)
+    # Choices of the same inputs share their examples.
+    inputs = "-".join((choice.stacks, *choice.prior)).replace("=", "-")
     settings = [
         f"data.train_sources={json.dumps([source])}",
         "data.dataset_type=null",
         "data.image_size=null",
         "data.test_sources=null",
+        *STACKS[choice.stacks],  # a cache refuses other ones
         f"training.seed={seed}",
         f"training.num_epochs={round(steps * 16 / count)}",
-        f"training.examples_dir={folder / 'examples' / f'{shown}-{seed}'.replace('=', '-')}",
+        f"training.examples_dir={folder / 'examples' / f'{inputs}-{seed}'}",
         f"output.save_dir={folder / 'runs' / f'{name}-{seed}'}",
+        *choice.prior,
         *choice.overrides,
     ]
     return load_config(RECIPE, settings).config
 
 
 def judged(
-    folder: Path, names: list[str], seeds: list[int]
+    folder: Path, models: Mapping[str, Sequence[FocalDiffusionPipeline]], shown: Collection[str]
 ) -> tuple[dict[str, dict[str, list[float]]], list[str]]:
-    """AbsRel of every unseen stack by row, that of physics first, and the scenes."""
-    models = {
-        name: [_model(folder, name, seed) for seed in seeds if _run(folder, name, seed).exists()]
-        for name in names
-    }
+    """Figures of every unseen stack by row, those of physics too, and the scenes.
+
+    Args:
+        folder: of `make`.
+        models: of each row, one for each seed.
+        shown: rows whose stacks get a prior.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     paths = sorted((folder / "test" / "samples").glob("*.safetensors"))
     for index, path in enumerate(paths):
         sample = read_sample(path)
         assert sample.estimate is not None
         cases: dict[str, Estimate] = {"": sample.estimate}
-        if any(CHOICES[name].has_prior for name in names):
-            for strength in STRENGTHS:
-                prior = simulated(
-                    sample.depth_m,
-                    sample.valid,
-                    FIRST_UNSEEN_SEED + index,
-                    Distortion().times(strength),
-                )
-                joined = joined_with(sample.stack, sample.estimate, prior, Stages())
-                cases[f"prior {strength:g}"] = joined
+        for strength in STRENGTHS if shown else ():
+            seed, errors = FIRST_UNSEEN_SEED + index, Distortion().times(strength)
+            prior = simulated(sample.depth_m, sample.valid, seed, errors)
+            joined = joined_with(sample.stack, sample.estimate, prior, Stages())
+            cases[f"prior {strength:g}"] = joined
         for case, estimate in cases.items():
             _note(found, f"physics {case}".strip(), sample, [estimate])
-            for name in names:
-                if CHOICES[name].has_prior == bool(case):
-                    refined = [model.refine(sample.stack, estimate) for model in models[name]]
+            for name, pipelines in models.items():
+                if (name in shown) == bool(case):
+                    refined = [model.refine(sample.stack, estimate) for model in pipelines]
                     _note(found, f"{name} {case}".strip(), sample, refined)
     return found, [str(index) for index in range(len(paths))]
 
@@ -145,20 +150,23 @@ def _note(found: Any, row: str, sample: StackSample, estimates: list[Estimate]) 
     figures["delta"].append(sum(delta(one, *truth, 1.05) for one in depths) / len(depths))
 
 
-def _run(folder: Path, name: str, seed: int) -> Path:
-    return folder / "runs" / f"{name}-{seed}" / "checkpoints"
+def trained(folder: Path, name: str, seeds: Sequence[int]) -> list[FocalDiffusionPipeline]:
+    """The models of a choice, one for each seed."""
+    models = []
+    for seed in seeds:
+        newest = max((folder / "runs" / f"{name}-{seed}" / "checkpoints").glob("step-*"))
+        models.append(find_checkpoint(str(newest)).load())
+        models[-1].set_progress_bar_config(disable=True)
+    return models
 
 
-def _model(folder: Path, name: str, seed: int) -> FocalDiffusionPipeline:
-    newest = max(_run(folder, name, seed).glob("step-*"))
-    model = find_checkpoint(str(newest)).load()
-    model.set_progress_bar_config(disable=True)
-    return model
-
-
-def table(folder: Path, names: list[str], seeds: list[int]) -> str:
-    """The rows of physics and of the choices; differences are to the physics of their priors."""
-    found, scenes = judged(folder, names, seeds)
+def table(
+    folder: Path,
+    models: Mapping[str, Sequence[FocalDiffusionPipeline]],
+    shown: Collection[str] = (),
+) -> str:
+    """The rows of physics and of models, see `judged`; differences are to the physics they saw."""
+    found, scenes = judged(folder, models, shown)
     rows = ["| | AbsRel | minus physics, 95 % | δ1.05 |", "|---|---|---|---|"]
     for row, figures in found.items():
         case = next((f" prior {one:g}" for one in STRENGTHS if row.endswith(f" {one:g}")), "")
@@ -186,9 +194,10 @@ def main() -> None:
     elif options.command == "train":
         for name in options.choices:
             for seed in options.seeds:
-                train(configured(options.folder, name, seed, options.steps))
+                train(configured(options.folder, name, seed, options.steps), "auto")
     else:
-        print(table(options.folder, options.choices, options.seeds))
+        models = {one: trained(options.folder, one, options.seeds) for one in options.choices}
+        print(table(options.folder, models, [one for one in models if CHOICES[one].prior]))
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def test_an_evaluation_runs_it_with_each_prior(
     assert exit_code(main, "evaluate", *flags, *model, "--prior", network) == 0
     rows = list(csv.DictReader((out / "metrics.csv").open(encoding="utf-8")))
     name = f"{seeing}+{network}"
-    assert {row["model"] for row in rows} == {"physics", f"physics+{network}", name}
+    assert {row["model"] for row in rows} == {f"physics+{network}", name}
     facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert facts["checkpoints"][name]["prior"]["name"] == str(network)
 
