@@ -184,8 +184,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("choices", nargs="*", metavar="CHOICE", help=", ".join(CHOICES))
     parser.add_argument("--sets", type=Path, help="folder of scenes to judge on, for make")
-    parser.add_argument("--count", type=int, default=64, help="training stacks (default: 64)")
-    parser.add_argument("--steps", type=int, default=250, help="steps of a run (default: 250)")
+    parser.add_argument("--count", type=int, default=96, help="training stacks (default: 96)")
+    parser.add_argument("--steps", type=int, default=120, help="steps of a run (default: 120)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -194,7 +194,9 @@ def main() -> None:
     elif options.command == "train":
         for name in options.choices:
             for seed in options.seeds:
-                train(configured(options.folder, name, seed, options.steps), "auto")
+                ending = train(configured(options.folder, name, seed, options.steps), "auto")
+                if ending.step < ending.steps:  # stopped; the same command goes on
+                    return
     else:
         models = {one: trained(options.folder, one, options.seeds) for one in options.choices}
         print(table(options.folder, models, [one for one in models if CHOICES[one].prior]))

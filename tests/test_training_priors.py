@@ -25,7 +25,7 @@ from focaldiffusion.config.run import LossesConfig, ModelConfig
 from focaldiffusion.data.cache import write_cache
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.photographer import photograph
-from focaldiffusion.data.priors import with_own_prior
+from focaldiffusion.data.priors import with_network_priors, with_own_prior
 from focaldiffusion.data.procedural.scenes import Procedural
 from focaldiffusion.data.sample_file import read_sample
 from focaldiffusion.errors import InputError
@@ -200,6 +200,18 @@ def test_a_cache_holds_the_prior(stacks: Path) -> None:
     of_network = read_sample(stacks / "val" / "samples" / "000000.safetensors").prior
     assert of_network is not None
     assert of_network.name == str(stacks / "network")
+
+
+def test_stacks_of_a_cache_keep_their_prior_or_get_another(stacks: Path, tmp_path: Path) -> None:
+    (path,) = (stacks / "val" / "samples").glob("*.safetensors")
+    kept = read_sample(path)
+    network = scene_source(prior=str(stacks / "network"))
+    assert with_network_priors([kept], [network]) == [kept]
+    file = scene_source(prior="{name}.npy", prior_kind="metric-depth").options
+    assert with_own_prior(kept, file, "nowhere", torch.Generator()) is kept
+    other = with_own_prior(kept, scene_source(prior="simulated").options, "", torch.Generator())
+    assert other.prior is not None
+    assert other.prior.name.startswith("simulated")
 
 
 def test_a_prior_is_mirrored_with_its_sample(stacks: Path, tmp_path: Path) -> None:

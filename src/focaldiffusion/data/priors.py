@@ -46,6 +46,8 @@ def with_own_prior(
 ) -> Sample:
     """A sample, as read, with the prior that its source has for it, unless a network gives that.
 
+    A stack of a cache keeps that of its file, which was varied with it.
+
     Args:
         sample: at its size on disk.
         options: of its source.
@@ -61,6 +63,8 @@ def with_own_prior(
         errors = Distortion().times(uniform(*_STRENGTHS, generator))
         prior = simulated(sample.depth_m, sample.valid, integer(0, 2**31, generator), errors)
         return replace(sample, prior=prior)
+    if sample.prior is not None:
+        return sample
     path = options.prior.replace("{name}", name)
     image = sample.all_in_focus if isinstance(sample, Scene) else sample.stack.images[0]
     try:
@@ -74,7 +78,8 @@ def with_network_priors(
 ) -> list[StackSample]:
     """Samples with the priors of those sources that name a network.
 
-    The network sees the image of the evidence, never a true one.
+    The network sees the image of the evidence, never a true one. Its earlier answer, from a cache,
+    stays.
 
     Args:
         samples: with evidence.
@@ -85,11 +90,12 @@ def with_network_priors(
     """
     completed = []
     for sample, source in zip(samples, sources, strict=True):
-        if asks_network(source.options):
+        name = source.options.prior
+        answered = sample.prior is not None and sample.prior.name == name
+        if name is not None and asks_network(source.options) and not answered:
             assert sample.estimate is not None
-            assert source.options.prior is not None
             light = sample.estimate.evidence.all_in_focus
-            network = _network(source.options.prior, source.options.prior_kind, str(light.device))
+            network = _network(name, source.options.prior_kind, str(light.device))
             sample = replace(sample, prior=network(linear_to_srgb(light.clamp(0, 1))))
         completed.append(sample)
     return completed

@@ -286,9 +286,9 @@ def join(
         "rendered": rendered,
     }
     is_flat = proposal.fit.scale == 0  # nothing of the prior is left
-    level = scene.on_axis(np.maximum(proposal.fit.applied(proposal.shape), scene.farthest))
-    level = np.where(known & (not is_flat), level, np.nan)
-    fitted = torch.from_numpy(np.float32(level)).to(coordinate)
+    plain = scene.on_axis(np.maximum(proposal.fit.applied(proposal.shape), scene.farthest))
+    plain = np.where(known & (not is_flat), plain, np.nan)
+    fitted = torch.from_numpy(np.float32(plain)).to(coordinate)
     if is_flat or not _believed(error, rendered):
         return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior, fitted)
     # Beside outlines, where physics counts little, it is right if nothing contradicts it.
