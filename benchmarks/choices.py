@@ -68,7 +68,6 @@ class Choice:
 CHOICES = {
     "half": Choice(),
     "faulty": Choice("faulty"),
-    "learnt-gate": Choice(overrides=("model.gate=learnt", "losses.depth_gated=1")),
     "joined": Choice(prior=(_SIMULATED,)),
     "channel": Choice(prior=(_SIMULATED, "model.with_prior=true")),
 }

@@ -18,7 +18,6 @@ from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.photographer import photograph
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.models.conditioning import FEATURES
 from focaldiffusion.models.flow import draw_sigma
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.optics import Camera, linear_to_srgb, srgb_to_linear
@@ -73,7 +72,7 @@ def truth(
 def prepared(one: Truth) -> Prepared:
     """A truth without latents, for the terms of pixels."""
     nothing = torch.zeros(1, 1, 1, 1)
-    return Prepared(one, nothing, nothing, nothing.bool(), nothing, torch.ones(1), nothing, nothing)
+    return Prepared(one, nothing, nothing, nothing.bool(), nothing, torch.ones(1))
 
 
 def term(objective: Objective, one: Truth, image: Tensor, code: Tensor) -> tuple[float, int]:
@@ -288,9 +287,7 @@ def test_training_and_sampling_start_from_the_same_state() -> None:
     seen = {}
 
     class Seeing(Completer):
-        def velocity(
-            self, state: Tensor, sigma: Tensor, condition: Tensor
-        ) -> tuple[Tensor, Tensor | None]:
+        def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
             seen.update(state=state, sigma=sigma, condition=condition)
             return super().velocity(state, sigma, condition)
 
@@ -402,31 +399,3 @@ def test_patches_that_do_not_fit_are_refused(side_px: int) -> None:
 def test_patches_are_not_photographed_again() -> None:
     with pytest.raises(ValueError, match="patch_px with losses"):
         Config(training=TrainingConfig(patch_px=16), losses=LossesConfig(consistency_weight=1))
-
-
-@pytest.mark.parametrize("preset", ["compact", "tiny"])
-def test_a_learnt_gate_fuses_before_the_losses_and_learns(preset: str) -> None:
-    pipeline = FocalDiffusionPipeline.from_preset(preset, gate="learnt")
-    completer = pipeline.completer
-    one = examples_of(batch(sample(0)), "log", with_stacks=False)
-    part = prepare(completer, one, generators(1))
-    confidence = one.proposal.features[:, FEATURES.index("confidence")][:, None]
-    if preset == "compact":
-        assert torch.equal(part.confidence, confidence)
-    assert part.confidence.shape == part.physical.shape == confidence.shape
-    losses = LossesConfig(diffusion_weight=0, depth_weight=1, depth_gated=1, depth_gradient=1)
-    objective = Objective(losses)
-    optimizer = torch.optim.Adam(pipeline.denoiser.parameters(), 1e-3)
-    losses_seen = []
-    for _ in range(10):
-        sums = objective.sums(completer, part)
-        assert bool((sums >= 0).all())
-        loss = (sums / objective.counts(part)).sum()
-        losses_seen.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses_seen[-1] < losses_seen[0]
-    out = pipeline.denoiser.conv_out if preset == "compact" else pipeline.denoiser.proj_out
-    doubts = out.weight.unflatten(0, (-1, pipeline.denoiser.config.out_channels))
-    assert doubts[:, completer.state_channels :].abs().amin() > 0, "each pixel has its own doubt"

@@ -53,7 +53,7 @@ DESCRIPTION = "focaldiffusion.json"
 COMPACT = "compact"
 """The model whose weights are bundled with the package."""
 
-OF_THE_PIPELINE = ("start", "depth_code", "timestep", "gate", "with_prior")
+OF_THE_PIPELINE = ("start", "depth_code", "timestep", "with_prior")
 """Keys of `ModelConfig` that model_index.json has too."""
 
 PROMPT = "prompt"
@@ -226,7 +226,7 @@ class Checkpoint:
         path = self.folder / "model_index.json"
         index = read_json(path, "is damaged", "Get the checkpoint again.")
         with reading(path, "is damaged", "Get the checkpoint again."):
-            # Older files lack three keys, and diffusers gives them the same defaults.
+            # Older files lack two keys, and diffusers gives them the same defaults.
             newer = {key: getattr(ModelConfig(), key) for key in OF_THE_PIPELINE[2:]}
             said = {key: (newer | index)[key] for key in (*OF_THE_PIPELINE, "patch_factor")}
             said["patch_factor"] = _PATCH_FACTOR.validate_python(said["patch_factor"])

@@ -247,7 +247,6 @@ def widened_base(
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
     from focaldiffusion.models.codecs import VAECodec
     from focaldiffusion.models.conditioning import condition_channels, prior_channels
-    from focaldiffusion.models.gate import gate_channels
 
     base_model = base_model or model.base_model_id
     if base_model is None:
@@ -262,7 +261,6 @@ def widened_base(
         codec.channels + codec.depth_channels,
         codec.channels + maps,
         model.start,
-        gate_channels(model.gate, codec.factor),
     )
     return FocalDiffusionPipeline(
         transformer,
@@ -272,7 +270,6 @@ def widened_base(
         start=model.start,
         depth_code=model.depth_code,
         timestep=model.timestep,
-        gate=model.gate,
         with_prior=model.with_prior,
     )
 

@@ -7,7 +7,6 @@ from typing import Any, get_args
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import condition_channels, prior_channels
 from focaldiffusion.models.flow import Start
-from focaldiffusion.models.gate import gate_channels
 
 
 def without_prior(model: str) -> InputError:
@@ -38,15 +37,14 @@ def check_parts(pipeline: Any) -> None:
         )
     codec, keep_pixels = pipeline.codec, pipeline.vae is None
     state = codec.channels + codec.depth_channels
-    out = state + gate_channels(config["gate"], codec.factor)
     condition = codec.channels + condition_channels(codec.factor, keep_pixels)
     condition += prior_channels(config["with_prior"], codec.factor, keep_pixels)
     read, given = pipeline.denoiser.config, pipeline.prompt.config
     got = read.in_channels, read.out_channels
-    if got != (state + condition, out):
+    if got != (state + condition, state):
         raise InputError(
             f"the denoiser has {got[0]} input and {got[1]} output channels; expected "
-            f"{state + condition} and {out} with this codec. Widen it first, or take all parts "
+            f"{state + condition} and {state} with this codec. Widen it first, or take all parts "
             "from one checkpoint."
         )
     # A convolutional network reads no prompt, so any one fits.

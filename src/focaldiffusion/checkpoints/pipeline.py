@@ -29,7 +29,6 @@ from focaldiffusion.models.conditioning import Proposal, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build, realign_weights
 from focaldiffusion.models.flow import Start
-from focaldiffusion.models.gate import Gate, gated_coordinate
 from focaldiffusion.models.presets import PRESETS
 from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.models.surface_code import SurfaceCode
@@ -44,6 +43,7 @@ from focaldiffusion.threads import network_threads
 
 _SHIFT = 3.0  # shift of the noise levels in Stable Diffusion 3.5
 _SMALLEST_TILE_TOKENS = 4  # per side, so that the quarter shared with a neighbour is one token
+_AT_THE_BOUND = 1 / 16  # code units: a surface this close to a bound counts as on it
 _TOLERATED_SPREAD = 1 / 16  # code units: members that agree within half a bin of the conditioning
 _MAD_TO_STD = 1.4826  # for a normal distribution
 
@@ -74,7 +74,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         depth_code: str = "log",
         patch_factor: int | None = None,
         timestep: float = 1000.0,
-        gate: str = "confidence",
         with_prior: bool = False,
     ) -> None:
         """Assemble a model from its parts.
@@ -89,7 +88,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             depth_code: kind of `SurfaceCode`: "log" or "inverse".
             patch_factor: side [px] of a latent cell of the patch codec; None with a vae.
             timestep: told to the network at noise level 1; "noise" needs the 1000 of its base.
-            gate: weight of the network against physics: "confidence" or "learnt".
             with_prior: whether the network sees a prior, which every stack then needs.
 
         Raises:
@@ -102,7 +100,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             depth_code=depth_code,
             patch_factor=patch_factor,
             timestep=timestep,
-            gate=gate,
             with_prior=with_prior,
         )
         check_parts(self)
@@ -115,7 +112,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         seed: int = 0,
         depth_code: str = "log",
         timestep: float = 1000.0,
-        gate: Gate = "confidence",
         with_prior: bool = False,
     ) -> FocalDiffusionPipeline:
         """A model with random weights; with `estimate` it returns the physical estimate.
@@ -126,7 +122,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             seed: seed of the weights; torch's global generator is left untouched.
             depth_code: kind of `SurfaceCode`.
             timestep: see the class.
-            gate: see the class.
             with_prior: see the class.
 
         Raises:
@@ -137,7 +132,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         preset = PRESETS[name]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            denoiser = build(preset, start, gate, with_prior).eval()
+            denoiser = build(preset, start, with_prior).eval()
             vae = None if preset.autoencoder is None else AutoencoderKL(**preset.autoencoder).eval()
         prompt = EmptyPrompt(
             preset.prompt_tokens,
@@ -153,7 +148,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             depth_code=depth_code,
             patch_factor=preset.patch_factor,
             timestep=timestep,
-            gate=gate,
             with_prior=with_prior,
         )
         pipeline.register_to_config(_name_or_path=f"{name}, random weights of seed {seed}")
@@ -308,7 +302,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             The image (B, 3, H, W), sRGB, and the depth code (B, 1, H, W); may leave [-1, 1].
         """
         planes = self.completer.predict(proposal, self._steps(steps), generator, with_image=True)
-        return planes[:, :3], planes[:, 3:4]
+        return planes[:, :3], planes[:, 3:]
 
     @torch.no_grad()
     def refine(
@@ -322,8 +316,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     ) -> Estimate:
         """Complete a physical estimate. With its options bound, this is a `Refine`.
 
-        The surface blends the physical one with the median of the ensemble, see
-        `gated_coordinate`: evidence wins over a guess. Confidence is that of `with_surface` times
+        The surface blends the physical one with the median of the ensemble, weighted by confidence
+        in physics: evidence wins over a guess. Confidence is that of `with_surface` times
         exp(-(spread / tolerated)² / 2): where the members differ, evidence and prior together leave
         the depth open.
 
@@ -351,12 +345,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
                 f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
                 "float32; if it already uses one of them, its weights are damaged."
             )
-        # The depth code is last, or the say of a learnt gate after it.
-        refined_code, *says = planes[-1 - self.completer.has_say :]
-        say = says[0] if says else None
-        coordinate = gated_coordinate(
-            refined_code, say, code, physical.coordinate, physical.confidence
-        )
+        coordinate = _coordinate(planes[-1], code, physical)
         refined = with_surface(stack, physical, coordinate, stages)
         spread = spreads[-1] if sampling.ensemble > 1 else None
         if spread is not None:
@@ -397,7 +386,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             "start": self.config["start"],
             "depth_code": self.config["depth_code"],
             "timestep": self.config["timestep"],
-            "gate": self.config["gate"],
             "with_prior": self.config["with_prior"],
             "dtype": str(self.denoiser.dtype).removeprefix("torch."),
             **asdict(sampling),
@@ -437,3 +425,18 @@ def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
 
     middle = median(members)
     return middle, _MAD_TO_STD * median((members - middle).abs())
+
+
+def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:
+    """The surface (H, W) of a refined code, blended with physics by confidence in physics.
+
+    Codes saturate at their bounds. If physics lies beyond a bound and the model stays on it, keep
+    physics.
+    """
+    physical = code.encode(estimate.coordinate)
+    beyond = physical.abs() == 1
+    stays = (refined - physical).abs() < _AT_THE_BOUND
+    completed = code.decode(torch.lerp(refined, physical, estimate.confidence))
+    trust = torch.where(stays, 1.0, estimate.confidence)
+    kept = torch.lerp(code.decode(refined), estimate.coordinate, trust)
+    return torch.where(beyond, kept, completed)

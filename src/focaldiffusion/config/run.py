@@ -23,9 +23,6 @@ class ModelConfig(Section):
     """Start of the flow: the physical estimate (one exact step) or noise (generative)."""
     depth_code: Literal["log", "inverse"] = "log"
     """Depth code of the network: even steps of log z or of 1/z."""
-    gate: Literal["confidence", "learnt"] = "confidence"
-    """Weight of the network against physics: one minus the confidence of physics, or `learnt`,
-    which corrects that weight by a number that the network predicts for each pixel."""
     timestep: Annotated[float, Field(gt=0, le=1000)] = 1000.0
     """Timestep that the network is told at noise level 1. At 1000 a base model expects pure noise,
     but `start: estimate` shows it images; smaller ones need that start."""
@@ -159,8 +156,6 @@ class LossesConfig(Section):
     """Scale-aware error of log depth (SiLog)."""
     depth_gradient: NonNegative = 0.0
     """Gradient matching of log depth over four scales."""
-    depth_gated: NonNegative = 0.0
-    """Absolute error of the depth code after `model.gate: learnt`, which this term trains."""
     consistency_weight: NonNegative = 0.0
     """Difference between the frames and the re-rendered result; needs no ground truth."""
 
@@ -255,23 +250,6 @@ class Config(Section):
             raise ValueError(
                 f"model.timestep is {self.model.timestep:g}, but model.start noise follows the "
                 "timesteps of its base model. Leave it out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_learnt_gate_learns(self) -> Config:
-        if self.model.gate == "learnt" and self.model.start == "noise":
-            raise ValueError(
-                "model.gate learnt with model.start noise: its say belongs to one step from the "
-                "physical estimate. Set model.start: estimate"
-            )
-        losses = self.losses
-        learns = losses.depth_weight * losses.depth_gated > 0
-        if learns != (self.model.gate == "learnt"):
-            raise ValueError(
-                f"model.gate {self.model.gate} with losses.depth_weight {losses.depth_weight:g} "
-                f"and losses.depth_gated {losses.depth_gated:g}: a learnt gate, and no other, "
-                "needs that loss. Set both, or neither"
             )
         return self
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from focaldiffusion.models.codecs import LatentCodec, PatchCodec, decode_state, pad, unpad
 from focaldiffusion.models.conditioning import Proposal, latent_condition
 from focaldiffusion.models.flow import Start, sample
-from focaldiffusion.models.gate import say_plane
 from focaldiffusion.models.presets import cells_of_token, max_side_tokens
 from focaldiffusion.progress import Meter
 
@@ -105,14 +104,7 @@ class Completer:
         """Channels of a state: image latents, then depth latents."""
         return self.codec.channels + self.codec.depth_channels
 
-    @property
-    def has_say(self) -> bool:
-        """Whether the network predicts its say, for a learnt gate."""
-        return bool(self.denoiser.config["out_channels"] > self.state_channels)
-
-    def velocity(
-        self, state: Tensor, sigma: Tensor, condition: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Velocity that the network predicts at a state of the flow, to sample and to train.
 
         Args:
@@ -121,21 +113,18 @@ class Completer:
             condition: result of `condition`.
 
         Returns:
-            (B, C, h, w) in the dtype of the network; and the say (B, 1, H, W) of a learnt gate.
+            (B, C, h, w) in the dtype of the network.
         """
         dtype = self.denoiser.dtype
         embeds, pooled = self.prompt(len(state))
-        predicted = self.denoiser(
+        predicted: Tensor = self.denoiser(
             hidden_states=torch.cat([state, condition], dim=1).to(dtype),
             encoder_hidden_states=embeds.to(dtype),
             pooled_projections=pooled.to(dtype),
             timestep=self.timestep * sigma,  # not rounded to an integer
             return_dict=False,
         )[0]
-        if not self.has_say:
-            return predicted, None
-        rest = predicted[:, self.state_channels :]
-        return predicted[:, : self.state_channels], say_plane(rest, self.codec.factor)
+        return predicted
 
     def predict(
         self,
@@ -176,11 +165,8 @@ class Completer:
             part = padded.map(tile.of)
             condition = self.condition(part)
 
-            says: list[Tensor] = []
-
             def velocity(state: Tensor, sigma: Tensor) -> Tensor:
-                predicted, say = self.velocity(state, sigma, condition)
-                says[:] = [] if say is None else [say]
+                predicted = self.velocity(state, sigma, condition)
                 meter.advance()
                 return predicted
 
@@ -190,10 +176,8 @@ class Completer:
                 start = tile.of(noise, self.codec.factor)
             state = sample(velocity, start, steps, self.scheduler)
             if with_image:
-                return torch.cat([*decode_state(self.codec, state), *says], dim=1)
-            return torch.cat(
-                [self.codec.decode_depth(state[:, self.codec.channels :]), *says], dim=1
-            )
+                return torch.cat(decode_state(self.codec, state), dim=1)
+            return self.codec.decode_depth(state[:, self.codec.channels :])
 
         planes = blend((padded_height, padded_width), ((tile, planes_of(tile)) for tile in tiles))
         return unpad(planes, (height, width))

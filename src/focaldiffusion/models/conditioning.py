@@ -144,15 +144,6 @@ def _of_cells(maps: Tensor, factor: int, keep_pixels: bool) -> Tensor:
     return torch.cat([mean, lowest, highest], dim=1)
 
 
-def confidence_map(maps: Tensor, factor: int, keep_pixels: bool) -> Tensor:
-    """The confidence (B, 1, H, W) in maps of `latent_condition`, or means of cells."""
-    index = 1 + FEATURES.index("confidence")
-    if keep_pixels:
-        cells = maps[:, index * factor**2 : (index + 1) * factor**2]
-        return functional.pixel_shuffle(cells, factor)
-    return functional.interpolate(maps[:, index : index + 1], scale_factor=factor)
-
-
 def condition_channels(factor: int, keep_pixels: bool) -> int:
     """Number of channels of `latent_condition` without a prior."""
     maps = 1 + len(FEATURES)

@@ -13,7 +13,6 @@ from torch.nn.utils import skip_init
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import prior_channels
 from focaldiffusion.models.flow import Start
-from focaldiffusion.models.gate import Gate, gate_channels
 from focaldiffusion.models.presets import Preset
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ def widen(
     state_channels: int,
     condition_channels: int,
     start: Start,
-    say_channels: int = 0,
 ) -> SD3Transformer2DModel:
     """Let a text-to-image transformer read image, depth and conditioning, and predict both.
 
@@ -65,7 +63,6 @@ def widen(
         state_channels: of image and depth latents; the C of the image come first.
         condition_channels: joined to the state as further input channels.
         start: of the flow.
-        say_channels: further output channels, zero at first, see `models.gate`.
 
     Returns:
         `base`.
@@ -85,8 +82,7 @@ def widen(
     width = old_out.in_features
     like_base: Any = {"device": old_in.weight.device, "dtype": old_in.weight.dtype}
     new_in = nn.Conv2d(state_channels + condition_channels, width, patch, stride=patch, **like_base)
-    out_channels = state_channels + say_channels
-    new_out = nn.Linear(width, patch**2 * out_channels, **like_base)
+    new_out = nn.Linear(width, patch**2 * state_channels, **like_base)
     with torch.no_grad():
         _zero(new_in)
         _zero(new_out)
@@ -98,15 +94,15 @@ def widen(
                 cells_of_new, cells_of_old = (w.unflatten(0, (patch**2, -1)) for w in (new, old))
                 cells_of_new[:, :channels] = cells_of_old
     base.pos_embed.proj, base.proj_out = new_in, new_out
-    base.out_channels = out_channels
+    base.out_channels = state_channels
     base.register_to_config(
-        in_channels=state_channels + condition_channels, out_channels=out_channels
+        in_channels=state_channels + condition_channels, out_channels=state_channels
     )
     return base
 
 
 def build(
-    preset: Preset, start: Start, gate: Gate = "confidence", with_prior: bool = False
+    preset: Preset, start: Start, with_prior: bool = False
 ) -> SD3Transformer2DModel | ConvolutionalDenoiser:
     """The network of a preset with random weights; with `estimate` its output is zero.
 
@@ -118,7 +114,7 @@ def build(
 
     channels = {
         "in_channels": preset.state_channels + preset.condition_channels,
-        "out_channels": preset.state_channels + gate_channels(gate, preset.factor),
+        "out_channels": preset.state_channels,
     }
     network: SD3Transformer2DModel | ConvolutionalDenoiser
     if "patch_size" not in preset.network:

@@ -32,7 +32,6 @@ from focaldiffusion.models.denoiser import (
     build,
     lora_targets,
 )
-from focaldiffusion.models.gate import Gate
 from focaldiffusion.models.presets import PRESETS, Preset, cells_of_token
 
 # Trained numbers and their gradients are bfloat16 in the trace and float32 in a trainer, whose
@@ -109,7 +108,6 @@ def training_bytes(
     training: TrainingConfig,
     optimizer: str,
     decoded: int = 2,
-    gate: Gate = "confidence",
 ) -> int:
     """Bytes that one step of a training needs: weights, coding, both passes and the optimiser.
 
@@ -120,13 +118,12 @@ def training_bytes(
         training: weights that train, their number formats, gradient checkpointing, running mean.
         optimizer: `optimizer.type`.
         decoded: planes of each stack that the loss decodes, of image and depth.
-        gate: `model.gate`.
     """
     preset = PRESETS[name]
     multiple = preset.factor * cells_of_token(preset.network)
     height, width = (side + -side % multiple for side in size_px)
     computed = torch.float32 if training.mixed_precision == "no" else torch.bfloat16
-    work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training), gate)
+    work = _Work(preset, (height, width), stacks, computed, autoencoder_dtype(training))
     _let_train(work.network, training)
     if training.gradient_checkpointing:
         work.save_memory()
@@ -151,7 +148,6 @@ class _Work:
         stacks: int = 1,
         computed: torch.dtype = torch.bfloat16,
         coded: torch.dtype = torch.bfloat16,
-        gate: Gate = "confidence",
     ) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -160,7 +156,7 @@ class _Work:
         self.autoencoder: Any = None
         with torch.device("meta"):
             # Not the method of diffusers, which warns of what only loading has to heed.
-            self.network: Any = nn.Module.to(build(preset, "estimate", gate), computed)
+            self.network: Any = nn.Module.to(build(preset, "estimate"), computed)
             self.model = nn.ModuleList([self.network])
             if preset.autoencoder is not None:
                 self.autoencoder = nn.Module.to(AutoencoderKL(**preset.autoencoder), coded)

@@ -123,8 +123,7 @@ def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
         images, what = images * training.patches_per_stack, "patches"
     check_sides(batch.sources[0], size_px, PRESETS[name].max_side_px)
     decoded = len(Objective(config.losses).decodes)
-    optimizer, gate = config.optimizer.type, config.model.gate
-    need = training_bytes(name, size_px, images, training, optimizer, decoded, gate)
+    need = training_bytes(name, size_px, images, training, config.optimizer.type, decoded)
     checkpointing = ", gradient checkpointing" if training.gradient_checkpointing else ""
     posteriors = [one.evidence.posterior for one in batch.estimates if one is not None]
     data = sum(one.nbytes for one in (batch.images, *posteriors))

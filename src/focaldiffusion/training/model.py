@@ -84,7 +84,6 @@ def trainable_model(
             training.seed,
             model.depth_code,
             model.timestep,
-            model.gate,
             model.with_prior,
         )
     else:

@@ -18,11 +18,9 @@ from focaldiffusion.config.run import LossesConfig, ModelConfig, TrainingConfig
 from focaldiffusion.data.batch import StackBatch
 from focaldiffusion.data.mixture import Draw
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.codecs import PatchCodec, encode_state, pad, unpad
+from focaldiffusion.models.codecs import encode_state, pad, unpad
 from focaldiffusion.models.completer import Completer
-from focaldiffusion.models.conditioning import confidence_map
 from focaldiffusion.models.flow import clean_from_velocity, draw_sigma, noised, velocity
-from focaldiffusion.models.gate import share_of_physics
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.simulation.render import render
@@ -60,8 +58,6 @@ class Prepared:
         latent_valid: (B, C, h, w) bool, True for latents that the truth alone decides.
         condition: (B, C', h, w).
         sigma: (B,).
-        physical: (B, 1, H, W) depth code of the physical estimate, not padded.
-        confidence: (B, 1, H, W) in it, not padded; means of cells where an autoencoder has those.
     """
 
     truth: Truth
@@ -70,8 +66,6 @@ class Prepared:
     latent_valid: Tensor
     condition: Tensor
     sigma: Tensor
-    physical: Tensor
-    confidence: Tensor
 
 
 def check_sides(sample: str, size_px: tuple[int, int], max_side_px: int) -> None:
@@ -130,18 +124,7 @@ def prepare(
         beyond = (0, -width % completer.multiple_px, 0, -height % completer.multiple_px)
         valid = functional.pad(truth.valid, beyond)  # with invalid pixels
         latent_valid = torch.cat([has_image, codec.decided_by(valid)], dim=1)
-        maps = condition[:, codec.channels :]
-        confidence = confidence_map(maps, codec.factor, isinstance(codec, PatchCodec))
-        return Prepared(
-            truth,
-            clean,
-            start,
-            latent_valid,
-            condition,
-            sigma.to(clean),
-            proposal.depth_code,
-            unpad(confidence, truth.size),
-        )
+        return Prepared(truth, clean, start, latent_valid, condition, sigma.to(clean))
 
 
 def prepare_batch(
@@ -228,7 +211,6 @@ class Objective:
             "depth_gradient": _Term(
                 depth * losses.depth_gradient, lambda p: _pairs(p.truth), ("depth",)
             ),
-            "depth_gated": _Term(depth * losses.depth_gated, pixels, ("depth",)),
             "consistency": _Term(losses.consistency_weight, frame_pixels, ("image", "depth")),
         }
         self.terms = {name: term for name, term in terms.items() if term.weight > 0}
@@ -249,8 +231,7 @@ class Objective:
             prepared: result of `prepare`.
         """
         state = noised(prepared.clean, prepared.start, prepared.sigma)
-        predicted, say = completer.velocity(state, prepared.sigma, prepared.condition)
-        predicted = predicted.float()
+        predicted = completer.velocity(state, prepared.sigma, prepared.condition).float()
         sums: dict[str, Tensor] = {}
         if "flow" in self.terms:
             error = (predicted - velocity(prepared.clean, prepared.start)).square()
@@ -264,14 +245,7 @@ class Objective:
                 codec.decode_image(image) if "image" in self.decodes else truth.image,
                 codec.decode_depth(depth) if "depth" in self.decodes else truth.depth_code,
             )
-            shown, code = (unpad(one, truth.size) for one in planes)
-            if "depth_gated" in self.terms:
-                assert say is not None
-                share = share_of_physics(prepared.confidence, unpad(say, truth.size))
-                # The surface learns from the other terms alone, as without a gate.
-                gated = torch.lerp(code.detach(), prepared.physical, share)
-                sums["depth_gated"] = ((gated - truth.depth_code).abs() * truth.valid).sum()
-            sums |= self._decoded(truth, shown, code)
+            sums |= self._decoded(truth, *(unpad(one, truth.size) for one in planes))
         return torch.stack([sums[name] for name in self.terms])
 
     def weights(self, like: Tensor) -> Tensor:
