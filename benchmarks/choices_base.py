@@ -66,7 +66,7 @@ def base_model(pictures: Tensor, steps: int, seed: int) -> SD3Transformer2DModel
     for step in range(steps):
         crops = [_crop(pictures) for _ in range(BATCH)]
         clean = CODEC.encode_image(torch.stack(crops))
-        start, sigma = torch.randn_like(clean), draw_sigma("noise", BATCH)
+        start, sigma = torch.randn_like(clean), draw_sigma("noise", BATCH, torch.default_generator)
         found = model(noised(clean, start, sigma), nothing[0], nothing[1], 1000 * sigma).sample
         loss = (found - velocity(clean, start)).square().mean()
         loss.backward()

@@ -313,10 +313,8 @@ def test_from_noise_sigma_and_noise_are_of_each_sample() -> None:
 
 def test_a_perfect_velocity_has_no_flow_loss_and_decodes_to_the_truth() -> None:
     class Perfect(Completer):
-        def velocity(
-            self, state: Tensor, sigma: Tensor, condition: Tensor
-        ) -> tuple[Tensor, Tensor | None]:
-            return part.start - part.clean, None
+        def velocity(self, state: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+            return part.start - part.clean
 
     # With the patch codec: the random autoencoder of the tiny model does not give back an image.
     pipeline = FocalDiffusionPipeline.from_preset("compact", "noise")
