@@ -162,11 +162,9 @@ def test_it_trains_from_kept_examples_and_validates_with_its_prior(
     """The folder of examples carries the prior, in pixels or on the latent grid."""
     training = {"examples_dir": str(tmp_path / "examples"), "num_epochs": 1}
     blocks: dict[str, Any] = {"model": {"preset": name, "with_prior": True}, "training": training}
-    sources = {"val_sources": val_sources(stacks)}
-    first = config_of(stacks, tmp_path / "one", **blocks)
-    sources["train_sources"] = [one.model_dump() for one in first.data.train_sources or ()]
-    first = config_of(stacks, tmp_path / "one", data=sources, **blocks)
-    ending = train(first)
+    train_on = {"name": "train", "dataset_type": "cache", "data_root": str(stacks / "train")}
+    sources = {"train_sources": [train_on], "val_sources": val_sources(stacks)}
+    ending = train(config_of(stacks, tmp_path / "one", data=sources, **blocks))
     train(config_of(stacks, tmp_path / "two", data=sources, **blocks))
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
 
@@ -215,9 +213,6 @@ def test_stacks_of_a_cache_keep_their_prior_or_get_another(stacks: Path, tmp_pat
 
 
 def test_a_prior_is_mirrored_with_its_sample(stacks: Path, tmp_path: Path) -> None:
-    config = config_of(
-        stacks, tmp_path / "run", data={"dataset_kwargs": {"transforms": {"flip": True}}}
-    )
     sources = [{"name": "t", "dataset_type": "cache", "data_root": str(stacks / "train")}]
     block = {"train_sources": sources, "dataset_kwargs": {"transforms": {"flip": True}}}
     config = config_of(stacks, tmp_path / "run", data=block)
