@@ -51,7 +51,6 @@ RULES: dict[str, list[tuple[Any, str, Any]]] = {
     ],
     "no links across narrow things": [(owners, "_FACING_PRICE", 0.0)],
     "segments within a textured surface not joined": [(owners, "_textured_joined", _not_joined)],
-    "doubt inside segments without a bound": [(owners, "_UTMOST_INSIDE", np.inf)],
     "depth steps of any height at one price": [(owners, "_RECESSION_PRICE", 0.0)],
     "no bound behind what is sure": [(owners, "_BEYOND_PRICE", 0.0)],
 }
