@@ -9,20 +9,17 @@ which it is solved. The evidence of each scene is computed once.
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from measured import Measured, command_line, measured
 from torch import Tensor
 
-from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.evaluation.metrics import abs_rel, boundary_f1
-from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.optics import far_bound_dpt
-from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.solve import outlines, owners
 from focaldiffusion.solve.complete import complete
@@ -54,7 +51,6 @@ RULES: dict[str, list[tuple[Any, str, Any]]] = {
     ],
     "no links across narrow things": [(owners, "_FACING_PRICE", 0.0)],
     "segments within a textured surface not joined": [(owners, "_textured_joined", _not_joined)],
-    "doubt inside segments without a bound": [(owners, "_UTMOST_INSIDE", np.inf)],
     "depth steps of any height at one price": [(owners, "_RECESSION_PRICE", 0.0)],
     "no bound behind what is sure": [(owners, "_BEYOND_PRICE", 0.0)],
 }
@@ -63,18 +59,16 @@ NO_BACKGROUND = "no rule for bare backgrounds"
 NO_OUTLINES = "completion alone"
 
 
-def surfaces(sample: StackSample) -> dict[str, Tensor]:
+def surfaces(one: Measured) -> dict[str, Tensor]:
     """Depth (H, W) in metres of a scene, for each rule that is left out."""
-    stack = sample.stack
-    physical = estimate_depth(stack, PSF())
+    stack, psf = one.sample.stack, one.psf
+    physical = estimate_depth(stack, psf)
     evidence, scale = physical.evidence, physical.calibration.blur_scale
     if scale is None:
-        raise SystemExit(
-            f"{sample.source}: the blur of its lens is unknown, so nothing re-renders."
-        )
+        raise SystemExit(f"{one.name}: the blur of its lens is unknown, so nothing re-renders.")
 
     def outlined(completion: Any) -> Tensor:
-        return with_outlines(stack, evidence, completion, scale, PSF()).coordinate
+        return with_outlines(stack, evidence, completion, scale, psf).coordinate
 
     with torch.inference_mode():
         completion = complete(evidence, background=float(stack.focus_coordinates.min()))
@@ -93,19 +87,13 @@ def surfaces(sample: StackSample) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("protocol", help="a protocol with metric truth, such as rendered")
-    parser.add_argument("data_root", help="folder of its data")
-    options = parser.parse_args()
-    protocol = find_protocol(options.protocol)
-    dataset = protocol.open(options.data_root)
+    options = command_line(__doc__).parse_args()
     rows: dict[str, list[list[float]]] = {}
-    for index in protocol.indices(dataset, None):
-        sample = protocol.sample(dataset, index)
-        for name, depth_m in surfaces(sample).items():
-            compared = (depth_m, sample.depth_m, sample.valid)
+    for one in measured(options):
+        for name, depth_m in surfaces(one).items():
+            compared = (depth_m, one.sample.depth_m, one.sample.valid)
             rows.setdefault(name, []).append([abs_rel(*compared), boundary_f1(*compared)])
-        print(f"{dataset.name(index)}: {rows['all rules'][-1][0]:.3f}", flush=True)
+        print(f"{one.name}: {rows['all rules'][-1][0]:.3f}", flush=True)
     print("\n| left out | AbsRel | boundary F1 |\n|---|---|---|")
     for name, figures in rows.items():
         print(f"| {name} | {' | '.join(f'{value:.3f}' for value in np.mean(figures, 0))} |")

@@ -11,18 +11,16 @@ Distances are those of pairs of pixels drawn at random; their width is relative 
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 
 import cv2
 import numpy as np
 import torch
+from measured import Measured, command_line, measured
 from numpy.typing import NDArray
 
 from focaldiffusion.data.dataset import StackSample
-from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth
 from focaldiffusion.solve.uncertainty import coordinate_interval, distance_interval
 
@@ -101,9 +99,9 @@ def distances(sample: StackSample, found: Estimate, ends_dpt: Array) -> tuple[fl
     return float(holds.mean()), float(np.median((high_m - low_m) / np.maximum(scale_m, 1e-9)))
 
 
-def figures(sample: StackSample) -> dict[str, dict[str, tuple[float, float]]]:
+def figures(one: Measured) -> dict[str, dict[str, tuple[float, float]]]:
     """Coverage and width in every region, for either interval."""
-    found = estimate_depth(sample.stack, PSF())
+    sample, found = one.sample, estimate_depth(one.sample.stack, one.psf)
     scale = found.calibration.blur_scale
     places = regions(sample)
     valid = places["all pixels"]
@@ -127,20 +125,15 @@ def figures(sample: StackSample) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("protocol", help="a protocol with metric truth, such as rendered")
-    parser.add_argument("data_root", help="folder of its data")
-    options = parser.parse_args()
-    protocol = find_protocol(options.protocol)
-    dataset = protocol.open(options.data_root)
+    options = command_line(__doc__).parse_args()
     every: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
-    for index in protocol.indices(dataset, None):
-        found = figures(protocol.sample(dataset, index))
+    for one in measured(options):
+        found = figures(one)
         for name, row in found.items():
             for place, values in row.items():
                 every[place][name].append(values)
         holds, width = found["near and far"]["all pixels"]
-        print(f"{dataset.name(index)}: {holds:.3f} inside, {width:.1f} px", flush=True)
+        print(f"{one.name}: {holds:.3f} inside, {width:.1f} px", flush=True)
     names = list(found)
     print(f"\n| | {' | '.join(f'{name}: inside | width' for name in names)} |")
     print("|---|" + "---|---|" * len(names))

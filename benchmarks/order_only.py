@@ -13,30 +13,27 @@ solved, before fusion.
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 import torch
+from measured import Measured, command_line, measured
 from torch import Tensor
 
-from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.evaluation.image_metrics import psnr
-from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.filters import interpolated
 from focaldiffusion.optics import inverse_m, linear_to_srgb
-from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.solve.complete import complete
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.stack import FocalStack
 
 
-def figures(sample: StackSample) -> list[float]:
-    stack = sample.stack
+def figures(one: Measured) -> list[float]:
+    """Errors of depth [frames] and PSNR [dB] of each way to solve a stack."""
+    sample, stack = one.sample, one.sample.stack
     focus_dpt, order = stack.focus_coordinates.sort()
     places = torch.linspace(0, len(stack) - 1, len(stack))
     only_order = FocalStack(stack.images[order])
-    known, found = estimate_depth(stack, PSF()), estimate_depth(only_order, PSF())
+    known, found = estimate_depth(stack, one.psf), estimate_depth(only_order, one.psf)
     sharpness = sweep_sharpness(only_order)
     results = (
         (interpolated(known.coordinate, focus_dpt, places), known.evidence.all_in_focus),
@@ -57,18 +54,13 @@ def figures(sample: StackSample) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("protocol", help="a protocol with metric truth, such as rendered")
-    parser.add_argument("data_root", help="folder of its data")
-    options = parser.parse_args()
-    protocol = find_protocol(options.protocol)
-    dataset = protocol.open(options.data_root)
+    options = command_line(__doc__).parse_args()
     rows = []
     print("             error [frames]                PSNR [dB]")
     print("  lens known  order only  sharpness   lens known  order only  sharpness")
-    for index in protocol.indices(dataset, None):
-        rows.append(figures(protocol.sample(dataset, index)))
-        print(_line(rows[-1]), dataset.name(index), flush=True)
+    for one in measured(options):
+        rows.append(figures(one))
+        print(_line(rows[-1]), one.name, flush=True)
     print(_line(np.mean(rows, axis=0).tolist()), "mean")
 
 

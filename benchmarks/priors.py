@@ -24,15 +24,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from hostile_priors import hostile
+from measured import command_line, measured
 from torch import Tensor
 
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.metrics import abs_rel, boundary_f1, delta
-from focaldiffusion.evaluation.protocols import find_protocol
 from focaldiffusion.prior import Prior, PriorKind
 from focaldiffusion.progress import Stages
-from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, with_surface
 from focaldiffusion.simulation.priors import Distortion, simulated
 from focaldiffusion.solve import join as joining
@@ -83,26 +82,17 @@ class Scene:
         return simulated(self.sample.depth_m, self.sample.valid, self.seed, distortion, kind)
 
 
-def scenes(protocol_name: str, root: str, most: int | None) -> list[Scene]:
-    """The counted samples of a protocol with their physical estimates."""
-    protocol = find_protocol(protocol_name)
-    dataset = protocol.open(root)
-    psf = PSF() if protocol.photography is None else protocol.photography.psf
-    samples = []
-    for index in protocol.indices(dataset, None)[:most]:
-        name = dataset.name(index)
-        if not protocol.counted_prefixes or name.startswith(protocol.counted_prefixes):
-            samples.append(protocol.sample(dataset, index))
-    if len(samples) < 2:
-        raise InputError(f"{root}: {len(samples)} scenes; expected 2, for another image's depth.")
-    return [
-        Scene(
-            one,
-            estimate_depth(one.stack, psf),
-            torch.where(samples[seed - 1].valid, samples[seed - 1].depth_m, torch.nan),
-            seed,
+def scenes(options: argparse.Namespace) -> list[Scene]:
+    """The samples of the command line with their physical estimates."""
+    found = list(measured(options, options.scenes))
+    if len(found) < 2:
+        raise InputError(
+            f"{options.data_root}: {len(found)} scenes; expected 2, for another image's depth."
         )
-        for seed, one in enumerate(samples)
+    others = [torch.where(one.sample.valid, one.sample.depth_m, torch.nan) for one in found]
+    return [
+        Scene(one.sample, estimate_depth(one.sample.stack, one.psf), others[seed - 1], seed)
+        for seed, one in enumerate(found)
     ]
 
 
@@ -265,16 +255,13 @@ def tables(all_scenes: list[Scene], strengths: list[float], wanted: Sequence[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("protocol", help="a protocol with metric truth, such as rendered")
-    parser.add_argument("data_root", help="folder of its data")
+    parser = command_line(__doc__)
     parser.add_argument("--scenes", type=int, help="the first of them only")
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.5, 1.0, 2.0])
     parser.add_argument("--tables", choices=TABLES, nargs="+", default=TABLES, metavar="TABLE")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = scenes(options.protocol, options.data_root, options.scenes)
-    for line in tables(found, options.strengths, options.tables):
+    for line in tables(scenes(options), options.strengths, options.tables):
         print(line, flush=True)
 
 

@@ -18,7 +18,8 @@ from focaldiffusion.archive.work import Bench, Task
 from focaldiffusion.cli.main import main
 from focaldiffusion.io.depth_files import write_npy
 from focaldiffusion.prior import PriorKind, PriorSource
-from focaldiffusion.priors.shelf import load_prior
+from focaldiffusion.priors.shelf import FoundNetwork, find_prior, load_prior
+from focaldiffusion.priors.transformer import TransformerNetwork
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +51,11 @@ def test_a_network_serves_the_rows_without_a_file_and_is_loaded_once(
     recipe = replace(workshop.recipe, load_prior=load, prior_kind=PriorKind.METRIC_DEPTH)
     workshop = replace(workshop, recipe=recipe)
     bench = Bench(workshop)
-    for entry in read_manifest(manifest):
-        line = bench.run(Task(entry, recipe.digest(entry, manifest.parent)))
-        assert line.status == "done", line.error
+    lines = [
+        bench.run(Task(entry, recipe.digest(entry, manifest.parent)))
+        for entry in read_manifest(manifest)
+    ]
+    assert [line.status for line in lines] == ["done"] * 3, lines
     assert len(loaded) == 1
     used = [
         json.loads((tmp_path / "out" / f"plant {number}" / "metadata.json").read_text())["prior"]
@@ -64,6 +67,22 @@ def test_a_network_serves_the_rows_without_a_file_and_is_loaded_once(
         str(network),
     ]
     assert [one["kind"] for one in used] == ["metric-depth", *["affine-inverse-depth"] * 2]
+    assert [line.prior_share for line in lines] == [f"{one['share']:.3f}" for one in used]
+
+
+def test_a_row_needs_memory_for_the_weights_of_the_network(network: Path, tmp_path: Path) -> None:
+    manifest = write_archive(tmp_path / "archive", 1)
+    (entry,) = read_manifest(manifest)
+    loaded = load_prior(network, device="cpu")
+    assert isinstance(loaded, TransformerNetwork)
+    weights = sum(one.numel() * one.element_size() for one in loaded.model.parameters())
+    found = find_prior(str(network))
+    assert isinstance(found, FoundNetwork)
+    assert found.weight_bytes == weights
+    plain = workshop_in(tmp_path / "out")
+    larger = replace(plain, recipe=replace(plain.recipe, network_bytes=weights))
+    task = Task(entry, "1")
+    assert larger.need_bytes(task) == plain.need_bytes(task) + weights
 
 
 def test_another_prior_is_another_digest(tmp_path: Path) -> None:

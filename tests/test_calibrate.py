@@ -58,6 +58,13 @@ def test_steps_of_ordered_frames_are_found_too(focus_dpt, step_growth):
     assert found.step_growth == pytest.approx(step_growth, abs=0.4)
 
 
+def test_frames_in_another_order_do_not_make_even_steps_uneven():
+    focus_m = [1 / one for one in torch.linspace(0.5, 2.0, 8).tolist()]
+    stack = photograph(texture(), DEPTH_M, focus_m, blur_scale_px_m=12.0)
+    found = find_blur_scale(FocalStack(stack.images[[0, 1, 2, 3, 6, 7, 4, 5]]), PSF())
+    assert found.step_growth == 0
+
+
 def test_part_of_a_long_stack_is_enough():
     focus_m = [1 / one for one in torch.linspace(0.5, 2.0, 24).tolist()]
     stack = photograph(texture(), DEPTH_M, focus_m, blur_scale_px_m=12.0)

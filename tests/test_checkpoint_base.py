@@ -61,6 +61,22 @@ def test_a_base_that_is_gone_is_named_with_its_checkpoint_and_the_flag(
     assert not (tmp_path / "results").exists()
 
 
+def test_the_memory_of_weights_counts_a_base_that_is_here(base: Path, tmp_path: Path) -> None:
+    saved_adapter(tmp_path / "out", base)
+    found = find_checkpoint(str(tmp_path / "out"))
+    loaded = found.load()
+    parts = loaded.denoiser, loaded.vae, loaded.prompt
+    held = sum(one.numel() for part in parts for one in part.state_dict().values())
+    whole = found.weight_bytes(torch.float32)
+    alone = found.weight_bytes(torch.float32, base_model="nobody/nothing")
+    assert alone < whole
+    # The narrow layers of the base, which the adapter replaces, count as well.
+    first, last = loaded.denoiser.pos_embed.proj, loaded.denoiser.proj_out
+    replaced = sum(one.numel() for layer in (first, last) for one in layer.parameters())
+    assert 4 * held <= whole <= 4 * (held + replaced)
+    assert found.weight_bytes(torch.bfloat16) == whole // 2
+
+
 def test_an_evaluation_takes_the_base_from_where_it_lies_now(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

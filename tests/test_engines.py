@@ -102,6 +102,7 @@ def test_a_ray_cluster_evaluates_and_writes_caches_as_one_process_does(
     assert main([*argv, "one"]) == 0
     assert main([*argv, "ray", "--engine", "ray", "--workers", "2"]) == 0
     assert figures(read_records(Path("ray"))) == figures(read_records(Path("one")))
+    assert json.loads(Path("ray/run.json").read_text())["workers"] == 2
     assert Path("ray/report.html").is_file()
     content = {"data": {"train_sources": [PROCEDURAL], "image_size": [48, 64]}}
     Path("config.yaml").write_text(json.dumps(content))

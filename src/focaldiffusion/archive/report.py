@@ -33,6 +33,7 @@ class Line:
         size: width and height of the result, such as 6000x4000 [px].
         grade: knowledge of the camera.
         mean_confidence: trust in the depth, from 0 to 1; empty without depth.
+        prior_share: how far a prior decided on the depth, from 0 to 1; empty without a prior.
         findings: sentences about doubtful input.
         seconds: time of the reconstruction, without saving.
         finished: date and time, UTC.
@@ -47,6 +48,7 @@ class Line:
     size: str = ""
     grade: str = ""
     mean_confidence: str = ""
+    prior_share: str = ""
     findings: str = ""
     seconds: str = ""
     finished: str = ""

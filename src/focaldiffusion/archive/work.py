@@ -50,6 +50,7 @@ class Recipe:
         prior: description of the depth network; None for none.
         load_prior: loads that network, once in each process.
         prior_kind: scale of the files that rows name as their priors.
+        network_bytes: memory that the weights of both networks take in each process.
         lighter: advice on using less memory.
     """
 
@@ -63,6 +64,7 @@ class Recipe:
     prior: dict[str, str] | None = None
     load_prior: Callable[[], PriorSource] | None = None
     prior_kind: PriorKind | None = None
+    network_bytes: int = 0
     lighter: str = "Make the frames smaller, or give fewer frames."
 
     @cached_property
@@ -134,8 +136,9 @@ class Workshop:
         return Bench(self)
 
     def need_bytes(self, task: Task) -> int:
-        """Memory that a process needs for a row, from the headers of its files."""
-        return need_bytes(task.entry, self.recipe.settings.working_size)
+        """Memory that a process needs for a row, from the headers of its files and of weights."""
+        recipe = self.recipe
+        return need_bytes(task.entry, recipe.settings.working_size) + recipe.network_bytes
 
     def lost(self, task: Task, how: str) -> Line:
         """The outcome of a row whose workers ended before it did; see `engines.Workshop`."""
@@ -242,6 +245,7 @@ class Bench:
 
     def _line(self, task: Task, provenance: dict[str, Any]) -> Line:
         block, confidence = provenance[_BLOCK], provenance["mean_confidence"]
+        prior = provenance["prior"]
         return Line(
             task.entry.key,
             "done",
@@ -249,6 +253,7 @@ class Bench:
             size="x".join(map(str, reversed(block["size"]))),
             grade=str(provenance["grade"]),
             mean_confidence="" if confidence is None else f"{confidence:.3f}",
+            prior_share="" if prior is None else f"{prior['share']:.3f}",
             findings=" ".join(provenance["findings"]),
             seconds=f"{sum(provenance['seconds'].values()):.3f}",
             finished=block["finished"],

@@ -32,6 +32,7 @@ from focaldiffusion.checkpoints.hub import (
     is_same_base,
     load_part,
     load_scheduler,
+    weights_here,
     widened_base,
 )
 from focaldiffusion.config.run import Config, ModelConfig
@@ -41,6 +42,7 @@ from focaldiffusion.errors import InputError, unknown_name
 from focaldiffusion.files import ABSENT, check_file, why_not_file
 from focaldiffusion.io.reading import read_json, reading, reason
 from focaldiffusion.io.staging import sha256_of, sha256_of_files
+from focaldiffusion.io.weight_files import count_weights
 from focaldiffusion.models.denoiser import network_class
 from focaldiffusion.models.presets import PRESETS
 
@@ -136,6 +138,22 @@ class Checkpoint:
             else None,
             "training": self.description.provenance,
         }
+
+    def weight_bytes(self, dtype: torch.dtype, *, base_model: str | None = None) -> int:
+        """Memory that its weights take once loaded, with those of a base model that is here.
+
+        Args:
+            dtype: number format of all weights.
+            base_model: see `load`.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        files = [path for path in _files(self.folder) if path.suffix == ".safetensors"]
+        if self.description.weights == "adapter":
+            model = self.description.config.model
+            files += weights_here(base_model or model.base_model_id, model.variant)
+        return dtype.itemsize * count_weights(files)
 
     def check(self, wanted: ModelConfig, *, base_model: str | None = None) -> None:
         """Check that a configuration does not describe another model.

@@ -80,6 +80,28 @@ def resolve_base(
     return folder
 
 
+def weights_here(model_id: str | None, variant: str | None) -> list[Path]:
+    """The files of weights of a base model that are on this machine; none without.
+
+    Args:
+        model_id: see `resolve_base`.
+        variant: see `resolve_base`.
+    """
+    if model_id is None:
+        return []
+    try:
+        folder = resolve_base(model_id, variant=variant, local_only=True)
+    except InputError:
+        return []
+    # Plain files are named x.safetensors or x-00001-of-00002.safetensors.
+    return [
+        path
+        for part in WEIGHTS
+        for path in sorted((folder / part).glob("*.safetensors"))
+        if (f".{variant}" in path.stem if variant else "." not in path.stem)
+    ]
+
+
 def check_access(model_id: str) -> None:
     """Ask the hub whether this login may download a model.
 

@@ -192,6 +192,10 @@ def _recipe(options: argparse.Namespace, *, has_files: bool) -> Recipe:
     prior = chosen_network(options, has_files=has_files)
     if prior is not None:
         prior.fetch()  # before any worker needs it, and for its digest
+    network_bytes = 0
+    if settings.device == "cpu":
+        network_bytes += 0 if prior is None else prior.weight_bytes
+        network_bytes += 0 if model is None else model.weight_bytes
     return Recipe(
         settings,
         options.order,
@@ -203,6 +207,7 @@ def _recipe(options: argparse.Namespace, *, has_files: bool) -> Recipe:
         prior=None if prior is None else prior.as_json(),
         load_prior=None if prior is None else partial(prior.load, settings.device),
         prior_kind=chosen_kind(options, has_files=has_files),
+        network_bytes=network_bytes,
         lighter=lighter_work(model),
     )
 

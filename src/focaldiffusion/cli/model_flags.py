@@ -113,6 +113,11 @@ class ChosenModel:
     attention: AttentionBackend | None
     sampling: Sampling
 
+    @property
+    def weight_bytes(self) -> int:
+        """See `Checkpoint.weight_bytes`."""
+        return self.checkpoint.weight_bytes(self.dtype, base_model=self.base_model)
+
     def load(self) -> FocalDiffusionPipeline:
         """Load the weights, once for any number of stacks.
 

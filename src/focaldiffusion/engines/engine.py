@@ -56,6 +56,10 @@ class Engine(AbstractContextManager[Any], Protocol[_Given, _Made]):
     happens once more. Tasks carry paths, never pixels.
     """
 
+    @property
+    def workers(self) -> int | None:
+        """Largest number of processes; None for as many as the cluster has room for."""
+
     def run(self, tasks: Sequence[_Given]) -> Iterator[_Made]:
         """The outcome of each task as soon as it ends, in any order.
 
@@ -70,6 +74,8 @@ MakeEngine = Callable[[Workshop[Any, Any]], Engine[Any, Any]]
 
 class Here:
     """The engine without workers: this process does one task after another."""
+
+    workers = 1
 
     def __init__(self, workshop: Place[Any, Any]) -> None:
         self._workshop = workshop

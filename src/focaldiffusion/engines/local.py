@@ -53,6 +53,11 @@ class LocalEngine(Generic[Task, Outcome]):
         self._workers: list[_Worker[Task]] = []
         self._failed_starts = 0
 
+    @property
+    def workers(self) -> int:
+        """See `Engine`."""
+        return self._count
+
     def __enter__(self) -> LocalEngine[Task, Outcome]:
         return self
 

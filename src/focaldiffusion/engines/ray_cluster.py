@@ -39,6 +39,11 @@ class RayEngine(Generic[Task, Outcome]):
         self._actors: dict[Any, _Actor[Task]] = {}
         self._ours = False
 
+    @property
+    def workers(self) -> int | None:
+        """See `Engine`."""
+        return self._count
+
     def __enter__(self) -> RayEngine[Task, Outcome]:
         import ray
 

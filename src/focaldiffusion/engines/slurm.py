@@ -50,6 +50,11 @@ class SlurmEngine(Generic[Task, Outcome]):
         self._workshop, self._jobs, self._cpus = workshop, jobs, cpus
         self._running: list[Any] = []
 
+    @property
+    def workers(self) -> int:
+        """See `Engine`."""
+        return self._jobs * self._cpus
+
     def __enter__(self) -> SlurmEngine[Task, Outcome]:
         return self
 

@@ -86,7 +86,7 @@ class EvaluationPlan:
 def begin(
     plan: EvaluationPlan,
     directory: Path,
-    workers: int,
+    workers: int | None,
     command: Sequence[str],
     checkpoints: dict[str, Any],
 ) -> None:
@@ -95,7 +95,7 @@ def begin(
     Args:
         plan: plan of the run.
         directory: folder of the run.
-        workers: number of processes.
+        workers: see `Engine`.
         command: command line as typed.
         checkpoints: description of each learned model.
 

@@ -79,15 +79,15 @@ def evaluate(
         home = directory / _SHARDS / str(shard)
     home.mkdir(parents=True, exist_ok=True)
     with claimed(home):
-        begin(plan, home, workers, command, checkpoints)
-        for folder in shards:
-            check_same(plan, folder, checkpoints)
         if engine is None:
             engine = Here if workers == 1 else partial(LocalEngine, workers=workers)
             each = available_threads() // workers
         else:
             each = 1
         running = engine(_Workshop(evaluator, max(1, each)))
+        begin(plan, home, running.workers, command, checkpoints)
+        for folder in shards:
+            check_same(plan, folder, checkpoints)
         return _continued(plan, home, shards, running, evaluator, meter or Meter())
 
 

@@ -12,6 +12,7 @@ from focaldiffusion.checkpoints.hub import explained, is_hub_id
 from focaldiffusion.devices import AUTO, resolve_device
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.staging import sha256_of_files
+from focaldiffusion.io.weight_files import count_weights
 from focaldiffusion.prior import PriorKind, PriorSource
 from focaldiffusion.priors import marigold, transformer
 from focaldiffusion.priors.given import FILE_SUFFIXES, GivenPrior, read_prior
@@ -19,6 +20,8 @@ from focaldiffusion.priors.scales import scale_of_marigold, scale_of_transformer
 
 EXAMPLE = "depth-anything/Depth-Anything-V2-Small-hf"
 """A usual network, for messages."""
+
+_BYTES_PER_WEIGHT = 4  # networks run in float32
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ class FoundNetwork:
         files = sorted(path for path in self.folder.rglob("*") if path.suffix in ends)
         digest = sha256_of_files(files, self.folder)
         return {"name": self.name, "kind": str(self.kind), "sha256": digest}
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that its weights take once loaded.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        return _BYTES_PER_WEIGHT * count_weights(sorted(self.folder.rglob("*.safetensors")))
 
     def load(self, device: str) -> PriorSource:
         """The network on a device, its weights downloaded if missing.

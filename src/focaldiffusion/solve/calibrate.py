@@ -33,7 +33,9 @@ _GRADES: dict[Axis, Grade] = {
 }
 _CLEAR_RISE = 0.01  # relative rise of the misfit at 1.4 times the scale that makes a minimum clear
 _RISE_STEPS = math.log(1.4)
-_GROWTH_GAIN = 0.02  # least relative fall of the misfit for which steps are taken as uneven
+# Least relative fall of the misfit for which steps are taken as uneven. It grows with the root of
+# the misfit of a frame, in noise variances: what no sweep explains favours some spacing by chance.
+_GROWTH_GAIN = 0.02
 _UNORDERED_GROWTH = _LARGEST_GROWTH - _FINEST_GROWTH  # found where no growth explains the order
 
 _UNORDERED = (
@@ -208,7 +210,9 @@ def find_blur_scale(
     if only_order:
         index, growth = _descended(log_misfit, best)
         even, _ = _descended(log_misfit, best, largest_growth=0)
-        if log_misfit(index, growth) > log_misfit(even) - _GROWTH_GAIN:
+        of_frame = math.exp(log_misfit(even)) / max(1, len(small.frames) - 1)
+        least_gain = _GROWTH_GAIN * math.sqrt(max(1.0, of_frame))
+        if log_misfit(index, growth) > log_misfit(even) - least_gain:
             index, growth = even, 0.0
     else:
         # Half steps around the minimum, where a parabola fits.

@@ -356,33 +356,31 @@ def _together(
     planes = max(image.cost.shape[1] - image.count for image in images)
     height, width = (max(image.cost.shape[dim] for image in images) for dim in (0, 2))
 
-    def joined(fields: Sequence[Tensor], fill: float) -> Tensor:
+    def joined(fields: Sequence[Tensor], fill: float = 0.0) -> Tensor:
+        """Fields (H, 1 or 2, 1 or K + P, W) of the images; all but the second may be 1."""
         if len(fields) == 1:
-            return fields[0][:, None, None].expand(height, -1, -1, -1, -1)
-        of_all = fields[0].new_full((height, len(fields), count + planes, width), fill)
+            return fields[0][:, None].expand(height, -1, -1, -1, -1)
+        ways, labels = fields[0].shape[1], 1 if fields[0].shape[2] == 1 else count + planes
+        of_all = fields[0].new_full((height, len(fields), ways, labels, width), fill)
         for index, (field, image) in enumerate(zip(fields, images, strict=True)):
             rows, columns = image.cost.shape[0], image.cost.shape[2]
-            here, field = of_all[:rows, index, :, :columns], image.ahead(field)
-            here[:, : image.count] = field[:, : image.count]
-            here[:, count : count + field.shape[1] - image.count] = field[:, image.count :]
-        return of_all[:, :, None]
-
-    def priced(fields: Sequence[Tensor]) -> Tensor:
-        if len(fields) == 1:
-            return fields[0][:, None]
-        of_all = fields[0].new_zeros(height, len(fields), 2, 1, width)
-        for index, (field, image) in enumerate(zip(fields, images, strict=True)):
-            of_all[: field.shape[0], index, ..., : field.shape[-1]] = image.ahead(field)
+            here, field = of_all[:rows, index, ..., :columns], image.ahead(field)
+            here[:, :, : image.count] = field[:, :, : image.count]
+            of_planes = field[:, :, image.count :]
+            here[:, :, count : count + of_planes.shape[2]] = of_planes
         return of_all
 
     cheap = beyond = None
     if any(image.cheap is not None for image in images):
-        cheap = priced([image.price if image.cheap is None else image.cheap for image in images])
+        cheap = joined([image.price if image.cheap is None else image.cheap for image in images])
         free = images[0].depth.new_zeros(1, 1, 1)
         of_each = [free if image.beyond is None else image.beyond for image in images]
         beyond = joined(
-            [one.expand_as(image.depth) for one, image in zip(of_each, images, strict=True)], 0.0
+            [
+                one.expand_as(image.depth)[:, None]
+                for one, image in zip(of_each, images, strict=True)
+            ]
         )
-    cost = joined([image.cost for image in images], _ABSENT)
-    price = priced([image.price for image in images])
-    return cost, price, cheap, joined([image.depth for image in images], 0.0), beyond, count
+    cost = joined([image.cost[:, None] for image in images], _ABSENT)
+    price = joined([image.price for image in images])
+    return cost, price, cheap, joined([image.depth[:, None] for image in images]), beyond, count

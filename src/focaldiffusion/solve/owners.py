@@ -32,7 +32,6 @@ _CONTACT_PX = 20  # contacts are cut at a grid of this width
 _BAND_PX = 2  # evidence this near to a crack belongs to the contact
 _INSIDE_PX = 3  # farther from all cracks, it belongs to the segment
 _INSIDE_WEIGHT = 0.1
-_UTMOST_INSIDE = 2.0  # doubt of one pixel: the blur of neighbours reaches over outlines
 _ENOUGH_DOUBT = 1.0  # doubt, summed across a contact, that is worth half of the utmost
 _JUMP_PRICE = 0.1  # per pixel of contact, for a step of depth of ...
 _JUMP_STEPS = 1.5  # ... this number of hypotheses and more
@@ -81,13 +80,12 @@ class _Doubt:
         return np.quantile(sure, _BEYOND_QUANTILE) / 2 if len(sure) else self.hypotheses[0]
 
     def within(self, coordinate: Array, pixels: Array) -> Array:
-        """Sum (...) of bounded doubt about coordinates (..., P) at flat indices of pixels (P,)."""
+        """Sum (...) of doubt about coordinates (..., P) at flat indices of pixels (P,)."""
         last = len(self.hypotheses) - 1
         rank = np.clip(self.rank(coordinate), 0, last)
         before = np.minimum(rank.astype(int), last - 1)
         flat, share = self.pixels.reshape(last + 1, -1), rank - before
-        each = flat[before, pixels] * (1 - share) + flat[before + 1, pixels] * share
-        return each.clip(None, _UTMOST_INSIDE).sum(-1)
+        return (flat[before, pixels] * (1 - share) + flat[before + 1, pixels] * share).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
