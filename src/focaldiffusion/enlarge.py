@@ -77,7 +77,7 @@ def _height_sign(stack: FocalStack) -> float:
 
 
 def _interval(stack: FocalStack, low: Plane, high: Plane, blur_scale: float) -> dict[str, Plane]:
-    """`depth_near` and `depth_far` in place of both ends of an interval on the axis of the stack."""
+    """`depth_near` and `depth_far` in place of both ends of an interval on the stack's axis."""
     if stack.axis == "inverse_depth_dpt":
         for end in (low, high):
             np.copyto(end, 0, where=end <= _least_dpt(blur_scale))
