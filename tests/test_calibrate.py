@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from sample_stacks import FOCUS_M, SIZE, photograph, texture
@@ -8,6 +10,7 @@ from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.calibrate import find_blur_scale
+from focaldiffusion.solve.plane_fit import between_planes, fitted_planes
 from focaldiffusion.stack import FocalStack
 
 DEPTH_M = 1 / torch.linspace(0.5, 2.0, SIZE[1])
@@ -130,3 +133,17 @@ def test_elongated_frames_are_searched_too():
     images = photograph(texture((10, 1024)), 1.0, size=(10, 1024)).images
     found = find_blur_scale(FocalStack(images), PSF())
     assert found.value > 0
+
+
+def test_planes_between_fitted_ones_follow_a_cubic() -> None:
+    places = [0.0, 0.1, 0.3, 0.45, 0.9, 1.0, 1.2, 1.3, 2.5, 2.6, 2.7]
+    fitted = fitted_planes(places, 0.5)
+    assert fitted[0] == 0
+    assert fitted[-1] == len(places) - 1
+    for before, after in pairwise(fitted):
+        assert after == before + 1 or places[after] - places[before] <= 0.5
+    between = list(between_planes(places, fitted))
+    assert sorted([*fitted, *(k for k, _, _ in between)]) == list(range(len(places)))
+    for k, around, weights in between:
+        cubes = sum(weight * places[one] ** 3 for one, weight in zip(around, weights, strict=True))
+        assert cubes == pytest.approx(places[k] ** 3)

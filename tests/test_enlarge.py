@@ -67,3 +67,13 @@ def test_nothing_is_known_where_all_frames_are_transparent() -> None:
         assert np.isnan(found[name][:4]).all()
         assert not np.isnan(found[name][4:]).any()
     assert (found["confidence"][:4] == 0).all()
+
+
+def test_a_surface_of_native_size_is_not_overwritten() -> None:
+    surface = torch.linspace(0.5, 2.0, SIZE[1]).expand(SIZE).contiguous()
+    before = surface.clone()
+    fusion = Fusion(np.full((*SIZE, 3), 0.5, np.float32), np.zeros(SIZE, np.uint8))
+    shares = {"confidence": torch.full(SIZE, 0.9)}
+    found = enlarged(STACKS["depth_m"], surface, shares, None, 10.0, fusion)
+    assert torch.equal(surface, before)
+    np.testing.assert_allclose(found["depth_m"], 1 / before.numpy(), rtol=1e-6)

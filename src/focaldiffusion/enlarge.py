@@ -42,8 +42,11 @@ def enlarged(
     surface = upsample(coordinate, fusion.all_in_focus)
     confidence, depths = shares["confidence"], {}
     if blur_scale is not None and confidence.any():  # if nothing is trusted, nothing is excluded
-        ends = coordinate_interval(coordinate, confidence, competing, blur_scale) - coordinate
-        low, high = (surface + resized(end) for end in ends)
+        low, high = map(
+            resized, coordinate_interval(coordinate, confidence, competing, blur_scale) - coordinate
+        )
+        low += surface
+        high += surface
         depths = _interval(stack, low, high, blur_scale)
     depths[FIELD_OF_AXIS[stack.axis]] = _on_axis(stack, surface, blur_scale)
     maps = {name: resized(share) for name, share in shares.items()}
@@ -55,32 +58,36 @@ def enlarged(
 
 
 def _on_axis(stack: FocalStack, coordinate: Plane, blur_scale: float | None) -> Plane:
-    """Depth, height or relative depth (H', W') from coordinates on the axis of the stack."""
+    """Depth, height or relative depth (H', W') in place of coordinates on the axis of the stack."""
     if stack.axis == "order":
-        return np.clip(coordinate, 0, 1)
+        return np.clip(coordinate, 0, 1, out=coordinate)
     if stack.axis == "position_m":
-        sign = stack.height_sign
-        if sign is None:
-            sign = float((stack.focus_coordinates[-1] - stack.focus_coordinates[0]).sign())
-        return coordinate * np.float32(sign)
+        coordinate *= np.float32(_height_sign(stack))
+        return coordinate
     # NaN where depth is indistinguishable from infinity.
-    known = np.where(coordinate > _least_dpt(blur_scale), coordinate, np.float32("nan"))
-    return np.reciprocal(known, out=known)
+    np.copyto(coordinate, np.nan, where=~(coordinate > _least_dpt(blur_scale)))
+    return np.reciprocal(coordinate, out=coordinate)
+
+
+def _height_sign(stack: FocalStack) -> float:
+    """1 if height grows with the coordinate, -1 if it falls."""
+    if stack.height_sign is not None:
+        return stack.height_sign
+    return float((stack.focus_coordinates[-1] - stack.focus_coordinates[0]).sign())
 
 
 def _interval(stack: FocalStack, low: Plane, high: Plane, blur_scale: float) -> dict[str, Plane]:
-    """`depth_near` and `depth_far` from both ends of an interval on the axis of the stack.
-
-    The ends may be overwritten.
-    """
+    """`depth_near` and `depth_far` in place of both ends of an interval on the stack's axis."""
     if stack.axis == "inverse_depth_dpt":
         for end in (low, high):
             np.copyto(end, 0, where=end <= _least_dpt(blur_scale))
             with np.errstate(divide="ignore"):
                 np.reciprocal(end, out=end)
         return {"depth_near": high, "depth_far": low}
-    ends = [_on_axis(stack, end, blur_scale) for end in (low, high)]
-    return {"depth_near": np.minimum(*ends), "depth_far": np.maximum(*ends)}
+    near, far = (_on_axis(stack, end, blur_scale) for end in (low, high))
+    if stack.axis == "position_m" and _height_sign(stack) < 0:
+        near, far = far, near
+    return {"depth_near": near, "depth_far": far}
 
 
 def _least_dpt(blur_scale: float | None) -> float:

@@ -156,9 +156,11 @@ def frame_of(frames: FrameSource, index: int) -> Frame:
 
 def rounded(image: NDArray[np.float32], dtype: DTypeLike = np.uint16) -> Pixels:
     """Shares of white in [0, 1] as integers."""
-    scaled = image * np.float32(np.iinfo(dtype).max)  # type: ignore[type-var]
+    white = np.iinfo(dtype).max  # type: ignore[type-var]
     if dtype == np.uint8:
-        return np.asarray(cv2.convertScaleAbs(scaled))  # rounds, in a tenth of NumPy's time
+        # Rounds, in a tenth of NumPy's time.
+        return np.asarray(cv2.convertScaleAbs(image, alpha=white))
+    scaled = image * np.float32(white)
     return np.rint(scaled, out=scaled).astype(dtype)
 
 

@@ -6,6 +6,7 @@ the tile as the filters of all its levels do. Coarser levels are small, and blen
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from focaldiffusion.fusion.upsample import Enlarged
 Image = NDArray[Any]  # float32; the return types of OpenCV leave the precision open
 
 TILE_PX = 1024
+_STRIP_PIXELS = 1 << 17  # of a level, blended at a time
 _ENERGY_REACH_PX = 4  # of the Gaussian that averages the energy of detail
 _SHARP_WEIGHT = 0.1  # below it, a difference of a hundredth between resamplings is invisible
 _WEIGHT_FLOOR = 1e-6  # keeps a pixel defined where every frame's weight has faded
@@ -44,6 +46,11 @@ class Span:
         """These pixels and those within reach; starts even, as `pyrDown` needs it."""
         start = max(0, self.start - reach)
         return Span(start - start % 2, min(length, self.stop + reach))
+
+    def parts(self, length: int) -> Iterator[Span]:
+        """These pixels in parts of a length; the last one may be shorter."""
+        for start in range(self.start, self.stop, length):
+            yield Span(start, min(start + length, self.stop))
 
     def joined(self, other: Span) -> Span:
         """From the first pixel of both to the last."""
@@ -178,7 +185,7 @@ class Tile:
             is_optional: leave a frame without weight out of the blend.
         """
         weight = weights.part(self.needed.window)
-        counts = not is_optional or bool(weight.any())
+        counts = not is_optional or bool(weight.max() > 0)
         # What lies farther off reaches the tile blurred.
         sharp, near = np.zeros(weight.shape, bool), self._details[0].within(self.needed)
         np.greater(weight[near], _SHARP_WEIGHT, out=sharp[near])
@@ -215,16 +222,18 @@ class Tile:
     def _blend(
         self, level: int, image: Image, smaller: Image, weight: Image, noise_std: float
     ) -> None:
-        """Add the detail of one level."""
+        """Add the detail of one level, strip by strip: temporaries stay in the cache."""
         outer, details, blended = self._needed[level], self._details[level], self._blended[level]
-        detail = image[details.within(outer)] - self._doubled(
-            smaller, self._needed[level + 1], level, details
-        )
-        inner = blended.within(details)
-        share = weight[blended.within(outer)] * detail_energy(detail, noise_std)[inner]
         sums, total = self._sums[level]
-        cv2.accumulateProduct(detail[inner], cv2.merge([share, share, share]), sums)
-        total += share
+        for rows in blended.rows.parts(max(1, _STRIP_PIXELS // details.size[1])):
+            strip = Area(rows, blended.columns)
+            wide = Area(rows.around(_ENERGY_REACH_PX, self._sizes[level][0]), details.columns)
+            coarse = self._doubled(smaller, self._needed[level + 1], level, wide)
+            detail = cv2.subtract(image[wide.within(outer)], coarse)
+            inner, here = strip.within(wide), strip.within(blended)
+            share = weight[strip.within(outer)] * detail_energy(detail, noise_std)[inner]
+            cv2.accumulateProduct(detail[inner], cv2.merge([share, share, share]), sums[here])
+            total[here] += share
 
     def _doubled(self, smaller: Image, area: Area, level: int, wanted: Area) -> Image:
         """The wanted part of a level, enlarged from an area of the next coarser one."""
@@ -249,7 +258,7 @@ class Tile:
         area, image = self._blended[-1], np.zeros((*self._blended[-1].size, 3), np.float32)
         for level in reversed(range(self.levels)):
             sums, total = self._sums.pop()
-            sums /= total[..., None]
+            cv2.divide(sums, cv2.merge([total, total, total]), dst=sums)
             sums += self._doubled(image, area, level, self._blended[level])
             area, image = self._blended[level], sums
         result[self.area.window] = image

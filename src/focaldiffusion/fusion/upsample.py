@@ -28,12 +28,12 @@ def upsample(values: Tensor, guide: NDArray[np.float32]) -> Plane:
 
     Args:
         values: (h, w), no gaps.
-        guide: (H, W, 3) sRGB, H >= h; at equal sizes the map is returned unchanged.
+        guide: (H, W, 3) sRGB, H >= h; at equal sizes the map stays unchanged.
 
     Returns:
-        (H, W) float32.
+        (H, W) float32, a new array.
     """
-    plane = np.ascontiguousarray(values.cpu().numpy(), dtype=np.float32)
+    plane = np.array(values.cpu().numpy(), np.float32, order="C")
     size = guide.shape[0], guide.shape[1]
     if plane.shape == size:
         return plane

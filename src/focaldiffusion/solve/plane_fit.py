@@ -12,7 +12,8 @@ where H_sk is the transfer function of frame s at hypothesis k.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.filters import LUMA_WEIGHTS, noise_std_of_luma, srgb_luma
+from focaldiffusion.filters import LUMA_WEIGHTS, lagrange_weights, noise_std_of_luma, srgb_luma
 from focaldiffusion.psf import PSF, MirrorGrid
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import values_at_once
@@ -210,3 +211,28 @@ def _around(radii_px: Tensor) -> tuple[Tensor, Tensor]:
 def reach_of(radii_px: Tensor, psf: PSF) -> int:
     """Reach [px] of the largest blur, as far as it matters."""
     return math.ceil(min(float(radii_px.max()) * psf.support, LONGEST_REACH_PX))
+
+
+def fitted_planes(blur_px: Sequence[float], most_px: float) -> list[int]:
+    """Indices of planes to fit: all but those between others that are close.
+
+    Args:
+        blur_px: (K,) ascending places of the planes, in pixels of blur diameter.
+        most_px: distance of neighbours among the fitted, unless the planes are farther apart.
+    """
+    last = len(blur_px) - 1
+    fitted = [0]
+    for k in range(1, last + 1):
+        if k == last or blur_px[k + 1] - blur_px[fitted[-1]] > most_px:
+            fitted.append(k)
+    return fitted
+
+
+def between_planes(
+    places: Sequence[float], fitted: Sequence[int]
+) -> Iterator[tuple[int, list[int], list[float]]]:
+    """The other planes: index, four fitted planes around it, and their weights in a cubic."""
+    for k in sorted({*range(len(places))}.difference(fitted)):
+        first = min(max(bisect(fitted, k) - 2, 0), max(len(fitted) - 4, 0))
+        around = list(fitted[first : first + 4])
+        yield k, around, lagrange_weights([places[one] for one in around], places[k])

@@ -13,7 +13,14 @@ from torch.nn import functional
 from focaldiffusion.filters import box_mean
 from focaldiffusion.optics import blur_radius_px
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.plane_fit import LONGEST_REACH_PX, Luma, PlaneFit, reach_of
+from focaldiffusion.solve.plane_fit import (
+    LONGEST_REACH_PX,
+    Luma,
+    PlaneFit,
+    between_planes,
+    fitted_planes,
+    reach_of,
+)
 from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
 
@@ -23,6 +30,8 @@ _FRAMES = 12
 _HYPOTHESES = 28
 _MARGIN = 0.15  # of the focused range, tried beyond each of its ends
 _AGGREGATION_PX = 3  # half window over which misfit is averaged
+# Of blur diameter, over which misfit is interpolated: over twice this, scales change by 2 %.
+_INTERPOLATED_PX = 0.36
 _REACHES_PX = (6, 12, 24, LONGEST_REACH_PX)  # one grid serves all scales up to its reach
 _LEAST_MISFIT = 1e-12  # black or clipped frames have none, at any scale
 
@@ -109,13 +118,20 @@ class SmallStack:
         return self._misfits[key]
 
     def _measured_misfit(self, blur_scale: float, psf: PSF, focus: Tensor) -> float:
-        lowest: Tensor | None = None
+        hypotheses = self._hypotheses()
+        places = hypotheses.tolist()
+        fitted = fitted_planes([blur_scale * one for one in places], _INTERPOLATED_PX)
         with torch.no_grad():
-            fit, radii_px = self._fit(blur_scale, psf, self._hypotheses(), focus)
-            for planes in fit.misfits(radii_px):
-                averaged = box_mean(planes, _AGGREGATION_PX).amin(0)
-                lowest = averaged if lowest is None else torch.minimum(averaged, lowest)
-        assert lowest is not None
+            fit, radii_px = self._fit(blur_scale, psf, hypotheses, focus)
+            planes = torch.cat(
+                [box_mean(some, _AGGREGATION_PX) for some in fit.misfits(radii_px[fitted])]
+            )
+            lowest, row_of = planes.amin(0), {k: row for row, k in enumerate(fitted)}
+            for _, around, weights in between_planes(places, fitted):
+                mixed = torch.zeros_like(lowest)
+                for one, weight in zip(around, weights, strict=True):
+                    mixed.add_(planes[row_of[one]], alpha=weight)
+                torch.minimum(lowest, mixed, out=lowest)
         return max(float(lowest.mean()), _LEAST_MISFIT)
 
     def misfit_of_frames(self, blur_scale: float, psf: PSF, focus: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ misfit of the frames to it becomes the evidence of depth.
 from __future__ import annotations
 
 import math
-from bisect import bisect
 from collections.abc import Iterator
 from itertools import chain, pairwise
 
@@ -16,11 +15,17 @@ from torch import Tensor
 
 from focaldiffusion.depth import inverse_depth_bounds_dpt
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, interpolated, lagrange_weights, refine_minimum
+from focaldiffusion.filters import box_mean, interpolated, refine_minimum
 from focaldiffusion.optics import blur_radius_px
 from focaldiffusion.progress import Meter
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.plane_fit import Luma, PlaneFit, reach_of
+from focaldiffusion.solve.plane_fit import (
+    Luma,
+    PlaneFit,
+    between_planes,
+    fitted_planes,
+    reach_of,
+)
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import in_strips, with_margin
@@ -28,7 +33,9 @@ from focaldiffusion.strips import in_strips, with_margin
 _MISFIT_VARIANCE = 10.0  # squared misfit, in noise variances, at which a hypothesis is doubted
 _NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur may cover a pixel
 _AGGREGATION_PX = 2  # half window over which misfit is averaged
-_INTERPOLATED_PX = 0.51  # of blur diameter, over which misfit is interpolated
+# Of blur diameter, over which misfit is interpolated: there, the misfit of photographs follows a
+# cubic to within 1e-4.
+_INTERPOLATED_PX = 0.51
 _TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
 
 
@@ -149,7 +156,7 @@ def plane_misfit(
     reach_px = reach_of(radii_px, psf)
     spans = [_spans(side, _TILE_PX) for side in stack.size]
     meter = meter or Meter()
-    fitted = _fitted_planes((hypotheses * blur_scale).tolist())
+    fitted = fitted_planes((hypotheses * blur_scale).tolist(), _INTERPOLATED_PX)
     meter.expect(len(fitted) * len(spans[0]) * len(spans[1]))
     misfit = luma.linear.new_empty((len(hypotheses), *stack.size))
     for top, bottom in spans[0]:
@@ -162,26 +169,10 @@ def plane_misfit(
             for k, plane in zip(fitted, chain.from_iterable(planes), strict=True):
                 misfit[k, top:bottom, left:right] = plane[window]
                 meter.advance()
-    for k in sorted({*range(len(hypotheses))}.difference(fitted)):
-        first = min(max(bisect(fitted, k) - 2, 0), max(len(fitted) - 4, 0))
-        around = fitted[first : first + 4]
-        weights = lagrange_weights(hypotheses[around].tolist(), float(hypotheses[k]))
+    for k, around, weights in between_planes(hypotheses.tolist(), fitted):
         planes_and_weights = zip(misfit[around], weights, strict=True)
         misfit[k] = sum(weight * plane for plane, weight in planes_and_weights).clamp_min(0)
     return misfit
-
-
-def _fitted_planes(blur_px: list[float]) -> list[int]:
-    """Indices of planes to fit, all but those between others that are half a pixel apart.
-
-    Over half a pixel of blur diameter, the misfit of photographs follows a cubic to within 1e-4.
-    """
-    last = len(blur_px) - 1
-    fitted = [0]
-    for k in range(1, last + 1):
-        if k == last or blur_px[k + 1] - blur_px[fitted[-1]] > _INTERPOLATED_PX:
-            fitted.append(k)
-    return fitted
 
 
 def _sharpest(misfit: Tensor, hypotheses: Tensor) -> Tensor:
