@@ -25,6 +25,7 @@ from focaldiffusion.solve.prior_fit import (
     Regions,
     bent,
     corrected,
+    edges_at_steps,
     likely_fits,
     nearer_side,
     predicts,
@@ -34,6 +35,7 @@ from focaldiffusion.stack import FocalStack
 
 Y, X = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
 CARD = (Y >= 24) & (Y < 60) & (X >= 10) & (X < 50)
+LARGE = CARD.repeat_interleave(4, 0).repeat_interleave(4, 1)
 BARE = (X >= 66) & (Y >= 8)
 """Part of the wall without texture, at least 16 px wide in all directions."""
 DOME_DPT = 0.4 * torch.exp(-(((X - 82) / 8) ** 2 + ((Y - 40) / 12) ** 2))
@@ -231,6 +233,28 @@ def test_a_prior_predicts_physics_or_does_not():
     assert predicts(seen, Fit(0.0, 0.5, 1.0), NEAR_DPT, FAR_DPT) == 1
     nothing = regions(np.ones(12), prior)
     assert predicts(nothing, Fit(0.0, 1.0, 1.0), NEAR_DPT, FAR_DPT) == 1
+
+
+def test_steps_of_a_prior_lie_on_edges_of_its_image_alone():
+    image = torch.where(LARGE, 0.2, 0.8).expand(3, *LARGE.shape)
+    known, card = np.ones(LARGE.shape, bool), LARGE.double().numpy()
+    assert edges_at_steps(card, known, image) > 0.1
+    # A network draws outlines two pixels off.
+    assert edges_at_steps(np.roll(card, 2, (0, 1)), known, image) > 0.1
+    # A mirrored card has its steps where there is nothing, and edges at those of its mirror image.
+    assert edges_at_steps(card[:, ::-1].copy(), known, image) < -0.1
+
+
+def test_priors_whose_steps_tell_nothing_are_not_judged_by_them():
+    image = torch.where(LARGE, 0.2, 0.8).expand(3, *LARGE.shape)
+    known, card = np.ones(LARGE.shape, bool), LARGE.double().numpy()
+    slope = np.linspace(0, 1, LARGE.shape[0])[:, None] * np.ones(LARGE.shape)
+    assert edges_at_steps(slope, known, image) is None
+    # The outline of what is known is no step.
+    assert edges_at_steps(card, LARGE.numpy(), image) is None
+    # An image with edges everywhere has them at any outline.
+    noise = torch.rand(3, *LARGE.shape, generator=torch.Generator().manual_seed(0))
+    assert edges_at_steps(card, known, noise) is None
 
 
 def test_a_curve_over_the_prior_brings_it_to_physics():

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from focaldiffusion.errors import InputError, check_shape, unknown_name
+
+if TYPE_CHECKING:  # configurations name the kinds before torch is needed
+    from torch import Tensor
 
 
 class PriorKind(str, Enum):
@@ -69,7 +69,7 @@ class Prior:
                 f"{self.name}: the prior holds no depth anywhere; expected {expected} for some "
                 "pixels at least. Give another prior, or none."
             )
-        values = self.values.to(torch.float32).masked_fill(~known, torch.nan)
+        values = self.values.float().masked_fill(~known, float("nan"))
         object.__setattr__(self, "values", values)
 
     @property

@@ -1,9 +1,10 @@
 """Joins a prior with physics: one more surface, which has to prove itself.
 
 The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
-a whole if it predicts sure physics hardly better than the median of the rest does, unless
-re-rendering speaks for it, or if re-rendering speaks against it. Pixel by pixel, sure physics then
-outweighs it, and so does physics on which all directions agree.
+a whole in three cases: its depth steps do not lie on edges of the image; re-rendering speaks
+against it; or it predicts sure physics hardly better than the median of the rest does, unless
+re-rendering speaks for it. Pixel by pixel, sure physics then outweighs it, and so does physics on
+which all directions agree.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from focaldiffusion.solve.prior_fit import (
     Regions,
     bent,
     corrected,
+    edges_at_steps,
     likely_fits,
     nearer_side,
     predicts,
@@ -49,6 +51,7 @@ _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # A prior is believed up to an error of predictions, relative to none, and a residual of the frames
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
 _BELIEVED = ((0.5, 1.3), (0.8, 1.1), (1.0, 0.92))
+_ON_EDGES = 0.02  # least rank of the image's edges at its depth steps, see `edges_at_steps`
 _HELPS_ALONE = 0.5  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
@@ -70,9 +73,9 @@ class Joined:
         coordinate: (H, W), in the unit of the evidence's axis.
         share: (H, W) in [0, 1], how far the prior decided; 0 where physics did.
         accepted: whether the prior was believed at all.
-        prior: its name and kind; `predicts`, its error of predicting sure physics, relative to
-            none; `rendered`, the residual of re-rendering with it, relative to that of physics;
-            None without blur or metric depth.
+        prior: its name and kind; `on_edges`, see `edges_at_steps`; `predicts`, its error of
+            predicting sure physics, relative to none; `rendered`, the residual of re-rendering
+            with it, relative to that of physics, None without blur or metric depth.
         fitted: (h, w) the prior on that axis by scale and shift alone, whatever was decided about
             it, at the size at which surfaces are joined; NaN where unknown.
     """
@@ -210,8 +213,9 @@ class _Scene:
 
 @dataclass(frozen=True, eq=False)
 class _Proposal:
-    """A shape (h, w) with steps on edges, its fit, and how sure (h, w) physics is beside it."""
+    """A shape (h, w), the same with steps on edges, its fit, and how sure physics is beside it."""
 
+    given: Array
     shape: Array
     regions: Regions
     fit: Fit
@@ -279,9 +283,11 @@ def join(
     joined = scene.corrected(proposal.shape, proposal.fit, proposal.sure)
     error = predicts(proposal.regions, proposal.fit, scene.near, scene.far)
     rendered = None if tried is None else tried(joined)
+    on_edges = edges_at_steps(proposal.given, known, scene.guide)
     of_prior = {
         "name": prior.name,
         "kind": str(prior.kind),
+        "on_edges": on_edges,
         "predicts": error,
         "rendered": rendered,
     }
@@ -289,7 +295,7 @@ def join(
     plain = scene.on_axis(np.maximum(proposal.fit.applied(proposal.shape), scene.farthest))
     plain = np.where(known & (not is_flat), plain, np.nan)
     fitted = torch.from_numpy(np.float32(plain)).to(coordinate)
-    if is_flat or not _believed(error, rendered):
+    if is_flat or not _believed(on_edges, error, rendered):
         return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior, fitted)
     # Beside outlines, where physics counts little, it is right if nothing contradicts it.
     level, agreed = np.maximum(scene.level, scene.farthest), physics.agreed
@@ -303,7 +309,9 @@ def join(
     return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior, fitted)
 
 
-def _believed(error: float, rendered: float | None) -> bool:
+def _believed(on_edges: float | None, error: float, rendered: float | None) -> bool:
+    if on_edges is not None and on_edges < _ON_EDGES:
+        return False
     if rendered is None:
         return error <= _HELPS_ALONE
     return any(error <= most and rendered <= worst for most, worst in _BELIEVED)
@@ -324,7 +332,7 @@ def _shapes(values: Array, kind: PriorKind) -> Iterator[Array]:
 
 def _proposal(scene: _Scene, shape: Array, rendered: _Rendered | None) -> tuple[float, _Proposal]:
     """The fit that votes and frames like best."""
-    shape = steps_on_edges(shape, scene.guide)
+    given, shape = shape, steps_on_edges(shape, scene.guide)
     sure = scene.sure * nearer_side(shape)
     regions = Regions.of(scene.segments, shape, scene.level, sure)
     fits = likely_fits(regions, shape, scene.near, scene.far)
@@ -335,7 +343,7 @@ def _proposal(scene: _Scene, shape: Array, rendered: _Rendered | None) -> tuple[
             residual = rendered(coarse.corrected(few[0], fit, few[1]))
             merits[index] /= max(residual, 1e-3) ** _BY_RENDERING
     best = int(np.argmax(merits))
-    return merits[best], _Proposal(shape, regions, fits[best], sure)
+    return merits[best], _Proposal(given, shape, regions, fits[best], sure)
 
 
 def _blocks(fields: Array, side: int) -> Array:

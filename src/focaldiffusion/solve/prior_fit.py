@@ -26,11 +26,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.solve.complete import smooth
+from focaldiffusion.solve.segments import colour_gradient
 
 Array = NDArray[Any]
 
 _EDGE_PX = 7  # window in which a step makes the prior unsure
 _EDGE_STEP = 0.08  # of the range of the prior, which does
+_LARGE_STEP = 0.5  # of the same range, from which all steps count alike
+_FEW_STEPS = 2000  # pixels beside steps, an outline of about 300 px, that may lie there by chance
+_TEXTURED = 0.9  # mean rank of edges, here and at mirrored steps, from which they are everywhere
+_IMAGE_SMOOTHING_PX = 1.0
 _IMAGE_EDGE = 2.0  # weight of the image among the channels that stop the filling
 _SIDE_PX = 7  # window in which only the nearer side of a step is compared with physics
 _RANGE = (0.03, 0.97)  # quantiles that the sweep covers
@@ -121,12 +126,46 @@ class Fit:
 
 def steps_on_edges(shape: Array, guide: Tensor) -> Array:
     """The prior (H, W) with its depth steps at the edges of the guide (3, H, W)."""
-    plane = np.float32(shape)
-    kernel = np.ones((_EDGE_PX, _EDGE_PX), np.uint8)
-    step = (cv2.dilate(plane, kernel) - cv2.erode(plane, kernel)) / _spread(plane)
-    certain = 1 / (1 + (step / _EDGE_STEP) ** 4)
-    values, certainty = (torch.from_numpy(np.float32(field))[None] for field in (plane, certain))
+    certain = 1 / (1 + (_steps(shape) / _EDGE_STEP) ** 4)
+    values, certainty = (torch.from_numpy(np.float32(field))[None] for field in (shape, certain))
     return smooth(values, certainty, _IMAGE_EDGE * guide.cpu()[None])[0].numpy()
+
+
+def edges_at_steps(shape: Array, known: Array, guide: Tensor) -> float | None:
+    """How much stronger edges of the image are at the depth steps of a prior than at mirrored ones.
+
+    The depth of another image has its steps anywhere. Edges are ranked: contrast does not count.
+
+    Args:
+        shape: (H, W) the prior.
+        known: (H, W) bool, where it is known.
+        guide: (3, H, W) sRGB.
+
+    Returns:
+        Difference of mean ranks in [0, 1] to the best of three mirror images. None without steps,
+        or where the image has edges everywhere.
+    """
+    kernel, around = (np.ones((side, side), np.uint8) for side in (_EDGE_PX, 2 * _EDGE_PX + 1))
+    step = np.minimum(_steps(shape), _LARGE_STEP)
+    step -= cv2.erode(step, around)  # a slope is as steep all around
+    weight = step * (step > _EDGE_STEP) * cv2.erode(known.astype(np.uint8), kernel)
+    if np.count_nonzero(weight) < _FEW_STEPS:
+        return None
+    image = np.ascontiguousarray(guide.permute(1, 2, 0).cpu().numpy())
+    edges = colour_gradient(cv2.GaussianBlur(image, (0, 0), _IMAGE_SMOOTHING_PX))
+    rank = np.searchsorted(np.sort(edges.ravel()), edges) / edges.size
+    near = cv2.dilate(np.float32(rank), kernel)
+    here, *mirrored = (
+        np.average(near[::down, ::across], weights=weight) for down in (1, -1) for across in (1, -1)
+    )
+    elsewhere = max(mirrored)
+    return None if min(here, elsewhere) > _TEXTURED else float(here - elsewhere)
+
+
+def _steps(shape: Array) -> Array:
+    """(H, W) largest difference in a window, relative to the range of the prior."""
+    plane, kernel = np.float32(shape), np.ones((_EDGE_PX, _EDGE_PX), np.uint8)
+    return (cv2.dilate(plane, kernel) - cv2.erode(plane, kernel)) / _spread(plane)
 
 
 def nearer_side(shape: Array) -> Array:

@@ -69,7 +69,7 @@ def find_segments(guide: Array, noise_std: float) -> Array:
     """
     smooth = cv2.GaussianBlur(guide, (0, 0), _SMOOTHING_PX)
     least_contrast = max(_NOISE_DEVIATIONS * noise_std, _LEAST_CONTRAST)
-    return _joined(_basins(_gradient(smooth)), smooth, least_contrast)
+    return _joined(_basins(colour_gradient(smooth)), smooth, least_contrast)
 
 
 def relabelled(segments: Array, same: Array) -> Array:
@@ -96,8 +96,8 @@ def facing_pairs(segments: Array, guide: Array) -> tuple[Array, Array, Array]:
     return before, behind, likeness
 
 
-def _gradient(image: Array) -> Array:
-    """Largest change of colour per pixel over all directions (Di Zenzo 1986)."""
+def colour_gradient(image: Array) -> Array:
+    """Largest change of colour (H, W) per pixel of an image (H, W, 3), see Di Zenzo 1986."""
     down, across = np.gradient(image, axis=(0, 1))
     yy, xx, yx = (down**2).sum(2), (across**2).sum(2), (down * across).sum(2)
     return np.sqrt((xx + yy + np.sqrt((xx - yy) ** 2 + 4 * yx**2)) / 2).astype(np.float32)
