@@ -13,6 +13,7 @@ solved once for each scene.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -54,7 +55,11 @@ PARTS: dict[str, list[tuple[Any, str, Any]]] = {
     "local scale by a screened Poisson equation": [(joining, "corrected", _as_it_is)],
     "the sweep votes": [(prior_fit, "_SWEEP_VOTES", 0.0)],
     "fits tried by re-rendering": [(prior_fit, "_MOST_FITS", 1)],
-    "judge": [(joining, "_believed", lambda *_: True)],
+    "steps that miss the edges of the image": [(joining, "_ON_EDGES", -math.inf)],
+    "all of the judge": [
+        (joining, "_ON_EDGES", -math.inf),
+        (joining, "_believed", lambda *_: True),
+    ],
 }
 """Names to replace, with their modules, for each part of the joining that is left out."""
 
@@ -91,7 +96,12 @@ def scenes(options: argparse.Namespace) -> list[Scene]:
         )
     others = [torch.where(one.sample.valid, one.sample.depth_m, torch.nan) for one in found]
     return [
-        Scene(one.sample, estimate_depth(one.sample.stack, one.psf), others[seed - 1], seed)
+        Scene(
+            one.sample,
+            estimate_depth(one.sample.stack, one.psf),
+            others[(seed - options.other) % len(others)],
+            seed,
+        )
         for seed, one in enumerate(found)
     ]
 
@@ -257,6 +267,13 @@ def tables(all_scenes: list[Scene], strengths: list[float], wanted: Sequence[str
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--scenes", type=int, help="the first of them only")
+    parser.add_argument(
+        "--other",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the other image is that of N scenes before (default: 1)",
+    )
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.5, 1.0, 2.0])
     parser.add_argument("--tables", choices=TABLES, nargs="+", default=TABLES, metavar="TABLE")
     options = parser.parse_args()

@@ -42,7 +42,7 @@ def test_a_network_by_its_folder(
     assert (tmp_path / "out" / "prior_share.png").is_file()
     prior = json.loads((tmp_path / "out" / "metadata.json").read_text())["prior"]
     assert (prior["name"], prior["kind"]) == (str(network), "affine-inverse-depth")
-    verdict = "decides on" if prior["accepted"] else "refused, since the frames contradict it"
+    verdict = "decides on" if prior["accepted"] else f"refused, since {prior['refused']}"
     assert f"  prior      {network}: {verdict}" in capsys.readouterr().out
 
 

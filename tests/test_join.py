@@ -19,6 +19,7 @@ from focaldiffusion.prior import Prior, PriorKind
 from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, recover
+from focaldiffusion.solve import prior_fit
 from focaldiffusion.solve.join import Joined, join
 from focaldiffusion.solve.prior_fit import (
     Fit,
@@ -174,6 +175,7 @@ def test_the_result_says_what_the_prior_did(scene, tmp_path: Path):
     summary = json.loads((tmp_path / "metadata.json").read_text())["prior"]
     assert (summary["name"], summary["kind"]) == ("by hand", "affine-inverse-depth")
     assert summary["accepted"]
+    assert summary["refused"] is None
     assert summary["share"] == pytest.approx(float(result.prior_share.mean()), abs=1e-6)
     picture = cv2.imread(str(tmp_path / "prior_share.png"), cv2.IMREAD_UNCHANGED)
     assert np.abs(picture / 255 - result.prior_share).max() <= 0.5 / 255 + 1e-6
@@ -243,6 +245,15 @@ def test_steps_of_a_prior_lie_on_edges_of_its_image_alone():
     assert edges_at_steps(np.roll(card, 2, (0, 1)), known, image) > 0.1
     # A mirrored card has its steps where there is nothing, and edges at those of its mirror image.
     assert edges_at_steps(card[:, ::-1].copy(), known, image) < -0.1
+
+
+def test_a_mirrored_prior_is_refused_for_its_steps(scene, monkeypatch):
+    mirrored = prior_of(torch.where(CARD, 1.8, 0.6).flip(1))
+    assert joined(scene, mirrored).prior["on_edges"] is None  # too few of them in so small an image
+    monkeypatch.setattr(prior_fit, "_FEW_STEPS", 50)
+    result = joined(scene, mirrored)
+    assert not result.accepted
+    assert result.prior["refused"] == "its depth steps miss the edges of the image"
 
 
 def test_priors_whose_steps_tell_nothing_are_not_judged_by_them():

@@ -150,7 +150,7 @@ def _prior_rows(prior: dict[str, Any] | None) -> list[tuple[str, str]]:
     """The row of the prior, if there is one."""
     if prior is None:
         return []
-    verdict = "refused, since the frames contradict it"
+    verdict = f"refused, since {prior['refused']}"
     if prior["accepted"]:
         verdict = f"decides on {100 * prior['share']:.0f} % of the depth, see prior_share.png"
     return [("prior", f"{prior['name']}: {verdict}")]

@@ -52,6 +52,8 @@ _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
 _BELIEVED = ((0.5, 1.3), (0.8, 1.1), (1.0, 0.92))
 _ON_EDGES = 0.02  # least rank of the image's edges at its depth steps, see `edges_at_steps`
+_MISSES_EDGES = "its depth steps miss the edges of the image"
+_CONTRADICTED = "the frames contradict it"
 _HELPS_ALONE = 0.5  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
@@ -75,7 +77,8 @@ class Joined:
         accepted: whether the prior was believed at all.
         prior: its name and kind; `on_edges`, see `edges_at_steps`; `predicts`, its error of
             predicting sure physics, relative to none; `rendered`, the residual of re-rendering
-            with it, relative to that of physics, None without blur or metric depth.
+            with it, relative to that of physics, None without blur or metric depth; `refused`,
+            the reason, None if it was believed.
         fitted: (h, w) the prior on that axis by scale and shift alone, whatever was decided about
             it, at the size at which surfaces are joined; NaN where unknown.
     """
@@ -290,12 +293,15 @@ def join(
         "on_edges": on_edges,
         "predicts": error,
         "rendered": rendered,
+        "refused": None,
     }
     is_flat = proposal.fit.scale == 0  # nothing of the prior is left
     plain = scene.on_axis(np.maximum(proposal.fit.applied(proposal.shape), scene.farthest))
     plain = np.where(known & (not is_flat), plain, np.nan)
     fitted = torch.from_numpy(np.float32(plain)).to(coordinate)
-    if is_flat or not _believed(on_edges, error, rendered):
+    misses_edges = on_edges is not None and on_edges < _ON_EDGES
+    if is_flat or misses_edges or not _believed(error, rendered):
+        of_prior["refused"] = _MISSES_EDGES if misses_edges else _CONTRADICTED
         return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior, fitted)
     # Beside outlines, where physics counts little, it is right if nothing contradicts it.
     level, agreed = np.maximum(scene.level, scene.farthest), physics.agreed
@@ -309,9 +315,7 @@ def join(
     return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior, fitted)
 
 
-def _believed(on_edges: float | None, error: float, rendered: float | None) -> bool:
-    if on_edges is not None and on_edges < _ON_EDGES:
-        return False
+def _believed(error: float, rendered: float | None) -> bool:
     if rendered is None:
         return error <= _HELPS_ALONE
     return any(error <= most and rendered <= worst for most, worst in _BELIEVED)
