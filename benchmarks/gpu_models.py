@@ -162,4 +162,5 @@ def _proposal(side_px: int, device: str) -> Proposal:
         features=maps(len(FEATURES), 0),
         histogram=histogram / histogram.sum(1, keepdim=True),
         surroundings=maps(SURROUNDINGS, -1),
+        prior=maps(0, -1),
     )

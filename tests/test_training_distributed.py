@@ -75,6 +75,7 @@ try:
     checkpoints.find("nowhere")
 except InputError as error:
     sys.stdout.write(f"{found} {str(error).split(':')[0]}\\n")
+accelerator.end_training()
 """
 
 

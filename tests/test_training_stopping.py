@@ -30,10 +30,9 @@ def test_nan_stops_with_the_batch_kept(
     run = tmp_path / "run"
     velocity, calls = Completer.velocity, []
 
-    def fails(self: Completer, *arguments: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def fails(self: Completer, *arguments: torch.Tensor) -> torch.Tensor:
         calls.append(None)
-        found, _ = velocity(self, *arguments)
-        return found * (math.nan if len(calls) == 6 else 1), None
+        return velocity(self, *arguments) * (math.nan if len(calls) == 6 else 1)
 
     monkeypatch.setattr(Completer, "velocity", fails)
     # Two passes a step, so the third step fails, in its second part.
@@ -59,10 +58,10 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
 ) -> None:
     velocity = Completer.velocity
 
-    def fails(self: Completer, *arguments: torch.Tensor) -> tuple[torch.Tensor, None]:
-        found, _ = velocity(self, *arguments)
+    def fails(self: Completer, *arguments: torch.Tensor) -> torch.Tensor:
+        found = velocity(self, *arguments)
         found.register_hook(lambda gradient: gradient * math.inf)
-        return found, None
+        return found
 
     monkeypatch.setattr(Completer, "velocity", fails)
     config = config_of(stacks, tmp_path / "run", training={"max_grad_norm": max_grad_norm})
