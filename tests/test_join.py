@@ -261,7 +261,7 @@ def test_priors_whose_steps_tell_nothing_are_not_judged_by_them():
     known, card = np.ones(LARGE.shape, bool), LARGE.double().numpy()
     slope = np.linspace(0, 1, LARGE.shape[0])[:, None] * np.ones(LARGE.shape)
     assert edges_at_steps(slope, known, image) is None
-    # The outline of what is known is no step.
+    # Where the prior ends, it has no step.
     assert edges_at_steps(card, LARGE.numpy(), image) is None
     # An image with edges everywhere has them at any outline.
     noise = torch.rand(3, *LARGE.shape, generator=torch.Generator().manual_seed(0))

@@ -57,7 +57,7 @@ def model_of(name: str, start: Any = "estimate", *, with_prior: bool) -> FocalDi
 
 
 def awake(model: FocalDiffusionPipeline) -> FocalDiffusionPipeline:
-    """As after a step: the last layer is no longer zero."""
+    """As after a step: the last layer has weights."""
     with torch.no_grad():
         last_layer(model).weight.normal_(std=0.02, generator=torch.Generator().manual_seed(5))
     return model

@@ -142,7 +142,7 @@ def edges_at_steps(shape: Array, known: Array, guide: Tensor) -> float | None:
         guide: (3, H, W) sRGB.
 
     Returns:
-        Difference of mean ranks in [0, 1] to the best of three mirror images. None without steps,
+        Difference of mean ranks in [0, 1] to the best of three mirror images. None with few steps,
         or where the image has edges everywhere.
     """
     kernel, around = (np.ones((side, side), np.uint8) for side in (_EDGE_PX, 2 * _EDGE_PX + 1))

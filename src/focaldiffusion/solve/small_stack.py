@@ -30,7 +30,7 @@ _FRAMES = 12
 _HYPOTHESES = 28
 _MARGIN = 0.15  # of the focused range, tried beyond each of its ends
 _AGGREGATION_PX = 3  # half window over which misfit is averaged
-# Of blur diameter, over which misfit is interpolated: over twice this, scales change by 2 %.
+# Misfit is interpolated over this much blur diameter: over twice as much, scales change by 2 %.
 _INTERPOLATED_PX = 0.36
 _REACHES_PX = (6, 12, 24, LONGEST_REACH_PX)  # one grid serves all scales up to its reach
 _LEAST_MISFIT = 1e-12  # black or clipped frames have none, at any scale

@@ -33,8 +33,8 @@ from focaldiffusion.strips import in_strips, with_margin
 _MISFIT_VARIANCE = 10.0  # squared misfit, in noise variances, at which a hypothesis is doubted
 _NEIGHBOUR_LEAK = 1.2  # weight of the strongest gradient nearby, whose blur may cover a pixel
 _AGGREGATION_PX = 2  # half window over which misfit is averaged
-# Of blur diameter, over which misfit is interpolated: there, the misfit of photographs follows a
-# cubic to within 1e-4.
+# Misfit is interpolated over this much blur diameter: there, that of photographs follows a cubic to
+# within 1e-4.
 _INTERPOLATED_PX = 0.51
 _TILE_PX = 1536  # side of a tile; a working image of 1024 is one tile
 
