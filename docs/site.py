@@ -1,15 +1,16 @@
-"""Hooks of the site that MkDocs builds: pages from outside docs/, the notebook, formulas as SVG."""
+"""Hooks of the site that MkDocs builds: pages from outside docs/, notebooks, formulas as SVG."""
 
 from __future__ import annotations
 
+import base64
 import html
-import json
 import pathlib
 import posixpath
 import re
 from typing import Any
 
 import matplotlib
+import nbformat
 import numpy as np
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
@@ -29,6 +30,9 @@ PAGES = {
 }
 """Files of the repository, and what the site calls them; docs/NAME is NAME."""
 
+RUN = {"docs/tutorial.ipynb"}
+"""Notebooks that are run when the site is built, and shown with their output; others take long."""
+
 LETTERS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C"}
 FLIPPED = np.tile([1, -1], 3)  # y runs down in SVG
 
@@ -44,12 +48,17 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     for source, target in PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
-        content = notebook_page(text) if source.endswith(".ipynb") else text
+        pictures: dict[str, bytes] = {}
+        if source.endswith(".ipynb"):
+            content, pictures = notebook_page(source)
+        else:
+            content = (ROOT / source).read_text(encoding="utf-8")
         present = files.get_file_from_path(source.removeprefix("docs/"))
         if present is not None:
             files.remove(present)
         files.append(File.generated(config, target, content=content))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, name, content=picture))
     return files
 
 
@@ -99,10 +108,26 @@ def formula(tex: str, *, is_block: bool) -> str:
     return f'<p style="margin-left: 2em">{drawing}</p>' if is_block else drawing
 
 
-def notebook_page(text: str) -> str:
-    """The cells of a notebook as Markdown."""
-    cells = []
-    for cell in json.loads(text)["cells"]:
-        source = "".join(cell["source"])
-        cells.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-    return "\n\n".join(cells) + "\n"
+def notebook_page(source: str) -> tuple[str, dict[str, bytes]]:
+    """The cells of a notebook as Markdown, and the pictures that it refers to, by path."""
+    notebook = nbformat.read(ROOT / source, as_version=4)
+    if source in RUN:
+        from nbclient import NotebookClient
+
+        NotebookClient(notebook, resources={"metadata": {"path": ROOT}}).execute()
+    parts = []
+    pictures = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+            continue
+        parts.append(f"```python\n{cell.source}\n```")
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"images/{pathlib.Path(source).stem}_{len(pictures)}.png"
+                pictures[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![output of this cell]({name})")
+            elif text := output.get("text", data.get("text/plain", "")):
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n", pictures
