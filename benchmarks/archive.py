@@ -31,9 +31,10 @@ import torch
 import focaldiffusion as fd
 from focaldiffusion.archive.batch import Batch
 from focaldiffusion.archive.manifest import Entry, read_manifest, write_manifest
+from focaldiffusion.archive.recipe import Recipe
 from focaldiffusion.archive.report import Line
 from focaldiffusion.archive.storage import Storage
-from focaldiffusion.archive.work import Bench, Recipe, Task, Workshop
+from focaldiffusion.archive.work import Bench, Task, Workshop
 from focaldiffusion.engines.local import LocalEngine
 from focaldiffusion.engines.memory import budget_bytes
 from focaldiffusion.io.simulated import write_stack

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from plant import write_stack
 
+from focaldiffusion.archive.recipe import Recipe
 from focaldiffusion.archive.storage import Storage
-from focaldiffusion.archive.work import Recipe, Workshop
+from focaldiffusion.archive.work import Workshop
 from focaldiffusion.reconstruction import Settings
 
 VOLATILE = ("seconds", "process_peak_memory_mib", "batch")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focaldiffusion.allocation import is_out_of_memory
+from focaldiffusion.archive.recipe import Recipe
 from focaldiffusion.errors import InputError, printable
 from focaldiffusion.fusion.retouch import Retouch
 from focaldiffusion.io.stacks import OpenedStack
@@ -20,7 +21,6 @@ from focaldiffusion.result import Result
 from focaldiffusion.threads import threads
 
 if TYPE_CHECKING:
-    from focaldiffusion.archive.work import Recipe
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 
 

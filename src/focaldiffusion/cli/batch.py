@@ -28,8 +28,9 @@ from focaldiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from focaldiffusion.archive.batch import Batch
+    from focaldiffusion.archive.recipe import Recipe
     from focaldiffusion.archive.report import Line
-    from focaldiffusion.archive.work import Recipe, Task, Workshop
+    from focaldiffusion.archive.work import Task, Workshop
     from focaldiffusion.engines.engine import Engine
 
 _MOST_TRACEBACKS = 3
@@ -184,7 +185,7 @@ def _recipe(options: argparse.Namespace, *, has_files: bool) -> Recipe:
     Raises:
         InputError: a value makes no sense, or the model, the prior or the device is not available.
     """
-    from focaldiffusion.archive.work import Recipe
+    from focaldiffusion.archive.recipe import Recipe
 
     settings = replace(settings_of(options), threads=options.threads or 1)
     has_prior = options.prior is not None or has_files

@@ -36,7 +36,7 @@ from focaldiffusion.engines.engine import Here
 from focaldiffusion.errors import InputError, printable
 
 if TYPE_CHECKING:
-    from focaldiffusion.archive.work import Recipe
+    from focaldiffusion.archive.recipe import Recipe
     from focaldiffusion.cli.model_flags import ChosenModel
     from focaldiffusion.io.stacks import OpenedStack
     from focaldiffusion.priors.given import GivenPrior
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         InputError: a flag is wrong, an output is taken, or the model or prior does not
             exist.
     """
-    from focaldiffusion.archive.work import Recipe
+    from focaldiffusion.archive.recipe import Recipe
     from focaldiffusion.io.results import check_formats, read_retouch
 
     check_image_only(options)
