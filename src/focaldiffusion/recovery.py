@@ -198,6 +198,9 @@ def recover(
         if found
         else find_evidence(stack, psf, stages, **checks)
     )
+    if not (prior or refine):  # the largest array of all, and of no more use
+        evidence = evidence.without_posterior()
+        found = found and replace(found, evidence=evidence)
     fusion = _fused(stack, calibration, evidence, stages)  # 9, which a prior looks at
     if found and prior:
         found = joined_with(stack, found, _asked(prior, found, fusion, stages), stages)

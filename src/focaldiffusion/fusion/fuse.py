@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,7 +84,8 @@ def fuse(
     fine = min(_FINE_LEVELS, levels)
     noise_std = max(_NOISE_STD, step)
     tiles = tiles_of(size, fine)
-    groups = [tiles[at : at + _TILES_AT_ONCE] for at in range(0, len(tiles), _TILES_AT_ONCE)]
+    at_once = math.ceil(len(tiles) / math.ceil(len(tiles) / _TILES_AT_ONCE))  # groups of one size
+    groups = [tiles[at : at + at_once] for at in range(0, len(tiles), at_once)]
     meter = meter or Meter()
     meter.expect(count * len(groups))
     is_opaque = all(alpha_of(frames, index) is None for index in range(count))
@@ -119,6 +121,7 @@ def fuse(
                 base.add(image, weight)
             else:
                 unfinished[index] = image, weight
+            del frame, add  # before the next one is decoded
             meter.advance()
         for _ in in_parallel(partial(Tile.close, result=fused), group):
             pass
