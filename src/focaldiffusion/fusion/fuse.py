@@ -84,9 +84,7 @@ def fuse(
     fine = min(_FINE_LEVELS, levels)
     noise_std = max(_NOISE_STD, step)
     tiles = tiles_of(size, fine)
-    at_once = math.ceil(len(tiles) / math.ceil(len(tiles) / _TILES_AT_ONCE))  # groups of one size
-    groups = [tiles[at : at + at_once] for at in range(0, len(tiles), at_once)]
-    meter = meter or Meter()
+    groups, meter = _groups(tiles), meter or Meter()
     meter.expect(count * len(groups))
     is_opaque = all(alpha_of(frames, index) is None for index in range(count))
     storage = np.uint8 if frames.bit_depth == 8 else np.uint16
@@ -131,6 +129,12 @@ def fuse(
         return Fusion(fused, source_index)
     fused[opacity == 0] = 0
     return Fusion(fused, source_index, opacity)
+
+
+def _groups(tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
+    """Groups of tiles that frames are added to at once, of about one size."""
+    size = math.ceil(len(tiles) / math.ceil(len(tiles) / _TILES_AT_ONCE))
+    return [tiles[at : at + size] for at in range(0, len(tiles), size)]
 
 
 def _empty(last: Tile) -> tuple[Image, Image]:
