@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import cv2
@@ -76,6 +76,10 @@ class Labels:
             silence = torch.exp(cost.amin(0) - cost.amax(0))
             costs[: -self.beneath] += _FLOATING_PRICE * silence
         return costs
+
+    def in_rows(self, rows: slice) -> Labels:
+        """The labels of a strip of the image."""
+        return replace(self, planes=self.planes[:, rows])
 
     def coordinate(self, index: Tensor) -> Tensor:
         """Depth at label indices (..., H, W) of whole images."""
