@@ -33,9 +33,7 @@ Window = tuple[slice, slice]
 """Rows and columns of a frame."""
 
 _LONGEST_ASPECT = 2.0  # longer frames are solved with the pixels of this aspect, not its long side
-_AHEAD_BYTES = (
-    1 << 26
-)  # of a frame that may be decoded before it is needed: 21 megapixels of 8 bits
+_AHEAD_BYTES = 1 << 26  # of a frame decoded before its turn: 21 megapixels of 8 bits
 _STRIP_PIXELS = 1 << 19  # 6 MiB of float32 colours: memory that is reused and stays in the cache
 _SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
 
