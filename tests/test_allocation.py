@@ -1,8 +1,11 @@
+import gc
 import resource
 import subprocess
 import sys
 
 import pytest
+
+from focaldiffusion.allocation import uncollected
 
 # A second array of 64 MiB takes new pages, unless those of the first one were kept.
 PROGRAM = """
@@ -53,3 +56,12 @@ def test_gaps_between_blocks_are_given_back():
     if told == "False":
         pytest.skip("another C library")
     assert int(pages) * resource.getpagesize() > 2**25
+
+
+def test_the_collector_rests_within_the_block_alone():
+    with uncollected():
+        assert not gc.isenabled()
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()

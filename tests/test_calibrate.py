@@ -12,6 +12,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.solve.calibrate import find_blur_scale
 from focaldiffusion.solve.plane_fit import between_planes, fitted_planes
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import threads
 
 DEPTH_M = 1 / torch.linspace(0.5, 2.0, SIZE[1])
 
@@ -30,6 +31,15 @@ def test_the_lens_is_found_from_the_frames(scale_px_m, tolerance):
     found = find_blur_scale(uncalibrated(stack), PSF())
     assert found.is_clear
     assert found.value == pytest.approx(scale_px_m, rel=tolerance)
+
+
+def test_two_threads_find_the_bits_of_one():
+    stack = FocalStack(photograph(texture(), DEPTH_M, blur_scale_px_m=12.0).images)
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(find_blur_scale(stack, PSF()))
+    assert found[0] == found[1]
 
 
 def test_scale_refers_to_the_stack_not_the_search():

@@ -49,6 +49,14 @@ def test_doubt_is_zero_at_the_peak_and_bounded():
     torch.testing.assert_close(found.doubt[:, 0], expected.T)
 
 
+def test_without_its_posterior_the_evidence_keeps_the_rest():
+    found = evidence([0.5, 0.25, 0.25], [0.0, 1.0, 0.0])
+    left = found.without_posterior()
+    torch.testing.assert_close(left.posterior, torch.full((3, 1, 2), 1 / 3))
+    assert left.posterior.untyped_storage().size() == 1 * left.posterior.element_size()
+    assert left.hypotheses is found.hypotheses
+
+
 def test_a_flat_posterior_is_uncertain_and_a_single_peak_certain():
     found = evidence([1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0])
     torch.testing.assert_close(found.entropy, torch.tensor([[1.0, 0.0]]))

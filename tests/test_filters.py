@@ -7,8 +7,16 @@ import pytest
 import torch
 from conftest import TOLERANCE
 from sample_stacks import SIZE, texture
+from torch.nn import functional
 
-from focaldiffusion.filters import box_mean, interpolated, noise_std, refine_minimum
+from focaldiffusion.filters import (
+    block_mean,
+    box_mean,
+    greatest_nearby,
+    interpolated,
+    noise_std,
+    refine_minimum,
+)
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF, blur
 
@@ -42,3 +50,21 @@ def test_box_mean_is_the_mean_of_a_window_that_replicates_the_border():
     padded = np.pad(plane.numpy(), 1, mode="edge")
     expected = [[padded[y : y + 3, x : x + 3].mean() for x in range(5)] for y in range(4)]
     torch.testing.assert_close(box_mean(plane, 1), torch.tensor(np.array(expected)))
+
+
+@pytest.mark.parametrize("size", [(6, 9), (7, 8), (1, 2)])
+@pytest.mark.parametrize("side_px", [1, 2, 3])
+def test_block_means_count_the_pixels_of_smaller_blocks_alone(size, side_px):
+    planes = torch.rand(2, *size, generator=torch.Generator().manual_seed(0))
+    pooled = functional.avg_pool2d(planes[None], side_px, ceil_mode=True, count_include_pad=False)
+    torch.testing.assert_close(block_mean(planes, side_px), pooled[0])
+
+
+def test_the_greatest_value_nearby_is_the_same_with_gradients():
+    plane = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    windows = [
+        plane[max(0, y - 1) : y + 2, max(0, x - 2) : x + 3] for y in range(5) for x in range(7)
+    ]
+    expected = torch.stack([window.max() for window in windows]).view(5, 7)
+    assert torch.equal(greatest_nearby(plane, 1, 2), expected)
+    assert torch.equal(greatest_nearby(plane.requires_grad_(), 1, 2), expected)

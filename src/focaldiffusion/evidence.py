@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -87,6 +87,12 @@ class Evidence:
             return block_mean(likelihood.clamp_min(1e-30).log_().neg_(), side_px)
 
         return in_strips(doubt, self.posterior.shape, self.posterior.device, multiple=side_px)
+
+    def without_posterior(self) -> Evidence:
+        """The evidence once its posterior has served: flat, and without memory of its own."""
+        count, device = len(self.hypotheses), self.posterior.device
+        flat = torch.full((1, 1, 1), 1 / count, device=device).expand(self.posterior.shape)
+        return replace(self, posterior=flat)
 
     def posterior_at(self, coordinate: Tensor) -> Tensor:
         """Posterior (H, W) along a surface (H, W), linear between hypotheses."""

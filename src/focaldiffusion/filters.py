@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.optics import linear_to_srgb
+from focaldiffusion.threads import in_parallel
 
 LUMA_WEIGHTS = (0.3, 0.5, 0.2)
 """Close to the noise-optimal mix of equally noisy channels; green, the sharpest, leads."""
@@ -35,12 +37,39 @@ def box_mean(planes: Tensor, half_width: int) -> Tensor:
     return functional.avg_pool2d(padded, side, stride=1).reshape(planes.shape)
 
 
+def greatest_nearby(plane: Tensor, half_height: int, half_width: int) -> Tensor:
+    """Greatest value of a plane (H, W) in the window around each pixel, clipped to the plane."""
+    window = 2 * half_height + 1, 2 * half_width + 1
+    if plane.device.type == "cpu" and not plane.requires_grad:
+        # A hundred times faster than pooling, which compares all values of each window.
+        greatest = cv2.dilate(plane.numpy(), np.ones(window, np.uint8))
+        return torch.from_numpy(greatest)
+    padding = half_height, half_width
+    return functional.max_pool2d(plane[None, None], window, stride=1, padding=padding)[0, 0]
+
+
 def block_mean(planes: Tensor, side_px: int) -> Tensor:
     """(C, h, w) means over blocks of pixels; blocks at the right and lower edge may be smaller."""
     if side_px == 1:
         return planes
-    means = functional.avg_pool2d(planes[None], side_px, ceil_mode=True, count_include_pad=False)
-    return means[0]
+    # Sums of shifted planes take a quarter of the time of pooling.
+    rows, heights = _block_sums(planes, -2, side_px)
+    sums, widths = _block_sums(rows, -1, side_px)
+    return sums.div_(heights[:, None] * widths)
+
+
+def _block_sums(planes: Tensor, dim: int, side_px: int) -> tuple[Tensor, Tensor]:
+    """Sums over blocks of rows (dim -2) or columns (dim -1), and the size of each block."""
+    sums, sizes = None, planes.new_zeros(-(-planes.shape[dim] // side_px))
+    for first in range(min(side_px, planes.shape[dim])):
+        part = planes[..., first::side_px, :] if dim == -2 else planes[..., first::side_px]
+        sizes[: part.shape[dim]] += 1
+        if sums is None:
+            sums = part.clone()
+        else:
+            sums.narrow(dim, 0, part.shape[dim]).add_(part)
+    assert sums is not None
+    return sums, sizes
 
 
 def refine_minimum(cost: Tensor, hypotheses: Tensor) -> Tensor:
@@ -98,9 +127,12 @@ def lagrange_weights(points: Sequence[float], place: float) -> list[float]:
 def srgb_luma(images: Tensor) -> Tensor:
     """(N, H, W) luma of the sRGB encoding of linear (N, 3, H, W)."""
     weights = images.new_tensor(LUMA_WEIGHTS)
+
+    def luma(image: Tensor) -> Tensor:
+        return torch.einsum("c,chw->hw", weights, linear_to_srgb(image.clamp(0, 1)))
+
     # One image at a time, because encoding makes several copies of its input.
-    encoded = (linear_to_srgb(image.clamp(0, 1)) for image in images)
-    return torch.stack([torch.einsum("c,chw->hw", weights, image) for image in encoded])
+    return torch.stack(list(in_parallel(luma, images)))
 
 
 def noise_std(images: Tensor, step: float = 1 / 255) -> float:
@@ -120,6 +152,9 @@ def noise_std_of_luma(luma: Tensor, step: float) -> float:
     ignores linear ramps. The smallest value over all frames counts, because sharp texture adds to
     it.
     """
-    response = luma.diff(n=2, dim=-1).diff(n=2, dim=-2) / 6
-    measured = response.abs().flatten(1).median(dim=1).values.min() / 0.6745
-    return max(float(measured), _MIN_NOISE_STD, _ROUNDING_STD * step)
+
+    def median(frame: Tensor) -> float:
+        return float(frame.diff(n=2, dim=-1).diff(n=2, dim=-2).abs_().median()) / 6
+
+    measured = min(in_parallel(median, luma)) / 0.6745
+    return max(measured, _MIN_NOISE_STD, _ROUNDING_STD * step)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -33,6 +33,7 @@ Window = tuple[slice, slice]
 """Rows and columns of a frame."""
 
 _LONGEST_ASPECT = 2.0  # longer frames are solved with the pixels of this aspect, not its long side
+_AHEAD_BYTES = 1 << 26  # of a frame decoded before its turn: 21 megapixels of 8 bits
 _STRIP_PIXELS = 1 << 19  # 6 MiB of float32 colours: memory that is reused and stays in the cache
 _SMALLEST_PX = 8  # shortest side of a working image: room for the windows that average evidence
 
@@ -152,6 +153,15 @@ def frame_of(frames: FrameSource, index: int) -> Frame:
     if isinstance(frames, MovedFrames):
         return frames.frame(index)
     return StillFrame(pixels_of(frames, index))
+
+
+def decoded(frames: FrameSource, indices: Iterable[int]) -> Iterator[Frame]:
+    """Frames, one after the other; small ones are decoded while the one before is in use."""
+    height, width = frames.size
+    frame_bytes = height * width * 3 * frames.bit_depth // 8
+    if frame_bytes > _AHEAD_BYTES:
+        return map(partial(frame_of, frames), indices)
+    return in_parallel(partial(frame_of, frames), indices, most=1)
 
 
 def rounded(image: NDArray[np.float32], dtype: DTypeLike = np.uint16) -> Pixels:

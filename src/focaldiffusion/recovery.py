@@ -173,8 +173,7 @@ def recover(
     Args:
         stack: stack at working size, with its native frames, see `FocalStack.at_working_size`.
         psf: shape of the lens blur; None for a disc.
-        find_blur: see `calibrate`.
-        check_lens: see `calibrate`.
+        find_blur, check_lens: see `calibrate`.
         prior: gives depth from elsewhere; None for none.
         refine: a model's step; None keeps the physical estimate.
         fill_unsharp: fill pixels that no frame shows sharp from the image that `refine` generates.
@@ -186,18 +185,19 @@ def recover(
         alignment: alignment of the frames.
         levels: black and white of the frames' files; None for those of a full 8-bit range.
         image_metadata: ICC profile and EXIF of the reference frame.
-        provenance: provenance of stages 1 to 3.
-        findings: findings of stages 1 to 3, see `Result.findings`.
+        provenance, findings: those of stages 1 to 3, see `Result`.
         name: name of the stack.
     """
     psf, facts, stages = psf or PSF(), lens or LensFacts(), stages or Stages()
     checks = {"find_blur": find_blur, "check_lens": check_lens}
     found = None if image_only else physical or estimate_depth(stack, psf, stages, **checks)
-    calibration, evidence = (
-        (found.calibration, found.evidence)
-        if found
-        else find_evidence(stack, psf, stages, **checks)
-    )
+    if found:
+        calibration, evidence = found.calibration, found.evidence
+    else:
+        calibration, evidence = find_evidence(stack, psf, stages, **checks)
+    if not (prior or refine):  # nothing needs the largest array any more
+        evidence = evidence.without_posterior()
+        found = found and replace(found, evidence=evidence)
     fusion = _fused(stack, calibration, evidence, stages)  # 9, which a prior looks at
     if found and prior:
         found = joined_with(stack, found, _asked(prior, found, fusion, stages), stages)

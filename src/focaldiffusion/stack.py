@@ -21,7 +21,7 @@ from focaldiffusion.frames import (
     WORKING_SIZE_PX,
     FrameSource,
     alpha_of,
-    frame_of,
+    decoded,
     reduced,
     reduced_in_strips,
     working_size,
@@ -299,8 +299,7 @@ class FocalStack:
         images = torch.empty((total, 3, *size), dtype=torch.float32)
         shown = torch.ones((total, *size), dtype=torch.bool)
         draft = max(size) <= max(frames.size) / 2
-        for index in range(total):
-            frame = frame_of(frames, index)
+        for index, frame in enumerate(decoded(frames, range(total))):
             light = reduced_in_strips(partial(frame.light, draft=draft), frames.size, size)
             images[index] = torch.from_numpy(light).permute(2, 0, 1)
             if (alpha := alpha_of(frames, index)) is not None:

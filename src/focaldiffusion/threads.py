@@ -95,17 +95,26 @@ def network_threads() -> Iterator[None]:
         torch.set_num_threads(1)
 
 
-def in_parallel(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+def in_parallel(
+    work: Callable[[Item], Made], items: Iterable[Item], *, most: int | None = None
+) -> Iterator[Made]:
     """Results of `work` in the order of the items.
 
     At most one item more than there are threads is in work or waits, which bounds memory. Items
     are taken from the iterator in the calling thread. Torch's gradient and inference modes carry
     over to the threads.
+
+    Args:
+        work: makes a result of an item.
+        items: the items.
+        most: number of threads besides the calling one; 1 prepares the next result while one is
+            used. None for as many as the block allows.
     """
     count = _count.get()
     if count == 1:
         yield from map(work, items)
         return
+    count = most or count
     gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     def in_mode(item: Item) -> Made:

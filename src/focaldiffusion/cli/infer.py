@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from focaldiffusion.allocation import uncollected
 from focaldiffusion.cli.flags import (
     Commands,
     Numbers,
@@ -109,8 +110,9 @@ def run(options: argparse.Namespace) -> int:
         InputError: a flag is wrong, an output is taken, or the model or prior does not
             exist.
     """
-    from focaldiffusion.archive.recipe import Recipe
-    from focaldiffusion.io.results import check_formats, read_retouch
+    with uncollected():
+        from focaldiffusion.archive.recipe import Recipe
+        from focaldiffusion.io.results import check_formats, read_retouch
 
     check_image_only(options)
     if options.retouch is not None:

@@ -51,6 +51,8 @@ def load_networks(
     Raises:
         InputError: it cannot be loaded.
     """
+    if chosen is None and prior is None:
+        return Networks()
     from focaldiffusion.priors.shelf import FoundNetwork
 
     pipeline = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from focaldiffusion.allocation import give_back_freed_memory
 from focaldiffusion.filters import bracket
-from focaldiffusion.frames import FrameSource, alpha_of, frame_of
+from focaldiffusion.frames import FrameSource, alpha_of, decoded
 from focaldiffusion.fusion.tiles import Tile, detail_energy, tiles_of
 from focaldiffusion.fusion.upsample import Enlarged
 from focaldiffusion.optics import linear_to_srgb
@@ -63,8 +64,8 @@ def fuse(
     depth is wrong. Blending at every level hides seams. The result is clamped to the range of the
     frames at each pixel, which prevents halos. A frame counts by its alpha.
 
-    Memory holds one frame, the sums of a group of tiles and the result, for any number of frames.
-    Frames larger than a group are read once for each.
+    Memory holds one frame, or two small ones, the sums of a group of tiles and the result, for any
+    number of frames. Frames larger than a group are read once for each.
 
     Args:
         frames: N native frames of (H, W).
@@ -83,22 +84,21 @@ def fuse(
     fine = min(_FINE_LEVELS, levels)
     noise_std = max(_NOISE_STD, step)
     tiles = tiles_of(size, fine)
-    groups = [tiles[at : at + _TILES_AT_ONCE] for at in range(0, len(tiles), _TILES_AT_ONCE)]
-    meter = meter or Meter()
+    groups, meter = _groups(tiles), meter or Meter()
     meter.expect(count * len(groups))
     is_opaque = all(alpha_of(frames, index) is None for index in range(count))
-    storage = np.uint8 if frames.bit_depth == 8 else np.uint16
-    bounds = np.full((*size, 3), np.iinfo(storage).max, storage), np.zeros((*size, 3), storage)
+    bounds = _open_bounds(size, np.uint8 if frames.bit_depth == 8 else np.uint16)
     fused = np.empty((*size, 3), np.float32)
     opacity = None if is_opaque else np.zeros(size, np.float32)
     source_index = np.zeros(size, index_type(max(numbers) + 1))
     base = _Base(levels - fine, noise_std * 0.5**fine)
     unfinished: dict[int, tuple[Image, Image]] = {}
+    following = decoded(frames, [index for _ in groups for index in range(count)])
     for group in groups:
         for tile in group:
             tile.open(bounds)
         for index in range(count):
-            frame, alpha = frame_of(frames, index), None if is_opaque else alpha_of(frames, index)
+            frame, alpha = next(following), None if is_opaque else alpha_of(frames, index)
             if opacity is not None:
                 np.maximum(opacity, 1 if alpha is None else alpha, out=opacity)
             add = partial(
@@ -119,6 +119,7 @@ def fuse(
                 base.add(image, weight)
             else:
                 unfinished[index] = image, weight
+            del frame, add  # before the next one is decoded
             meter.advance()
         for _ in in_parallel(partial(Tile.close, result=fused), group):
             pass
@@ -128,6 +129,17 @@ def fuse(
         return Fusion(fused, source_index)
     fused[opacity == 0] = 0
     return Fusion(fused, source_index, opacity)
+
+
+def _open_bounds(size: tuple[int, int], dtype: type[np.unsignedinteger[Any]]) -> tuple[Any, Any]:
+    """Lowest and highest value (H, W, 3) of no frames."""
+    return np.full((*size, 3), np.iinfo(dtype).max, dtype), np.zeros((*size, 3), dtype)
+
+
+def _groups(tiles: Sequence[Tile]) -> list[Sequence[Tile]]:
+    """Groups of tiles that frames are added to at once, of about one size."""
+    size = math.ceil(len(tiles) / math.ceil(len(tiles) / _TILES_AT_ONCE))
+    return [tiles[at : at + size] for at in range(0, len(tiles), size)]
 
 
 def _empty(last: Tile) -> tuple[Image, Image]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from focaldiffusion.progress import Meter
@@ -188,54 +188,69 @@ def find_blur_scale(
     only_order = stack.axis == "order"
     meter = meter or Meter()
     meter.expect(_CANDIDATES // 2 + (_ORDER_STEPS if only_order else 8))
-    known: dict[tuple[float, float], float] = {}
-
-    def log_misfit(index: float, step_growth: float = 0.0) -> float:
-        if (index, step_growth) not in known:
-            misfit = small.misfit(math.exp(low + index * step), psf, small.focus(step_growth))
-            known[index, step_growth] = math.log(misfit)
-            meter.advance()
-        return known[index, step_growth]
-
+    misfits = _Misfits(small, psf, low, step, meter)
     # The misfit changes little from one candidate to the next: every other one, then its
     # neighbours.
-    coarse = min(range(0, _CANDIDATES, 2), key=log_misfit)
-    best = min(
-        (index for index in range(coarse - 1, coarse + 2) if 0 <= index < _CANDIDATES),
-        key=log_misfit,
-    )
+    coarse, _ = misfits.lowest([(index, 0.0) for index in range(0, _CANDIDATES, 2)])
+    around = [coarse + side for side in (-1, 0, 1)]
+    best, _ = misfits.lowest([(index, 0.0) for index in around if 0 <= index < _CANDIDATES])
     if best in (0, _CANDIDATES - 1):
         return BlurScale(math.exp(low + best * step) / shrink, 0.0, False)
     growth = 0.0
     if only_order:
-        index, growth = _descended(log_misfit, best)
-        even, _ = _descended(log_misfit, best, largest_growth=0)
-        of_frame = math.exp(log_misfit(even)) / max(1, len(small.frames) - 1)
+        index, growth = _descended(misfits, best)
+        even, _ = _descended(misfits, best, largest_growth=0)
+        uneven_log, even_log = misfits.logs([(index, growth), (even, 0.0)])
+        of_frame = math.exp(even_log) / max(1, len(small.frames) - 1)
         least_gain = _GROWTH_GAIN * math.sqrt(max(1.0, of_frame))
-        if log_misfit(index, growth) > log_misfit(even) - least_gain:
+        if uneven_log > even_log - least_gain:
             index, growth = even, 0.0
     else:
         # Half steps around the minimum, where a parabola fits.
-        points = {best + side: log_misfit(best + side) for side in (-0.5, 0.5)}
-        points[best] = log_misfit(best)
-        centre = min(points, key=points.__getitem__)
-        points |= {best + side: log_misfit(best + side) for side in (-1, 1)}
-        before, here, after = (points[centre + side] for side in (-0.5, 0, 0.5))
+        places = [best - 1, best - 0.5, best, best + 0.5, best + 1]
+        logs = misfits.logs([(place, 0.0) for place in places])
+        centre = min((1, 3, 2), key=logs.__getitem__)
+        before, here, after = logs[centre - 1 : centre + 2]
         bend = before - 2 * here + after
         # Flat frames may tie.
-        index = centre + (0.25 * (before - after) / bend if bend > 0 else 0.0)
+        index = places[centre] + (0.25 * (before - after) / bend if bend > 0 else 0.0)
     # Around the minimum itself, wherever it lies between the candidates.
-    beside = min(log_misfit(index + side * _RISE_STEPS / step, growth) for side in (-1, 1))
-    rise = math.exp(beside - log_misfit(index, growth)) - 1
+    reach = _RISE_STEPS / step
+    at, *beside = misfits.logs([(index + side * reach, growth) for side in (0, -1, 1)])
+    rise = math.exp(min(beside) - at) - 1
     is_clear = rise > _CLEAR_RISE and abs(growth) < _UNORDERED_GROWTH
     return BlurScale(math.exp(low + index * step) / shrink, rise, is_clear, growth)
 
 
+class _Misfits:
+    """Logarithms of the misfit at points (candidate, growth of steps), each measured once."""
+
+    def __init__(self, small: SmallStack, psf: PSF, low: float, step: float, meter: Meter) -> None:
+        """Candidate 0 has the logarithm `low` of a blur scale, each next one `step` more."""
+        self._small, self._psf, self._low, self._step = small, psf, low, step
+        self._meter = meter
+        self._known: dict[tuple[float, float], float] = {}
+
+    def logs(self, points: Sequence[tuple[float, float]]) -> list[float]:
+        """Of some points, which threads share."""
+        new = [point for point in points if point not in self._known]
+        models = [
+            (math.exp(self._low + index * self._step), self._small.focus(growth))
+            for index, growth in new
+        ]
+        for point, misfit in zip(new, self._small.misfits(models, self._psf), strict=True):
+            self._known[point] = math.log(misfit)
+            self._meter.advance()
+        return [self._known[point] for point in points]
+
+    def lowest(self, points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        """The point with the lowest misfit; the first one of equal ones."""
+        logs = self.logs(points)
+        return points[logs.index(min(logs))]
+
+
 def _descended(
-    log_misfit: Callable[[float, float], float],
-    start: float,
-    *,
-    largest_growth: float = _LARGEST_GROWTH,
+    misfits: _Misfits, start: float, *, largest_growth: float = _LARGEST_GROWTH
 ) -> tuple[float, float]:
     """Pattern search for the misfit's minimum over (candidate, step growth), from (start, 0).
 
@@ -250,8 +265,9 @@ def _descended(
             if abs(here[1] + across * reach) <= largest_growth
             and 0 <= here[0] + along * reach <= _CANDIDATES - 1
         ]
-        best = min(around, key=lambda point: log_misfit(*point))
-        if log_misfit(*best) < log_misfit(*here):
+        best = misfits.lowest(around)
+        there, now = misfits.logs([best, here])
+        if there < now:
             here = best
         else:
             reach /= 2

@@ -170,15 +170,19 @@ def _with_planes(
 def _surface(labels: Labels, total: Tensor) -> Tensor:
     """(H, W) depth of the label with the lowest sum of path costs (K + P, H, W)."""
     hypotheses = labels.hypotheses
-    index = total.min(0).indices  # faster than `argmin`
-    levels = total[: len(hypotheses)]
-    level = refine_minimum(levels, hypotheses)
-    # Where no evidence decides, rounding would: the mean of labels that are as good.
-    equal = (levels < levels.amin(0) + _EQUAL).to(total)
-    count = equal.sum(0)
-    level = torch.where(count > 1, torch.einsum("k,khw->hw", hypotheses, equal) / count, level)
-    surface = torch.where(index < len(hypotheses), level, labels.coordinate(index))
-    return _without_specks(surface)
+
+    def surface(rows: slice) -> Tensor:
+        part = total[:, rows]
+        index, levels = part.min(0).indices, part[: len(hypotheses)]  # faster than `argmin`
+        level = refine_minimum(levels, hypotheses)
+        # Where no evidence decides, rounding would: the mean of labels that are as good.
+        equal = (levels < levels.amin(0) + _EQUAL).to(total)
+        count = equal.sum(0)
+        level = torch.where(count > 1, torch.einsum("k,khw->hw", hypotheses, equal) / count, level)
+        chosen = labels.in_rows(rows).coordinate(index)
+        return torch.where(index < len(hypotheses), level, chosen)
+
+    return _without_specks(in_strips(surface, total.shape, total.device))
 
 
 def _agreement(labels: Labels, total: Tensor, choices: Tensor) -> Tensor:
@@ -187,8 +191,11 @@ def _agreement(labels: Labels, total: Tensor, choices: Tensor) -> Tensor:
     def rank(coordinate: Tensor) -> Tensor:
         return torch.searchsorted(labels.hypotheses, coordinate.contiguous())
 
-    apart = rank(choices) - rank(labels.coordinate(total.min(0).indices))
-    return (apart.abs() <= 1).to(total).mean(0)
+    def share(rows: slice) -> Tensor:
+        chosen = labels.in_rows(rows).coordinate(total[:, rows].min(0).indices)
+        return ((rank(choices[:, rows]) - rank(chosen)).abs() <= 1).to(total).mean(0)
+
+    return in_strips(share, total.shape, total.device)
 
 
 def _certainty(agreement: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -20,6 +20,7 @@ from focaldiffusion.solve.small_stack import focus_of
 from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import values_at_once
+from focaldiffusion.threads import in_parallel
 
 _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wrong detail
 _MOST_FRAMES = 16  # rendered again; more of a long stack, evenly spread, show nothing else
@@ -150,12 +151,12 @@ def _reversal(
     blur_scale: float,
     psf: PSF,
 ) -> float:
-    def residual(surface: Surface) -> float:
-        coordinate, focus = surface
+    def trial(coordinate: Tensor, focus: Tensor) -> Trial:
         rerendering = Rerendering(stack, evidence, focus, blur_scale, psf, _DIRECTION_SIZE)
-        return float(rerendering.squared_residual(rerendering.shrunk(coordinate)).mean())
+        return Trial(rerendering, rerendering.shrunk(coordinate))
 
-    return residual(rising) / max(residual(falling), 1e-12)
+    one, other = squared_residuals([trial(*rising), trial(*falling)])
+    return float(one.mean()) / max(float(other.mean()), 1e-12)
 
 
 class Rerendering:
@@ -249,26 +250,44 @@ def squared_residuals(trials: Sequence[Trial]) -> list[Tensor]:
     """`Rerendering.squared_residual` of several trials, rendered together where they are small."""
     if not trials:
         return []
-    sizes = [
-        [
-            len(range(*span.indices(side)))
-            for span, side in zip(one.window, one.rerendering.size, strict=True)
-        ]
-        for one in trials
-    ]
-    height, width = map(max, zip(*sizes, strict=True))
-    most = values_at_once(trials[0].surface.device)
-    all_px, own_px = len(trials) * height * width, sum(map(math.prod, sizes))
-    if len(trials) > 1 and (all_px > most or all_px - own_px > most // 16):
-        # Smaller windows apart from larger ones.
-        rank = sorted(range(len(trials)), key=lambda index: math.prod(sizes[index]))
-        half = len(trials) // 2
-        found = [
-            one
-            for part in (rank[:half], rank[half:])
-            for one in squared_residuals([trials[index] for index in part])
-        ]
-        return [found[rank.index(index)] for index in range(len(trials))]
+    groups = list(_alike([_size(one) for one in trials], values_at_once(trials[0].surface.device)))
+    rendered = in_parallel(
+        lambda group: _rendered_together([trials[index] for index in group]), groups
+    )
+    found = {
+        index: one
+        for group, residuals in zip(groups, rendered, strict=True)
+        for index, one in zip(group, residuals, strict=True)
+    }
+    return [found[index] for index in range(len(trials))]
+
+
+def _size(trial: Trial) -> tuple[int, int]:
+    """(height, width) of the window of a trial."""
+    height, width = (
+        len(range(*span.indices(side)))
+        for span, side in zip(trial.window, trial.rerendering.size, strict=True)
+    )
+    return height, width
+
+
+def _alike(sizes: Sequence[tuple[int, int]], most_px: int) -> Iterator[list[int]]:
+    """Groups of windows, by index, that have about one size and not too many pixels."""
+    groups = [sorted(range(len(sizes)), key=lambda index: math.prod(sizes[index]))]
+    while groups:
+        group = groups.pop()
+        height, width = (max(sizes[index][axis] for index in group) for axis in (0, 1))
+        all_px, own_px = len(group) * height * width, sum(math.prod(sizes[i]) for i in group)
+        if len(group) > 1 and (all_px > most_px // 4 or all_px - own_px > most_px // 16):
+            half = len(group) // 2  # smaller windows apart from larger ones
+            groups += [group[half:], group[:half]]
+        else:
+            yield group
+
+
+def _rendered_together(trials: Sequence[Trial]) -> list[Tensor]:
+    """`squared_residuals` in one rendering of windows that are enlarged to one size."""
+    height, width = (max(_size(one)[axis] for one in trials) for axis in (0, 1))
     windows = [_widened(one.window, (height, width), one.rerendering.size) for one in trials]
     count = max(len(one.rerendering.focus) for one in trials)
     scenes = [

@@ -45,12 +45,12 @@ class Luma:
 
     Attributes:
         linear: (N, H, W) linear luma.
-        weight: (N, H, W) the inverse of its noise; 0 where the light is unknown.
+        precision: (N, H, W) the inverse of its noise variance; 0 where the light is unknown.
         share: (N,) weight of each frame in the sharp image.
     """
 
     linear: Tensor
-    weight: Tensor
+    precision: Tensor
     share: tuple[float, ...]
 
     @classmethod
@@ -59,15 +59,13 @@ class Luma:
         images = stack.images
         weights = images.new_tensor(LUMA_WEIGHTS)
         encoded = srgb_luma(stack.photographed.detach())
-        # Noise is uniform in sRGB; the encoding's slope converts it to linear light (IEC
-        # 61966-2-1).
-        slope = encoded.add(0.055).div_(1.055).pow_(1.4).mul_(2.4 / 1.055).clamp_min_(1 / 12.92)
+        slope = torch.stack(list(in_parallel(_slope, encoded)))
         # A clipped highlight is darker than the real light, so no blur of it predicts the frames.
         trusted = stack.usable.to(images)
         linear = torch.einsum("c,nchw->nhw", weights, images)
         if stack.gains is None:
-            noise = stack.noise_std * slope
-            return cls(linear, trusted / noise, (1.0,) * len(stack))
+            noise = slope.mul_(stack.noise_std)
+            return cls(linear, trusted.div_(noise.square_()), (1.0,) * len(stack))
         # A mostly clipped frame has no noise to measure.
         known = trusted.mean((1, 2))
         noise = noise_std_of_luma(encoded[known > known.max() / 2], stack.step) * slope
@@ -77,11 +75,12 @@ class Luma:
         others = (linear * trusted).sum(0) / trusted.sum(0).clamp_min(1)
         linear = torch.where(trusted > 0, linear, torch.maximum(linear, others))
         reliability = known / noise.square().mean((1, 2))
-        return cls(linear, trusted / noise, tuple((reliability / reliability.mean()).tolist()))
+        share = tuple((reliability / reliability.mean()).tolist())
+        return cls(linear, trusted / noise.square_(), share)
 
     def cropped(self, rows: slice, columns: slice) -> Luma:
         """A part of the image."""
-        return Luma(self.linear[:, rows, columns], self.weight[:, rows, columns], self.share)
+        return Luma(self.linear[:, rows, columns], self.precision[:, rows, columns], self.share)
 
 
 class PlaneFit:
@@ -102,6 +101,10 @@ class PlaneFit:
         self._prior = _PRIOR_STRENGTH * (1 + frequency_squared / _PRIOR_KNEE**2)
         self._transfers = _Transfers(self._grid, psf, options)
 
+    def prepare(self, radii_px: Tensor) -> None:
+        """Compute what planes with radii (K, N) share, before several threads fit them."""
+        self._transfers.prepare(radii_px)
+
     def misfits(self, radii_px: Tensor) -> Iterator[Tensor]:
         """Squared misfit in noise variances, summed over the frames, of planes with radii (K, N).
 
@@ -115,19 +118,23 @@ class PlaneFit:
     def misfits_of_frames(self, radii_px: Tensor) -> Iterator[Tensor]:
         """Squared misfit (N, H, W) of each frame, for each of the planes, see `misfits`."""
         self._transfers.prepare(radii_px)
-        return in_parallel(
-            lambda radii: torch.cat(list(self._rests(radii))).square_(), radii_px.split(1)
-        )
+
+        def misfit(radii: Tensor) -> Tensor:
+            rests = zip(self._rests(radii), self._luma.precision, strict=True)
+            return torch.cat([rest.square_().mul_(precision) for rest, precision in rests])
+
+        return in_parallel(misfit, radii_px.split(1))
 
     def _misfit(self, radii_px: Tensor) -> Tensor:
-        rests = self._rests(radii_px)
-        total = next(rests).square()
-        for rest in rests:
-            total.addcmul_(rest, rest)
+        rests = zip(self._rests(radii_px), self._luma.precision, strict=True)
+        rest, precision = next(rests)
+        total = rest.square_() * precision
+        for rest, precision in rests:
+            total.addcmul_(rest.square_(), precision)
         return total
 
     def _rests(self, radii_px: Tensor) -> Iterator[Tensor]:
-        """The misfit of k planes of radii (k, N) to each frame, (k, H, W) in noise deviations."""
+        """The light that k planes of radii (k, N) leave of each frame, (k, H, W)."""
         # One frame at a time: arrays of this size are reused and partly stay in the cache.
         luma, transfers = self._luma, []
         power = self._prior
@@ -138,10 +145,10 @@ class PlaneFit:
             transfers.append(self._grid.unfolded(quadrant)[:, None])
             light.addcmul_(transfers[-1], frame, value=share)
         light.mul_(self._grid.unfolded(power.reciprocal())[:, None])
-        for frame, transfer, weight in zip(self._spectra, transfers, luma.weight, strict=True):
+        for frame, transfer in zip(self._spectra, transfers, strict=True):
             rest = torch.addcmul(frame, transfer, light, value=-1)
             # A copy: what follows is twice as fast on an array without gaps.
-            yield self._grid.image(torch.complex(rest[:, 0], rest[:, 1])) * weight
+            yield self._grid.image(torch.complex(rest[:, 0], rest[:, 1]))
 
 
 class _Transfers:
@@ -191,6 +198,12 @@ class _Transfers:
 
     def _computed(self, radii_px: Tensor) -> Tensor:
         return self._grid.quadrant(self._psf, radii_px)
+
+
+def _slope(encoded: Tensor) -> Tensor:
+    """Change of light per change of sRGB (IEC 61966-2-1), which turns noise into that of light."""
+    power = encoded.add(0.055).div_(1.055).log_().mul_(1.4).exp_()
+    return power.mul_(2.4 / 1.055).clamp_min_(1 / 12.92)
 
 
 def _around(radii_px: Tensor) -> tuple[Tensor, Tensor]:

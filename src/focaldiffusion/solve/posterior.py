@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, srgb_luma
+from focaldiffusion.filters import box_mean, greatest_nearby, srgb_luma
 from focaldiffusion.fusion.fuse import blend_sharpest
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import in_strips
@@ -77,12 +77,9 @@ def own_texture_share(
     gradient_y = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
     squared = gradient_x**2 + gradient_y**2
     reach = min(max(round(reach_px), 3), 32, min(squared.shape) // 2 - 1)
-    strongest = squared[None, None]
-    for window in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
-        padding = (window[0] // 2, window[1] // 2)
-        strongest = functional.max_pool2d(strongest, window, stride=1, padding=padding)
+    strongest = greatest_nearby(greatest_nearby(squared, reach, 0), 0, reach)
     noise = noise_std_srgb**2
     # Noise alone gives a squared gradient of about a tenth of its variance, rarely half of it; this
     # much does not count as texture.
     texture = (squared - 0.5 * noise).clamp_min(0)
-    return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak**2 * strongest[0, 0])
+    return texture / (texture + _TEXTURE_TO_NOISE**2 * noise + leak**2 * strongest)

@@ -23,6 +23,7 @@ from focaldiffusion.solve.plane_fit import (
 )
 from focaldiffusion.solve.sweep import ordered_focus
 from focaldiffusion.stack import FocalStack
+from focaldiffusion.threads import in_parallel
 
 _LONG_SIDE_PX = 256  # blur shrinks with the frames, so the range of the search is wide
 _LEAST_SIDE_PX = 8  # short side of elongated frames: room for the windows that average misfit
@@ -112,26 +113,44 @@ class SmallStack:
             psf: the shape of the blur.
             focus: (n,) focus of the frames.
         """
-        key = (blur_scale, psf, *focus.tolist())
-        if key not in self._misfits:
-            self._misfits[key] = self._measured_misfit(blur_scale, psf, focus)
-        return self._misfits[key]
+        return self.misfits([(blur_scale, focus)], psf)[0]
 
-    def _measured_misfit(self, blur_scale: float, psf: PSF, focus: Tensor) -> float:
-        hypotheses = self._hypotheses()
-        places = hypotheses.tolist()
-        fitted = fitted_planes([blur_scale * one for one in places], _INTERPOLATED_PX)
+    def misfits(self, models: Sequence[tuple[float, Tensor]], psf: PSF) -> list[float]:
+        """`misfit` of several blur scales, each with the focus of the frames."""
+        keys = [(scale, psf, *focus.tolist()) for scale, focus in models]
+        new = {
+            key: self._prepared(scale, psf, focus)
+            for key, (scale, focus) in zip(keys, models, strict=True)
+            if key not in self._misfits
+        }
         with torch.no_grad():
-            fit, radii_px = self._fit(blur_scale, psf, hypotheses, focus)
-            planes = torch.cat(
-                [box_mean(some, _AGGREGATION_PX) for some in fit.misfits(radii_px[fitted])]
-            )
-            lowest, row_of = planes.amin(0), {k: row for row, k in enumerate(fitted)}
-            for _, around, weights in between_planes(places, fitted):
-                mixed = torch.zeros_like(lowest)
-                for one, weight in zip(around, weights, strict=True):
-                    mixed.add_(planes[row_of[one]], alpha=weight)
-                torch.minimum(lowest, mixed, out=lowest)
+            # One alone has its planes fitted in parallel.
+            several = in_parallel if len(new) > 1 else map
+            self._misfits.update(zip(new, several(self._measured, new.values()), strict=True))
+        return [self._misfits[key] for key in keys]
+
+    def _prepared(
+        self, blur_scale: float, psf: PSF, focus: Tensor
+    ) -> tuple[PlaneFit, Tensor, list[int]]:
+        """What measures a misfit: fit, radii (K, n) of all planes, and the planes to fit."""
+        hypotheses = self._hypotheses()
+        fit, radii_px = self._fit(blur_scale, psf, hypotheses, focus)
+        places_px = [blur_scale * one for one in hypotheses.tolist()]
+        fitted = fitted_planes(places_px, _INTERPOLATED_PX)
+        fit.prepare(radii_px[fitted])  # before threads share it
+        return fit, radii_px, fitted
+
+    def _measured(self, prepared: tuple[PlaneFit, Tensor, list[int]]) -> float:
+        fit, radii_px, fitted = prepared
+        planes = torch.cat(
+            [box_mean(some, _AGGREGATION_PX) for some in fit.misfits(radii_px[fitted])]
+        )
+        lowest, row_of = planes.amin(0), {k: row for row, k in enumerate(fitted)}
+        for _, around, weights in between_planes(self._hypotheses().tolist(), fitted):
+            mixed = torch.zeros_like(lowest)
+            for one, weight in zip(around, weights, strict=True):
+                mixed.add_(planes[row_of[one]], alpha=weight)
+            torch.minimum(lowest, mixed, out=lowest)
         return max(float(lowest.mean()), _LEAST_MISFIT)
 
     def misfit_of_frames(self, blur_scale: float, psf: PSF, focus: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
+
+from focaldiffusion.filters import greatest_nearby
 
 SHARE = 0.9
 """Share of the depths, or distances, that lie in their interval."""
@@ -44,12 +45,7 @@ def coordinate_interval(
         (2, H, W) least and greatest coordinate.
     """
     radius = max(1, round(max(coordinate.shape) * _RIM_SHARE))
-    window, padding = 2 * radius + 1, radius
-
-    def greatest(surface: Tensor) -> Tensor:
-        return functional.max_pool2d(surface[None, None], window, 1, padding)[0, 0]
-
-    low, high = -greatest(-coordinate), greatest(coordinate)
+    low, high = (sign * greatest_nearby(sign * coordinate, radius, radius) for sign in (-1, 1))
     if competing is not None:
         low, high = torch.minimum(low, competing[0]), torch.maximum(high, competing[1])
     errors_px = _ERROR_ALONE_PX if competing is None else _ERROR_PX
