@@ -52,6 +52,7 @@ _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
 _BELIEVED = ((0.5, 1.3), (0.8, 1.1), (1.0, 0.92))
 _ON_EDGES = 0.02  # least rank of the image's edges at its depth steps, see `edges_at_steps`
+_COVERS_NOTHING = "it covers none of the image"
 _MISSES_EDGES = "its depth steps miss the edges of the image"
 _CONTRADICTED = "the frames contradict it"
 _HELPS_ALONE = 0.5  # the same error where nothing can be rendered
@@ -78,7 +79,8 @@ class Joined:
         prior: its name and kind; `on_edges`, see `edges_at_steps`; `predicts`, its error of
             predicting sure physics, relative to none; `rendered`, the residual of re-rendering
             with it, relative to that of physics, None without blur or metric depth; `refused`,
-            the reason, None if it was believed.
+            the reason, None if it was believed. All but the first two are None where it covers
+            nothing.
         fitted: (h, w) the prior on that axis by scale and shift alone, whatever was decided about
             it, at the size at which surfaces are joined; NaN where unknown.
     """
@@ -269,6 +271,17 @@ def join(
     """
     physics = _Physics.of(stack, evidence, coordinate, agreement, confidence)
     given, known = _at_size_of(prior, physics.level)
+    of_prior: dict[str, Any] = {
+        "name": prior.name,
+        "kind": str(prior.kind),
+        "on_edges": None,
+        "predicts": None,
+        "rendered": None,
+        "refused": None,
+    }
+    if not known.any():  # a crop, or a sparse prior, may leave nothing at this size
+        nowhere = torch.full(known.shape, torch.nan).to(coordinate)
+        return _refused(coordinate, of_prior, _COVERS_NOTHING, nowhere)
     metric = stack.axis == "inverse_depth_dpt"
     tried = None
     if metric and blur_scale is not None:
@@ -287,22 +300,15 @@ def join(
     error = predicts(proposal.regions, proposal.fit, scene.near, scene.far)
     rendered = None if tried is None else tried(joined)
     on_edges = edges_at_steps(proposal.given, known, scene.guide)
-    of_prior = {
-        "name": prior.name,
-        "kind": str(prior.kind),
-        "on_edges": on_edges,
-        "predicts": error,
-        "rendered": rendered,
-        "refused": None,
-    }
+    of_prior |= {"on_edges": on_edges, "predicts": error, "rendered": rendered}
     is_flat = proposal.fit.scale == 0  # nothing of the prior is left
     plain = scene.on_axis(np.maximum(proposal.fit.applied(proposal.shape), scene.farthest))
     plain = np.where(known & (not is_flat), plain, np.nan)
     fitted = torch.from_numpy(np.float32(plain)).to(coordinate)
     misses_edges = on_edges is not None and on_edges < _ON_EDGES
     if is_flat or misses_edges or not _believed(error, rendered):
-        of_prior["refused"] = _MISSES_EDGES if misses_edges else _CONTRADICTED
-        return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior, fitted)
+        reason = _MISSES_EDGES if misses_edges else _CONTRADICTED
+        return _refused(coordinate, of_prior, reason, fitted)
     # Beside outlines, where physics counts little, it is right if nothing contradicts it.
     level, agreed = np.maximum(scene.level, scene.farthest), physics.agreed
     joined = joined * (level / joined) ** agreed
@@ -313,6 +319,12 @@ def join(
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
     return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior, fitted)
+
+
+def _refused(coordinate: Tensor, of_prior: dict[str, Any], reason: str, fitted: Tensor) -> Joined:
+    """Physics (H, W) alone, and the reason."""
+    nothing = torch.zeros_like(coordinate)
+    return Joined(coordinate, nothing, False, of_prior | {"refused": reason}, fitted)
 
 
 def _believed(error: float, rendered: float | None) -> bool:
