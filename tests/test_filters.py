@@ -8,7 +8,13 @@ import torch
 from conftest import TOLERANCE
 from sample_stacks import SIZE, texture
 
-from focaldiffusion.filters import box_mean, interpolated, noise_std, refine_minimum
+from focaldiffusion.filters import (
+    box_mean,
+    interpolated,
+    noise_std,
+    refine_minimum,
+    smooth_mean,
+)
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF, blur
 
@@ -42,3 +48,18 @@ def test_box_mean_is_the_mean_of_a_window_that_replicates_the_border():
     padded = np.pad(plane.numpy(), 1, mode="edge")
     expected = [[padded[y : y + 3, x : x + 3].mean() for x in range(5)] for y in range(4)]
     torch.testing.assert_close(box_mean(plane, 1), torch.tensor(np.array(expected)))
+
+
+@pytest.mark.parametrize("half_width", [4, 8])
+def test_a_smooth_mean_is_as_wide_as_a_box(half_width):
+    point = torch.zeros(101, 101)
+    point[50, 50] = 1
+    place = torch.arange(101.0) - 50
+    bell, box = smooth_mean(point, half_width), box_mean(point, half_width)
+    assert float(bell.sum()) == pytest.approx(1, rel=1e-5)
+    variances = [float((one.sum(0) * place.square()).sum()) for one in (bell, box)]
+    # Sides of boxes are odd numbers, so variances come in steps.
+    assert variances[0] == pytest.approx(variances[1], rel=0.2)
+    # It falls from its middle on, where a box has a plateau and a cliff.
+    assert bool((bell[50, 50:60].diff() <= 0).all())
+    assert float(bell[50, 50 + half_width]) < 0.5 * float(bell[50, 50])

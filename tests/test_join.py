@@ -25,6 +25,7 @@ from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
     bent,
+    beyond_quadric,
     corrected,
     edges_at_steps,
     likely_fits,
@@ -105,6 +106,9 @@ HOSTILE = {
     "inverted": -TRUTH_DPT,
     "noise": torch.rand(SIZE, generator=torch.Generator().manual_seed(0)),
     "another scene": torch.where((X > 30) & (Y > 40), 3.0, 1.0 + X / 50),
+    "floor": Y / SIZE[0],
+    "bowl": ((X - SIZE[1] / 2) / SIZE[1]) ** 2 + (Y / SIZE[0]) ** 2,
+    "ramp": torch.tanh((Y - SIZE[0] / 2) / 10),
 }
 
 
@@ -158,7 +162,7 @@ def test_without_metres_either_end_of_the_sweep_may_be_near(scene, reversed_orde
     assert after < before
 
 
-@pytest.mark.parametrize("name", ["constant", "noise", "another scene"])
+@pytest.mark.parametrize("name", ["constant", "noise", "another scene", "floor"])
 def test_a_hostile_prior_changes_nothing_without_metres(scene, name):
     stack = FocalStack(scene[0].images)
     found = estimate_depth(stack, PSF())
@@ -266,6 +270,25 @@ def test_priors_whose_steps_tell_nothing_are_not_judged_by_them():
     # An image with edges everywhere has them at any outline.
     noise = torch.rand(3, *LARGE.shape, generator=torch.Generator().manual_seed(0))
     assert edges_at_steps(card, known, noise) is None
+
+
+def test_what_a_prior_knows_beyond_a_smooth_surface():
+    level, sure = TRUTH_DPT.double().numpy(), np.ones(SIZE)
+    y, x = Y.numpy() / SIZE[0], X.numpy() / SIZE[1]
+    bowl = np.exp(0.3 + x - y + 0.5 * x * x - x * y)
+    assert beyond_quadric(level, level, sure) == pytest.approx(1)
+    assert beyond_quadric(2 * level**1.5 * bowl, level, sure) == pytest.approx(1)
+    assert beyond_quadric(1 / level, level, sure) == pytest.approx(-1)
+    # Rounding aside, a quadric has nothing left to compare, nor has an image without sure pixels.
+    assert beyond_quadric(bowl, level, sure) == 0
+    assert beyond_quadric(level, bowl, sure) == 0
+    assert beyond_quadric(level, level, np.zeros(SIZE)) == 0
+
+
+def test_a_smooth_prior_is_refused_for_knowing_nothing_else(scene):
+    # The wall behind the card is such a slope, so it predicts most of the scene.
+    result = joined(scene, prior_of(Y / SIZE[0]))
+    assert result.prior["refused"] == "it follows sure depth no better than a smooth surface does"
 
 
 def test_a_curve_over_the_prior_brings_it_to_physics():

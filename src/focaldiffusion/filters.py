@@ -35,6 +35,18 @@ def box_mean(planes: Tensor, half_width: int) -> Tensor:
     return functional.avg_pool2d(padded, side, stride=1).reshape(planes.shape)
 
 
+def smooth_mean(planes: Tensor, half_width: int) -> Tensor:
+    """Mean of (..., H, W) over a bell as wide as the window of `box_mean`, which shows no squares.
+
+    Three boxes in a row have nearly the shape of a Gaussian. Together they have the variance of one
+    box of 2 h + 1 pixels, up to the rounding of their sides.
+    """
+    side = math.sqrt(((2 * half_width + 1) ** 2 - 1) / 3 + 1)
+    for _ in range(3):
+        planes = box_mean(planes, round((side - 1) / 2))
+    return planes
+
+
 def block_mean(planes: Tensor, side_px: int) -> Tensor:
     """(C, h, w) means over blocks of pixels; blocks at the right and lower edge may be smaller."""
     if side_px == 1:
