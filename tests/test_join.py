@@ -20,7 +20,7 @@ from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, recover
 from focaldiffusion.solve import prior_fit
-from focaldiffusion.solve.join import Joined, join
+from focaldiffusion.solve.join import Joined, join, why_refused
 from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
@@ -289,6 +289,26 @@ def test_a_smooth_prior_is_refused_for_knowing_nothing_else(scene):
     # The wall behind the card is such a slope, so it predicts most of the scene.
     result = joined(scene, prior_of(Y / SIZE[0]))
     assert result.prior["refused"] == "it follows sure depth no better than a smooth surface does"
+
+
+@pytest.mark.parametrize(
+    ("on_edges", "beyond", "error", "rendered", "reason"),
+    [
+        (0.1, 0.7, 0.4, 1.2, None),
+        (None, 0.7, 0.4, 1.2, None),  # too few steps to judge
+        (0.0, 0.7, 0.4, 0.9, "its depth steps miss the edges of the image"),
+        (0.1, 0.5, 0.4, 1.0, "it follows sure depth no better than a smooth surface does"),
+        (0.1, 0.5, 0.4, 0.9, None),  # the frames speak for it
+        (0.1, 0.7, 1.0, 1.0, "the frames contradict it"),
+        (0.1, 0.8, 1.0, 1.0, None),  # far beyond a smooth surface, it predicts enough
+        (0.1, 0.8, 1.0, 1.2, "the frames contradict it"),
+        (0.1, 0.7, 0.4, None, None),  # nothing can be rendered
+        (0.1, 0.7, 0.6, None, "the frames contradict it"),
+    ],
+)
+def test_the_judge(on_edges, beyond, error, rendered, reason):
+    judged = {"on_edges": on_edges, "beyond_quadric": beyond}
+    assert why_refused(judged | {"predicts": error, "rendered": rendered}) == reason
 
 
 def test_a_curve_over_the_prior_brings_it_to_physics():

@@ -1,15 +1,15 @@
 """Joins a prior with physics: one more surface, which has to prove itself.
 
 The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
-a whole in four cases: its depth steps do not lie on edges of the image; it has nothing in common
-with sure physics beyond what any smooth surface has; re-rendering speaks against it; or it predicts
-sure physics hardly better than the median of the rest does, unless re-rendering speaks for it.
+a whole in four cases: its depth steps do not lie on edges of the image; re-rendering speaks against
+it; or, unless re-rendering clearly speaks for it, it has nothing in common with sure physics beyond
+what any smooth surface has, or predicts sure physics hardly better than the median of the rest does.
 Pixel by pixel, sure physics then outweighs it, and so does physics on which all directions agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,9 +51,11 @@ _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # A prior is believed up to an error of predictions, relative to none, and a residual of the frames
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
-_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (1.0, 0.92))
+_PREDICTS, _CLEARLY_BETTER = 0.8, 0.92
+_BELIEVED = ((0.5, 1.3), (_PREDICTS, 1.1), (1.0, _CLEARLY_BETTER))
 _ON_EDGES = 0.02  # least rank of the image's edges at its depth steps, see `edges_at_steps`
-_BEYOND_QUADRIC = 0.6  # least correlation with sure physics, see `beyond_quadric`
+_BEYOND_QUADRIC = 0.6  # least correlation, see there, unless the frames are clearly better ...
+_FAR_BEYOND = 0.75  # ... and that from which it counts as an error of predictions of `_PREDICTS`
 _COVERS_NOTHING = "it covers none of the image"
 _MISSES_EDGES = "its depth steps miss the edges of the image"
 _TOO_SMOOTH = "it follows sure depth no better than a smooth surface does"
@@ -312,7 +314,7 @@ def join(
     is_flat = proposal.fit.scale == 0  # nothing of the prior is left
     plain = np.where(known & (not is_flat), scene.on_axis(fitted), np.nan)
     shown = torch.from_numpy(np.float32(plain)).to(coordinate)
-    reason = _TOO_SMOOTH if is_flat else _reason(of_prior)
+    reason = _TOO_SMOOTH if is_flat else why_refused(of_prior)
     if reason is not None:
         return _refused(coordinate, of_prior, reason, shown)
     # Beside outlines, where physics counts little, it is right if nothing contradicts it.
@@ -332,13 +334,17 @@ def _refused(coordinate: Tensor, of_prior: dict[str, Any], reason: str, fitted: 
     return Joined(coordinate, nothing, False, of_prior | {"refused": reason}, fitted)
 
 
-def _reason(of_prior: dict[str, Any]) -> str | None:
-    """Why a prior is refused, None if it is believed, see `Joined.prior`."""
+def why_refused(of_prior: Mapping[str, Any]) -> str | None:
+    """The reason to refuse a prior, None to believe it; see `Joined.prior`."""
     if of_prior["on_edges"] is not None and of_prior["on_edges"] < _ON_EDGES:
         return _MISSES_EDGES
-    if of_prior["beyond_quadric"] < _BEYOND_QUADRIC:
+    beyond, error, rendered = (of_prior[key] for key in ("beyond_quadric", "predicts", "rendered"))
+    speaks_for_it = rendered is not None and rendered <= _CLEARLY_BETTER
+    if beyond < _BEYOND_QUADRIC and not speaks_for_it:
         return _TOO_SMOOTH
-    return None if _believed(of_prior["predicts"], of_prior["rendered"]) else _CONTRADICTED
+    if beyond >= _FAR_BEYOND:
+        error = min(error, _PREDICTS)
+    return None if _believed(error, rendered) else _CONTRADICTED
 
 
 def _believed(error: float, rendered: float | None) -> bool:
