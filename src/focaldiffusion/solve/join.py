@@ -3,8 +3,9 @@
 The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
 a whole in four cases: its depth steps do not lie on edges of the image; re-rendering speaks against
 it; or, unless re-rendering clearly speaks for it, it has nothing in common with sure physics beyond
-what any smooth surface has, or predicts sure physics hardly better than the median of the rest does.
-Pixel by pixel, sure physics then outweighs it, and so does physics on which all directions agree.
+what any smooth surface has, or predicts sure physics hardly better than the median of the rest
+does. Pixel by pixel, sure physics then outweighs it, and so does physics on which all directions
+agree.
 """
 
 from __future__ import annotations
