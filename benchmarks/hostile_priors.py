@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from focaldiffusion.prior import Prior, PriorKind
@@ -25,17 +26,26 @@ def hostile(depth_m: Tensor, valid: Tensor, other_m: Tensor, seed: int) -> dict[
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     other = cv2.resize(true_dpt(other_m, other_m > 0), (width, height))
-    cloudy = sum(
-        cv2.resize(draw.normal(size=(knots, knots)), (width, height), interpolation=cv2.INTER_CUBIC)
-        for knots in (4, 8, 16, 32)
-    )
+
+    def clouds(knots: int) -> NDArray[np.float64]:
+        coarse = draw.normal(size=(knots, knots))
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    cloudy = sum(clouds(knots) for knots in (4, 8, 16, 32))
+    right, down = x / width - 0.5, y / height - 0.5
     values = {
         "constant": np.ones(inverse.shape),
-        "slanted plane": 0.5 * x / width - 0.8 * y / height,
+        "slanted plane": 0.5 * right - 0.8 * down,
+        "floor": down,
+        "bowl": right**2 + down**2,
+        "dome": 1 / (1 + 3 * (right**2 + down**2)) ** 2,
+        "ramp": np.tanh(8 * (right + down)),
         "inverted": -inverse,
         "another image": other,
+        "another image, blurred": cv2.GaussianBlur(other, (0, 0), width / 20),
         "white noise": draw.normal(size=inverse.shape),
         "cloudy noise": cloudy,
+        "smooth noise": clouds(4),
     }
     return {
         name: Prior(torch.from_numpy(np.float32(field)), PriorKind.AFFINE_INVERSE_DEPTH, name)

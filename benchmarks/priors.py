@@ -56,8 +56,10 @@ PARTS: dict[str, list[tuple[Any, str, Any]]] = {
     "the sweep votes": [(prior_fit, "_SWEEP_VOTES", 0.0)],
     "fits tried by re-rendering": [(prior_fit, "_MOST_FITS", 1)],
     "steps that miss the edges of the image": [(joining, "_ON_EDGES", -math.inf)],
+    "smooth surfaces that predict as well": [(joining, "_BEYOND_QUADRIC", -math.inf)],
     "all of the judge": [
         (joining, "_ON_EDGES", -math.inf),
+        (joining, "_BEYOND_QUADRIC", -math.inf),
         (joining, "_believed", lambda *_: True),
     ],
 }

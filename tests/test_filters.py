@@ -16,6 +16,7 @@ from focaldiffusion.filters import (
     interpolated,
     noise_std,
     refine_minimum,
+    smooth_mean,
 )
 from focaldiffusion.optics import linear_to_srgb, srgb_to_linear
 from focaldiffusion.psf import PSF, blur
@@ -68,3 +69,18 @@ def test_the_greatest_value_nearby_is_the_same_with_gradients():
     expected = torch.stack([window.max() for window in windows]).view(5, 7)
     assert torch.equal(greatest_nearby(plane, 1, 2), expected)
     assert torch.equal(greatest_nearby(plane.requires_grad_(), 1, 2), expected)
+
+
+@pytest.mark.parametrize("half_width", [4, 8])
+def test_a_smooth_mean_is_as_wide_as_a_box(half_width):
+    point = torch.zeros(101, 101)
+    point[50, 50] = 1
+    place = torch.arange(101.0) - 50
+    bell, box = smooth_mean(point, half_width), box_mean(point, half_width)
+    assert float(bell.sum()) == pytest.approx(1, rel=1e-5)
+    variances = [float((one.sum(0) * place.square()).sum()) for one in (bell, box)]
+    # Sides of boxes are odd numbers, so variances come in steps.
+    assert variances[0] == pytest.approx(variances[1], rel=0.2)
+    # It falls from its middle on, where a box has a plateau and a cliff.
+    assert bool((bell[50, 50:60].diff() <= 0).all())
+    assert float(bell[50, 50 + half_width]) < 0.5 * float(bell[50, 50])

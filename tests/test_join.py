@@ -20,11 +20,12 @@ from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import Estimate, estimate_depth, recover
 from focaldiffusion.solve import prior_fit
-from focaldiffusion.solve.join import Joined, join
+from focaldiffusion.solve.join import Joined, join, why_refused
 from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
     bent,
+    beyond_quadric,
     corrected,
     edges_at_steps,
     likely_fits,
@@ -105,6 +106,9 @@ HOSTILE = {
     "inverted": -TRUTH_DPT,
     "noise": torch.rand(SIZE, generator=torch.Generator().manual_seed(0)),
     "another scene": torch.where((X > 30) & (Y > 40), 3.0, 1.0 + X / 50),
+    "floor": Y / SIZE[0],
+    "bowl": ((X - SIZE[1] / 2) / SIZE[1]) ** 2 + (Y / SIZE[0]) ** 2,
+    "ramp": torch.tanh((Y - SIZE[0] / 2) / 10),
 }
 
 
@@ -158,7 +162,7 @@ def test_without_metres_either_end_of_the_sweep_may_be_near(scene, reversed_orde
     assert after < before
 
 
-@pytest.mark.parametrize("name", ["constant", "noise", "another scene"])
+@pytest.mark.parametrize("name", ["constant", "noise", "another scene", "floor"])
 def test_a_hostile_prior_changes_nothing_without_metres(scene, name):
     stack = FocalStack(scene[0].images)
     found = estimate_depth(stack, PSF())
@@ -266,6 +270,45 @@ def test_priors_whose_steps_tell_nothing_are_not_judged_by_them():
     # An image with edges everywhere has them at any outline.
     noise = torch.rand(3, *LARGE.shape, generator=torch.Generator().manual_seed(0))
     assert edges_at_steps(card, known, noise) is None
+
+
+def test_what_a_prior_knows_beyond_a_smooth_surface():
+    level, sure = TRUTH_DPT.double().numpy(), np.ones(SIZE)
+    y, x = Y.numpy() / SIZE[0], X.numpy() / SIZE[1]
+    bowl = np.exp(0.3 + x - y + 0.5 * x * x - x * y)
+    assert beyond_quadric(level, level, sure) == pytest.approx(1)
+    assert beyond_quadric(2 * level**1.5 * bowl, level, sure) == pytest.approx(1)
+    assert beyond_quadric(1 / level, level, sure) == pytest.approx(-1)
+    # Rounding aside, a quadric has nothing left to compare, nor has an image without sure pixels.
+    assert beyond_quadric(bowl, level, sure) == 0
+    assert beyond_quadric(level, bowl, sure) == 0
+    assert beyond_quadric(level, level, np.zeros(SIZE)) == 0
+
+
+def test_a_smooth_prior_is_refused_for_knowing_nothing_else(scene):
+    # The wall behind the card is such a slope, so it predicts most of the scene.
+    result = joined(scene, prior_of(Y / SIZE[0]))
+    assert result.prior["refused"] == "it follows sure depth no better than a smooth surface does"
+
+
+@pytest.mark.parametrize(
+    ("on_edges", "beyond", "error", "rendered", "reason"),
+    [
+        (0.1, 0.7, 0.4, 1.2, None),
+        (None, 0.7, 0.4, 1.2, None),  # too few steps to judge
+        (0.0, 0.7, 0.4, 0.9, "its depth steps miss the edges of the image"),
+        (0.1, 0.5, 0.4, 1.0, "it follows sure depth no better than a smooth surface does"),
+        (0.1, 0.5, 0.4, 0.9, None),  # the frames speak for it
+        (0.1, 0.7, 1.0, 1.0, "the frames contradict it"),
+        (0.1, 0.8, 1.0, 1.0, None),  # far beyond a smooth surface, it predicts enough
+        (0.1, 0.8, 1.0, 1.2, "the frames contradict it"),
+        (0.1, 0.7, 0.4, None, None),  # nothing can be rendered
+        (0.1, 0.7, 0.6, None, "the frames contradict it"),
+    ],
+)
+def test_the_judge(on_edges, beyond, error, rendered, reason):
+    judged = {"on_edges": on_edges, "beyond_quadric": beyond}
+    assert why_refused(judged | {"predicts": error, "rendered": rendered}) == reason
 
 
 def test_a_curve_over_the_prior_brings_it_to_physics():

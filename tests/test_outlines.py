@@ -10,11 +10,13 @@ from sample_stacks import BLUR_SCALE_PX_M, SIZE, photograph, texture
 from torch import Tensor
 from torch.nn import functional
 
+from focaldiffusion.filters import interpolated
 from focaldiffusion.optics import srgb_to_linear
 from focaldiffusion.psf import PSF
 from focaldiffusion.recovery import estimate_depth
 from focaldiffusion.solve import outlines
 from focaldiffusion.solve.complete import Completion, complete
+from focaldiffusion.solve.nearness import Nearness, clear_way
 from focaldiffusion.solve.outlines import with_outlines
 from focaldiffusion.solve.sweep import sweep
 from focaldiffusion.stack import FocalStack
@@ -179,6 +181,30 @@ def test_an_order_gets_outlines_where_occlusion_shows_the_near_end(nearest_first
     assert (low <= high).all()
 
 
+def test_surfaces_shared_and_of_their_own_show_the_near_end():
+    card = card_in(SMALL)
+    near = 1 / torch.where(card, NEAR_M, FAR_M)
+    metric = photograph(torch.where(card, BARE, texture(SMALL)), 1 / near, size=SMALL)
+    order = metric.focus_coordinates.argsort()
+    stack = FocalStack(metric.images[order])
+    scale = estimate_depth(stack, PSF()).calibration.blur_scale
+    assert scale is not None
+    evidence = sweep(stack, scale, PSF())
+    rising, falling = (
+        Nearness.of(stack, evidence, scale, 0.0, is_rising=one) for one in (True, False)
+    )
+    first, last = metric.focus_coordinates.aminmax()
+    truth, flat = (near - first) / (last - first), torch.full(SMALL, 0.5)
+    # The card hides the wall if larger coordinates are nearer, and the wall the card otherwise.
+    own = tuple(interpolated(truth, way.points, way.values) for way in (rising, falling))
+    assert clear_way((rising, falling), truth, own, PSF()) == 0
+    assert clear_way((falling, rising), truth, own[::-1], PSF()) == 1
+    # A flat surface hides nothing, but each way may still have a surface of its own.
+    level = tuple(interpolated(flat, way.points, way.values) for way in (rising, falling))
+    assert clear_way((rising, falling), flat, own, PSF()) == 0
+    assert clear_way((rising, falling), flat, level, PSF()) is None
+
+
 def test_the_estimate_has_outlines():
     found = estimate_depth(of_grade("calibrated"), PSF())
     scale = found.calibration.blur_scale
@@ -190,3 +216,15 @@ def test_the_estimate_has_outlines():
         expected = with_outlines(stack, found.evidence, given, scale, PSF())
     assert torch.equal(found.coordinate, expected.coordinate)
     assert torch.equal(found.agreement, expected.agreement)
+
+
+def test_a_stage_that_moves_by_micrometres_gets_outlines():
+    card = card_in(SMALL)
+    depth_m = torch.where(card, NEAR_M, FAR_M)
+    metric = photograph(torch.where(card, BARE, texture(SMALL)), depth_m, size=SMALL)
+    heights_m = 2e-6 * metric.focus_coordinates
+    found = estimate_depth(FocalStack(metric.images, focus_positions_m=heights_m), PSF())
+    outer, edge = ~card & ~beside(card), card & beside(~card)
+    middle = (found.coordinate[card].median() + found.coordinate[outer].median()) / 2
+    assert (found.coordinate[edge] > middle).float().mean() > 0.99
+    assert found.competing is not None

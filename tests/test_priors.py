@@ -239,7 +239,7 @@ def test_a_marigold_without_its_steps_or_parts_is_refused(tmp_path: Path) -> Non
 
 def test_a_prior_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"^it: the prior holds no depth anywhere; expected a pos"):
-        Prior(torch.zeros(2, 2), METRIC, "it")
+        Prior(torch.zeros(2, 2), METRIC, "it").checked()
     values = torch.tensor([[0.0, torch.inf], [-1.0, torch.nan]])
     found = Prior(values, DEPTH, "it").values
     assert found.isnan().tolist() == [[False, True], [False, True]]

@@ -27,7 +27,7 @@ from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.photographer import photograph
 from focaldiffusion.data.priors import with_network_priors, with_own_prior
 from focaldiffusion.data.procedural.scenes import Procedural
-from focaldiffusion.data.sample_file import read_sample
+from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.conditioning import PRIOR_MAPS, prior_channels
 from focaldiffusion.prior import Prior, PriorKind
@@ -225,6 +225,27 @@ def test_a_prior_is_mirrored_with_its_sample(stacks: Path, tmp_path: Path) -> No
         assert torch.equal(found.prior.values, expected)
         turned += flipped
     assert 0 < turned < 8
+
+
+def test_a_crop_may_leave_nothing_of_a_sparse_prior(stacks: Path, tmp_path: Path) -> None:
+    """It is seen as physics alone: the surface stands in for the prior, whose share is zero."""
+    config = config_of(stacks, tmp_path / "run")
+    (batch,) = batches(open_split(config.data, "train", 0), (0, 1), 2, with_estimates=True)
+    sample, other = batch.sample(0), batch.priors[1]
+    assert sample.prior is not None
+    height, width = sample.valid.shape
+    corner = torch.full((height + 1, width), torch.nan)
+    corner[0, 0] = 1.0
+    sparse = replace(sample.prior, values=corner)
+    sample = replace(sample, prior=sparse.mapped(lambda values: values[1:]))
+    write_sample(tmp_path / "sample.safetensors", sample)
+    left = read_sample(tmp_path / "sample.safetensors").prior
+    assert left is not None
+    assert left.values.isnan().all()
+    shown = replace(batch, priors=(left, other))
+    proposal = examples_of(shown, "log", with_stacks=False, with_prior=True).proposal
+    assert torch.equal(proposal.prior[0, 0], proposal.depth_code[0, 0])
+    assert not proposal.prior[0, 1].any()
 
 
 def scene_source(**options: Any) -> Source:

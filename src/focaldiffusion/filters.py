@@ -48,6 +48,18 @@ def greatest_nearby(plane: Tensor, half_height: int, half_width: int) -> Tensor:
     return functional.max_pool2d(plane[None, None], window, stride=1, padding=padding)[0, 0]
 
 
+def smooth_mean(planes: Tensor, half_width: int) -> Tensor:
+    """Mean of (..., H, W) over a bell as wide as the window of `box_mean`, which shows no squares.
+
+    Three boxes in a row have nearly the shape of a Gaussian. Together they have the variance of one
+    box of 2 h + 1 pixels, up to the rounding of their sides.
+    """
+    side = math.sqrt(((2 * half_width + 1) ** 2 - 1) / 3 + 1)
+    for _ in range(3):
+        planes = box_mean(planes, round((side - 1) / 2))
+    return planes
+
+
 def block_mean(planes: Tensor, side_px: int) -> Tensor:
     """(C, h, w) means over blocks of pixels; blocks at the right and lower edge may be smaller."""
     if side_px == 1:

@@ -50,7 +50,7 @@ class Prior:
         name: its origin, for messages and provenance.
 
     Raises:
-        InputError: no value is known, or no such kind.
+        InputError: no such kind.
     """
 
     values: Tensor
@@ -63,12 +63,6 @@ class Prior:
         known = self.values.isfinite()
         if self.kind is PriorKind.METRIC_DEPTH:
             known &= self.values > 0
-        if not bool(known.any()):
-            expected = "a positive number" if self.kind is PriorKind.METRIC_DEPTH else "a number"
-            raise InputError(
-                f"{self.name}: the prior holds no depth anywhere; expected {expected} for some "
-                "pixels at least. Give another prior, or none."
-            )
         values = self.values.float().masked_fill(~known, float("nan"))
         object.__setattr__(self, "values", values)
 
@@ -77,12 +71,22 @@ class Prior:
         """(height, width) in pixels."""
         return self.values.shape[0], self.values.shape[1]
 
-    def mapped(self, plane: Callable[[Tensor], Tensor]) -> Prior:
-        """The prior with a change to its values (H, W), such as a crop.
+    def checked(self) -> Prior:
+        """The prior itself.
 
         Raises:
-            InputError: none of the known ones is left.
+            InputError: no value is known.
         """
+        if bool(self.values.isnan().all()):
+            expected = "a positive number" if self.kind is PriorKind.METRIC_DEPTH else "a number"
+            raise InputError(
+                f"{self.name}: the prior holds no depth anywhere; expected {expected} for some "
+                "pixels at least. Give another prior, or none."
+            )
+        return self
+
+    def mapped(self, plane: Callable[[Tensor], Tensor]) -> Prior:
+        """The prior with a change to its values (H, W), such as a crop, which may leave none."""
         return replace(self, values=plane(self.values))
 
 

@@ -339,7 +339,7 @@ def _asked(prior: PriorSource, found: Estimate, fusion: Fusion, stages: Stages) 
     """The prior of the fused image."""
     with stages("asking the prior"):
         image = torch.from_numpy(fusion.all_in_focus).permute(2, 0, 1)
-        return prior(image.to(found.coordinate.device))
+        return prior(image.to(found.coordinate.device)).checked()
 
 
 def joined_with(stack: FocalStack, found: Estimate, given: Prior, stages: Stages) -> Estimate:

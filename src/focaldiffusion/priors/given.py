@@ -106,7 +106,7 @@ def read_prior(path: Path, kind: PriorKind | None) -> GivenPrior:
                 f"{path}: half of its depth is beyond 100; expected metres. Divide millimetres by "
                 "1000, or give --prior-kind affine-depth."
             )
-    return GivenPrior(Prior(values, kind, str(path)))
+    return GivenPrior(Prior(values, kind, str(path)).checked())
 
 
 def _shown(size: tuple[int, int]) -> str:

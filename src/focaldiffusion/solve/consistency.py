@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.evidence import Evidence
-from focaldiffusion.filters import box_mean, interpolated
+from focaldiffusion.filters import box_mean, interpolated, smooth_mean
 from focaldiffusion.optics import blur_radius_px, linear_to_srgb
 from focaldiffusion.psf import PSF, filter_margin
 from focaldiffusion.simulation.render import render_all
@@ -26,9 +26,9 @@ _CHECK_SIZE = 384  # long side [px]; the check looks for wrong depth, not for wr
 _MOST_FRAMES = 16  # rendered again; more of a long stack, evenly spread, show nothing else
 _DIRECTION_SIZE = 160  # long side [px] at which the nearer end of an axis is found
 _TOLERATED_RMS = 6 / 255  # sRGB; residual of correct depth at silhouettes and in path-traced grain
-_SUPPORT_PX = 8  # half window over which evidence supports a pixel
+_SUPPORT_PX = 8  # half window over which evidence supports a pixel, see `smooth_mean`
 _ENOUGH_CERTAINTY = 0.01  # sufficient mean certainty in that window: one edge in 100 pixels
-_AGREEMENT_PX = 4  # half window over which agreement counts
+_AGREEMENT_PX = 4  # the same, over which agreement counts
 # In seven examples and path-traced rooms, pixels of confidence 0.7 and more are off by 0.25 to 0.34
 # frames by sharpness, and by 0.03 to 0.09 by the sweep.
 _BY_SHARPNESS = 0.5
@@ -72,7 +72,7 @@ def rerender_residual(
     focus = focus_of(stack, step_growth)
     if stack.axis != "inverse_depth_dpt":
         rising, falling = _modelled_ways(stack, coordinate, step_growth)
-        ratio = _reversal(stack, evidence, rising, falling, blur_scale, psf)
+        ratio = direction(stack, evidence, rising, falling, blur_scale, psf)
         coordinate, focus = rising if ratio <= 1 else falling
     rerendering = Rerendering(stack, evidence, focus, blur_scale, psf, _CHECK_SIZE)
     residual = box_mean(rerendering.squared_residual(rerendering.shrunk(coordinate)), 1).sqrt()
@@ -97,30 +97,7 @@ def reversal(
         psf: the shape of the blur.
     """
     ways = _both_ways(inverse_depth_dpt, stack.focus_coordinates)
-    return _reversal(stack, evidence, *ways, blur_scale, psf)
-
-
-def direction(
-    stack: FocalStack,
-    evidence: Evidence,
-    coordinate: Tensor,
-    blur_scale: float,
-    psf: PSF,
-    *,
-    step_growth: float,
-) -> float:
-    """`reversal` of a stack without focus distances: below 1 if larger coordinates are nearer.
-
-    Args:
-        stack: the frames.
-        evidence: see `rerender_residual`.
-        coordinate: (H, W), the completed surface.
-        blur_scale: see `rerender_residual`.
-        psf: the shape of the blur.
-        step_growth: see `ordered_focus`.
-    """
-    ways = _modelled_ways(stack, coordinate, step_growth)
-    return _reversal(stack, evidence, *ways, blur_scale, psf)
+    return direction(stack, evidence, *ways, blur_scale, psf)
 
 
 Surface = tuple[Tensor, Tensor]
@@ -143,20 +120,31 @@ def _modelled_ways(
     return _both_ways(coordinate, focus_of(stack, step_growth))
 
 
-def _reversal(
+def direction(
     stack: FocalStack,
     evidence: Evidence,
-    rising: Surface,
-    falling: Surface,
+    one: Surface,
+    other: Surface,
     blur_scale: float,
     psf: PSF,
 ) -> float:
+    """Squared residual of re-rendering one surface, over that of another.
+
+    Args:
+        stack: the frames.
+        evidence: see `rerender_residual`.
+        one: with one end of the sweep as the nearer.
+        other: with the other end.
+        blur_scale: see `rerender_residual`.
+        psf: the shape of the blur.
+    """
+
     def trial(coordinate: Tensor, focus: Tensor) -> Trial:
         rerendering = Rerendering(stack, evidence, focus, blur_scale, psf, _DIRECTION_SIZE)
         return Trial(rerendering, rerendering.shrunk(coordinate))
 
-    one, other = squared_residuals([trial(*rising), trial(*falling)])
-    return float(one.mean()) / max(float(other.mean()), 1e-12)
+    mine, others = squared_residuals([trial(*one), trial(*other)])
+    return float(mine.mean()) / max(float(others.mean()), 1e-12)
 
 
 class Rerendering:
@@ -355,8 +343,8 @@ def confidence(
         agreement: (H, W), see `Completion`.
         residual: result of `rerender_residual`; None without a blur scale.
     """
-    support = -torch.expm1(-box_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
-    trust = support * box_mean(agreement, _AGREEMENT_PX)
+    support = -torch.expm1(-smooth_mean(evidence.certainty, _SUPPORT_PX) / _ENOUGH_CERTAINTY)
+    trust = support * smooth_mean(agreement, _AGREEMENT_PX)
     trust = trust * min(1.0, min(coordinate.shape) / _FULL_SIZE_PX)
     if residual is None:
         return _BY_SHARPNESS * trust

@@ -1,15 +1,16 @@
 """Joins a prior with physics: one more surface, which has to prove itself.
 
 The prior, fitted to sure physics and corrected by it (`prior_fit`), is a proposal. It is refused as
-a whole in three cases: its depth steps do not lie on edges of the image; re-rendering speaks
-against it; or it predicts sure physics hardly better than the median of the rest does, unless
-re-rendering speaks for it. Pixel by pixel, sure physics then outweighs it, and so does physics on
-which all directions agree.
+a whole in four cases: its depth steps do not lie on edges of the image; re-rendering speaks against
+it; or, unless re-rendering clearly speaks for it, it has nothing in common with sure physics beyond
+what any smooth surface has, or predicts sure physics hardly better than the median of the rest
+does. Pixel by pixel, sure physics then outweighs it, and so does physics on which all directions
+agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from focaldiffusion.solve.prior_fit import (
     Fit,
     Regions,
     bent,
+    beyond_quadric,
     corrected,
     edges_at_steps,
     likely_fits,
@@ -50,9 +52,14 @@ _COARSER = 2  # of fits that are only tried
 _BY_RENDERING = 2.0  # power of the residual, next to the votes for a fit
 # A prior is believed up to an error of predictions, relative to none, and a residual of the frames
 # rendered with it, relative to that of physics: the better it predicts, the more residual.
-_BELIEVED = ((0.5, 1.3), (0.8, 1.1), (1.0, 0.92))
+_PREDICTS, _CLEARLY_BETTER = 0.8, 0.92
+_BELIEVED = ((0.5, 1.3), (_PREDICTS, 1.1), (1.0, _CLEARLY_BETTER))
 _ON_EDGES = 0.02  # least rank of the image's edges at its depth steps, see `edges_at_steps`
+_BEYOND_QUADRIC = 0.6  # least correlation, see there, unless the frames are clearly better ...
+_FAR_BEYOND = 0.75  # ... and that from which it counts as an error of predictions of `_PREDICTS`
+_COVERS_NOTHING = "it covers none of the image"
 _MISSES_EDGES = "its depth steps miss the edges of the image"
+_TOO_SMOOTH = "it follows sure depth no better than a smooth surface does"
 _CONTRADICTED = "the frames contradict it"
 _HELPS_ALONE = 0.5  # the same error where nothing can be rendered
 _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
@@ -75,10 +82,11 @@ class Joined:
         coordinate: (H, W), in the unit of the evidence's axis.
         share: (H, W) in [0, 1], how far the prior decided; 0 where physics did.
         accepted: whether the prior was believed at all.
-        prior: its name and kind; `on_edges`, see `edges_at_steps`; `predicts`, its error of
-            predicting sure physics, relative to none; `rendered`, the residual of re-rendering
-            with it, relative to that of physics, None without blur or metric depth; `refused`,
-            the reason, None if it was believed.
+        prior: its name and kind; `on_edges`, see `edges_at_steps`; `beyond_quadric`, see there;
+            `predicts`, its error of predicting sure physics, relative to none; `rendered`, the
+            residual of re-rendering with it, relative to that of physics, None without blur or
+            metric depth; `refused`, the reason, None if it was believed. All but the first two are
+            None where it covers nothing.
         fitted: (h, w) the prior on that axis by scale and shift alone, whatever was decided about
             it, at the size at which surfaces are joined; NaN where unknown.
     """
@@ -269,6 +277,18 @@ def join(
     """
     physics = _Physics.of(stack, evidence, coordinate, agreement, confidence)
     given, known = _at_size_of(prior, physics.level)
+    of_prior: dict[str, Any] = {
+        "name": prior.name,
+        "kind": str(prior.kind),
+        "on_edges": None,
+        "beyond_quadric": None,
+        "predicts": None,
+        "rendered": None,
+        "refused": None,
+    }
+    if not known.any():  # a crop, or a sparse prior, may leave nothing at this size
+        nowhere = torch.full(known.shape, torch.nan).to(coordinate)
+        return _refused(coordinate, of_prior, _COVERS_NOTHING, nowhere)
     metric = stack.axis == "inverse_depth_dpt"
     tried = None
     if metric and blur_scale is not None:
@@ -283,36 +303,49 @@ def join(
                 best = merit, scene, proposal
     assert best is not None
     _, scene, proposal = best
+    level, fitted = scene.level, proposal.fit.applied(proposal.shape)
+    level, fitted = (np.maximum(one, scene.farthest) for one in (level, fitted))
     joined = scene.corrected(proposal.shape, proposal.fit, proposal.sure)
-    error = predicts(proposal.regions, proposal.fit, scene.near, scene.far)
-    rendered = None if tried is None else tried(joined)
-    on_edges = edges_at_steps(proposal.given, known, scene.guide)
-    of_prior = {
-        "name": prior.name,
-        "kind": str(prior.kind),
-        "on_edges": on_edges,
-        "predicts": error,
-        "rendered": rendered,
-        "refused": None,
+    of_prior |= {
+        "on_edges": edges_at_steps(proposal.given, known, scene.guide),
+        "beyond_quadric": beyond_quadric(fitted, level, proposal.sure),
+        "predicts": predicts(proposal.regions, proposal.fit, scene.near, scene.far),
+        "rendered": None if tried is None else tried(joined),
     }
     is_flat = proposal.fit.scale == 0  # nothing of the prior is left
-    plain = scene.on_axis(np.maximum(proposal.fit.applied(proposal.shape), scene.farthest))
-    plain = np.where(known & (not is_flat), plain, np.nan)
-    fitted = torch.from_numpy(np.float32(plain)).to(coordinate)
-    misses_edges = on_edges is not None and on_edges < _ON_EDGES
-    if is_flat or misses_edges or not _believed(error, rendered):
-        of_prior["refused"] = _MISSES_EDGES if misses_edges else _CONTRADICTED
-        return Joined(coordinate, torch.zeros_like(coordinate), False, of_prior, fitted)
+    plain = np.where(known & (not is_flat), scene.on_axis(fitted), np.nan)
+    shown = torch.from_numpy(np.float32(plain)).to(coordinate)
+    reason = _TOO_SMOOTH if is_flat else why_refused(of_prior)
+    if reason is not None:
+        return _refused(coordinate, of_prior, reason, shown)
     # Beside outlines, where physics counts little, it is right if nothing contradicts it.
-    level, agreed = np.maximum(scene.level, scene.farthest), physics.agreed
-    joined = joined * (level / joined) ** agreed
+    joined = joined * (level / joined) ** physics.agreed
     surface = torch.from_numpy(np.float32(scene.on_axis(joined))).to(coordinate)
     keep = torch.from_numpy(~known).to(surface.device)
-    decided = (1 - agreed) * _FAINT / (_FAINT + proposal.sure)
+    decided = (1 - physics.agreed) * _FAINT / (_FAINT + proposal.sure)
     share = torch.from_numpy(np.float32(decided)).to(surface)
     surface, share, keep = physics.enlarged(surface, share, keep)
     coordinate = torch.where(keep, coordinate, surface)
-    return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior, fitted)
+    return Joined(coordinate, share.masked_fill(keep, 0), True, of_prior, shown)
+
+
+def _refused(coordinate: Tensor, of_prior: dict[str, Any], reason: str, fitted: Tensor) -> Joined:
+    """Physics (H, W) alone, and the reason."""
+    nothing = torch.zeros_like(coordinate)
+    return Joined(coordinate, nothing, False, of_prior | {"refused": reason}, fitted)
+
+
+def why_refused(of_prior: Mapping[str, Any]) -> str | None:
+    """The reason to refuse a prior, None to believe it; see `Joined.prior`."""
+    if of_prior["on_edges"] is not None and of_prior["on_edges"] < _ON_EDGES:
+        return _MISSES_EDGES
+    beyond, error, rendered = (of_prior[key] for key in ("beyond_quadric", "predicts", "rendered"))
+    speaks_for_it = rendered is not None and rendered <= _CLEARLY_BETTER
+    if beyond < _BEYOND_QUADRIC and not speaks_for_it:
+        return _TOO_SMOOTH
+    if beyond >= _FAR_BEYOND:
+        error = min(error, _PREDICTS)
+    return None if _believed(error, rendered) else _CONTRADICTED
 
 
 def _believed(error: float, rendered: float | None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -25,12 +27,14 @@ class Nearness:
     Attributes:
         stack: with inverse focus distances on the other axis.
         evidence: its hypotheses ascend.
+        blur_scale: blur diameter [px] per unit of the other axis, on which the sweep has length 1.
         points: (M,) ascending coordinates on the axis of the stack.
         values: (M,) the same on the other axis, ascending or falling.
     """
 
     stack: FocalStack
     evidence: Evidence
+    blur_scale: float
     points: Tensor
     values: Tensor
 
@@ -39,31 +43,27 @@ class Nearness:
         cls,
         stack: FocalStack,
         evidence: Evidence,
-        surface: Tensor,
         blur_scale: float,
-        psf: PSF,
         step_growth: float,
-    ) -> Nearness | None:
-        """The stack on the other axis; None if the frames do not show clearly which end is nearer.
+        *,
+        is_rising: bool,
+    ) -> Nearness:
+        """The stack on the other axis.
 
         Args:
             stack: the frames, without focus distances.
             evidence: theirs.
-            surface: (H, W) a surface through the evidence.
             blur_scale: see `rerender_residual`.
-            psf: the shape of the blur.
             step_growth: see `ordered_focus`.
+            is_rising: whether larger coordinates are nearer, otherwise smaller ones.
         """
-        ratio = direction(stack, evidence, surface, blur_scale, psf, step_growth=step_growth)
-        if _CLEAR < ratio < 1 / _CLEAR:
-            return None
         points, order = stack.focus_coordinates.sort()
         focus = focus_of(stack, step_growth).to(points)[order]
-        values = focus if ratio < 1 else focus.max() - focus
-        values = values - values.min() + _BEHIND * (values.max() - values.min())
+        values = focus if is_rising else focus.max() - focus
+        span = values.max() - values.min()
+        values = (values - values.min()) / span + _BEHIND
         turned = interpolated(stack.focus_coordinates, points, values)
         hypotheses = interpolated(evidence.hypotheses, points, values)
-        is_rising = bool(values[0] < values[-1])
         return cls(
             replace(
                 stack,
@@ -80,6 +80,7 @@ class Nearness:
                 posterior=evidence.posterior if is_rising else evidence.posterior.flip(0),
                 sharpest=interpolated(evidence.sharpest, points, values),
             ),
+            blur_scale * float(span),
             points,
             values,
         )
@@ -94,3 +95,33 @@ class Nearness:
             competing = interpolated(competing, values, points).sort(0).values
         coordinate = interpolated(completion.coordinate, values, points)
         return replace(completion, coordinate=coordinate, competing=competing)
+
+
+def clear_way(
+    ways: tuple[Nearness, Nearness],
+    surface: Tensor,
+    completions: tuple[Tensor, Tensor],
+    psf: PSF,
+) -> int | None:
+    """Index of the way that explains the frames clearly better; None if neither does.
+
+    A surface that is the same for both ways may have a bare background where it hides things in one
+    of them. So each way is also tried with a surface of its own.
+
+    Args:
+        ways: the stack on the two axes.
+        surface: (H, W) a surface through the evidence, on the axis of the stack.
+        completions: (H, W) the surface completed on each of the other axes.
+        psf: the shape of the blur.
+    """
+    frames, blur_scale = (ways[0].stack, ways[0].evidence), ways[0].blur_scale
+
+    def ratio(surfaces: Sequence[Tensor]) -> float:
+        focus = [way.stack.focus_coordinates for way in ways]
+        return direction(*frames, *zip(surfaces, focus, strict=True), blur_scale, psf)
+
+    shared = [interpolated(surface, way.points, way.values) for way in ways]
+    found = math.sqrt(ratio(shared) * ratio(completions))
+    if _CLEAR < found < 1 / _CLEAR:
+        return None
+    return 0 if found < 1 else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import block_mean
@@ -14,7 +15,7 @@ from focaldiffusion.psf import PSF
 from focaldiffusion.solve.complete import Completion, complete_all, follow_blocks
 from focaldiffusion.solve.consistency import Rerendering, Search, in_step
 from focaldiffusion.solve.decide import better_levels, second_fits_better
-from focaldiffusion.solve.nearness import Nearness
+from focaldiffusion.solve.nearness import Nearness, clear_way
 from focaldiffusion.solve.owners import owned_surface
 from focaldiffusion.stack import FocalStack
 
@@ -54,33 +55,51 @@ def completed(
 ) -> tuple[list[Completion], list[Completion]]:
     """Completions of stacks of one size, and the same with outlines where near and far are known.
 
-    Without focus distances, re-rendering the completion may show which end of the sweep is nearer;
-    the stack is then completed again on an axis that grows towards the camera.
+    Without focus distances, re-rendering may show which end of the sweep is nearer; the completion
+    on an axis that grows towards the camera is then the one that gets outlines.
     """
     matched = complete_all(evidence, meter, backgrounds=_backgrounds(stacks))
     scenes, given = list(zip(stacks, evidence, strict=True)), list(matched)
+    scales = list(blur_scales)
     turned: dict[int, Nearness] = {}
     for index, (scale, growth) in enumerate(zip(blur_scales, step_growths, strict=True)):
         if scale is not None and stacks[index].axis != "inverse_depth_dpt":
             surface = matched[index].coordinate
-            nearness = Nearness.of(*scenes[index], surface, scale, psf, growth)
-            if nearness is not None:
-                turned[index] = nearness
-                scenes[index] = nearness.stack, nearness.evidence
-    if turned:
-        backgrounds = _backgrounds([scenes[index][0] for index in turned])
-        again = complete_all([scenes[index][1] for index in turned], backgrounds=backgrounds)
-        for index, completion in zip(turned, again, strict=True):
-            given[index] = completion
+            clear = _turned(*scenes[index], surface, scale, psf, growth)
+            if clear is not None:
+                turned[index], given[index] = clear
+                scenes[index] = turned[index].stack, turned[index].evidence
+                scales[index] = turned[index].blur_scale
     searches = {
         index: search_outlines(*scenes[index], given[index], scale, psf)
-        for index, scale in enumerate(blur_scales)
+        for index, scale in enumerate(scales)
         if scale is not None and scenes[index][0].axis == "inverse_depth_dpt"
     }
     outlined = list(matched)
     for index, found in zip(searches, in_step(list(searches.values())), strict=True):
         outlined[index] = turned[index].back(found) if index in turned else found
     return matched, outlined
+
+
+def _turned(
+    stack: FocalStack,
+    evidence: Evidence,
+    surface: Tensor,
+    blur_scale: float,
+    psf: PSF,
+    step_growth: float,
+) -> tuple[Nearness, Completion] | None:
+    """A stack and its completion on the axis whose near end re-rendering shows; None if unclear."""
+    rising, falling = (
+        Nearness.of(stack, evidence, blur_scale, step_growth, is_rising=is_rising)
+        for is_rising in (True, False)
+    )
+    ways = rising, falling
+    one, other = complete_all(
+        [way.evidence for way in ways], backgrounds=_backgrounds([way.stack for way in ways])
+    )
+    index = clear_way(ways, surface, (one.coordinate, other.coordinate), psf)
+    return None if index is None else (ways[index], (one, other)[index])
 
 
 def _backgrounds(stacks: Sequence[FocalStack]) -> list[float | None]:

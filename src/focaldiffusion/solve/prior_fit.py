@@ -35,6 +35,7 @@ _EDGE_STEP = 0.08  # of the range of the prior, which does
 _LARGE_STEP = 0.5  # of the same range, from which all steps count alike
 _FEW_STEPS = 2000  # pixels beside steps, an outline of about 300 px, that may lie there by chance
 _TEXTURED = 0.9  # mean rank of edges, here and at mirrored steps, from which they are everywhere
+_SMOOTH = 1e-9  # share of the square that a quadric leaves, which is rounding
 _IMAGE_SMOOTHING_PX = 1.0
 _IMAGE_EDGE = 2.0  # weight of the image among the channels that stop the filling
 _SIDE_PX = 7  # window in which only the nearer side of a step is compared with physics
@@ -160,6 +161,32 @@ def edges_at_steps(shape: Array, known: Array, guide: Tensor) -> float | None:
     )
     elsewhere = max(mirrored)
     return None if min(here, elsewhere) > _TEXTURED else float(here - elsewhere)
+
+
+def beyond_quadric(fitted: Array, level: Array, sure: Array) -> float:
+    """Correlation of a prior with sure physics, beyond quadrics of the image's coordinates.
+
+    A slope, a bowl or a blurred field predicts a floor or a hall by chance: it is as smooth. The
+    best quadric is subtracted from the logarithms of both.
+
+    Args:
+        fitted: (H, W) the fitted prior, positive.
+        level: (H, W) physics, positive.
+        sure: (H, W) in [0, 1].
+
+    Returns:
+        In [-1, 1]; 0 where either is a quadric, or nothing is sure.
+    """
+    y, x = (np.linspace(-1, 1, side) for side in level.shape)
+    x, y = (field.ravel() for field in np.meshgrid(x, y))
+    root = np.sqrt(sure.ravel())
+    quadric = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1) * root[:, None]
+    logs = np.log(np.stack([fitted.ravel(), level.ravel()], 1)) * root[:, None]
+    rest = logs - quadric @ np.linalg.lstsq(quadric, logs, rcond=None)[0]
+    moved, known = np.sum(rest**2, 0) > _SMOOTH * np.sum(logs**2, 0)
+    if not (moved and known):
+        return 0.0
+    return float(np.sum(np.prod(rest, 1)) / np.sqrt(np.prod(np.sum(rest**2, 0))))
 
 
 def _steps(shape: Array) -> Array:
