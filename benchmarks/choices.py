@@ -52,24 +52,28 @@ STRENGTHS = (0.5, 1.0)  # of the errors of the priors that are judged
 
 @dataclass(frozen=True)
 class Choice:
-    """Training stacks, their priors and the settings of a run.
+    """Training stacks and the settings of a run.
 
     Attributes:
         stacks: a name in `STACKS`.
-        prior: settings of the priors that the stacks get; none for stacks without.
-        overrides: all other settings.
+        inputs: settings that change the examples, such as a prior.
     """
 
     stacks: str = "half"
-    prior: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether its stacks get a prior."""
+        return _SIMULATED in self.inputs
 
 
 CHOICES = {
     "half": Choice(),
     "faulty": Choice("faulty"),
-    "joined": Choice(prior=(_SIMULATED,)),
-    "channel": Choice(prior=(_SIMULATED, "model.with_prior=true")),
+    "joined": Choice(inputs=(_SIMULATED,)),
+    "channel": Choice(inputs=(_SIMULATED, "model.with_prior=true")),
+    "wide": Choice(inputs=("model.with_wide=true",)),
 }
 
 
@@ -93,7 +97,7 @@ def configured(folder: Path, name: str, seed: int, steps: int) -> Config:
     count = len(json.loads((root / "cache.json").read_text(encoding="utf-8"))["samples"])
     source = {"name": "stacks", "dataset_type": "cache", "data_root": str(root)}
     # Choices of the same inputs share their examples.
-    inputs = "-".join((choice.stacks, *choice.prior)).replace("=", "-")
+    inputs = "-".join((choice.stacks, *choice.inputs)).replace("=", "-")
     settings = [
         f"data.train_sources={json.dumps([source])}",
         "data.dataset_type=null",
@@ -104,8 +108,7 @@ def configured(folder: Path, name: str, seed: int, steps: int) -> Config:
         f"training.num_epochs={round(steps * 16 / count)}",
         f"training.examples_dir={folder / 'examples' / f'{inputs}-{seed}'}",
         f"output.save_dir={folder / 'runs' / f'{name}-{seed}'}",
-        *choice.prior,
-        *choice.overrides,
+        *choice.inputs,
     ]
     return load_config(RECIPE, settings).config
 
@@ -198,7 +201,7 @@ def main() -> None:
                     return
     else:
         models = {one: trained(options.folder, one, options.seeds) for one in options.choices}
-        print(table(options.folder, models, [one for one in models if CHOICES[one].prior]))
+        print(table(options.folder, models, [one for one in models if CHOICES[one].has_prior]))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,9 @@ class Evidence:
             blur covers them in all other frames.
         never_sharp: (H, W) bool, True where no frame is in focus; all False for evidence from
             sharpness alone.
+        wide: (2 W, H, W) posteriors over the windows of `focaldiffusion.solve.windows`, which the
+            texture of a pixel does not gate: their means, in the unit of `axis`, then their
+            certainty, see `certainty`; None for evidence from a file that does not have them.
     """
 
     axis: Axis
@@ -38,6 +41,7 @@ class Evidence:
     all_in_focus: Tensor
     sharpest: Tensor
     never_sharp: Tensor
+    wide: Tensor | None = None
 
     def __post_init__(self) -> None:
         (count,) = self.hypotheses.shape
@@ -46,6 +50,8 @@ class Evidence:
         check_shape("Evidence.all_in_focus", self.all_in_focus, (3, height, width))
         check_shape("Evidence.sharpest", self.sharpest, (height, width))
         check_shape("Evidence.never_sharp", self.never_sharp, (height, width))
+        if self.wide is not None:
+            check_shape("Evidence.wide", self.wide, ("2 W", height, width))
 
     @property
     def mean(self) -> Tensor:

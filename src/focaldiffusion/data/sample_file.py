@@ -36,12 +36,13 @@ _DTYPES = {
     "first_all_in_focus": ("uint8", "uint16"),
     "posterior_codes": ("uint8",),
     "never_sharp": ("bool",),
+    "wide": ("float16",),
     "prior": ("float32",),
     **dict.fromkeys(("focus_distances_m", "focus_positions_m", "hypotheses"), ("float32",)),
     **dict.fromkeys(("sharpest", "coordinate", "agreement", "confidence"), ("float32",)),
 }
 """Types of the tensors of a file, by name."""
-_FINITE = {"hypotheses", "sharpest", "coordinate", "agreement", "confidence"}
+_FINITE = {"hypotheses", "sharpest", "wide", "coordinate", "agreement", "confidence"}
 _WHOLE_CODE = 0.01
 """Light this close to 8-bit codes, in codes, is stored in 8 bits: a round trip adds 1e-3."""
 
@@ -52,7 +53,8 @@ def write_sample(path: Path, sample: StackSample) -> None:
     Frames and image are stored as sRGB codes, in 8 bits where that loses nothing, else in 16 (an
     error below 2e-5 in linear light); depth as float32. The posterior of an estimate is stored as
     the square root of its ratio to the maximum of each pixel, in 8 bits: its peak keeps its shape,
-    and ratios below 1 / 250,000 are lost. Readers ignore unknown names.
+    and ratios below 1 / 250,000 are lost; its wide windows are float16. Readers ignore unknown
+    names.
 
     Raises:
         InputError: the file system refuses.
@@ -166,7 +168,7 @@ def _camera(notes: dict[str, Any], image_size: tuple[int, int]) -> Camera:
     return Camera(**{**notes, "image_size": image_size, "principal_point_px": point})
 
 
-def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any]]:
+def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any] | None]:
     """Tensors of an estimate by their names in a file."""
     evidence = estimate.evidence
     ratio = evidence.posterior / evidence.posterior.amax(0)
@@ -176,6 +178,7 @@ def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any]]:
         "first_all_in_focus": _codes(evidence.all_in_focus),
         "sharpest": evidence.sharpest.numpy(),
         "never_sharp": evidence.never_sharp.numpy(),
+        "wide": None if evidence.wide is None else evidence.wide.half().numpy(),
         "coordinate": estimate.coordinate.numpy(),
         "agreement": estimate.agreement.numpy(),
         "confidence": estimate.confidence.numpy(),
@@ -206,6 +209,7 @@ def _estimate(
             _light(tensors["first_all_in_focus"]),
             torch.from_numpy(tensors["sharpest"]),
             torch.from_numpy(tensors["never_sharp"]),
+            torch.from_numpy(tensors["wide"]).float() if "wide" in tensors else None,
         ),
         # Their types, too, are checked: JSON holds anything.
         calibration=TypeAdapter(Calibration).validate_python(notes["calibration"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,15 +51,16 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     ]
     for check, batch in trained:
         # Without weights too: it is what training refuses data for.
-        code, shows_prior = config.model.depth_code, config.model.with_prior
-        examples_of(batch, code, with_stacks=False, with_prior=shows_prior)
+        model = config.model
+        shown = {"with_prior": model.with_prior, "with_wide": model.with_wide}
+        examples_of(batch, model.depth_code, with_stacks=False, **shown)
         yield from _needs(config, check.source.name, batch)
     base = config.model.base_model_id
     if base is not None and is_hub_id(base) and not Path(base).is_dir():
         try:
             resolve_base(base, variant=config.model.variant, local_only=True)
         except InputError:
-            yield from _shapes(base)
+            yield from _shapes(config.model)
             return
     pipeline = trainable_model(config.model, config.training, device, prompt_of_zeros=True)
     moving = trained_parameters(pipeline.denoiser)
@@ -122,8 +124,11 @@ def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
         size_px = training.patch_px, training.patch_px
         images, what = images * training.patches_per_stack, "patches"
     check_sides(batch.sources[0], size_px, PRESETS[name].max_side_px)
-    decoded = len(Objective(config.losses).decodes)
-    need = training_bytes(name, size_px, images, training, config.optimizer.type, decoded)
+    decodes, in_pixels = Objective(config.losses).decodes, config.model.depth_in_pixels
+    decoded = len(decodes - {"depth"} if in_pixels else decodes)
+    need = training_bytes(
+        name, size_px, images, training, config.optimizer.type, decoded, in_pixels
+    )
     checkpointing = ", gradient checkpointing" if training.gradient_checkpointing else ""
     posteriors = [one.evidence.posterior for one in batch.estimates if one is not None]
     data = sum(one.nbytes for one in (batch.images, *posteriors))
@@ -144,16 +149,19 @@ def _preset(model: ModelConfig) -> str | None:
     return ids.get(model.base_model_id) if model.base_model_id is not None else None
 
 
-def _shapes(base: str) -> Iterator[str]:
+def _shapes(model: ModelConfig) -> Iterator[str]:
     """Shapes of a base model, which need no weights."""
-    name = next((name for name, one in PRESETS.items() if one.base_model_id == base), None)
+    name = _preset(model)
     if name is not None:
-        preset = PRESETS[name]
+        preset = replace(PRESETS[name], depth_in_pixels=model.depth_in_pixels)
+        condition = preset.condition_channels_with(
+            with_prior=model.with_prior, with_wide=model.with_wide
+        )
         yield (
-            f"{name}: {preset.state_channels} state channels and {preset.condition_channels} of "
-            f"conditioning in, {preset.state_channels} out"
+            f"{name}: {preset.state_channels} state channels and {condition} of conditioning in, "
+            f"{preset.state_channels} out"
         )
     yield (
-        f"no step ran: the weights of {base} are not on this machine, and a dry run downloads "
-        "nothing; `focaldiffusion doctor` checks access to the hub."
+        f"no step ran: the weights of {model.base_model_id} are not on this machine, and a dry run "
+        "downloads nothing; `focaldiffusion doctor` checks access to the hub."
     )

@@ -151,6 +151,7 @@ def examples_of(
     with_stacks: bool,
     with_image: bool = True,
     with_prior: bool = False,
+    with_wide: bool = False,
 ) -> Examples:
     """The examples of a batch with physical estimates, joined with their priors where there are.
 
@@ -160,10 +161,11 @@ def examples_of(
         with_stacks: keep the frames, which only the re-render loss reads.
         with_image: `model.with_image`; without, the true images count as unknown.
         with_prior: `model.with_prior`; whether the network sees the priors, too.
+        with_wide: `model.with_wide`; whether it sees the evidence of wide windows.
 
     Raises:
         InputError: a stack without focus distances, so that its depth in metres has no code, or
-            without a prior that the network sees.
+            without a prior or wide windows that the network sees.
     """
     parts = []
     for index in range(len(batch)):
@@ -188,6 +190,7 @@ def examples_of(
             estimate.confidence,
             code,
             shown,
+            with_wide,
         )
         one = slice(index, index + 1)
         has_image = batch.has_all_in_focus[one] & with_image

@@ -134,6 +134,7 @@ class _Writer:
             with_stacks=False,
             with_image=model.with_image,
             with_prior=model.with_prior,
+            with_wide=model.with_wide,
         )
         return self.kept.add(draws, made)
 

@@ -160,6 +160,7 @@ def prepare_batch(
             with_stacks=with_stacks,
             with_image=model.with_image,
             with_prior=model.with_prior,
+            with_wide=model.with_wide,
         )
         if kept is not None:
             examples = kept.add(draws, examples)  # rounded as in every later epoch
