@@ -6,11 +6,11 @@ import pytest
 import torch
 from sample_stacks import BLUR_SCALE_PX_M, FOCUS_M, SIZE, photograph, texture
 
-from focaldiffusion.evidence import Evidence
+from focaldiffusion.evidence import HALF_WINDOWS, Evidence
 from focaldiffusion.psf import PSF
 from focaldiffusion.solve.sharpness import sweep_sharpness
 from focaldiffusion.solve.sweep import sweep
-from focaldiffusion.solve.windows import HALF_WINDOWS, in_windows, wide_evidence
+from focaldiffusion.solve.windows import in_windows, wide_evidence
 from focaldiffusion.stack import FocalStack
 
 WINDOWS = len(HALF_WINDOWS)
@@ -35,7 +35,7 @@ def test_every_window_finds_a_textured_plane() -> None:
 
 def test_a_bare_wall_leaves_every_window_in_doubt() -> None:
     _, _, certainties = wide_of(photograph(0.4, 0.8))
-    assert certainties.median() < 0.1
+    assert certainties.median() < 0.25
 
 
 def test_a_wide_window_sees_texture_beside_a_bare_pixel() -> None:

@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from focaldiffusion.checkpoints.parts import check_parts, without_prior
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.codecs import LatentCodec, codec_of
-from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators, Sampling
+from focaldiffusion.models.completer import (
+    DEFAULT_STEPS,
+    Completer,
+    Generators,
+    Sampling,
+    median_and_spread,
+)
 from focaldiffusion.models.conditioning import Proposal, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build, realign_weights
@@ -45,7 +51,6 @@ _SHIFT = 3.0  # shift of the noise levels in Stable Diffusion 3.5
 _SMALLEST_TILE_TOKENS = 4  # per side, so that the quarter shared with a neighbour is one token
 _AT_THE_BOUND = 1 / 16  # code units: a surface this close to a bound counts as on it
 _TOLERATED_SPREAD = 1 / 16  # code units: members that agree within half a bin of the conditioning
-_MAD_TO_STD = 1.4826  # for a normal distribution
 
 
 class FocalDiffusionPipeline(DiffusionPipeline):
@@ -129,10 +134,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start: start of the flow.
             seed: seed of the weights; torch's global generator is left untouched.
             depth_code: kind of `SurfaceCode`.
-            timestep: see the class.
-            with_prior: see the class.
-            with_wide: see the class.
-            depth_in_pixels: see the class.
+            timestep: see the class, as for all that follows.
 
         Raises:
             InputError: the preset does not exist.
@@ -352,7 +354,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         with stages("generating") as meter, network_threads():
             members = self._members(proposal, sampling, with_image, meter)
         self.maybe_free_model_hooks()
-        planes, spreads = _median_and_spread(members.to(physical.coordinate.device))
+        planes, spreads = median_and_spread(members.to(physical.coordinate.device))
         if not planes.isfinite().all():
             raise InputError(
                 f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
@@ -429,17 +431,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             bar.refresh()
 
         return show
-
-
-def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Median over the first dimension, and a standard deviation from the median deviation."""
-
-    def median(values: Tensor) -> Tensor:
-        ordered, last = values.sort(0).values, len(values) - 1
-        return (ordered[last // 2] + ordered[(last + 1) // 2]) / 2
-
-    middle = median(members)
-    return middle, _MAD_TO_STD * median((members - middle).abs())
 
 
 def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:

@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.evidence import Evidence
+from focaldiffusion.evidence import HALF_WINDOWS, Evidence
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS, surroundings
 from focaldiffusion.optics import linear_to_srgb
-from focaldiffusion.solve.windows import HALF_WINDOWS
 
 FEATURES = (
     "posterior_mean",

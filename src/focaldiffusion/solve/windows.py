@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from focaldiffusion.evidence import HALF_WINDOWS
 from focaldiffusion.filters import block_mean, box_mean
 from focaldiffusion.strips import in_strips
-
-HALF_WINDOWS = (0, 1, 3)
-"""Half sides of the square windows, in blocks beyond the one that a pixel lies in."""
 
 _BLOCKS = 64  # along the long side, so that windows do not depend on the resolution
 _STRENGTH = 36.0  # largest log-odds against a hypothesis
@@ -34,12 +32,12 @@ def wide_evidence(doubts: Sequence[Tensor], hypotheses: Tensor, size: tuple[int,
     """The maps `Evidence.wide` from the doubt of each window.
 
     Args:
-        doubts: (K, h, w) in [0, 1] for each of W windows, on the grid of `in_windows`.
+        doubts: (K, h, w) in [0, 1] for each of V windows, on the grid of `in_windows`.
         hypotheses: (K,).
         size: (H, W) of the image.
 
     Returns:
-        (2 W, H, W).
+        (2 V, H, W).
     """
     posterior = torch.softmax(-_STRENGTH * torch.stack(list(doubts)), dim=1)
     mean = torch.einsum("k,wkyx->wyx", hypotheses, posterior)
