@@ -276,8 +276,7 @@ def widened_base(
     folder = resolve_base(base_model, variant=model.variant)
     vae = load_part(AutoencoderKL, folder, "vae", model.variant, dtype)
     codec = codec_of(vae, None, model.depth_in_pixels)
-    shown = {"with_prior": model.with_prior, "with_wide": model.with_wide}
-    maps = condition_channels(codec.factor, keep_pixels=False, **shown)
+    maps = condition_channels(codec.factor, keep_pixels=False, **model.shown)
     transformer = widen(
         load_part(SD3Transformer2DModel, folder, "transformer", model.variant, dtype),
         codec.channels + codec.depth_channels,
@@ -293,7 +292,7 @@ def widened_base(
         depth_code=model.depth_code,
         timestep=model.timestep,
         depth_in_pixels=model.depth_in_pixels,
-        **shown,
+        **model.shown,
     )
 
 

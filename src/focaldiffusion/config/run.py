@@ -39,6 +39,11 @@ class ModelConfig(Section):
     """Train the image half too, which only `--fill-unsharp` shows; false takes a third less time
     with an autoencoder."""
 
+    @property
+    def shown(self) -> dict[str, bool]:
+        """Whether the network sees what only some networks see, by key."""
+        return {"with_prior": self.with_prior, "with_wide": self.with_wide}
+
 
 class TrainingConfig(Section):
     """Length of the run, batch size, and the weights that train."""

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.errors import InputError
 from focaldiffusion.evidence import HALF_WINDOWS, Evidence
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS, surroundings
@@ -103,7 +102,7 @@ def proposal_of(
         with_wide: whether the network sees the evidence of wide windows.
 
     Raises:
-        InputError: the evidence has no wide windows, which the network sees.
+        ValueError: the evidence has no wide windows, which the network sees.
     """
     histogram, mean, std = _posterior_in_code(evidence, code)
     entropy = -(histogram * histogram.clamp_min(1e-12).log()).sum(0) / math.log(HISTOGRAM_BINS)
@@ -178,10 +177,7 @@ def condition_channels(
 def _wide_in_code(evidence: Evidence, code: SurfaceCode) -> Tensor:
     """The maps of wide windows (V, H, W): codes, then certainties."""
     if evidence.wide is None:
-        raise InputError(
-            "the evidence of a stack was written without wide windows, which model.with_wide "
-            "needs. Write the cache again."
-        )
+        raise ValueError("the evidence has no wide windows")
     means, certainties = evidence.wide.chunk(2)
     return torch.cat([code.encode(means), certainties])
 

@@ -13,11 +13,11 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.batch import StackBatch, collate, estimated
 from focaldiffusion.data.dry_run import SourceCheck
 from focaldiffusion.data.mixture import Draw
-from focaldiffusion.data.priors import check_prior, with_network_priors
+from focaldiffusion.data.priors import with_network_priors
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.memory import training_bytes
 from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.training.examples import examples_of
+from focaldiffusion.training.examples import check_shown, examples_of
 from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, check_sides, prepare_batch
 
@@ -41,9 +41,10 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     Raises:
         InputError: the model cannot be built, or a loss is not finite.
     """
+    shown = config.model.shown
     for check in checks:
-        if config.model.with_prior and check.source.split == "val" and check.batch is not None:
-            check_prior(_estimated(check).sample(0))
+        if any(shown.values()) and check.source.split == "val" and check.batch is not None:
+            check_shown(_estimated(check).sample(0), **shown)
     trained = [
         (check, _estimated(check))
         for check in checks
@@ -51,9 +52,7 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     ]
     for check, batch in trained:
         # Without weights too: it is what training refuses data for.
-        model = config.model
-        shown = {"with_prior": model.with_prior, "with_wide": model.with_wide}
-        examples_of(batch, model.depth_code, with_stacks=False, **shown)
+        examples_of(batch, config.model.depth_code, with_stacks=False, **shown)
         yield from _needs(config, check.source.name, batch)
     base = config.model.base_model_id
     if base is not None and is_hub_id(base) and not Path(base).is_dir():
@@ -154,9 +153,7 @@ def _shapes(model: ModelConfig) -> Iterator[str]:
     name = _preset(model)
     if name is not None:
         preset = replace(PRESETS[name], depth_in_pixels=model.depth_in_pixels)
-        condition = preset.condition_channels_with(
-            with_prior=model.with_prior, with_wide=model.with_wide
-        )
+        condition = preset.condition_channels_with(**model.shown)
         yield (
             f"{name}: {preset.state_channels} state channels and {condition} of conditioning in, "
             f"{preset.state_channels} out"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.batch import StackBatch
-from focaldiffusion.data.dataset import check_metric
+from focaldiffusion.data.dataset import StackSample, check_metric, check_wide
 from focaldiffusion.data.draws import integer
 from focaldiffusion.data.priors import check_prior
 from focaldiffusion.errors import InputError
@@ -174,8 +174,7 @@ def examples_of(
             raise ValueError("the batch has no physical estimates: read it with_estimates")
         check_metric(stack, batch.sources[index])
         shown = None
-        if with_prior:
-            check_prior(batch.sample(index))
+        check_shown(batch.sample(index), with_prior=with_prior, with_wide=with_wide)
         if (prior := batch.priors[index]) is not None:
             estimate = joined_with(stack, estimate, prior, Stages())
             assert estimate.joined is not None
@@ -209,6 +208,18 @@ def examples_of(
         )
         parts.append(Examples(proposal, truth))
     return Examples.batched(parts)
+
+
+def check_shown(sample: StackSample, *, with_prior: bool, with_wide: bool) -> None:
+    """Refuse a sample without what a network sees, see `ModelConfig.shown`.
+
+    Raises:
+        InputError: it has no prior, or no wide windows.
+    """
+    if with_prior:
+        check_prior(sample)
+    if with_wide:
+        check_wide(sample)
 
 
 def patches_of(

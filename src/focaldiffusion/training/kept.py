@@ -101,8 +101,7 @@ class KeptExamples:
             "grid": None if grid is None else asdict(grid),
             "depth_code": config.model.depth_code,
             "with_image": config.model.with_image,
-            "with_prior": config.model.with_prior,
-            "with_wide": config.model.with_wide,
+            **config.model.shown,
             "channels": [*FEATURES, SURROUNDINGS, WIDE_MAPS],
             "seed": mixture.seed,
             # Without the place of the data, which may differ from machine to machine.
