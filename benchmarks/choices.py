@@ -52,24 +52,28 @@ STRENGTHS = (0.5, 1.0)  # of the errors of the priors that are judged
 
 @dataclass(frozen=True)
 class Choice:
-    """Training stacks, their priors and the settings of a run.
+    """Training stacks and the settings of a run.
 
     Attributes:
         stacks: a name in `STACKS`.
-        prior: settings of the priors that the stacks get; none for stacks without.
-        overrides: all other settings.
+        inputs: settings that change the examples, such as a prior.
     """
 
     stacks: str = "half"
-    prior: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether its stacks get a prior."""
+        return _SIMULATED in self.inputs
 
 
 CHOICES = {
     "half": Choice(),
     "faulty": Choice("faulty"),
-    "joined": Choice(prior=(_SIMULATED,)),
-    "channel": Choice(prior=(_SIMULATED, "model.with_prior=true")),
+    "joined": Choice(inputs=(_SIMULATED,)),
+    "channel": Choice(inputs=(_SIMULATED, "model.with_prior=true")),
+    "wide": Choice(inputs=("model.with_wide=true",)),
 }
 
 
@@ -93,7 +97,7 @@ def configured(folder: Path, name: str, seed: int, steps: int) -> Config:
     count = len(json.loads((root / "cache.json").read_text(encoding="utf-8"))["samples"])
     source = {"name": "stacks", "dataset_type": "cache", "data_root": str(root)}
     # Choices of the same inputs share their examples.
-    inputs = "-".join((choice.stacks, *choice.prior)).replace("=", "-")
+    inputs = "-".join((choice.stacks, *choice.inputs)).replace("=", "-")
     settings = [
         f"data.train_sources={json.dumps([source])}",
         "data.dataset_type=null",
@@ -104,8 +108,7 @@ def configured(folder: Path, name: str, seed: int, steps: int) -> Config:
         f"training.num_epochs={round(steps * 16 / count)}",
         f"training.examples_dir={folder / 'examples' / f'{inputs}-{seed}'}",
         f"output.save_dir={folder / 'runs' / f'{name}-{seed}'}",
-        *choice.prior,
-        *choice.overrides,
+        *choice.inputs,
     ]
     return load_config(RECIPE, settings).config
 
@@ -163,16 +166,21 @@ def table(
     folder: Path,
     models: Mapping[str, Sequence[FocalDiffusionPipeline]],
     shown: Collection[str] = (),
+    against: str = "physics",
 ) -> str:
-    """The rows of physics and of models, see `judged`; differences are to the physics they saw."""
+    """The rows of physics and of models, see `judged`; differences are to the row `against`.
+
+    Models that see a prior are compared with a row that saw the same one.
+    """
     found, scenes = judged(folder, models, shown)
-    rows = ["| | AbsRel | minus physics, 95 % | δ1.05 |", "|---|---|---|---|"]
+    rows = [f"| | AbsRel | minus {against}, 95 % | δ1.05 |", "|---|---|---|---|"]
     for row, figures in found.items():
         case = next((f" prior {one:g}" for one in STRENGTHS if row.endswith(f" {one:g}")), "")
-        change = difference(found[f"physics{case}"]["abs_rel"], figures["abs_rel"], scenes, "down")
+        before = found[f"{against}{case}"]["abs_rel"]
+        change = difference(before, figures["abs_rel"], scenes, "down")
         low, high = change.change.interval or (0.0, 0.0)
         share = sum(figures["delta"]) / len(scenes)
-        moved = "" if row.startswith("physics") else f"[{low:+.4f}, {high:+.4f}]"
+        moved = "" if row.startswith((against, "physics")) else f"[{low:+.4f}, {high:+.4f}]"
         rows.append(f"| {row} | {change.b:.4f} | {moved} | {share:.3f} |")
     return "\n".join(rows)
 
@@ -186,6 +194,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=96, help="training stacks (default: 96)")
     parser.add_argument("--steps", type=int, default=120, help="steps of a run (default: 120)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
+    parser.add_argument("--against", default="physics", help="row to compare with, for judge")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.command == "make":
@@ -198,7 +207,8 @@ def main() -> None:
                     return
     else:
         models = {one: trained(options.folder, one, options.seeds) for one in options.choices}
-        print(table(options.folder, models, [one for one in models if CHOICES[one].prior]))
+        shown = [one for one in models if CHOICES[one].has_prior]
+        print(table(options.folder, models, shown, options.against))
 
 
 if __name__ == "__main__":

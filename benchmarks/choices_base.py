@@ -27,45 +27,49 @@ from torch import Tensor
 from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.run import Config, TrainingConfig
 from focaldiffusion.data.loading import open_split
-from focaldiffusion.models.codecs import PatchCodec
+from focaldiffusion.data.mixture import Mixture
+from focaldiffusion.models.codecs import LatentCodec, PatchCodec
 from focaldiffusion.models.conditioning import condition_channels
 from focaldiffusion.models.denoiser import widen
 from focaldiffusion.models.flow import draw_sigma, noised, velocity
 from focaldiffusion.models.prompt import EmptyPrompt
-from focaldiffusion.training.kept import KeptExamples
+from focaldiffusion.training.kept import KeptExamples, unpacked
 from focaldiffusion.training.model import made_trainable, trained_parameters
 from focaldiffusion.training.objective import Objective, prepare_batch
 
 CODEC = PatchCodec(4)
 CROP_PX, BATCH = 64, 16
+TOKEN_WIDTH = 16  # of the prompt, which is empty
 LAYERS = ("attention", "attention_and_feed_forward")
 TRIALS = [(1000.0, LAYERS[0]), (500.0, LAYERS[0]), (100.0, LAYERS[0]), (1000.0, LAYERS[1])]
 RATE = 1e-3
 
 
-def base_model(pictures: Tensor, steps: int, seed: int) -> SD3Transformer2DModel:
-    """A model that turns noise into crops of pictures (N, 3, H, W), sRGB in [-1, 1]."""
+def base_model(
+    pictures: Tensor, codec: LatentCodec, steps: int, seed: int
+) -> SD3Transformer2DModel:
+    """A model that turns noise into latents of crops of pictures (N, 3, H, W), sRGB in [-1, 1]."""
     torch.manual_seed(seed)
     model = SD3Transformer2DModel(
         num_layers=4,
         num_attention_heads=4,
         attention_head_dim=16,
         caption_projection_dim=64,
-        joint_attention_dim=16,
-        pooled_projection_dim=16,
-        in_channels=CODEC.channels,
-        out_channels=CODEC.channels,
+        joint_attention_dim=TOKEN_WIDTH,
+        pooled_projection_dim=TOKEN_WIDTH,
+        in_channels=codec.channels,
+        out_channels=codec.channels,
         patch_size=2,
         sample_size=16,
         pos_embed_max_size=96,
         qk_norm="rms_norm",
     )
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
-    nothing = torch.zeros(BATCH, 1, 16), torch.zeros(BATCH, 16)
+    nothing = torch.zeros(BATCH, 1, TOKEN_WIDTH), torch.zeros(BATCH, TOKEN_WIDTH)
     mean = 0.0
     for step in range(steps):
-        crops = [_crop(pictures) for _ in range(BATCH)]
-        clean = CODEC.encode_image(torch.stack(crops))
+        with torch.no_grad():
+            clean = codec.encode_image(crops_of(pictures))
         start, sigma = torch.randn_like(clean), draw_sigma("noise", BATCH, torch.default_generator)
         found = model(noised(clean, start, sigma), nothing[0], nothing[1], 1000 * sigma).sample
         loss = (found - velocity(clean, start)).square().mean()
@@ -77,6 +81,11 @@ def base_model(pictures: Tensor, steps: int, seed: int) -> SD3Transformer2DModel
     return model
 
 
+def crops_of(pictures: Tensor) -> Tensor:
+    """A batch of crops at random places."""
+    return torch.stack([_crop(pictures) for _ in range(BATCH)])
+
+
 def _crop(pictures: Tensor) -> Tensor:
     height, width = pictures.shape[-2:]
     index, top, left = (
@@ -86,23 +95,9 @@ def _crop(pictures: Tensor) -> Tensor:
 
 
 def completing(
-    base: SD3Transformer2DModel,
-    kept: KeptExamples,
-    config: Config,
-    trial: tuple[float, str],
-    steps: int,
+    pipeline: FocalDiffusionPipeline, kept: KeptExamples, config: Config, layers: str, steps: int
 ) -> FocalDiffusionPipeline:
-    """A copy of the base model after adapters learnt to complete depth."""
-    timestep, layers = trial
-    state = CODEC.channels + CODEC.depth_channels
-    condition = CODEC.channels + condition_channels(CODEC.factor, keep_pixels=True)
-    pipeline = FocalDiffusionPipeline(
-        widen(deepcopy(base), state, condition, "estimate"),
-        EmptyPrompt(1, 16, 16),
-        FlowMatchEulerDiscreteScheduler(shift=3.0),
-        patch_factor=CODEC.factor,
-        timestep=timestep,
-    )
+    """The pipeline after adapters of its layers, and its new ones, learnt to complete depth."""
     torch.manual_seed(config.training.seed)
     tuned = {"tuning": "lora", "lora_rank": 8, "lora_alpha": 8, "lora_layers": layers}
     made_trainable(pipeline, TrainingConfig.model_validate(tuned), "cpu")
@@ -131,6 +126,25 @@ def completing(
     return pipeline
 
 
+def widened(base: SD3Transformer2DModel, timestep: float) -> FocalDiffusionPipeline:
+    """A copy of the base model as an untrained model."""
+    state = CODEC.channels + CODEC.depth_channels
+    condition = CODEC.channels + condition_channels(CODEC.factor, keep_pixels=True)
+    return FocalDiffusionPipeline(
+        widen(deepcopy(base), state, condition, "estimate"),
+        EmptyPrompt(1, TOKEN_WIDTH, TOKEN_WIDTH),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        patch_factor=CODEC.factor,
+        timestep=timestep,
+    )
+
+
+def pictures_of(kept: KeptExamples, mixture: Mixture) -> Tensor:
+    """The fused images (N, 3, H, W) of all examples, sRGB in [-1, 1]."""
+    draws = [mixture.draw(position) for position in range(len(mixture))]
+    return unpacked(kept.read(draws)).proposal.all_in_focus
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -142,12 +156,10 @@ def main() -> None:
     mixture = open_split(config.data, "train", 0)
     kept = KeptExamples.open(config, mixture, None)
     assert kept is not None
-    draws = [mixture.draw(position) for position in range(len(mixture))]
-    pictures = kept.read(draws).proposal.all_in_focus.float() / 127
-    base = base_model(pictures, options.base_steps, seed=0)
+    base = base_model(pictures_of(kept, mixture), CODEC, options.base_steps, seed=0)
     models = {
         f"{timestep:g}, {layers}": [
-            completing(base, kept, config, (timestep, layers), options.steps)
+            completing(widened(base, timestep), kept, config, layers, options.steps)
         ]
         for timestep, layers in TRIALS
     }

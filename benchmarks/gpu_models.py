@@ -163,4 +163,5 @@ def _proposal(side_px: int, device: str) -> Proposal:
         histogram=histogram / histogram.sum(1, keepdim=True),
         surroundings=maps(SURROUNDINGS, -1),
         prior=maps(0, -1),
+        wide=maps(0, -1),
     )

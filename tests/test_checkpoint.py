@@ -60,7 +60,7 @@ def output(model: FocalDiffusionPipeline) -> Tensor:
         return torch.rand(1, channels, 32, 64, generator=generator)
 
     proposal = Proposal(
-        *map(rand, (3, 1, len(FEATURES), HISTOGRAM_BINS, SURROUNDINGS, 0)),
+        *map(rand, (3, 1, len(FEATURES), HISTOGRAM_BINS, SURROUNDINGS, 0, 0)),
     )
     return torch.cat(model.predict(proposal, generator=torch.Generator().manual_seed(2)), 1)
 
@@ -78,9 +78,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_base(tmp_path_factory.mktemp("base"))
 
 
-def with_adapter(base: Path) -> FocalDiffusionPipeline:
+def with_adapter(base: Path, **keys: bool) -> FocalDiffusionPipeline:
     """A widened base model with a trained LoRA whose scale differs from PEFT's default."""
-    model = widened_base(ModelConfig(base_model_id=str(base)), empty_prompt())
+    model = widened_base(ModelConfig(base_model_id=str(base), **keys), empty_prompt())
     torch.manual_seed(1)
     model.denoiser.add_adapter(
         LoraConfig(
@@ -90,11 +90,9 @@ def with_adapter(base: Path) -> FocalDiffusionPipeline:
     return randomised(model, ALWAYS_TRAINED)
 
 
-def saved_adapter(folder: Path, base: Path) -> FocalDiffusionPipeline:
-    model = with_adapter(base)
-    save_checkpoint(
-        model, folder, config_of(base_model_id=str(base)), PROVENANCE, adapter_only=True
-    )
+def saved_adapter(folder: Path, base: Path, **keys: bool) -> FocalDiffusionPipeline:
+    model, config = with_adapter(base, **keys), config_of(base_model_id=str(base), **keys)
+    save_checkpoint(model, folder, config, PROVENANCE, adapter_only=True)
     return model
 
 

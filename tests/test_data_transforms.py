@@ -218,6 +218,7 @@ def test_evidence_is_mirrored_and_coloured_with_its_stack():
     assert torch.equal(after.evidence.posterior, before.evidence.posterior.flip(-1))
     assert torch.equal(after.evidence.sharpest, before.evidence.sharpest.flip(-1))
     assert torch.equal(after.evidence.never_sharp, before.evidence.never_sharp.flip(-1))
+    assert torch.equal(after.evidence.wide, before.evidence.wide.flip(-1))
     assert torch.equal(after.evidence.hypotheses, before.evidence.hypotheses)
     # The colours of the image of the evidence are those of the frames.
     share = mirrored.stack.images.mean() / sample.stack.images.mean()

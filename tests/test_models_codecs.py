@@ -11,6 +11,7 @@ from torch import Tensor
 from focaldiffusion.models.codecs import (
     LatentCodec,
     PatchCodec,
+    PixelDepthCodec,
     VAECodec,
     decode_state,
     encode_state,
@@ -42,11 +43,15 @@ def pixels(channels: int, height: int = 16, width: int = 24, count: int = 2) -> 
     return 2 * torch.rand(count, channels, height, width, generator=generator) - 1
 
 
-CODECS: dict[str, LatentCodec] = {"vae": VAECodec(vae()), "patch": PatchCodec(4)}
+CODECS: dict[str, LatentCodec] = {
+    "vae": VAECodec(vae()),
+    "patch": PatchCodec(4),
+    "pixels of depth": PixelDepthCodec(vae()),
+}
 each_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
 
 
-# Both codecs
+# All codecs
 
 
 @each_codec
@@ -99,7 +104,8 @@ def test_latents_are_decided_by_valid_pixels_of_their_cell(codec):
     assert decided.dtype == torch.bool
     assert decided.shape == (2, codec.depth_channels, 4, 6)
     expected = torch.ones(2, codec.depth_channels, 4, 6, dtype=torch.bool)
-    channels = [1 * 4 + 2] if isinstance(codec, PatchCodec) else range(codec.depth_channels)
+    in_pixels = isinstance(codec, PatchCodec | PixelDepthCodec)
+    channels = [1 * 4 + 2] if in_pixels else range(codec.depth_channels)
     for channel in channels:
         expected[1, channel, 1, 2] = False
     assert torch.equal(decided, expected)
@@ -135,6 +141,14 @@ def test_a_cell_of_the_patch_codec_by_hand():
     code = torch.arange(16.0).reshape(1, 1, 4, 4)
     latents = PatchCodec(2).encode_depth(code)
     assert latents[0, :, 0, 1].tolist() == [2, 3, 6, 7]  # the upper right cell, row by row
+
+
+@torch.no_grad()
+def test_depth_in_pixels_is_exact_beside_the_latents_of_an_image():
+    codec, plain, image, code = PixelDepthCodec(vae()), VAECodec(vae()), pixels(3), pixels(1)
+    state = encode_state(codec, image, code)
+    assert torch.equal(decode_state(codec, state)[1], code)
+    assert torch.equal(state[:, : plain.channels], plain.encode_image(image))
 
 
 # The autoencoder

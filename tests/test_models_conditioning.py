@@ -179,6 +179,7 @@ def test_any_number_of_frames_gives_bounded_maps_of_one_shape(axis, count):
         (1, HISTOGRAM_BINS),
         (1, SURROUNDINGS),
         (1, 0),  # no prior
+        (1, 0),  # no wide windows
     ]
     assert all(planes.shape[2:] == SIZE for planes in maps_of(found))
     for signed in (

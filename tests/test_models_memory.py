@@ -234,3 +234,15 @@ def test_each_decoded_plane_is_priced() -> None:
         for decoded in range(3)
     )
     assert none < one < two
+
+
+def test_depth_in_pixels_needs_no_decoder() -> None:
+    """A step that decodes nothing is priced without, in spite of more channels of the state."""
+    training = TrainingConfig(tuning="full", mixed_precision="bf16", base_weights="bfloat16")
+    size_px = SIDE_PX, SIDE_PX
+    in_latents = training_bytes("tiny", size_px, 1, training, "adamw", 1)
+    in_pixels, with_image = (
+        training_bytes("tiny", size_px, 1, training, "adamw", decoded, depth_in_pixels=True)
+        for decoded in (0, 1)
+    )
+    assert in_pixels < min(in_latents, with_image)

@@ -102,6 +102,7 @@ def test_channels_are_those_of_codec_and_conditioning(name: str) -> None:
         histogram=torch.zeros(1, HISTOGRAM_BINS, side, side),
         surroundings=torch.zeros(1, SURROUNDINGS, side, side),
         prior=torch.zeros(1, 0, side, side),
+        wide=torch.zeros(1, 0, side, side),
     )
     maps = latent_condition(proposal, codec.factor, isinstance(codec, PatchCodec))
     assert codec.channels + maps.shape[1] == preset.condition_channels

@@ -29,7 +29,7 @@ from focaldiffusion.data.priors import with_network_priors, with_own_prior
 from focaldiffusion.data.procedural.scenes import Procedural
 from focaldiffusion.data.sample_file import read_sample, write_sample
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.conditioning import PRIOR_MAPS, prior_channels
+from focaldiffusion.models.conditioning import PRIOR_MAPS, condition_channels
 from focaldiffusion.prior import Prior, PriorKind
 from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.progress import Stages
@@ -63,12 +63,18 @@ def awake(model: FocalDiffusionPipeline) -> FocalDiffusionPipeline:
     return model
 
 
+def prior_channels(model: FocalDiffusionPipeline) -> int:
+    """Input channels of the prior, the last ones."""
+    codec = model.codec.factor, model.vae is None
+    return condition_channels(*codec, with_prior=True) - condition_channels(*codec)
+
+
 def prior_weight(model: FocalDiffusionPipeline) -> torch.Tensor:
     """The columns of the input layer that read the prior; the noise level may follow them."""
     denoiser = model.denoiser
     first = denoiser.conv_in if hasattr(denoiser, "conv_in") else denoiser.pos_embed.proj
     end = denoiser.config.in_channels
-    count = prior_channels(True, model.codec.factor, model.vae is None)
+    count = prior_channels(model)
     return first.weight.detach()[:, end - count : end]
 
 
@@ -151,7 +157,7 @@ def test_gradients_reach_the_new_weights(name: str, stacks: Path, tmp_path: Path
     denoiser = model.denoiser
     first = denoiser.conv_in if name == "compact" else denoiser.pos_embed.proj
     end = denoiser.config.in_channels
-    count = prior_channels(True, model.codec.factor, model.vae is None)
+    count = prior_channels(model)
     assert bool((first.weight.grad[:, end - count : end].flatten(2).abs().amax((0, 2)) > 0).all())
 
 

@@ -13,6 +13,10 @@ from focaldiffusion.filters import block_mean, bracket
 from focaldiffusion.stack import Axis
 from focaldiffusion.strips import in_strips
 
+HALF_WINDOWS = (0, 1, 3)
+"""Half sides of the windows of `Evidence.wide`, in blocks beyond the one that a pixel lies in; the
+long side of an image has about 64 blocks."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -30,6 +34,9 @@ class Evidence:
             blur covers them in all other frames.
         never_sharp: (H, W) bool, True where no frame is in focus; all False for evidence from
             sharpness alone.
+        wide: (2 V, H, W) posteriors over V windows around each pixel, see `HALF_WINDOWS`, which the
+            pixel's own texture does not gate: their means, in the unit of `axis`, then their
+            certainty, see `certainty`; None for evidence from a file that does not have them.
     """
 
     axis: Axis
@@ -38,6 +45,7 @@ class Evidence:
     all_in_focus: Tensor
     sharpest: Tensor
     never_sharp: Tensor
+    wide: Tensor | None = None
 
     def __post_init__(self) -> None:
         (count,) = self.hypotheses.shape
@@ -46,6 +54,8 @@ class Evidence:
         check_shape("Evidence.all_in_focus", self.all_in_focus, (3, height, width))
         check_shape("Evidence.sharpest", self.sharpest, (height, width))
         check_shape("Evidence.never_sharp", self.never_sharp, (height, width))
+        if self.wide is not None:
+            check_shape("Evidence.wide", self.wide, (2 * len(HALF_WINDOWS), height, width))
 
     @property
     def mean(self) -> Tensor:

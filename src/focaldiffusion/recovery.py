@@ -129,6 +129,7 @@ class Estimate:
                 all_in_focus=(light or plane)(evidence.all_in_focus),
                 sharpest=plane(evidence.sharpest),
                 never_sharp=plane(evidence.never_sharp),
+                wide=None if evidence.wide is None else plane(evidence.wide),
             ),
             coordinate=plane(self.coordinate),
             agreement=plane(self.agreement),

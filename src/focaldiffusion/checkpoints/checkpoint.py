@@ -55,7 +55,7 @@ DESCRIPTION = "focaldiffusion.json"
 COMPACT = "compact"
 """The model whose weights are bundled with the package."""
 
-OF_THE_PIPELINE = ("start", "depth_code", "timestep", "with_prior")
+OF_THE_PIPELINE = ("start", "depth_code", "timestep", "with_prior", "with_wide", "depth_in_pixels")
 """Keys of `ModelConfig` that model_index.json has too."""
 
 PROMPT = "prompt"

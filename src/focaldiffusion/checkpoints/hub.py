@@ -267,17 +267,16 @@ def widened_base(
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
     from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
-    from focaldiffusion.models.codecs import VAECodec
-    from focaldiffusion.models.conditioning import condition_channels, prior_channels
+    from focaldiffusion.models.codecs import codec_of
+    from focaldiffusion.models.conditioning import condition_channels
 
     base_model = base_model or model.base_model_id
     if base_model is None:
         raise ValueError("model.base_model_id is None: there is nothing to widen")
     folder = resolve_base(base_model, variant=model.variant)
     vae = load_part(AutoencoderKL, folder, "vae", model.variant, dtype)
-    codec = VAECodec(vae)
-    maps = condition_channels(codec.factor, keep_pixels=False)
-    maps += prior_channels(model.with_prior, codec.factor, keep_pixels=False)
+    codec = codec_of(vae, None, model.depth_in_pixels)
+    maps = condition_channels(codec.factor, keep_pixels=False, **model.shown)
     transformer = widen(
         load_part(SD3Transformer2DModel, folder, "transformer", model.variant, dtype),
         codec.channels + codec.depth_channels,
@@ -292,7 +291,8 @@ def widened_base(
         start=model.start,
         depth_code=model.depth_code,
         timestep=model.timestep,
-        with_prior=model.with_prior,
+        depth_in_pixels=model.depth_in_pixels,
+        **model.shown,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.conditioning import condition_channels, prior_channels
+from focaldiffusion.models.conditioning import condition_channels
 from focaldiffusion.models.flow import Start
 
 
@@ -35,10 +35,15 @@ def check_parts(pipeline: Any) -> None:
             f"vae is {'missing' if pipeline.vae is None else 'given'} and patch_factor is "
             f"{patch_factor}; expected one of the two."
         )
+    if pipeline.vae is None and config["depth_in_pixels"]:
+        raise InputError(
+            "depth_in_pixels: a network without an autoencoder has its depth in pixels anyway. "
+            "Leave it out."
+        )
     codec, keep_pixels = pipeline.codec, pipeline.vae is None
     state = codec.channels + codec.depth_channels
-    condition = codec.channels + condition_channels(codec.factor, keep_pixels)
-    condition += prior_channels(config["with_prior"], codec.factor, keep_pixels)
+    shown = {key: config[key] for key in ("with_prior", "with_wide")}
+    condition = codec.channels + condition_channels(codec.factor, keep_pixels, **shown)
     read, given = pipeline.denoiser.config, pipeline.prompt.config
     got = read.in_channels, read.out_channels
     if got != (state + condition, state):

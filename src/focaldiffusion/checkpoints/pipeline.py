@@ -23,8 +23,14 @@ from torch import Tensor, nn
 
 from focaldiffusion.checkpoints.parts import check_parts, without_prior
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.codecs import LatentCodec, PatchCodec, VAECodec
-from focaldiffusion.models.completer import DEFAULT_STEPS, Completer, Generators, Sampling
+from focaldiffusion.models.codecs import LatentCodec, codec_of
+from focaldiffusion.models.completer import (
+    DEFAULT_STEPS,
+    Completer,
+    Generators,
+    Sampling,
+    median_and_spread,
+)
 from focaldiffusion.models.conditioning import Proposal, proposal_of
 from focaldiffusion.models.convolutional import ConvolutionalDenoiser
 from focaldiffusion.models.denoiser import build, realign_weights
@@ -45,7 +51,6 @@ _SHIFT = 3.0  # shift of the noise levels in Stable Diffusion 3.5
 _SMALLEST_TILE_TOKENS = 4  # per side, so that the quarter shared with a neighbour is one token
 _AT_THE_BOUND = 1 / 16  # code units: a surface this close to a bound counts as on it
 _TOLERATED_SPREAD = 1 / 16  # code units: members that agree within half a bin of the conditioning
-_MAD_TO_STD = 1.4826  # for a normal distribution
 
 
 class FocalDiffusionPipeline(DiffusionPipeline):
@@ -75,6 +80,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         patch_factor: int | None = None,
         timestep: float = 1000.0,
         with_prior: bool = False,
+        with_wide: bool = False,
+        depth_in_pixels: bool = False,
     ) -> None:
         """Assemble a model from its parts.
 
@@ -89,6 +96,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             patch_factor: side [px] of a latent cell of the patch codec; None with a vae.
             timestep: told to the network at noise level 1; "noise" needs the 1000 of its base.
             with_prior: whether the network sees a prior, which every stack then needs.
+            with_wide: whether it sees the evidence of wide windows.
+            depth_in_pixels: whether it predicts depth by its pixels, beside an autoencoder.
 
         Raises:
             InputError: the parts do not fit each other.
@@ -101,6 +110,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             patch_factor=patch_factor,
             timestep=timestep,
             with_prior=with_prior,
+            with_wide=with_wide,
+            depth_in_pixels=depth_in_pixels,
         )
         check_parts(self)
 
@@ -113,6 +124,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         depth_code: str = "log",
         timestep: float = 1000.0,
         with_prior: bool = False,
+        with_wide: bool = False,
+        depth_in_pixels: bool = False,
     ) -> FocalDiffusionPipeline:
         """A model with random weights; with `estimate` it returns the physical estimate.
 
@@ -121,18 +134,17 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             start: start of the flow.
             seed: seed of the weights; torch's global generator is left untouched.
             depth_code: kind of `SurfaceCode`.
-            timestep: see the class.
-            with_prior: see the class.
+            timestep: see the class, as for all that follows.
 
         Raises:
             InputError: the preset does not exist.
         """
         if name not in PRESETS:
             raise InputError(f"preset {name!r} is unknown; expected {', '.join(PRESETS)}.")
-        preset = PRESETS[name]
+        preset = replace(PRESETS[name], depth_in_pixels=depth_in_pixels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            denoiser = build(preset, start, with_prior).eval()
+            denoiser = build(preset, start, with_prior=with_prior, with_wide=with_wide).eval()
             vae = None if preset.autoencoder is None else AutoencoderKL(**preset.autoencoder).eval()
         prompt = EmptyPrompt(
             preset.prompt_tokens,
@@ -149,6 +161,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             patch_factor=preset.patch_factor,
             timestep=timestep,
             with_prior=with_prior,
+            with_wide=with_wide,
+            depth_in_pixels=depth_in_pixels,
         )
         pipeline.register_to_config(_name_or_path=f"{name}, random weights of seed {seed}")
         return pipeline
@@ -181,7 +195,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
     @property
     def codec(self) -> LatentCodec:
         """Converts images and depth codes to the latents of the flow, and back."""
-        return PatchCodec(self.config["patch_factor"]) if self.vae is None else VAECodec(self.vae)
+        return codec_of(self.vae, self.config["patch_factor"], self.config["depth_in_pixels"])
 
     @property
     def completer(self) -> Completer:
@@ -278,7 +292,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         )
         code = whole.around(estimate.coordinate, estimate.confidence)
         shown = estimate.coordinate, estimate.agreement, estimate.confidence
-        return proposal_of(evidence, *shown, code, self._prior_of(estimate)), code
+        prior, with_wide = self._prior_of(estimate), self.config["with_wide"]
+        return proposal_of(evidence, *shown, code, prior, with_wide), code
 
     def _prior_of(self, estimate: Estimate) -> Tensor | None:
         """The maps of a prior for a network that sees it."""
@@ -339,7 +354,7 @@ class FocalDiffusionPipeline(DiffusionPipeline):
         with stages("generating") as meter, network_threads():
             members = self._members(proposal, sampling, with_image, meter)
         self.maybe_free_model_hooks()
-        planes, spreads = _median_and_spread(members.to(physical.coordinate.device))
+        planes, spreads = median_and_spread(members.to(physical.coordinate.device))
         if not planes.isfinite().all():
             raise InputError(
                 f"the model gave NaN or infinity in {self.denoiser.dtype}. Use bfloat16 or "
@@ -387,6 +402,8 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             "depth_code": self.config["depth_code"],
             "timestep": self.config["timestep"],
             "with_prior": self.config["with_prior"],
+            "with_wide": self.config["with_wide"],
+            "depth_in_pixels": self.config["depth_in_pixels"],
             "dtype": str(self.denoiser.dtype).removeprefix("torch."),
             **asdict(sampling),
             "steps": self._steps(sampling.steps),
@@ -414,17 +431,6 @@ class FocalDiffusionPipeline(DiffusionPipeline):
             bar.refresh()
 
         return show
-
-
-def _median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Median over the first dimension, and a standard deviation from the median deviation."""
-
-    def median(values: Tensor) -> Tensor:
-        ordered, last = values.sort(0).values, len(values) - 1
-        return (ordered[last // 2] + ordered[(last + 1) // 2]) / 2
-
-    middle = median(members)
-    return middle, _MAD_TO_STD * median((members - middle).abs())
 
 
 def _coordinate(refined: Tensor, code: SurfaceCode, estimate: Estimate) -> Tensor:

@@ -29,9 +29,20 @@ class ModelConfig(Section):
     with_prior: bool = False
     """Show the network the prior of `data.dataset_kwargs`, fitted to physics. The model then needs
     one for every stack."""
+    with_wide: bool = False
+    """Show the network the evidence of three windows around each pixel, up to a ninth of the image,
+    which the pixel's own texture does not gate."""
+    depth_in_pixels: bool = False
+    """Predict depth as the pixels of each latent cell instead of latents of the autoencoder: no
+    decoder for depth. A network without an autoencoder always does."""
     with_image: bool = True
     """Train the image half too, which only `--fill-unsharp` shows; false takes a third less time
     with an autoencoder."""
+
+    @property
+    def shown(self) -> dict[str, bool]:
+        """Whether the network sees what only some networks see, by key."""
+        return {"with_prior": self.with_prior, "with_wide": self.with_wide}
 
 
 class TrainingConfig(Section):

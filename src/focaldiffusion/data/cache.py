@@ -46,7 +46,7 @@ def write_cache(
 ) -> None:
     """Write the stacks of a mixture to a folder, or continue or extend a cache there.
 
-    A sample of 5 frames of 512x512 and 8 bits takes 7 MB, and 25 MB with its evidence. On the CPU
+    A sample of 5 frames of 512x512 and 8 bits takes 7 MB, and 28 MB with its evidence. On the CPU
     the workers write. Shards that write to folders of their own are joined by `merge_caches`.
 
     Args:

@@ -97,6 +97,19 @@ def check_metric(stack: FocalStack, source: str) -> None:
         )
 
 
+def check_wide(sample: StackSample) -> None:
+    """Refuse a sample whose estimate has no wide windows, where a network sees them.
+
+    Raises:
+        InputError: its evidence was written without them.
+    """
+    if sample.estimate is not None and sample.estimate.evidence.wide is None:
+        raise InputError(
+            f"{sample.source}: its evidence was written without wide windows, which "
+            "model.with_wide needs. Write the cache again."
+        )
+
+
 class Dataset(Protocol):
     """A split of a data set: an index over its files, which are opened one sample at a time.
 

@@ -36,12 +36,14 @@ _DTYPES = {
     "first_all_in_focus": ("uint8", "uint16"),
     "posterior_codes": ("uint8",),
     "never_sharp": ("bool",),
+    "wide_codes": ("uint16",),
     "prior": ("float32",),
     **dict.fromkeys(("focus_distances_m", "focus_positions_m", "hypotheses"), ("float32",)),
     **dict.fromkeys(("sharpest", "coordinate", "agreement", "confidence"), ("float32",)),
 }
 """Types of the tensors of a file, by name."""
 _FINITE = {"hypotheses", "sharpest", "coordinate", "agreement", "confidence"}
+_LAST_CODE = 65535  # of 16 bits
 _WHOLE_CODE = 0.01
 """Light this close to 8-bit codes, in codes, is stored in 8 bits: a round trip adds 1e-3."""
 
@@ -52,7 +54,8 @@ def write_sample(path: Path, sample: StackSample) -> None:
     Frames and image are stored as sRGB codes, in 8 bits where that loses nothing, else in 16 (an
     error below 2e-5 in linear light); depth as float32. The posterior of an estimate is stored as
     the square root of its ratio to the maximum of each pixel, in 8 bits: its peak keeps its shape,
-    and ratios below 1 / 250,000 are lost. Readers ignore unknown names.
+    and ratios below 1 / 250,000 are lost. Wide windows have 16 bits between the outermost
+    hypotheses. Readers ignore unknown names.
 
     Raises:
         InputError: the file system refuses.
@@ -166,7 +169,7 @@ def _camera(notes: dict[str, Any], image_size: tuple[int, int]) -> Camera:
     return Camera(**{**notes, "image_size": image_size, "principal_point_px": point})
 
 
-def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any]]:
+def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any] | None]:
     """Tensors of an estimate by their names in a file."""
     evidence = estimate.evidence
     ratio = evidence.posterior / evidence.posterior.amax(0)
@@ -176,10 +179,27 @@ def _maps_of(estimate: Estimate) -> dict[str, NDArray[Any]]:
         "first_all_in_focus": _codes(evidence.all_in_focus),
         "sharpest": evidence.sharpest.numpy(),
         "never_sharp": evidence.never_sharp.numpy(),
+        "wide_codes": _wide_codes(evidence),
         "coordinate": estimate.coordinate.numpy(),
         "agreement": estimate.agreement.numpy(),
         "confidence": estimate.confidence.numpy(),
     }
+
+
+def _wide_codes(evidence: Evidence) -> NDArray[np.uint16] | None:
+    """The maps of wide windows in 16 bits: means between the outermost hypotheses, certainties."""
+    if evidence.wide is None:
+        return None
+    first, last = evidence.hypotheses[0], evidence.hypotheses[-1]
+    means, certainties = evidence.wide.chunk(2)
+    shares = torch.cat([(means - first) / (last - first), certainties])
+    return (shares.clamp(0, 1) * _LAST_CODE).round().numpy().astype(np.uint16)
+
+
+def _wide(codes: NDArray[np.uint16], hypotheses: Tensor) -> Tensor:
+    """Undo `_wide_codes`."""
+    shares, certainties = torch.from_numpy(codes.astype(np.float32) / _LAST_CODE).chunk(2)
+    return torch.cat([torch.lerp(hypotheses[0], hypotheses[-1], shares), certainties])
 
 
 def _notes_of(estimate: Estimate) -> dict[str, Any]:
@@ -195,17 +215,19 @@ def _estimate(
     notes: dict[str, Any], stack: FocalStack, tensors: dict[str, NDArray[Any]]
 ) -> Estimate:
     posterior = torch.from_numpy(tensors["posterior_codes"]).float().square_()
+    hypotheses = torch.from_numpy(tensors["hypotheses"])
     maps: dict[str, Any] = {
         name: torch.from_numpy(tensors[name]) for name in ("coordinate", "agreement", "confidence")
     }
     return Estimate(
         evidence=Evidence(
             stack.axis,
-            torch.from_numpy(tensors["hypotheses"]),
+            hypotheses,
             posterior.div_(posterior.sum(0)),
             _light(tensors["first_all_in_focus"]),
             torch.from_numpy(tensors["sharpest"]),
             torch.from_numpy(tensors["never_sharp"]),
+            _wide(tensors["wide_codes"], hypotheses) if "wide_codes" in tensors else None,
         ),
         # Their types, too, are checked: JSON holds anything.
         calibration=TypeAdapter(Calibration).validate_python(notes["calibration"]),
@@ -229,7 +251,7 @@ def _codes(light: Tensor) -> NDArray[Any]:
     eight = np.round(srgb * 255)
     if np.abs(srgb * 255 - eight).max() < _WHOLE_CODE:
         return eight.astype(np.uint8)
-    return np.round(srgb * 65535).astype(np.uint16)
+    return np.round(srgb * _LAST_CODE).astype(np.uint16)
 
 
 def _light(codes: NDArray[Any]) -> Tensor:

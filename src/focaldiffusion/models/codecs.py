@@ -125,8 +125,48 @@ class PatchCodec:
         return self.decode_image(latents)
 
 
+@dataclass(frozen=True)
+class PixelDepthCodec(VAECodec):
+    """An autoencoder for the image; depth is coded by its pixels, as in `PatchCodec`."""
+
+    @property
+    def depth_channels(self) -> int:
+        """Latent channels of a depth code."""
+        return self._pixels.depth_channels
+
+    def encode_depth(self, code: Tensor) -> Tensor:
+        """Latents (B, `depth_channels`, h, w) of a depth code (B, 1, H, W) in [-1, 1]."""
+        return self._pixels.encode_depth(code)
+
+    def decided_by(self, valid: Tensor) -> Tensor:
+        """Mask (B, `depth_channels`, h, w) of the depth latents that only valid pixels decide."""
+        return self._pixels.decided_by(valid)
+
+    def decode_depth(self, latents: Tensor) -> Tensor:
+        """The depth code (B, 1, H, W)."""
+        return self._pixels.decode_depth(latents)
+
+    @property
+    def _pixels(self) -> PatchCodec:
+        return PatchCodec(self.factor)
+
+
 LatentCodec = VAECodec | PatchCodec
 """The codec of a model. Both sides of an image have to divide by its `factor`: `pad` it first."""
+
+
+def codec_of(vae: AutoencoderKL | None, patch_factor: int | None, in_pixels: bool) -> LatentCodec:
+    """The codec of a model.
+
+    Args:
+        vae: its autoencoder; None for the patch codec.
+        patch_factor: of the patch codec.
+        in_pixels: whether depth is coded by its pixels beside an autoencoder.
+    """
+    if vae is None:
+        assert patch_factor is not None
+        return PatchCodec(patch_factor)
+    return PixelDepthCodec(vae) if in_pixels else VAECodec(vae)
 
 
 def encode_state(codec: LatentCodec, rgb: Tensor, depth_code: Tensor) -> Tensor:

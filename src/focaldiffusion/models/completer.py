@@ -29,6 +29,7 @@ Generators = torch.Generator | list[torch.Generator] | None
 DEFAULT_STEPS: dict[Start, int] = {"estimate": 1, "noise": 4}
 """Number of steps along the flow, by its start."""
 
+_MAD_TO_STD = 1.4826  # for a normal distribution
 _OVERLAP_SHARE = 4  # neighbours share a quarter of a tile's side, less at most one `multiple`
 
 
@@ -268,6 +269,17 @@ def blend(size: tuple[int, int], parts: Iterable[tuple[Tile, Tensor]]) -> Tensor
     if total is None or weight_sum is None:
         raise ValueError("no tile to blend")
     return total / weight_sum
+
+
+def median_and_spread(members: Tensor) -> tuple[Tensor, Tensor]:
+    """Median over the first dimension, and a standard deviation from the median deviation."""
+
+    def median(values: Tensor) -> Tensor:
+        ordered, last = values.sort(0).values, len(values) - 1
+        return (ordered[last // 2] + ordered[(last + 1) // 2]) / 2
+
+    middle = median(members)
+    return middle, _MAD_TO_STD * median((members - middle).abs())
 
 
 def _starts(length: int, side: int, multiple: int) -> list[int]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from focaldiffusion.evidence import Evidence
+from focaldiffusion.evidence import HALF_WINDOWS, Evidence
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS, surroundings
 from focaldiffusion.optics import linear_to_srgb
@@ -31,6 +31,9 @@ FEATURES = (
 
 PRIOR_MAPS = ("fitted prior", "share of the prior")
 """The channels of `Proposal.prior`, where a network sees a prior."""
+
+WIDE_MAPS = 2 * len(HALF_WINDOWS)
+"""Number of channels of `Proposal.wide`, where a network sees wide windows."""
 
 HISTOGRAM_BINS = 16
 
@@ -54,6 +57,8 @@ class Proposal:
         prior: (B, P, H, W), the maps named in `PRIOR_MAPS`: the code of a prior, fitted to trusted
             physics by scale and shift, or the surface itself where the prior is unknown; and how
             far the prior decided the surface, in [0, 1]. P is 0 for a network that sees none.
+        wide: (B, V, H, W), `Evidence.wide`: the codes of its means, and their certainties in
+            [0, 1]. V is 0 for a network that sees none.
     """
 
     all_in_focus: Tensor
@@ -62,6 +67,7 @@ class Proposal:
     histogram: Tensor
     surroundings: Tensor
     prior: Tensor
+    wide: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Proposal:
         """The proposal with one change to each of its (B, C, H, W): padded, cropped, moved."""
@@ -81,6 +87,7 @@ def proposal_of(
     confidence: Tensor,
     code: SurfaceCode,
     prior: Tensor | None = None,
+    with_wide: bool = False,
 ) -> Proposal:
     """The proposal of one physical estimate, B = 1.
 
@@ -92,6 +99,10 @@ def proposal_of(
         code: of surfaces on that axis.
         prior: (2, H, W) a fitted prior, in the same unit, and its share of the surface; None for a
             network that sees none.
+        with_wide: whether the network sees the evidence of wide windows.
+
+    Raises:
+        ValueError: the evidence has no wide windows, which the network sees.
     """
     histogram, mean, std = _posterior_in_code(evidence, code)
     entropy = -(histogram * histogram.clamp_min(1e-12).log()).sum(0) / math.log(HISTOGRAM_BINS)
@@ -99,9 +110,8 @@ def proposal_of(
     image = 2 * linear_to_srgb(evidence.all_in_focus.clamp(0, 1)) - 1
     depth_code = code.encode(coordinate)
     around = surroundings(coordinate, depth_code, confidence, image, code.encode)
-    shown = depth_code.new_zeros((0, *depth_code.shape))
-    if prior is not None:
-        shown = torch.stack([code.encode(prior[0]), prior[1]])
+    nothing = depth_code.new_zeros((0, *depth_code.shape))
+    shown = nothing if prior is None else torch.stack([code.encode(prior[0]), prior[1]])
     return Proposal(
         all_in_focus=image[None],
         depth_code=depth_code[None, None],
@@ -109,6 +119,7 @@ def proposal_of(
         histogram=histogram[None],
         surroundings=around[None],
         prior=shown[None],
+        wide=(_wide_in_code(evidence, code) if with_wide else nothing)[None],
     )
 
 
@@ -117,7 +128,7 @@ def latent_condition(proposal: Proposal, factor: int, keep_pixels: bool) -> Tens
 
     A cell has all pixels of each map, as in the patch codec; or, for an autoencoder, their mean,
     minimum and maximum, so that a depth edge within it stays two depths. The histogram, whose mean
-    keeps the peaks of two surfaces, and the smooth surroundings are always averaged.
+    keeps the peaks of two surfaces, the surroundings and the wide windows are always averaged.
 
     Args:
         proposal: with sides that divide by `factor`.
@@ -130,8 +141,11 @@ def latent_condition(proposal: Proposal, factor: int, keep_pixels: bool) -> Tens
     maps = torch.cat([proposal.depth_code, proposal.features], dim=1)
     smooth = torch.cat([proposal.histogram, proposal.surroundings], dim=1)
     pooled = [_of_cells(maps, factor, keep_pixels), functional.avg_pool2d(smooth, factor)]
-    if proposal.prior.shape[1]:  # last, so that a network without it has the same other inputs
+    # Last, so that a network without them has the same other inputs.
+    if proposal.prior.shape[1]:
         pooled.append(_of_cells(proposal.prior, factor, keep_pixels))
+    if proposal.wide.shape[1]:
+        pooled.append(functional.avg_pool2d(proposal.wide, factor))
     return torch.cat(pooled, dim=1)
 
 
@@ -144,19 +158,28 @@ def _of_cells(maps: Tensor, factor: int, keep_pixels: bool) -> Tensor:
     return torch.cat([mean, lowest, highest], dim=1)
 
 
-def condition_channels(factor: int, keep_pixels: bool) -> int:
-    """Number of channels of `latent_condition` without a prior."""
-    maps = 1 + len(FEATURES)
-    return maps * _channels_of_map(factor, keep_pixels) + HISTOGRAM_BINS + SURROUNDINGS
+def condition_channels(
+    factor: int, keep_pixels: bool, *, with_prior: bool = False, with_wide: bool = False
+) -> int:
+    """Number of channels of `latent_condition`.
+
+    Args:
+        factor: of the codec.
+        keep_pixels: whether the codec is a `PatchCodec`.
+        with_prior: whether the network sees a prior.
+        with_wide: whether it sees the evidence of wide windows.
+    """
+    maps = 1 + len(FEATURES) + with_prior * len(PRIOR_MAPS)
+    averaged = HISTOGRAM_BINS + SURROUNDINGS + with_wide * WIDE_MAPS
+    return maps * (factor**2 if keep_pixels else 3) + averaged
 
 
-def prior_channels(with_prior: bool, factor: int, keep_pixels: bool) -> int:
-    """Number of channels that a prior adds to `latent_condition`."""
-    return len(PRIOR_MAPS) * _channels_of_map(factor, keep_pixels) if with_prior else 0
-
-
-def _channels_of_map(factor: int, keep_pixels: bool) -> int:
-    return factor**2 if keep_pixels else 3
+def _wide_in_code(evidence: Evidence, code: SurfaceCode) -> Tensor:
+    """The maps of wide windows (V, H, W): codes, then certainties."""
+    if evidence.wide is None:
+        raise ValueError("the evidence has no wide windows")
+    means, certainties = evidence.wide.chunk(2)
+    return torch.cat([code.encode(means), certainties])
 
 
 def _posterior_in_code(evidence: Evidence, code: SurfaceCode) -> tuple[Tensor, Tensor, Tensor]:

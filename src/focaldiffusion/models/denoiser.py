@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from focaldiffusion.errors import InputError
-from focaldiffusion.models.conditioning import prior_channels
 from focaldiffusion.models.flow import Start
 from focaldiffusion.models.presets import Preset
 
@@ -102,11 +101,12 @@ def widen(
 
 
 def build(
-    preset: Preset, start: Start, with_prior: bool = False
+    preset: Preset, start: Start, *, with_prior: bool = False, with_wide: bool = False
 ) -> SD3Transformer2DModel | ConvolutionalDenoiser:
     """The network of a preset with random weights; with `estimate` its output is zero.
 
-    The inputs of a prior have no effect yet: all other weights are those of the network without.
+    The inputs of a prior and of wide windows have no effect yet: all other weights are those of
+    the network without.
     """
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
@@ -125,8 +125,8 @@ def build(
         last = network.proj_out
     if start == "estimate":
         _zero(last)
-    if with_prior:
-        extra = prior_channels(True, preset.factor, preset.autoencoder is None)
+    shown = preset.condition_channels_with(with_prior=with_prior, with_wide=with_wide)
+    if extra := shown - preset.condition_channels:
         _append_inputs(network, channels["in_channels"], extra)
     return network
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -108,6 +108,7 @@ def training_bytes(
     training: TrainingConfig,
     optimizer: str,
     decoded: int = 2,
+    depth_in_pixels: bool = False,
 ) -> int:
     """Bytes that one step of a training needs: weights, coding, both passes and the optimiser.
 
@@ -117,9 +118,10 @@ def training_bytes(
         stacks: number of images of a forward pass.
         training: weights that train, their number formats, gradient checkpointing, running mean.
         optimizer: `optimizer.type`.
-        decoded: planes of each stack that the loss decodes, of image and depth.
+        decoded: planes of each stack that the loss decodes by an autoencoder, of image and depth.
+        depth_in_pixels: `model.depth_in_pixels`.
     """
-    preset = PRESETS[name]
+    preset = replace(PRESETS[name], depth_in_pixels=depth_in_pixels)
     multiple = preset.factor * cells_of_token(preset.network)
     height, width = (side + -side % multiple for side in size_px)
     computed = torch.float32 if training.mixed_precision == "no" else torch.bfloat16
@@ -154,6 +156,7 @@ class _Work:
         cells = [side // preset.factor for side in size_px]
         channels = preset.state_channels + preset.condition_channels
         self.autoencoder: Any = None
+        self.depth_in_pixels = preset.depth_in_pixels
         with torch.device("meta"):
             # Not the method of diffusers, which warns of what only loading has to heed.
             self.network: Any = nn.Module.to(build(preset, "estimate"), computed)
@@ -208,7 +211,8 @@ class _Work:
     def code(self) -> None:
         if self.autoencoder is not None:
             self.autoencoder.encode(self.image)
-            self.autoencoder.decode(self.latents)
+            if not self.depth_in_pixels:
+                self.autoencoder.decode(self.latents)
 
     def predict(self) -> Tensor:
         return self.network(**self.inputs, return_dict=False)[0]

@@ -26,6 +26,7 @@ class Preset:
         autoencoder: arguments of `AutoencoderKL`; None for the patch codec.
         patch_factor: pixels of a side of a latent cell of the patch codec; None for autoencoders.
         base_model_id: hub id of the weights to start from; None for random weights.
+        depth_in_pixels: whether depth is coded by its pixels, beside an autoencoder too.
     """
 
     network: Mapping[str, Any]
@@ -33,6 +34,7 @@ class Preset:
     autoencoder: Mapping[str, Any] | None = None
     patch_factor: int | None = None
     base_model_id: str | None = None
+    depth_in_pixels: bool = False
 
     def __post_init__(self) -> None:
         if (self.autoencoder is None) == (self.patch_factor is None):
@@ -54,7 +56,9 @@ class Preset:
     @property
     def depth_channels(self) -> int:
         """Latent channels of a depth code."""
-        return self.autoencoder["latent_channels"] if self.autoencoder else self.factor**2
+        if self.autoencoder is None or self.depth_in_pixels:
+            return self.factor**2
+        return self.image_channels
 
     @property
     def state_channels(self) -> int:
@@ -63,8 +67,14 @@ class Preset:
 
     @property
     def condition_channels(self) -> int:
-        """Channels of the conditioning, latents of the fused image and maps."""
-        return self.image_channels + condition_channels(self.factor, self.autoencoder is None)
+        """Channels of the conditioning without what only some networks see."""
+        return self.condition_channels_with()
+
+    def condition_channels_with(self, *, with_prior: bool = False, with_wide: bool = False) -> int:
+        """Channels of the conditioning: latents of the fused image, then `condition_channels`."""
+        return self.image_channels + condition_channels(
+            self.factor, self.autoencoder is None, with_prior=with_prior, with_wide=with_wide
+        )
 
     @property
     def prompt_channels(self) -> int:

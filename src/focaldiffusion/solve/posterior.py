@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,6 +11,7 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, greatest_nearby, srgb_luma
 from focaldiffusion.fusion.fuse import blend_sharpest
+from focaldiffusion.solve.windows import wide_evidence
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import in_strips
 
@@ -29,6 +32,7 @@ def evidence_from_doubt(
     doubt: Tensor,
     sharpest: Tensor,
     never_sharp: Tensor,
+    doubts_of_windows: Sequence[Tensor],
     *,
     reach_px: float,
     leak: float,
@@ -41,6 +45,7 @@ def evidence_from_doubt(
         doubt: (K, H, W) in [0, 1].
         sharpest: (H, W) see `Evidence`.
         never_sharp: (H, W) see `Evidence`.
+        doubts_of_windows: see `wide_evidence`.
         reach_px: see `own_texture_share`.
         leak: see `own_texture_share`.
     """
@@ -52,7 +57,8 @@ def evidence_from_doubt(
         doubt.shape,
         doubt.device,
     )
-    return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp)
+    wide = wide_evidence(doubts_of_windows, hypotheses, stack.size)
+    return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp, wide)
 
 
 def own_texture_share(

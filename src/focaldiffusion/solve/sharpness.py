@@ -9,6 +9,7 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, refine_minimum, srgb_luma
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
+from focaldiffusion.solve.windows import in_windows
 from focaldiffusion.stack import FocalStack
 
 # Weight of the strongest gradient nearby. Larger than in the sweep: beside an edge, sharpness peaks
@@ -32,15 +33,27 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
     share = position - left
     hypotheses = torch.lerp(focus[left], focus[left + 1], share)
     noise = stack.noise_std**2
-    doubt_of_frame = 1 - (energy + noise) / (energy.amax(0) + noise)
-    doubt = torch.lerp(doubt_of_frame[left], doubt_of_frame[left + 1], share[:, None, None])
+
+    def doubt_of(energy: Tensor) -> Tensor:
+        doubt_of_frame = 1 - (energy + noise) / (energy.amax(0) + noise)
+        return torch.lerp(doubt_of_frame[left], doubt_of_frame[left + 1], share[:, None, None])
+
+    doubt = doubt_of(energy)
     with torch.no_grad():
+        doubts_of_windows = list(map(doubt_of, in_windows(energy)))
         sharpest = refine_minimum(box_mean(doubt, SHARPEST_AGGREGATION_PX), hypotheses)
     never_sharp = torch.zeros_like(sharpest, dtype=torch.bool)
     # The reach of the blur is unknown here; defocus rarely exceeds a fortieth of the image.
     reach_px = max(stack.size) / 40
     return evidence_from_doubt(
-        stack, hypotheses, doubt, sharpest, never_sharp, reach_px=reach_px, leak=_HALO_LEAK
+        stack,
+        hypotheses,
+        doubt,
+        sharpest,
+        never_sharp,
+        doubts_of_windows,
+        reach_px=reach_px,
+        leak=_HALO_LEAK,
     )
 
 

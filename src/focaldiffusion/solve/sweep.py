@@ -27,6 +27,7 @@ from focaldiffusion.solve.plane_fit import (
     reach_of,
 )
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
+from focaldiffusion.solve.windows import in_windows
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import in_strips, with_margin
 
@@ -102,6 +103,7 @@ def sweep(
         hypotheses = _position_hypotheses(focus, blur_scale)
     misfit = plane_misfit(stack, focus, hypotheses, blur_scale, psf, meter=meter)
     sharpest, doubt = _sharpest(misfit, hypotheses), _doubt(misfit, len(stack))
+    doubts_of_windows = [_doubt_of_means(one, len(stack)) for one in in_windows(misfit.detach())]
     del misfit  # volumes dominate memory
     reach_px = 0.25 * blur_scale * float(focus.max() - focus.min())
     nearest_px = 0.5 * blur_scale * (sharpest - focus[:, None, None]).abs().amin(0)
@@ -110,7 +112,14 @@ def sweep(
         even = torch.linspace(0, 1, stack.sweep_length).to(ends)
         hypotheses, sharpest = (interpolated(one, ends, even) for one in (hypotheses, sharpest))
     return evidence_from_doubt(
-        stack, hypotheses, doubt, sharpest, never_sharp, reach_px=reach_px, leak=_NEIGHBOUR_LEAK
+        stack,
+        hypotheses,
+        doubt,
+        sharpest,
+        never_sharp,
+        doubts_of_windows,
+        reach_px=reach_px,
+        leak=_NEIGHBOUR_LEAK,
     )
 
 
@@ -192,15 +201,22 @@ def _doubt(misfit: Tensor, frame_count: int) -> Tensor:
     def of(rows: slice) -> Tensor:
         around, inside = with_margin(rows, 2 * _AGGREGATION_PX)
         averaged = box_mean(misfit[:, around], _AGGREGATION_PX)
-        lowest = averaged.amin(0)
-        # One sharp image fits N frames up to N - 1 variances of their noise. No plane explains
-        # the rest: motion, the true shape of the blur, JPEG coding. Where it is large, small
-        # differences between planes are meaningless too (Birge, 1932).
-        unexplained = box_mean(lowest / (frame_count - 1), _AGGREGATION_PX).clamp_min(1)
-        above = (lowest - averaged)[:, inside] / (_MISFIT_VARIANCE * unexplained[inside])
-        return -torch.expm1(above)
+        return _doubt_of_means(averaged, frame_count, _AGGREGATION_PX, inside)
 
     return in_strips(of, misfit.shape, misfit.device, margin=2 * _AGGREGATION_PX)
+
+
+def _doubt_of_means(
+    averaged: Tensor, frame_count: int, half_width: int = 0, rows: slice = slice(None)
+) -> Tensor:
+    """Doubt (K, h, W) in rows of mean misfit (K, H, W)."""
+    lowest = averaged.amin(0)
+    # One sharp image fits N frames up to N - 1 variances of their noise. No plane explains the
+    # rest: motion, the true shape of the blur, JPEG coding. Where it is large, small differences
+    # between planes are meaningless too (Birge, 1932).
+    unexplained = box_mean(lowest / (frame_count - 1), half_width).clamp_min(1)
+    above = (lowest - averaged)[:, rows] / (_MISFIT_VARIANCE * unexplained[rows])
+    return -torch.expm1(above)
 
 
 def _position_hypotheses(focus: Tensor, blur_scale: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,11 +13,11 @@ from focaldiffusion.config.run import Config, ModelConfig
 from focaldiffusion.data.batch import StackBatch, collate, estimated
 from focaldiffusion.data.dry_run import SourceCheck
 from focaldiffusion.data.mixture import Draw
-from focaldiffusion.data.priors import check_prior, with_network_priors
+from focaldiffusion.data.priors import with_network_priors
 from focaldiffusion.errors import InputError
 from focaldiffusion.models.memory import training_bytes
 from focaldiffusion.models.presets import PRESETS
-from focaldiffusion.training.examples import examples_of
+from focaldiffusion.training.examples import check_shown, examples_of
 from focaldiffusion.training.model import make_optimizer, trainable_model, trained_parameters
 from focaldiffusion.training.objective import Objective, check_sides, prepare_batch
 
@@ -40,9 +41,10 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     Raises:
         InputError: the model cannot be built, or a loss is not finite.
     """
+    shown = config.model.shown
     for check in checks:
-        if config.model.with_prior and check.source.split == "val" and check.batch is not None:
-            check_prior(_estimated(check).sample(0))
+        if any(shown.values()) and check.source.split == "val" and check.batch is not None:
+            check_shown(_estimated(check).sample(0), **shown)
     trained = [
         (check, _estimated(check))
         for check in checks
@@ -50,15 +52,14 @@ def try_model(config: Config, checks: Sequence[SourceCheck], device: str) -> Ite
     ]
     for check, batch in trained:
         # Without weights too: it is what training refuses data for.
-        code, shows_prior = config.model.depth_code, config.model.with_prior
-        examples_of(batch, code, with_stacks=False, with_prior=shows_prior)
+        examples_of(batch, config.model.depth_code, with_stacks=False, **shown)
         yield from _needs(config, check.source.name, batch)
     base = config.model.base_model_id
     if base is not None and is_hub_id(base) and not Path(base).is_dir():
         try:
             resolve_base(base, variant=config.model.variant, local_only=True)
         except InputError:
-            yield from _shapes(base)
+            yield from _shapes(config.model)
             return
     pipeline = trainable_model(config.model, config.training, device, prompt_of_zeros=True)
     moving = trained_parameters(pipeline.denoiser)
@@ -122,8 +123,11 @@ def _needs(config: Config, source: str, batch: StackBatch) -> Iterator[str]:
         size_px = training.patch_px, training.patch_px
         images, what = images * training.patches_per_stack, "patches"
     check_sides(batch.sources[0], size_px, PRESETS[name].max_side_px)
-    decoded = len(Objective(config.losses).decodes)
-    need = training_bytes(name, size_px, images, training, config.optimizer.type, decoded)
+    decodes, in_pixels = Objective(config.losses).decodes, config.model.depth_in_pixels
+    decoded = len(decodes - {"depth"} if in_pixels else decodes)
+    need = training_bytes(
+        name, size_px, images, training, config.optimizer.type, decoded, in_pixels
+    )
     checkpointing = ", gradient checkpointing" if training.gradient_checkpointing else ""
     posteriors = [one.evidence.posterior for one in batch.estimates if one is not None]
     data = sum(one.nbytes for one in (batch.images, *posteriors))
@@ -144,16 +148,17 @@ def _preset(model: ModelConfig) -> str | None:
     return ids.get(model.base_model_id) if model.base_model_id is not None else None
 
 
-def _shapes(base: str) -> Iterator[str]:
+def _shapes(model: ModelConfig) -> Iterator[str]:
     """Shapes of a base model, which need no weights."""
-    name = next((name for name, one in PRESETS.items() if one.base_model_id == base), None)
+    name = _preset(model)
     if name is not None:
-        preset = PRESETS[name]
+        preset = replace(PRESETS[name], depth_in_pixels=model.depth_in_pixels)
+        condition = preset.condition_channels_with(**model.shown)
         yield (
-            f"{name}: {preset.state_channels} state channels and {preset.condition_channels} of "
-            f"conditioning in, {preset.state_channels} out"
+            f"{name}: {preset.state_channels} state channels and {condition} of conditioning in, "
+            f"{preset.state_channels} out"
         )
     yield (
-        f"no step ran: the weights of {base} are not on this machine, and a dry run downloads "
-        "nothing; `focaldiffusion doctor` checks access to the hub."
+        f"no step ran: the weights of {model.base_model_id} are not on this machine, and a dry run "
+        "downloads nothing; `focaldiffusion doctor` checks access to the hub."
     )

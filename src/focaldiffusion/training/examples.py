@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from focaldiffusion.data.batch import StackBatch
-from focaldiffusion.data.dataset import check_metric
+from focaldiffusion.data.dataset import StackSample, check_metric, check_wide
 from focaldiffusion.data.draws import integer
 from focaldiffusion.data.priors import check_prior
 from focaldiffusion.errors import InputError
@@ -151,6 +151,7 @@ def examples_of(
     with_stacks: bool,
     with_image: bool = True,
     with_prior: bool = False,
+    with_wide: bool = False,
 ) -> Examples:
     """The examples of a batch with physical estimates, joined with their priors where there are.
 
@@ -160,10 +161,11 @@ def examples_of(
         with_stacks: keep the frames, which only the re-render loss reads.
         with_image: `model.with_image`; without, the true images count as unknown.
         with_prior: `model.with_prior`; whether the network sees the priors, too.
+        with_wide: `model.with_wide`; whether it sees the evidence of wide windows.
 
     Raises:
         InputError: a stack without focus distances, so that its depth in metres has no code, or
-            without a prior that the network sees.
+            without a prior or wide windows that the network sees.
     """
     parts = []
     for index in range(len(batch)):
@@ -172,8 +174,7 @@ def examples_of(
             raise ValueError("the batch has no physical estimates: read it with_estimates")
         check_metric(stack, batch.sources[index])
         shown = None
-        if with_prior:
-            check_prior(batch.sample(index))
+        check_shown(batch.sample(index), with_prior=with_prior, with_wide=with_wide)
         if (prior := batch.priors[index]) is not None:
             estimate = joined_with(stack, estimate, prior, Stages())
             assert estimate.joined is not None
@@ -188,6 +189,7 @@ def examples_of(
             estimate.confidence,
             code,
             shown,
+            with_wide,
         )
         one = slice(index, index + 1)
         has_image = batch.has_all_in_focus[one] & with_image
@@ -206,6 +208,18 @@ def examples_of(
         )
         parts.append(Examples(proposal, truth))
     return Examples.batched(parts)
+
+
+def check_shown(sample: StackSample, *, with_prior: bool, with_wide: bool) -> None:
+    """Refuse a sample without what a network sees, see `ModelConfig.shown`.
+
+    Raises:
+        InputError: it has no prior, or no wide windows.
+    """
+    if with_prior:
+        check_prior(sample)
+    if with_wide:
+        check_wide(sample)
 
 
 def patches_of(

@@ -20,13 +20,13 @@ from focaldiffusion.data.mixture import Draw, Mixture
 from focaldiffusion.errors import InputError
 from focaldiffusion.io.reading import reading
 from focaldiffusion.io.staging import claimed, file_errors_named, write_whole
-from focaldiffusion.models.conditioning import FEATURES, Proposal
+from focaldiffusion.models.conditioning import FEATURES, WIDE_MAPS, Proposal
 from focaldiffusion.models.surface_code import SurfaceCode
 from focaldiffusion.models.surroundings import SURROUNDINGS
 from focaldiffusion.training.examples import Examples, Grid, Shown, Truth
 
 _INDEX = "examples.json"
-_FORMAT = 4
+_FORMAT = 5
 _PNG_OFFSET = 2**15  # makes signed codes unsigned, neighbours included
 
 
@@ -50,6 +50,7 @@ _IN_PIXELS = {
     "histogram": _FROM_0_TO_1,
     "surroundings": _SIGNED,
     "prior": _HALF,
+    "wide": _HALF,
     _TRUE_IMAGE: _SIGNED,
     "true_depth_code": _HALF,
     "valid": _MASK,
@@ -100,8 +101,8 @@ class KeptExamples:
             "grid": None if grid is None else asdict(grid),
             "depth_code": config.model.depth_code,
             "with_image": config.model.with_image,
-            "with_prior": config.model.with_prior,
-            "channels": [*FEATURES, SURROUNDINGS],
+            **config.model.shown,
+            "channels": [*FEATURES, SURROUNDINGS, WIDE_MAPS],
             "seed": mixture.seed,
             # Without the place of the data, which may differ from machine to machine.
             "sources": [

@@ -133,7 +133,7 @@ class _Writer:
             model.depth_code,
             with_stacks=False,
             with_image=model.with_image,
-            with_prior=model.with_prior,
+            **model.shown,
         )
         return self.kept.add(draws, made)
 

@@ -85,6 +85,8 @@ def trainable_model(
             model.depth_code,
             model.timestep,
             model.with_prior,
+            model.with_wide,
+            model.depth_in_pixels,
         )
     else:
         prompt = _zeros(model) if prompt_of_zeros else _base_prompt(model, device)

@@ -159,7 +159,7 @@ def prepare_batch(
             model.depth_code,
             with_stacks=with_stacks,
             with_image=model.with_image,
-            with_prior=model.with_prior,
+            **model.shown,
         )
         if kept is not None:
             examples = kept.add(draws, examples)  # rounded as in every later epoch

@@ -17,7 +17,6 @@ from focaldiffusion.data.check import BadSample, names_of
 from focaldiffusion.data.dataset import StackSample
 from focaldiffusion.data.loading import batches, open_split
 from focaldiffusion.data.mixture import spread
-from focaldiffusion.data.priors import check_prior
 from focaldiffusion.errors import InputError
 from focaldiffusion.evaluation.image_metrics import psnr
 from focaldiffusion.evaluation.metrics import depth_metrics
@@ -28,6 +27,7 @@ from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.priors.given import GivenPrior
 from focaldiffusion.recovery import recover
 from focaldiffusion.result import Result
+from focaldiffusion.training.examples import check_shown
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -140,8 +140,7 @@ class Validation:
 
     def _recovered(self, sample: StackSample, pipeline: FocalDiffusionPipeline | None) -> Result:
         """The result of `focaldiffusion infer`, reusing the sample's physical estimate."""
-        if self._config.model.with_prior:
-            check_prior(sample)
+        check_shown(sample, **self._config.model.shown)
         working = sample.stack.at_working_size()
         # An estimate at another size is computed again.
         physical = sample.estimate if working.size == sample.stack.size else None
