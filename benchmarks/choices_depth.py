@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--autoencoder-steps", type=int, default=1500, help="(default: 1500)")
     parser.add_argument("--base-steps", type=int, default=500, help="(default: 500)")
-    parser.add_argument("--steps", type=int, default=80, help="of each of both (default: 80)")
+    parser.add_argument("--steps", type=int, default=120, help="of each of both (default: 120)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config = configured(options.folder, "half", 0, options.steps)

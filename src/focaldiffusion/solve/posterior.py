@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,7 +9,6 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, greatest_nearby, srgb_luma
 from focaldiffusion.fusion.fuse import blend_sharpest
-from focaldiffusion.solve.windows import wide_evidence
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import in_strips
 
@@ -32,7 +29,7 @@ def evidence_from_doubt(
     doubt: Tensor,
     sharpest: Tensor,
     never_sharp: Tensor,
-    doubts_of_windows: Sequence[Tensor],
+    wide: Tensor,
     *,
     reach_px: float,
     leak: float,
@@ -45,7 +42,7 @@ def evidence_from_doubt(
         doubt: (K, H, W) in [0, 1].
         sharpest: (H, W) see `Evidence`.
         never_sharp: (H, W) see `Evidence`.
-        doubts_of_windows: see `wide_evidence`.
+        wide: (2 V, H, W) see `Evidence`.
         reach_px: see `own_texture_share`.
         leak: see `own_texture_share`.
     """
@@ -57,7 +54,6 @@ def evidence_from_doubt(
         doubt.shape,
         doubt.device,
     )
-    wide = wide_evidence(doubts_of_windows, hypotheses, stack.size)
     return Evidence(stack.axis, hypotheses, posterior, all_in_focus, sharpest, never_sharp, wide)
 
 

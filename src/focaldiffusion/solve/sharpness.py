@@ -9,7 +9,7 @@ from torch.nn import functional
 from focaldiffusion.evidence import Evidence
 from focaldiffusion.filters import box_mean, refine_minimum, srgb_luma
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
-from focaldiffusion.solve.windows import in_windows
+from focaldiffusion.solve.windows import in_windows, wide_evidence
 from focaldiffusion.stack import FocalStack
 
 # Weight of the strongest gradient nearby. Larger than in the sweep: beside an edge, sharpness peaks
@@ -40,7 +40,8 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
 
     doubt = doubt_of(energy)
     with torch.no_grad():
-        doubts_of_windows = list(map(doubt_of, in_windows(energy)))
+        doubts_of_windows = [doubt_of(one) for one in in_windows(energy)]
+        wide = wide_evidence(doubts_of_windows, hypotheses, stack.size)
         sharpest = refine_minimum(box_mean(doubt, SHARPEST_AGGREGATION_PX), hypotheses)
     never_sharp = torch.zeros_like(sharpest, dtype=torch.bool)
     # The reach of the blur is unknown here; defocus rarely exceeds a fortieth of the image.
@@ -51,7 +52,7 @@ def sweep_sharpness(stack: FocalStack) -> Evidence:
         doubt,
         sharpest,
         never_sharp,
-        doubts_of_windows,
+        wide,
         reach_px=reach_px,
         leak=_HALO_LEAK,
     )

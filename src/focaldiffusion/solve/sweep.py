@@ -27,7 +27,7 @@ from focaldiffusion.solve.plane_fit import (
     reach_of,
 )
 from focaldiffusion.solve.posterior import SHARPEST_AGGREGATION_PX, evidence_from_doubt
-from focaldiffusion.solve.windows import in_windows
+from focaldiffusion.solve.windows import in_windows, wide_evidence
 from focaldiffusion.stack import FocalStack
 from focaldiffusion.strips import in_strips, with_margin
 
@@ -117,7 +117,7 @@ def sweep(
         doubt,
         sharpest,
         never_sharp,
-        doubts_of_windows,
+        wide_evidence(doubts_of_windows, hypotheses, stack.size),
         reach_px=reach_px,
         leak=_NEIGHBOUR_LEAK,
     )

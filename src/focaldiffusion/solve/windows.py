@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from focaldiffusion.evidence import HALF_WINDOWS
 from focaldiffusion.filters import block_mean, box_mean
+from focaldiffusion.solve.posterior import POSTERIOR_STRENGTH
 from focaldiffusion.strips import in_strips
 
 _BLOCKS = 64  # along the long side, so that windows do not depend on the resolution
-_STRENGTH = 36.0  # largest log-odds against a hypothesis
 
 
 def in_windows(volume: Tensor) -> list[Tensor]:
@@ -39,7 +39,7 @@ def wide_evidence(doubts: Sequence[Tensor], hypotheses: Tensor, size: tuple[int,
     Returns:
         (2 V, H, W).
     """
-    posterior = torch.softmax(-_STRENGTH * torch.stack(list(doubts)), dim=1)
+    posterior = torch.softmax(-POSTERIOR_STRENGTH * torch.stack(list(doubts)), dim=1)
     mean = torch.einsum("k,wkyx->wyx", hypotheses, posterior)
     offset = hypotheses[:, None, None] - mean[:, None]
     std = (posterior * offset.square()).sum(1).sqrt()
