@@ -151,6 +151,10 @@ def test_gradients_reach_the_new_weights(name: str, stacks: Path, tmp_path: Path
     config = config_of(stacks, tmp_path / "run", model={"preset": name, "with_prior": True})
     (batch,) = batches(open_split(config.data, "train", 0), (0, 1), 2, with_estimates=True)
     model = awake(model_of(name, with_prior=True))
+    # Priors that are believed, so that their share is not zero everywhere.
+    surfaces = [estimate.coordinate for estimate in batch.estimates if estimate is not None]
+    kind = PriorKind.AFFINE_INVERSE_DEPTH
+    batch = replace(batch, priors=tuple(Prior(3 * one + 1, kind, "bent") for one in surfaces))
     examples = examples_of(batch, "log", with_stacks=False, with_prior=True)
     part = prepare(model.completer, examples, [torch.Generator().manual_seed(i) for i in (0, 1)])
     Objective(LossesConfig(depth_weight=1)).sums(model.completer, part).sum().backward()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -114,14 +113,20 @@ def clear_way(
         completions: (H, W) the surface completed on each of the other axes.
         psf: the shape of the blur.
     """
-    frames, blur_scale = (ways[0].stack, ways[0].evidence), ways[0].blur_scale
+    first, second = ways
 
-    def ratio(surfaces: Sequence[Tensor]) -> float:
-        focus = [way.stack.focus_coordinates for way in ways]
-        return direction(*frames, *zip(surfaces, focus, strict=True), blur_scale, psf)
+    def ratio(one: Tensor, other: Tensor) -> float:
+        return direction(
+            first.stack,
+            first.evidence,
+            (one, first.stack.focus_coordinates),
+            (other, second.stack.focus_coordinates),
+            first.blur_scale,
+            psf,
+        )
 
-    shared = [interpolated(surface, way.points, way.values) for way in ways]
-    found = math.sqrt(ratio(shared) * ratio(completions))
+    shared = (interpolated(surface, way.points, way.values) for way in ways)
+    found = math.sqrt(ratio(*shared) * ratio(*completions))
     if _CLEAR < found < 1 / _CLEAR:
         return None
     return 0 if found < 1 else 1
