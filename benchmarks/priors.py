@@ -6,8 +6,8 @@
 Priors are distorted truth, see `focaldiffusion.simulation.priors`; their seeds are fixed. Prints
 Markdown tables of the mean over scenes for depth at the size at which it is solved: by strength of
 the distortion, with each error left out, with each part of the joining left out, with each scale
-that a prior may speak, hostile priors, and confidence by how far the prior decided. Physics is
-solved once for each scene.
+that a prior may speak, hostile priors, the lines of a lidar, and confidence by how far the prior
+decided. Physics is solved once for each scene.
 """
 
 from __future__ import annotations
@@ -66,8 +66,11 @@ PARTS: dict[str, list[tuple[Any, str, Any]]] = {
 """Names to replace, with their modules, for each part of the joining that is left out."""
 
 
-TABLES = ("strength", "error left out", "part left out", "scale", "hostile", "confidence")
+TABLES = ("strength", "error left out", "part left out", "scale", "hostile", "lines", "confidence")
 """The tables, by the head of their first column."""
+
+LINES = (64, 32, 16)
+"""Numbers of lines of a lidar over the height of the image."""
 
 SHARES = (0.0, 0.1, 0.5, 0.9, 1.1)
 """Bounds of the shares of the prior in the table of confidence."""
@@ -87,6 +90,21 @@ class Scene:
     ) -> Prior:
         """Its truth as a network would see it."""
         return simulated(self.sample.depth_m, self.sample.valid, self.seed, distortion, kind)
+
+
+def lidar(scene: Scene, lines: int) -> Prior:
+    """Its true depth along lines, twice as dense along them as across, with 1 % of noise."""
+    depth_m, (height, width) = scene.sample.depth_m, scene.sample.stack.size
+    apart_px = height / lines
+    rows, columns = (
+        ((torch.arange(int(side / step)) + 0.5) * step).long()
+        for side, step in ((height, apart_px), (width, apart_px / 2))
+    )
+    is_hit = torch.zeros_like(scene.sample.valid)
+    is_hit[rows[:, None], columns] = True
+    noise = torch.randn(depth_m.shape, generator=torch.Generator().manual_seed(scene.seed))
+    hits_m = torch.where(is_hit & scene.sample.valid, depth_m * (1 + 0.01 * noise), torch.nan)
+    return Prior(hits_m, PriorKind.METRIC_DEPTH, f"{lines} lines")
 
 
 def scenes(options: argparse.Namespace) -> list[Scene]:
@@ -254,6 +272,12 @@ def tables(all_scenes: list[Scene], strengths: list[float], wanted: Sequence[str
         "hostile": {
             one: lambda index, name=one: outcome(all_scenes[index], hostiles[index][name])
             for one in hostiles[0]
+        },
+        "lines": {
+            str(one): lambda index, lines=one: outcome(
+                all_scenes[index], lidar(all_scenes[index], lines)
+            )
+            for one in LINES
         },
     }
     for title, outcomes in rows.items():

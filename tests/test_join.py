@@ -142,6 +142,19 @@ def test_where_the_prior_is_unknown_physics_stays(scene):
     assert not result.share[unknown].any()
 
 
+@pytest.mark.parametrize("spacing_px", [2, 4])
+def test_gaps_between_the_values_of_a_lidar_are_filled(scene, spacing_px):
+    is_hit = (X % spacing_px == 1) & (Y % spacing_px == 0)
+    result = joined(scene, prior_of((2 * TRUTH_DPT).masked_fill(~is_hit, math.nan)))
+    dense = joined(scene, prior_of(2 * TRUTH_DPT))
+    assert result.accepted
+    assert error(result.coordinate) < 0.5 * (error(scene[1].coordinate) + error(dense.coordinate))
+    # All between them is decided alike, not the hits alone.
+    assert result.share[is_hit].mean() == pytest.approx(
+        float(result.share[~is_hit].mean()), rel=0.1
+    )
+
+
 def test_a_prior_of_another_size_is_resampled(scene):
     larger = prior_of(TRUTH_DPT).values.repeat_interleave(3, 0).repeat_interleave(3, 1)
     same, large = joined(scene, prior_of(TRUTH_DPT)), joined(scene, prior_of(larger))

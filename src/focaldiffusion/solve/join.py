@@ -26,7 +26,7 @@ from focaldiffusion.filters import block_mean
 from focaldiffusion.optics import linear_to_srgb
 from focaldiffusion.prior import Prior, PriorKind
 from focaldiffusion.psf import PSF
-from focaldiffusion.solve.complete import follow_blocks
+from focaldiffusion.solve.complete import follow_blocks, smooth
 from focaldiffusion.solve.consistency import Rerendering
 from focaldiffusion.solve.prior_fit import (
     Fit,
@@ -66,7 +66,8 @@ _SURE = 0.3  # sureness of a pixel that bounds the range of depth ...
 _SURE_PIXELS = 50  # ... if there is this number of them
 _FARTHEST_SHARE = 0.02  # quantile of the sure ones; the prior ends at twice that
 _LEAST = 0.01  # of the near end: the least that any surface may be
-_KNOWN = 0.5  # share of a pixel that a prior has to cover
+_GAP_SHARE = 1 / 32  # of the long side: half the widest gap to fill between values, as of a lidar
+_HAS_VALUES = 1e-6  # share of a pixel that known values cover, up to which there are none
 _UNANIMOUS = 16  # power of the agreement of directions: with one of eight against it, 0.1 is left
 _SUPPORTED = 0.5  # confidence at which agreement counts half
 _FAINT = 0.02  # sureness at which physics and prior decide alike
@@ -276,7 +277,7 @@ def join(
         psf: the shape of the blur.
     """
     physics = _Physics.of(stack, evidence, coordinate, agreement, confidence)
-    given, known = _at_size_of(prior, physics.level)
+    given, known, measured = _at_size_of(prior, physics.guide)
     of_prior: dict[str, Any] = {
         "name": prior.name,
         "kind": str(prior.kind),
@@ -307,7 +308,7 @@ def join(
     level, fitted = (np.maximum(one, scene.farthest) for one in (level, fitted))
     joined = scene.corrected(proposal.shape, proposal.fit, proposal.sure)
     of_prior |= {
-        "on_edges": edges_at_steps(proposal.given, known, scene.guide),
+        "on_edges": edges_at_steps(proposal.given, measured, scene.guide),
         "beyond_quadric": beyond_quadric(fitted, level, proposal.sure),
         "predicts": predicts(proposal.regions, proposal.fit, scene.near, scene.far),
         "rendered": None if tried is None else tried(joined),
@@ -388,18 +389,29 @@ def _blocks(fields: Array, side: int) -> Array:
     return block_mean(torch.from_numpy(fields), side).numpy()
 
 
-def _at_size_of(prior: Prior, like: Array) -> tuple[Array, Array]:
-    """The prior (h, w) without gaps, and bool (h, w), where it is known."""
+def _at_size_of(prior: Prior, guide: Tensor) -> tuple[Array, Array, Array]:
+    """The prior at the size of a guide (3, h, w) sRGB, whose edges its narrow gaps follow.
+
+    Returns:
+        (h, w) without gaps; bool (h, w), where it is known, narrow gaps included; the same without.
+    """
     values = prior.values.cpu().double().numpy()
-    size = like.shape[::-1]
-    known = np.isfinite(values)
-    share = cv2.resize(np.float64(known), size, interpolation=cv2.INTER_AREA)
-    total = cv2.resize(np.where(known, values, 0), size, interpolation=cv2.INTER_AREA)
-    found = share > _KNOWN
+    size = guide.shape[:0:-1]
+    given = np.isfinite(values)
+    share = cv2.resize(np.float64(given), size, interpolation=cv2.INTER_AREA)
+    total = cv2.resize(np.where(given, values, 0), size, interpolation=cv2.INTER_AREA)
+    found = share > _HAS_VALUES
     mean = total / np.where(found, share, 1)
     _, nearest = cv2.distanceTransformWithLabels(
         (~found).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     value_of = np.zeros(nearest.max() + 1)
     value_of[nearest[found]] = mean[found]
-    return value_of[nearest], found
+    filled = value_of[nearest]
+    side = 2 * round(max(size) * _GAP_SHARE) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    known = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, disc) > 0
+    if (known > found).any():
+        fields = (torch.from_numpy(np.float32(field))[None] for field in (filled, found))
+        filled = np.where(found, filled, smooth(*fields, guide.cpu()[None])[0].numpy())
+    return filled, known, found
