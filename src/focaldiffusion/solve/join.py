@@ -412,6 +412,6 @@ def _at_size_of(prior: Prior, guide: Tensor) -> tuple[Array, Array, Array]:
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     known = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_CLOSE, disc) > 0
     if (known > found).any():
-        fields = (torch.from_numpy(np.float32(field))[None] for field in (filled, found))
-        filled = np.where(found, filled, smooth(*fields, guide.cpu()[None])[0].numpy())
+        rough, certain = (torch.from_numpy(np.float32(one))[None] for one in (filled, found))
+        filled = np.where(found, filled, smooth(rough, certain, guide.cpu()[None])[0].numpy())
     return filled, known, found
