@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from choices import configured, table
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler,
@@ -28,7 +29,7 @@ from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.run import Config, TrainingConfig
 from focaldiffusion.data.loading import open_split
 from focaldiffusion.data.mixture import Mixture
-from focaldiffusion.models.codecs import LatentCodec, PatchCodec
+from focaldiffusion.models.codecs import LatentCodec, PatchCodec, PixelDepthCodec
 from focaldiffusion.models.conditioning import condition_channels
 from focaldiffusion.models.denoiser import widen
 from focaldiffusion.models.flow import draw_sigma, noised, velocity
@@ -126,16 +127,23 @@ def completing(
     return pipeline
 
 
-def widened(base: SD3Transformer2DModel, timestep: float) -> FocalDiffusionPipeline:
-    """A copy of the base model as an untrained model."""
-    state = CODEC.channels + CODEC.depth_channels
-    condition = CODEC.channels + condition_channels(CODEC.factor, keep_pixels=True)
+def widened(
+    base: SD3Transformer2DModel,
+    codec: LatentCodec,
+    vae: AutoencoderKL | None = None,
+    timestep: float = 1000.0,
+) -> FocalDiffusionPipeline:
+    """A copy of the base model as an untrained model of a codec, which may have an autoencoder."""
+    state = codec.channels + codec.depth_channels
+    condition = codec.channels + condition_channels(codec.factor, keep_pixels=vae is None)
     return FocalDiffusionPipeline(
         widen(deepcopy(base), state, condition, "estimate"),
         EmptyPrompt(1, TOKEN_WIDTH, TOKEN_WIDTH),
         FlowMatchEulerDiscreteScheduler(shift=3.0),
-        patch_factor=CODEC.factor,
+        vae,
+        patch_factor=codec.factor if vae is None else None,
         timestep=timestep,
+        depth_in_pixels=isinstance(codec, PixelDepthCodec),
     )
 
 
@@ -159,7 +167,7 @@ def main() -> None:
     base = base_model(pictures_of(kept, mixture), CODEC, options.base_steps, seed=0)
     models = {
         f"{timestep:g}, {layers}": [
-            completing(widened(base, timestep), kept, config, layers, options.steps)
+            completing(widened(base, CODEC, timestep=timestep), kept, config, layers, options.steps)
         ]
         for timestep, layers in TRIALS
     }

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -24,28 +23,20 @@ from choices_base import (
     CROP_PX,
     LAYERS,
     RATE,
-    TOKEN_WIDTH,
     base_model,
     completing,
     crops_of,
     pictures_of,
+    widened,
 )
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler,
-)
 from torch import Tensor, nn
 
-from focaldiffusion.checkpoints.pipeline import FocalDiffusionPipeline
 from focaldiffusion.config.run import Config
 from focaldiffusion.data.loading import open_split
 from focaldiffusion.data.mixture import Mixture
 from focaldiffusion.models.codecs import VAECodec, codec_of
-from focaldiffusion.models.conditioning import condition_channels
-from focaldiffusion.models.denoiser import widen
 from focaldiffusion.models.memory import peak_bytes
-from focaldiffusion.models.prompt import EmptyPrompt
 from focaldiffusion.training.examples import Grid
 from focaldiffusion.training.kept import KeptExamples, unpacked
 from focaldiffusion.training.kept_writer import write_examples
@@ -87,22 +78,6 @@ def autoencoder(pictures: Tensor, steps: int) -> AutoencoderKL:
     return model
 
 
-def untrained(
-    base: SD3Transformer2DModel, vae: AutoencoderKL, in_pixels: bool
-) -> FocalDiffusionPipeline:
-    """A copy of the base model, widened for depth latents or pixels."""
-    codec = codec_of(vae, None, in_pixels)
-    state = codec.channels + codec.depth_channels
-    condition = codec.channels + condition_channels(codec.factor, keep_pixels=False)
-    return FocalDiffusionPipeline(
-        widen(deepcopy(base), state, condition, "estimate"),
-        EmptyPrompt(1, TOKEN_WIDTH, TOKEN_WIDTH),
-        FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae,
-        depth_in_pixels=in_pixels,
-    )
-
-
 def on_grid(config: Config, mixture: Mixture, folder: Path) -> KeptExamples:
     """The examples as a network with an autoencoder reads them, made if they are missing."""
     training = config.training.model_copy(update={"examples_dir": str(folder)})
@@ -135,11 +110,11 @@ def main() -> None:
     base = base_model(pictures, codec, options.base_steps, seed=0)
     models = {}
     for name, in_pixels in (("latents of depth", False), ("pixels of depth", True)):
-        pipeline = untrained(base, vae, in_pixels)
+        pipeline = widened(base, codec_of(vae, None, in_pixels), vae)
         began = time.process_time()
         models[name] = [completing(pipeline, kept, config, LAYERS[0], options.steps)]
         seconds = (time.process_time() - began) / options.steps
-        fresh = untrained(base, vae, in_pixels)
+        fresh = widened(base, codec_of(vae, None, in_pixels), vae)
         step = partial(completing, fresh, kept, config, LAYERS[0], 1)
         peak = peak_bytes(nn.ModuleList([fresh.denoiser, vae]), step)
         print(f"{name}: {seconds:.2f} CPU s a step, peak {peak / 2**20:.0f} MiB", flush=True)

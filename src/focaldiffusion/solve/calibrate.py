@@ -232,7 +232,7 @@ class _Misfits:
         self._known: dict[tuple[float, float], float] = {}
 
     def logs(self, points: Sequence[tuple[float, float]]) -> list[float]:
-        """Of some points, which threads share."""
+        """Misfits of points of the search, which threads share."""
         new = [point for point in points if point not in self._known]
         models = [
             (math.exp(self._low + index * self._step), self._small.focus(growth))

@@ -132,7 +132,7 @@ class SmallStack:
     def _prepared(
         self, blur_scale: float, psf: PSF, focus: Tensor
     ) -> tuple[PlaneFit, Tensor, list[int]]:
-        """What measures a misfit: fit, radii (K, n) of all planes, and the planes to fit."""
+        """The fit that measures a misfit, radii (K, n) of all planes, and the planes to fit."""
         hypotheses = self._hypotheses()
         fit, radii_px = self._fit(blur_scale, psf, hypotheses, focus)
         places_px = [blur_scale * one for one in hypotheses.tolist()]
